@@ -1,0 +1,5 @@
+"""The server."""
+
+from asyncapy_core import Server
+
+__all__ = ["Server"]

@@ -1,0 +1,5 @@
+"""Extra utilities."""
+
+from asyncapy_core import APIKeyFactory
+
+__all__ = ["APIKeyFactory"]

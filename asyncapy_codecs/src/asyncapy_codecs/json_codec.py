@@ -1,0 +1,53 @@
+"""JSON, wire id 0, on msgspec."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from asyncapy_codecs.trees import MAX_DEPTH, find_fault, sendable
+from asyncapy_core.errors import DecodeError, EncodeError
+
+
+class JsonCodec:
+    """Payloads that are JSON objects in UTF-8, to the letter of RFC 8259: no BOM, no NaN, no lone surrogates.
+
+    Bytes, which JSON does not have, are sent in base64; dates in ISO 8601.
+    """
+
+    name = "json"
+    wire_id = 0
+
+    def __init__(self) -> None:
+        self._encode = msgspec.json.Encoder().encode
+        self._decode = msgspec.json.Decoder(dict[str, Any]).decode
+
+    def encode(self, fields: Mapping[str, Any]) -> bytes:
+        """Return the JSON object that these fields make.
+
+        Raises:
+            EncodeError: a field cannot be carried; the message says why.
+        """
+        try:
+            return self._encode(sendable(fields))
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise EncodeError(f"these fields cannot be sent as JSON: {error}") from error
+
+    def decode(self, payload: bytes) -> dict[str, Any]:
+        """Return the fields of a JSON object; of duplicate keys, the last wins.
+
+        Raises:
+            DecodeError: the payload is not exactly one JSON object, or nested too deep.
+        """
+        try:
+            fields = self._decode(payload)
+        except (ValueError, RecursionError) as error:
+            raise DecodeError(f"not a JSON object: {error}") from error
+        if payload.count(b"[") + payload.count(b"{") > MAX_DEPTH and (fault := find_fault(fields)):
+            raise DecodeError(f"not a payload: {fault}")
+        return fields
+
+    def __repr__(self) -> str:
+        return "<JsonCodec>"

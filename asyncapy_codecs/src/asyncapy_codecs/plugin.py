@@ -1,0 +1,26 @@
+"""The plugin: what asyncapy-core finds behind the entry point ``codecs``."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from asyncapy_codecs.json_codec import JsonCodec
+from asyncapy_codecs.ziproto_codec import ZiProtoCodec
+from asyncapy_core import Codec, hookimpl
+
+
+class Options(BaseModel):
+    """The options in ``[plugin:codecs]`` (INI) or ``[plugins.codecs]`` (TOML)."""
+
+    engine: Literal["msgspec", "ziproto"] = Field("msgspec", description="what ZiProto runs on")
+
+
+asyncapy_options = Options
+
+
+@hookimpl
+def asyncapy_codecs(options: Options) -> list[Codec]:
+    """Bring JSON and ZiProto."""
+    return [JsonCodec(), ZiProtoCodec(options.engine)]

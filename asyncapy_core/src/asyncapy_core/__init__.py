@@ -1,0 +1,42 @@
+"""The core of AsyncAPY: the server, the clients, dispatch and the plugin host, without any codec, filter or store.
+
+What is named here is public, and so are the modules `asyncapy_core.errors`, `asyncapy_core.plugins` and
+`asyncapy_core.testing`; everything else may change.
+"""
+
+from asyncapy_core import errors, remote
+from asyncapy_core.codec import Codec, CodecRegistry
+from asyncapy_core.config import ServerConfig
+from asyncapy_core.dispatch import Handler
+from asyncapy_core.filter import Filter
+from asyncapy_core.filters import Filters
+from asyncapy_core.keys import APIKeyFactory
+from asyncapy_core.keystore import KeyRecord, KeyStore, MemoryKeyStore
+from asyncapy_core.packet import Packet
+from asyncapy_core.plugins import PluginManager, hookimpl
+from asyncapy_core.server import Server
+from asyncapy_core.session import Client, Session
+
+__all__ = [
+    "APIKeyFactory",
+    "Client",
+    "Codec",
+    "CodecRegistry",
+    "Filter",
+    "Filters",
+    "Handler",
+    "KeyRecord",
+    "KeyStore",
+    "MemoryKeyStore",
+    "Packet",
+    "PluginManager",
+    "Server",
+    "ServerConfig",
+    "Session",
+    "__version__",
+    "errors",
+    "hookimpl",
+    "remote",
+]
+
+__version__ = "0.6.0.dev0"

@@ -1,0 +1,193 @@
+"""The server's settings: one pydantic model, whatever source a value is from.
+
+Precedence, first wins: constructor arguments, ``ASYNCAPY_*`` environment variables, then a configuration file (INI with
+a section ``[AsyncAPY]``, or TOML with a table of that name) or a configparser.
+"""
+
+from __future__ import annotations
+
+import configparser
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+
+from asyncapy_core.errors import ConfigError
+from asyncapy_core.wire import DEFAULT_HEADER_SIZE, DEFAULT_MAX_PACKET, MINIMUM_LENGTH, WireFormat
+
+SECTION = "AsyncAPY"
+PLUGIN_SECTION = "plugin:"
+ENVIRONMENT = "ASYNCAPY_"
+
+
+def _listed(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+Names = Annotated[list[str], BeforeValidator(_listed)]
+
+
+class ServerConfig(BaseModel):
+    """All settings of a server, with their defaults. Times are in seconds, sizes in bytes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    addr: str = Field("127.0.0.1", description="a host name or IP address to bind to", min_length=1)
+    port: int = Field(8081, description="a TCP port, 0 to 65535; 0 picks a free one", ge=0, le=65535)
+    buf: int = Field(1024, description="bytes to ask of a socket at least, 1 to 1048576", ge=1, le=1048576)
+    logging_level: int = Field(20, description="a level of the logging module, as a number or name", ge=0)
+    console_format: str = Field("[%(levelname)s] %(asctime)s %(message)s", description="a %-style logging format")
+    datefmt: str = Field("%d/%m/%Y %H:%M:%S %p", description="a date format of time.strftime")
+    timeout: float = Field(60, description="seconds, more than 0", gt=0, allow_inf_nan=False)
+    header_size: int = Field(DEFAULT_HEADER_SIZE, description="bytes of the Content-Length header, 1 to 8", ge=1, le=8)
+    byteorder: Literal["big", "little"] = Field("big", description="'big' or 'little'")
+    session_limit: int = Field(0, description="sessions for each address, 0 or more; 0 sets no limit", ge=0)
+    max_packet: int = Field(DEFAULT_MAX_PACKET, description="the largest Content-Length accepted", ge=MINIMUM_LENGTH)
+    max_connections: int = Field(10_000, description="connections at a time, 1 or more", ge=1)
+    max_output: int = Field(1024 * 1024, description="bytes queued for one connection, 1 or more", ge=1)
+    send_timeout: float = Field(10, description="seconds, more than 0", gt=0, allow_inf_nan=False)
+    drain_timeout: float = Field(10, description="seconds, 0 or more", ge=0, allow_inf_nan=False)
+    plugins_allow: Names | None = Field(None, description="names of plugins, separated by commas; without it, all")
+    plugins_deny: Names = Field([], description="names of plugins, separated by commas")
+    plugins_require: Names = Field([], description="names of plugins, separated by commas")
+
+    @field_validator("logging_level", mode="before")
+    @classmethod
+    def _level_name(cls, value: object) -> object:
+        import logging  # noqa: PLC0415  # only a level that is given by name needs the table of names
+
+        if isinstance(value, str) and not value.strip().isdigit():
+            return logging.getLevelNamesMapping().get(value.strip().upper(), value)
+        return value
+
+    @field_validator("timeout", "send_timeout", "drain_timeout", mode="before")
+    @classmethod
+    def _not_a_bool(cls, value: object) -> object:
+        if isinstance(value, bool):
+            raise ValueError("Input should be a number of seconds")
+        return value
+
+    @property
+    def wire(self) -> WireFormat:
+        """What both sides must agree on."""
+        return WireFormat(self.header_size, self.byteorder, self.max_packet)
+
+
+PluginOptions = dict[str, dict[str, Any]]
+_Source = tuple[str, dict[str, Any]]
+
+
+def load_config(
+    arguments: Mapping[str, Any],
+    *,
+    path: str | os.PathLike[str] | None = None,
+    parser: configparser.RawConfigParser | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> tuple[ServerConfig, PluginOptions]:
+    """Put the settings together from all sources.
+
+    Args:
+        arguments: what was given to the constructor, by name; only what was given.
+        path: a configuration file; one that ends in ``.toml`` is TOML, any other INI.
+        parser: a configparser that has been filled already; it comes before the file.
+        environ: the environment, `os.environ` unless given.
+
+    Returns:
+        The settings, and the options of plugins by the plugin's name.
+
+    Raises:
+        ConfigError: a file cannot be read, a name is unknown or a value wrong.
+    """
+    sources: list[_Source] = [("the argument {}", dict(arguments))]
+    sources.append(
+        (f"the environment variable {ENVIRONMENT}{{}}", _from_environment(os.environ if environ is None else environ))
+    )
+    options: PluginOptions = {}
+    if parser is not None:
+        settings, parsed = _from_parser(parser, "cfg_parser")
+        sources.append((f"cfg_parser, section [{SECTION}]", settings))
+        options = parsed
+    if path is not None:
+        settings, parsed = _from_file(Path(path))
+        sources.append((f"{path}, section [{SECTION}]", settings))
+        options = {**parsed, **options}
+    return _validated(sources), options
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    """Pick out the settings; what else is called ``ASYNCAPY_*`` may belong to a plugin or a program."""
+    wanted = {f"{ENVIRONMENT}{name.upper()}": name for name in ServerConfig.model_fields}
+    return {wanted[key]: value for key, value in environ.items() if key in wanted}
+
+
+def _from_file(path: Path) -> tuple[dict[str, Any], PluginOptions]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the configuration file {path}: {error}") from error
+    if path.suffix.lower() == ".toml":
+        try:
+            tables = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"{path} is not valid TOML: {error}") from error
+        return _from_tables(tables, str(path))
+    parser = configparser.RawConfigParser()
+    try:
+        parser.read_string(text, source=str(path))
+    except configparser.Error as error:
+        raise ConfigError(f"{path} is not a valid INI file: {error}") from error
+    return _from_parser(parser, str(path))
+
+
+def _from_tables(tables: dict[str, Any], source: str) -> tuple[dict[str, Any], PluginOptions]:
+    settings = tables.get(SECTION, {})
+    options = tables.get("plugins", {})
+    if not isinstance(settings, dict) or not (settings or options):
+        raise ConfigError(f"{source} has no table [{SECTION}]; settings go there, a plugin's into [plugins.NAME]")
+    if not isinstance(options, dict) or not all(isinstance(table, dict) for table in options.values()):
+        raise ConfigError(f"{source}: [plugins] must hold a table for each plugin, [plugins.NAME]")
+    return settings, options
+
+
+def _from_parser(parser: configparser.RawConfigParser, source: str) -> tuple[dict[str, Any], PluginOptions]:
+    options = {
+        section.removeprefix(PLUGIN_SECTION): dict(parser.items(section, raw=True))
+        for section in parser.sections()
+        if section.startswith(PLUGIN_SECTION)
+    }
+    if parser.has_section(SECTION):
+        return dict(parser.items(SECTION, raw=True)), options
+    if not options:
+        raise ConfigError(
+            f"{source} has no section [{SECTION}]; settings go there, a plugin's into [{PLUGIN_SECTION}NAME]"
+        )
+    return {}, options
+
+
+def _validated(sources: list[_Source]) -> ServerConfig:
+    merged: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    for title, settings in sources:
+        for name, value in settings.items():
+            if name not in merged:
+                merged[name] = value
+                origin[name] = title.format(name.upper() if title.endswith(f"{ENVIRONMENT}{{}}") else name)
+    try:
+        return ServerConfig.model_validate(merged)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_complaint(fault, origin) for fault in error.errors())) from error
+
+
+def _complaint(fault: Any, origin: dict[str, str]) -> str:
+    name = str(fault["loc"][0])
+    if name not in ServerConfig.model_fields:
+        import difflib  # noqa: PLC0415  # only for a mistake
+
+        close = difflib.get_close_matches(name, ServerConfig.model_fields, n=1)
+        advice = f"did you mean {close[0]!r}?" if close else f"settings: {', '.join(ServerConfig.model_fields)}"
+        return f"{name!r}, from {origin[name]}, is not a setting; {advice}"
+    allowed = ServerConfig.model_fields[name].description
+    return f"{name} is {fault['input']!r}, from {origin[name]}: {fault['msg']} (allowed: {allowed})"

@@ -1,0 +1,322 @@
+"""One connection of the server, from its first byte to its last (WIRE.md, "A session" and the replies that follow it).
+
+Knows the peer through its transport, the server only through the `Service` that all its connections share.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from asyncapy_core.codec import CodecRegistry
+from asyncapy_core.deadlines import Deadlines
+from asyncapy_core.dispatch import Dispatcher
+from asyncapy_core.errors import (
+    ClientDisconnected,
+    ConnectionLost,
+    DecodeError,
+    ErrorCode,
+    MalformedPacket,
+    ProtocolError,
+    StopPropagation,
+)
+from asyncapy_core.logs import SessionLog, shown
+from asyncapy_core.outbox import Outbox
+from asyncapy_core.packet import Packet
+from asyncapy_core.session import Client, Session, SessionTable
+from asyncapy_core.stepping import run_noting_wait
+from asyncapy_core.transport import Transport, Woken
+from asyncapy_core.wire import Frame, FrameDecoder, WireFormat
+
+if TYPE_CHECKING:
+    from asyncapy_core.config import ServerConfig
+    from asyncapy_core.server import Server
+
+LINGER_SECONDS: Final = 2.0
+LINGER_BYTES: Final = 64 * 1024
+LARGEST_READ: Final = 256 * 1024
+TURN: Final = 20
+"""Pipelined packets of one connection that are handled before the others get their turn."""
+
+
+class TimedOut(ProtocolError):
+    """No whole packet came within ``timeout``."""
+
+    code = ErrorCode.TIMED_OUT
+
+
+@dataclass(slots=True)
+class Service:
+    """What all connections of a running server share."""
+
+    server: Server
+    config: ServerConfig
+    wire: WireFormat
+    codecs: CodecRegistry
+    dispatcher: Dispatcher
+    sessions: SessionTable
+    log: logging.Logger
+    spawn: Callable[..., None]
+    draining: bool = False
+    connections: set[Connection] = field(default_factory=set)
+    idle: trio.Event = field(default_factory=trio.Event)
+    reading: Deadlines[Connection] = field(init=False)
+    writing: Deadlines[Outbox] = field(init=False)
+    lingering: Deadlines[Connection] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.reading = Deadlines(self.config.timeout, Connection.expire)
+        self.writing = Deadlines(self.config.send_timeout, Outbox.poison)
+        self.lingering = Deadlines(LINGER_SECONDS, Connection.wake)
+
+    def drain(self) -> None:
+        """Have every connection end when it has answered what was sent to it; ``idle`` is set when the last one has."""
+        self.draining = True
+        for connection in self.connections:
+            connection.wake()
+        if not self.connections:
+            self.idle.set()
+
+    def forget(self, connection: Connection) -> None:
+        """Drop what is kept of a connection; it has ended."""
+        self.sessions.discard(connection.session)
+        self.reading.stop(connection)
+        self.lingering.stop(connection)
+        self.connections.discard(connection)
+        if self.draining and not self.connections:
+            self.idle.set()
+
+
+class Connection:
+    """A peer, its session, and the loop that serves it."""
+
+    __slots__ = (
+        "_closing",
+        "_decoder",
+        "_encoding_known",
+        "_expired",
+        "_outbox",
+        "_service",
+        "_transport",
+        "client",
+        "log",
+        "session",
+    )
+
+    def __init__(self, service: Service, transport: Transport, address: str) -> None:
+        self._service = service
+        self._transport = transport
+        self._decoder = FrameDecoder(service.wire, service.codecs.by_id)
+        self._outbox = Outbox(transport, service.writing, service.config.max_output, service.spawn)
+        self._encoding_known = False
+        self._expired = False
+        self._closing = False
+        self.client = Client(address, service.server, self, encoding=service.codecs.default.name)
+        self.session = self.client.session = Session(uuid.uuid4(), self.client, time.time())
+        self.log = SessionLog(service.log, self.session.session_id)
+
+    async def run(self) -> None:
+        """Serve the peer until it leaves, a deadline passes, something closes the session, or the server drains."""
+        self._service.log.info("{Client handler} New session started, UUID is %s", self.session.session_id)
+        try:
+            try:
+                await self._serve()
+            except ProtocolError as error:
+                self.log.info("{Client handler} %s: %s", error.code.value, shown(error))
+                await self._reply(error.code)
+            await self._part()
+        except ConnectionLost as error:
+            self.log.info("{Client handler} The client has left: %s", shown(error))
+        else:
+            self.log.info("{Client handler} The connection was closed")
+        finally:
+            self._end()
+
+    async def refuse(self, code: ErrorCode) -> None:
+        """Tell a peer that there is no place for it, and close."""
+        self.log.info("{Client handler} Refused %s: %s", self.client.address, code.value)
+        try:
+            await self._reply(code)
+            await self._part()
+        except ConnectionLost:
+            return  # it did not wait for the answer
+        finally:
+            self._end()
+
+    async def _serve(self) -> None:
+        """The loop: wait for bytes, answer each whole packet in them, send the answers in one piece."""
+        decoder, outbox, reading = self._decoder, self._outbox, self._service.reading
+        while data := await self._receive():
+            decoder.feed(data)
+            outbox.corked = True
+            turn = 0
+            while (frame := decoder.next_frame()) is not None:
+                reading.stop(self)
+                self._expired = False
+                await self._answer(frame)
+                if self._closing or outbox.poisoned:
+                    return
+                turn += 1
+                if turn == TURN:
+                    await outbox.flush()
+                    await trio.lowlevel.checkpoint()
+                    turn = 0
+                outbox.corked = True
+            await outbox.flush()
+
+    async def _receive(self) -> bytes:
+        """Wait for bytes; return none when the peer will send no more, or when nothing more is wanted of it.
+
+        The deadline runs from the moment a packet is waited for until it is complete.
+
+        Raises:
+            TimedOut: the deadline has passed.
+            ConnectionLost: the connection broke.
+        """
+        size = max(self._service.config.buf, min(self._decoder.missing, LARGEST_READ))
+        self._service.reading.start(self)
+        while not self._closing:
+            if self._expired:
+                raise TimedOut(f"no whole packet within {self._service.config.timeout:g} s")
+            if self._service.draining:
+                return self._transport.receive_now(size) or b""
+            try:
+                return await self._transport.receive(size)
+            except Woken:
+                continue
+        return b""
+
+    async def _answer(self, frame: Frame) -> None:
+        """Decode a packet, let the handlers have it, and say so when none wanted it or one failed."""
+        codec = self._service.codecs.by_id[frame.encoding]
+        if not self._encoding_known:
+            self._encoding_known = True
+            self.client.encoding = codec.name
+        if self._service.log.isEnabledFor(logging.DEBUG):
+            self.log.debug("{Client handler} Expected stream length is %d", len(frame.payload) + 2)
+            self.log.debug("{API Parser} Protocol-Version is V2, Content-Encoding is %s", codec.name)
+        try:
+            fields = codec.decode(frame.payload)
+        except DecodeError as error:
+            raise MalformedPacket(str(error)) from error
+        except Exception as error:
+            self.log.error("{API Parser} The codec %r is broken: it raised %s", codec.name, describe(error))
+            raise MalformedPacket(f"the codec {codec.name!r} failed") from error
+        packet = Packet.received(fields, codec.name, self.client)
+        dispatch = self._service.dispatcher.dispatch(self.client, packet)
+        try:
+            matched = await run_noting_wait(dispatch, self._outbox.uncork)
+        except StopPropagation:
+            return
+        except Exception as error:
+            await self._handler_raised(error)
+        else:
+            if not matched:
+                self.log.debug("{API Parser} No handler matched")
+                await self._reply(ErrorCode.NO_HANDLER)
+
+    async def _handler_raised(self, error: Exception) -> None:
+        """Answer for a handler, unless all it let through was the end of the propagation or of its own session."""
+
+        def expected(leaf: BaseException) -> bool:
+            own = isinstance(leaf, ClientDisconnected) and leaf.client is self.client
+            return own or isinstance(leaf, StopPropagation)
+
+        failure = error.split(expected)[1] if isinstance(error, ExceptionGroup) else None if expected(error) else error
+        if failure is None:
+            return
+        self.log.error("{API Parser} A handler failed: %s", describe(failure))
+        if self._service.log.isEnabledFor(logging.DEBUG):
+            for line in "".join(traceback.format_exception(failure)).splitlines():
+                self.log.debug("{API Parser} %s", line.encode("unicode_escape").decode("ascii"))
+        if not (self._closing or self._outbox.poisoned):
+            await self._reply(ErrorCode.HANDLER_FAILED)
+
+    async def _reply(self, code: ErrorCode) -> None:
+        codec = self._service.codecs.named(self.client.encoding)
+        payload = codec.encode({"status": "failure", "error": code.value})
+        await self._outbox.put(self._service.wire.encode(codec.wire_id, payload))
+
+    async def send_packet(self, packet: Packet) -> None:
+        """Send a packet, in the session's encoding if a peer sent it, otherwise in its own.
+
+        Raises:
+            ClientDisconnected: the peer has left, or the connection was closed before.
+            EncodeError: the packet cannot be carried; nothing of it was sent.
+        """
+        if self._closing:
+            raise ClientDisconnected("the connection to this client was closed before", self.client)
+        codec = self._service.codecs.named(self.client.encoding if packet.sender is not None else packet.encoding)
+        data = self._service.wire.encode(codec.wire_id, codec.encode(packet.fields))
+        debug = self._service.log.isEnabledFor(logging.DEBUG)
+        if debug:
+            self.log.debug("{Response handler} Sending response to client")
+        try:
+            await self._outbox.put(data)
+        except ConnectionLost as error:
+            raise ClientDisconnected("this client has left", self.client) from error
+        if debug:
+            self.log.debug("{Response handler} Response sent")
+
+    async def close(self) -> None:
+        """Close the connection behind what was sent; packets that came and were not handled yet are dropped."""
+        if self._closing:
+            return
+        self._closing = True
+        self._service.sessions.discard(self.session)
+        try:
+            await self._outbox.flush()
+        except ConnectionLost:
+            return  # closed, if not by us
+        self._transport.send_eof()
+        self._transport.wake()
+
+    def sessions(self) -> list[Session]:
+        """Return all active sessions of this peer's address."""
+        return self._service.sessions.of(self.client.address)
+
+    def expire(self) -> None:
+        """The deadline for a packet has passed."""
+        self._expired = True
+        self._transport.wake()
+
+    def wake(self) -> None:
+        """Let the loop look whether it is still wanted."""
+        self._transport.wake()
+
+    async def _part(self) -> None:
+        """Send what is queued, then close without losing it: a close with bytes unread would reset the connection."""
+        self._service.sessions.discard(self.session)
+        self._service.reading.stop(self)
+        self._closing = True
+        await self._outbox.flush()
+        self._transport.send_eof()
+        if self._service.draining:
+            return
+        self._service.lingering.start(self)
+        unread = LINGER_BYTES
+        try:
+            while unread > 0 and (data := await self._transport.receive(unread)):
+                unread -= len(data)
+        except Woken:
+            return
+
+    def _end(self) -> None:
+        self._service.forget(self)
+        self._outbox.poison()
+
+
+def describe(error: BaseException) -> str:
+    """Return an exception as one harmless line: its type, its message, cut and escaped, and where it was raised."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__} ({shown(error)}){where}"

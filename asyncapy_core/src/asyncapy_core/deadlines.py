@@ -1,0 +1,54 @@
+"""Deadlines of one length for many holders, kept by one task instead of a cancel scope for each wait.
+
+Knows nothing of what it interrupts.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+import trio
+
+T = TypeVar("T")
+
+
+class Deadlines(Generic[T]):
+    """Calls ``expired(holder)`` for each holder that was started ``period`` seconds ago and not stopped since.
+
+    As all last equally long, the first to be started is the first to expire, and whatever is started while the task
+    sleeps expires after it wakes: starting and stopping cost no wake-up.
+    """
+
+    __slots__ = ("_due", "_expired", "period")
+
+    def __init__(self, period: float, expired: Callable[[T], None]) -> None:
+        self.period = period
+        self._expired = expired
+        self._due: OrderedDict[T, float] = OrderedDict()
+
+    def start(self, holder: T) -> None:
+        """Give the holder ``period`` seconds from now; one that has a deadline keeps it."""
+        if holder not in self._due:
+            self._due[holder] = trio.current_time() + self.period
+
+    def stop(self, holder: T) -> None:
+        """Take the deadline back, if there is one."""
+        self._due.pop(holder, None)
+
+    def __len__(self) -> int:
+        return len(self._due)
+
+    async def run(self) -> None:
+        """Watch over the deadlines, until cancelled."""
+        while True:
+            now = trio.current_time()
+            while self._due:
+                holder, due = next(iter(self._due.items()))
+                if due > now:
+                    break
+                del self._due[holder]
+                self._expired(holder)
+            first = next(iter(self._due.values()), now + self.period)
+            await trio.sleep_until(first)

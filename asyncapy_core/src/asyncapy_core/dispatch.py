@@ -1,0 +1,144 @@
+"""From a packet to the handlers it is for: handlers with their filters, in ordered groups.
+
+Knows no connection: what is raised here is answered by the one who asked.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from asyncapy_core.filter import Filter, is_async, passed, returns_coroutine
+from asyncapy_core.logs import shown
+
+if TYPE_CHECKING:
+    from asyncapy_core.packet import Packet
+    from asyncapy_core.session import Client
+
+HandlerFunction: TypeAlias = Callable[[Any, Any], Awaitable[Any]]
+"""``async def handler(client: Client, packet: Packet)``."""
+
+
+class Handler:
+    """A function together with the filters that a packet has to pass to reach it.
+
+    Args:
+        function: an ``async def`` that takes a `Client` and a `Packet`.
+        filters: all of these must pass, in this order.
+
+    Raises:
+        TypeError: the function is not asynchronous, or a filter is not a `Filter`.
+    """
+
+    __slots__ = ("_checks", "filters", "function", "is_async")
+
+    def __init__(self, function: HandlerFunction, filters: Sequence[Filter] | None = None) -> None:
+        _require_async(function)
+        self.function = function
+        self.filters = list(filters or ())
+        for filter in self.filters:
+            if not isinstance(filter, Filter):
+                raise TypeError(f"a filter must be a Filter, such as Filters.Fields(a=None); got {filter!r}")
+        self._checks = tuple((filter.check, is_async(filter)) for filter in self.filters)
+        self.is_async = any(awaited for _, awaited in self._checks)
+
+    @property
+    def name(self) -> str:
+        """What to call it in a log line."""
+        return getattr(self.function, "__name__", None) or repr(self.function)
+
+    async def call(self, *args: Any) -> Any:
+        """Call the function with these arguments and wait for it."""
+        return await self.function(*args)
+
+    async def check(self, client: Client, packet: Packet) -> bool:
+        """Return True when all filters pass, False otherwise. What a filter raises comes through."""
+        for check, awaited in self._checks:
+            result: Any = check(client, packet)
+            if not (await result if awaited else passed(result)):
+                return False
+        return True
+
+    def check_now(self, client: Client, packet: Packet) -> bool:
+        """`check`, for a handler none of whose filters has to be awaited."""
+        for check, _ in self._checks:
+            result = check(client, packet)
+            if result is not True and not passed(result):
+                return False
+        return True
+
+    def __repr__(self) -> str:
+        return f"<Handler {self.name} filters={self.filters!r}>"
+
+
+class Dispatcher:
+    """The handlers of one server, and the order in which a packet meets them."""
+
+    def __init__(self, log: logging.Logger) -> None:
+        self._log = log
+        self._groups: tuple[tuple[int, tuple[Handler, ...]], ...] = ()
+
+    def register(self, handler: Handler, group: int) -> None:
+        """Add a handler behind those that its group already has; a packet under way does not see it any more."""
+        if isinstance(group, bool) or not isinstance(group, int):
+            raise TypeError(f"group must be an integer, the lower the earlier; got {group!r}")
+        groups = self.groups
+        groups[group] = (*groups.get(group, ()), handler)
+        self._groups = tuple(sorted(groups.items()))
+
+    @property
+    def groups(self) -> dict[int, tuple[Handler, ...]]:
+        """The handlers by group, in the order in which they are asked."""
+        return dict(self._groups)
+
+    async def dispatch(self, client: Client, packet: Packet) -> bool:
+        """Give the packet to the first handler of each group whose filters pass, lower groups first.
+
+        Returns:
+            True when there was such a handler in at least one group.
+
+        Raises:
+            StopPropagation: a handler stopped the packet; no later group has seen it.
+            Exception: what a handler raised; no later group has seen the packet.
+        """
+        matched = False
+        debug = self._log.isEnabledFor(logging.DEBUG)
+        for number, handlers in self._groups:
+            if debug:
+                client.log.debug("{API Parser} Checking group %d", number)
+            for handler in handlers:
+                try:
+                    if handler.is_async:
+                        found = await handler.check(client, packet)
+                    else:
+                        found = handler.check_now(client, packet)
+                except Exception as error:
+                    self._filter_failed(client, handler, error)
+                    continue
+                if found:
+                    matched = True
+                    if debug:
+                        client.log.debug("{API Parser} Calling '%s' in group %d", handler.name, number)
+                    await handler.function(client, packet)
+                    break
+        return matched
+
+    def _filter_failed(self, client: Client, handler: Handler, error: Exception) -> None:
+        client.log.error(
+            "{API Parser} A filter of '%s' raised %s (%s), so the packet does not pass",
+            handler.name,
+            type(error).__name__,
+            shown(error),
+        )
+
+
+def _require_async(function: object) -> None:
+    if not callable(function):
+        raise TypeError(f"a handler must be an 'async def' function; got {function!r}")
+    if not returns_coroutine(function):
+        name = getattr(function, "__name__", "handler")
+        raise TypeError(
+            f"a handler must be asynchronous: write 'async def {name}(client, packet)' "
+            "(for blocking work inside it there is Server.run_sync_task)"
+        )

@@ -1,0 +1,138 @@
+"""`Filter`, the base of all filters, and how filters combine with ``&``, ``|`` and ``~``.
+
+Knows no particular filter: they arrive through the ``asyncapy_filters`` hook.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from asyncapy_core.packet import Packet
+    from asyncapy_core.session import Client
+
+
+class Filter(ABC):
+    """Decides whether a packet of a client may reach a handler.
+
+    A subclass has one method, ``check``, plain or ``async``. Filters combine: ``a & b`` passes when both do, ``a | b``
+    when one does, ``~a`` when ``a`` does not. A filter that raises does not pass, and neither does its ``~``.
+    """
+
+    @abstractmethod
+    def check(self, c: Client, p: Packet) -> bool | Awaitable[bool]:
+        """Return True when the packet ``p`` of the client ``c`` may pass."""
+
+    def __and__(self, other: object) -> Filter:
+        return And(self, other) if isinstance(other, Filter) else NotImplemented
+
+    def __or__(self, other: object) -> Filter:
+        return Or(self, other) if isinstance(other, Filter) else NotImplemented
+
+    def __invert__(self) -> Filter:
+        return Not(self)
+
+    def __bool__(self) -> NoReturn:
+        raise TypeError(
+            f"a filter is neither true nor false: combine filters with & | ~, not with 'and', 'or', 'not' ({self!r})"
+        )
+
+
+def is_async(filter: Filter) -> bool:
+    """Say whether this filter's ``check`` has to be awaited."""
+    return returns_coroutine(filter.check)
+
+
+def returns_coroutine(function: object) -> bool:
+    """Say whether what this returns has to be awaited: it is an ``async def``, wraps one, or has one as its call."""
+    if isinstance(function, functools.partial):
+        return returns_coroutine(function.func)
+    layers = [function, getattr(function, "__wrapped__", None), getattr(type(function), "__call__", None)]
+    return any(map(inspect.iscoroutinefunction, layers))
+
+
+def passed(result: object) -> bool:
+    """Return what a plain ``check`` said as a bool.
+
+    Raises:
+        TypeError: it said nothing yet, because it returned something to be awaited; which would count as true.
+    """
+    if inspect.isawaitable(result):
+        if inspect.iscoroutine(result):
+            result.close()
+        raise TypeError("a plain check returned an awaitable; define it with 'async def'")
+    return bool(result)
+
+
+async def check(filter: Filter, client: Client, packet: Packet) -> bool:
+    """Ask any filter, plain or async."""
+    if is_async(filter):
+        return bool(await filter.check(client, packet))  # type: ignore[misc]  # is_async has just said so
+    return passed(filter.check(client, packet))
+
+
+class _Compound(Filter):
+    """A filter made of others: one way to decide, awaited only when one of them has to be."""
+
+    def __init__(self, *operands: Filter) -> None:
+        self.operands = operands
+        if any(map(is_async, operands)):
+            self.check = self.decide  # type: ignore[method-assign]  # chosen here, once, rather than for each packet
+
+    @abstractmethod
+    async def decide(self, c: Client, p: Packet) -> bool:
+        """Ask the operands."""
+
+    def check(self, c: Client, p: Packet) -> bool | Awaitable[bool]:
+        decision = self.decide(c, p)
+        try:
+            decision.send(None)
+        except StopIteration as done:
+            return bool(done.value)
+        raise AssertionError("plain operands have nothing to wait for")  # pragma: no cover
+
+
+class And(_Compound):
+    """Passes when all do; the next is asked only when the one before it passed."""
+
+    async def decide(self, c: Client, p: Packet) -> bool:
+        for operand in self.operands:
+            if not await check(operand, c, p):
+                return False
+        return True
+
+    def __repr__(self) -> str:
+        return f"({' & '.join(map(repr, self.operands))})"
+
+
+class Or(_Compound):
+    """Passes when one does, even when one before it raised; raises when one raised and none passed."""
+
+    async def decide(self, c: Client, p: Packet) -> bool:
+        failure: Exception | None = None
+        for operand in self.operands:
+            try:
+                if await check(operand, c, p):
+                    return True
+            except Exception as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
+        return False
+
+    def __repr__(self) -> str:
+        return f"({' | '.join(map(repr, self.operands))})"
+
+
+class Not(_Compound):
+    """Passes when the filter does not; when that raises, so does this."""
+
+    async def decide(self, c: Client, p: Packet) -> bool:
+        return not await check(self.operands[0], c, p)
+
+    def __repr__(self) -> str:
+        return f"~{self.operands[0]!r}"

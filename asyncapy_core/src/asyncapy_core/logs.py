@@ -1,0 +1,65 @@
+"""Log lines in the documented form: ``(SESSION UUID) {Part} text``; peer data escaped and cut.
+
+Knows nothing of servers or sessions; a server hands it its settings, a session its id.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import MutableMapping
+from typing import Any, Final
+
+SHOWN_BYTES: Final = 64
+"""At most so much of what a peer sent appears in a log line."""
+
+
+def server_logger(level: int, line_format: str, datefmt: str) -> logging.Logger:
+    """Return a logger of one server's own, which writes to standard error.
+
+    It stands in no registry and hands nothing on, so that its level and formats affect no other logger.
+
+    Raises:
+        ValueError: ``line_format`` is not a %-style logging format.
+    """
+    logger = logging.Logger("asyncapy.server", level)  # noqa: LOG001  # a registered one would be shared
+    logger.parent = logging.getLogger("asyncapy")
+    logger.propagate = False
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(line_format, datefmt))
+    logger.addHandler(handler)
+    return logger
+
+
+class SessionLog(logging.LoggerAdapter[logging.Logger]):
+    """A logger that puts the session's UUID at the head of each line."""
+
+    def __init__(self, logger: logging.Logger, session_id: object) -> None:
+        super().__init__(logger, None)
+        self._session_id = session_id
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        return f"({self._session_id}) {msg}", kwargs
+
+
+class RateLimited:
+    """Says of a repeated event whether it is worth another line: at most one a second."""
+
+    def __init__(self, seconds: float = 1.0) -> None:
+        self._seconds = seconds
+        self._next = 0.0
+
+    def __call__(self) -> bool:
+        now = time.monotonic()
+        if now < self._next:
+            return False
+        self._next = now + self._seconds
+        return True
+
+
+def shown(text: object) -> str:
+    """Return what a peer sent, or an error that may quote it, as one harmless line of at most 64 bytes."""
+    raw = text.decode("latin-1") if isinstance(text, (bytes, bytearray)) else str(text)
+    escaped = raw[:SHOWN_BYTES].encode("unicode_escape").decode("ascii")
+    cut = escaped[:SHOWN_BYTES]
+    return cut + "..." if len(raw) > SHOWN_BYTES or len(escaped) > SHOWN_BYTES else cut

@@ -1,0 +1,154 @@
+"""What is on its way to one peer: bytes queued, written by one task at a time, bounded, with a deadline.
+
+Knows nothing of packets. A write that fails or is cancelled poisons the connection: not one more byte is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from asyncapy_core.errors import ConnectionLost
+from asyncapy_core.transport import Transport
+
+if TYPE_CHECKING:
+    from asyncapy_core.deadlines import Deadlines
+
+CHUNK: Final = 64 * 1024
+"""Bytes handed over under one deadline; also the most that is held back while corked."""
+
+
+class Outbox:
+    """The output of one connection.
+
+    While it is corked, what is put in is held back, to be sent in one piece; `flush` and `uncork` send it.
+
+    Args:
+        transport: where the bytes go.
+        deadlines: how long a peer may take to accept a chunk; the one who made it aborts the transport.
+        limit: bytes that may be queued behind a write under way before `put` waits.
+        spawn: starts a task that outlives the caller.
+    """
+
+    __slots__ = (
+        "_deadlines",
+        "_limit",
+        "_parked",
+        "_queue",
+        "_queued",
+        "_spawn",
+        "_transport",
+        "_writing",
+        "corked",
+        "poisoned",
+    )
+
+    def __init__(
+        self, transport: Transport, deadlines: Deadlines[Outbox], limit: int, spawn: Callable[..., None]
+    ) -> None:
+        self._transport = transport
+        self._deadlines = deadlines
+        self._limit = limit
+        self._spawn = spawn
+        self._queue: list[bytes] = []
+        self._queued = 0
+        self._writing = False
+        self._parked: trio.lowlevel.ParkingLot | None = None
+        self.corked = False
+        self.poisoned = False
+
+    async def put(self, data: bytes) -> None:
+        """Queue bytes, and send them unless corked or another task is sending; wait when too many are queued.
+
+        Raises:
+            ConnectionLost: the connection broke, now or before.
+        """
+        if self.poisoned:
+            raise ConnectionLost("the connection broke before")
+        self._queue.append(data)
+        self._queued += len(data)
+        if not self.corked or self._queued >= CHUNK:
+            await self.flush(leave=self._limit)
+
+    async def flush(self, *, leave: int = -1) -> None:
+        """Send what is queued; or, when another task is sending, wait until at most ``leave`` bytes are left to it.
+
+        Raises:
+            ConnectionLost: the connection broke.
+        """
+        while self._writing and self._queued > leave:
+            if self._parked is None:
+                self._parked = trio.lowlevel.ParkingLot()
+            await self._parked.park()
+            if self.poisoned:
+                raise ConnectionLost("the connection broke")
+        if self._queue and not self._writing:
+            rest = self._send_now()
+            if rest:
+                await self._send(rest)
+
+    def uncork(self) -> None:
+        """Send what was held back, without waiting, and hold back nothing more until corked again."""
+        self.corked = False
+        if self._queue and not self._writing:
+            try:
+                rest = self._send_now()
+            except ConnectionLost:
+                return  # whoever sends next is told
+            if rest:
+                self._writing = True
+                self._spawn(self._send_quietly, rest)
+
+    def poison(self) -> None:
+        """Give up: nothing more is sent, who waits is told."""
+        self.poisoned = True
+        self._queue.clear()
+        self._queued = 0
+        self._transport.abort()
+        self._unpark()
+
+    def _send_now(self) -> bytes | memoryview:
+        """Send what is taken at once; return the rest."""
+        data = self._queue[0] if len(self._queue) == 1 else b"".join(self._queue)
+        self._queue.clear()
+        self._queued = 0
+        try:
+            sent = self._transport.send_now(data)
+        except ConnectionLost:
+            self.poison()
+            raise
+        return memoryview(data)[sent:] if sent < len(data) else b""
+
+    async def _send(self, data: bytes | memoryview) -> None:
+        """Send this and whatever is queued meanwhile, waiting as long as it takes within the deadlines."""
+        self._writing = True
+        try:
+            while data:
+                view = memoryview(data)
+                for start in range(0, len(view), CHUNK):
+                    self._deadlines.start(self)
+                    await self._transport.send(view[start : start + CHUNK])
+                    self._deadlines.stop(self)
+                self._unpark()
+                data = b"".join(self._queue)
+                self._queue.clear()
+                self._queued = 0
+        except BaseException:
+            self._deadlines.stop(self)
+            self.poison()
+            raise
+        finally:
+            self._writing = False
+            self._unpark()
+
+    async def _send_quietly(self, data: memoryview) -> None:
+        try:
+            await self._send(data)
+        except ConnectionLost:
+            return  # whoever sends next is told
+
+    def _unpark(self) -> None:
+        if self._parked is not None:
+            self._parked.unpark_all()

@@ -1,0 +1,33 @@
+"""A plugin's own options, validated by the plugin's own pydantic model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from asyncapy_core.errors import ConfigError
+from asyncapy_core.plugins.record import PluginRecord
+
+
+def validate_options(record: PluginRecord, options: Mapping[str, Mapping[str, Any]]) -> BaseModel | None:
+    """Return the options of one plugin as an instance of its ``asyncapy_options``, or None if it has no such model.
+
+    Raises:
+        ConfigError: an option is unknown or has a wrong value, or the plugin takes none.
+    """
+    given = options.get(record.name, {})
+    if record.state == "denied":
+        return None
+    model: type[BaseModel] | None = getattr(record.plugin, "asyncapy_options", None)
+    if model is None:
+        if given:
+            raise ConfigError(f"there are options for {record.title}, which takes none: {', '.join(sorted(given))}")
+        return None
+    try:
+        return model.model_validate(dict(given), extra="forbid")
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}, got {e['input']!r}" for e in error.errors())
+        allowed = ", ".join(model.model_fields)
+        raise ConfigError(f"options of {record.title}: {faults} (its options: {allowed})") from error

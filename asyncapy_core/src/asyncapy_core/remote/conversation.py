@@ -1,0 +1,86 @@
+"""A client's side of a session without I/O: fields to packets, bytes to replies (WIRE.md, "A packet").
+
+Knows no socket and no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from asyncapy_core.codec import CodecRegistry
+from asyncapy_core.errors import DecodeError, InvalidReply, ProtocolError
+from asyncapy_core.packet import parse_fields
+from asyncapy_core.wire import Frame, FrameDecoder, WireFormat
+
+
+class Conversation:
+    """What is said on one connection.
+
+    Args:
+        wire: the format that both sides agreed on.
+        codecs: what may be spoken.
+        encoding: the name of the codec that requests are sent in.
+
+    Raises:
+        UnknownCodec: there is no such codec.
+    """
+
+    def __init__(self, wire: WireFormat, codecs: CodecRegistry, encoding: str) -> None:
+        self._wire = wire
+        self._codecs = codecs
+        self._codec = codecs.named(encoding)
+        self._decoder = FrameDecoder(wire, codecs.by_id)
+
+    def request(self, payload: Mapping[str, Any] | str | bytes) -> bytes:
+        """Return the packet that carries a mapping, or a JSON object given as text.
+
+        Raises:
+            EncodeError: a field cannot be carried.
+            TypeError, ValueError: the payload is not a mapping with string keys, nor a JSON object.
+        """
+        return self._wire.encode(self._codec.wire_id, self._codec.encode(parse_fields(payload)))
+
+    @property
+    def missing(self) -> int:
+        """How many bytes the reply at hand still lacks, as far as its header tells."""
+        return self._decoder.missing
+
+    @property
+    def cut(self) -> bool:
+        """Whether a part of a reply has arrived, and not all of it."""
+        return self._decoder.buffered > 0
+
+    def feed(self, data: bytes) -> None:
+        """Take in what arrived."""
+        self._decoder.feed(data)
+
+    def next_frame(self) -> Frame | None:
+        """Return the next whole reply, still encoded, or None when more bytes are needed.
+
+        Raises:
+            InvalidReply: what arrived is no packet.
+        """
+        try:
+            return self._decoder.next_frame()
+        except ProtocolError as error:
+            raise InvalidReply(
+                f"the server sent what is no AsyncAProto packet: {error}; do both sides use header_size="
+                f"{self._wire.header_size} and byteorder={self._wire.byteorder!r}, and is tls the same on both?"
+            ) from error
+
+    def raw(self, frame: Frame) -> bytes:
+        """Return a reply as it was on the wire, headers included."""
+        return self._wire.encode(frame.encoding, frame.payload)
+
+    def fields(self, frame: Frame) -> dict[str, Any]:
+        """Return the fields of a reply.
+
+        Raises:
+            InvalidReply: its payload is not what its header says.
+        """
+        codec = self._codecs.by_id[frame.encoding]
+        try:
+            return codec.decode(frame.payload)
+        except DecodeError as error:
+            raise InvalidReply(f"the server sent a payload that is not {codec.name}: {error}") from error

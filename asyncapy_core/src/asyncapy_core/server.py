@@ -1,0 +1,298 @@
+"""`Server`: handlers are registered here, and it is started and stopped here.
+
+Knows how the rooms fit together, and nothing of what happens inside one connection.
+"""
+
+from __future__ import annotations
+
+import configparser
+import inspect
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import trio
+
+from asyncapy_core.arguments import noting_given
+from asyncapy_core.codec import INSTALL_HINT, CodecRegistry
+from asyncapy_core.config import load_config
+from asyncapy_core.connection import Connection, Service
+from asyncapy_core.dispatch import Dispatcher, Handler, HandlerFunction
+from asyncapy_core.errors import BindError, ConfigError, ErrorCode, PluginError
+from asyncapy_core.listener import accept_forever, open_listeners
+from asyncapy_core.logs import server_logger
+from asyncapy_core.plugins.manager import PluginManager, default_manager
+from asyncapy_core.session import SessionTable, peer_address
+from asyncapy_core.signals import stop_on_signals
+from asyncapy_core.transport import SocketTransport
+
+if TYPE_CHECKING:
+    from asyncapy_core.filter import Filter
+    from asyncapy_core.plugins.record import PluginRecord
+
+H = TypeVar("H", bound=HandlerFunction)
+T = TypeVar("T")
+
+CLEANUP_SECONDS = 10.0
+"""How long ``shutdown`` and the plugins may take when `Server.serve` is cancelled."""
+
+
+class Server:
+    """Serves handlers over AsyncAProto.
+
+    Settings that are not given here are taken from ``ASYNCAPY_*`` environment variables, then from ``cfg_parser``, then
+    from the file ``config``, in this order; `asyncapy_core.config.ServerConfig` describes them all.
+
+    Args:
+        addr: the address to bind to.
+        port: the TCP port to bind to; 0 picks a free one.
+        buf: bytes to ask of a socket at least.
+        logging_level: the level of this server's own logger.
+        console_format: the %-style format of its lines.
+        datefmt: the format of the dates in these.
+        timeout: seconds from the moment a packet is waited for until it must be complete.
+        header_size: bytes of the Content-Length header, 1 to 8.
+        byteorder: the order of these bytes, ``"big"`` or ``"little"``.
+        config: the path of a configuration file, INI or TOML.
+        cfg_parser: a configparser that was filled elsewhere.
+        session_limit: sessions that one address may have at a time; 0 sets no limit.
+        plugins: the plugins to use; those installed unless given.
+        settings: further fields of `ServerConfig`: ``max_packet``, ``max_connections``, ``drain_timeout`` and so on.
+
+    Raises:
+        ConfigError: a setting is wrong; the message says which, where it is from and what is allowed.
+    """
+
+    _given: dict[str, Any]
+
+    @noting_given
+    def __init__(
+        self,
+        addr: str | None = "127.0.0.1",
+        port: int | None = 8081,
+        buf: int | None = 1024,
+        logging_level: int = logging.INFO,
+        console_format: str | None = "[%(levelname)s] %(asctime)s %(message)s",
+        datefmt: str | None = "%d/%m/%Y %H:%M:%S %p",
+        timeout: float | None = 60,
+        header_size: int = 4,
+        byteorder: str = "big",
+        config: str | os.PathLike[str] | None = None,
+        cfg_parser: configparser.RawConfigParser | None = None,
+        session_limit: int = 0,
+        *,
+        plugins: PluginManager | None = None,
+        **settings: Any,
+    ) -> None:
+        written = {**self._given, **settings}
+        for name in ("settings", "config", "cfg_parser", "plugins"):
+            written.pop(name, None)
+        written = {name: value for name, value in written.items() if value is not None}
+        self.config, self._options = load_config(written, path=config, parser=cfg_parser)
+        self.plugins = plugins or self._default_plugins()
+        self.log = server_logger(self.config.logging_level, self.config.console_format, self.config.datefmt)
+        self.exit_stack = AsyncExitStack()
+        self.addresses: tuple[tuple[Any, ...], ...] = ()
+        self._dispatcher = Dispatcher(self.log)
+        self._service: Service | None = None
+        self._stopping = trio.Event()
+
+    @property
+    def addr(self) -> str:
+        """The address that the server was told to bind to."""
+        return self.config.addr
+
+    @property
+    def port(self) -> int:
+        """The port that the server listens on; before that, the one it was told to."""
+        return int(self.addresses[0][1]) if self.addresses else self.config.port
+
+    @property
+    def handlers(self) -> dict[int, tuple[Handler, ...]]:
+        """The handlers by group, in the order in which they are asked."""
+        return self._dispatcher.groups
+
+    def add_handler(self, *filters: Filter, group: int = 0) -> Callable[[H], H]:
+        """Return a decorator that registers a handler and returns it as it was.
+
+        Args:
+            filters: all of these must pass for a packet to reach it.
+            group: one handler of each group gets a packet, the first whose filters pass; lower groups come first.
+        """
+        for filter in filters:
+            if inspect.isroutine(filter):
+                raise TypeError("add_handler is called before it decorates: write @server.add_handler()")
+
+        def register(handler: H) -> H:
+            self.register_handler(handler, *filters, group=group)
+            return handler
+
+        return register
+
+    def register_handler(self, handler: HandlerFunction, *filters: Filter, group: int = 0) -> None:
+        """Register a handler, an ``async def`` that takes a `Client` and a `Packet`.
+
+        Args:
+            handler: the function.
+            filters: all of these must pass for a packet to reach it.
+            group: one handler of each group gets a packet, the first whose filters pass; lower groups come first.
+
+        Raises:
+            TypeError: it is not asynchronous, a filter is not a `Filter`, or the group is not an integer.
+        """
+        self._dispatcher.register(Handler(handler, filters), group)
+
+    async def run_sync_task(
+        self,
+        sync_fn: Callable[..., T],
+        *args: Any,
+        cancellable: bool = False,
+        limiter: trio.CapacityLimiter | None = None,
+    ) -> T:
+        """Run a blocking function in a thread and return what it returns; a shorthand for `trio.to_thread.run_sync`.
+
+        Args:
+            sync_fn: the function.
+            args: what to call it with.
+            cancellable: leave the thread to itself when this is cancelled, rather than wait for it.
+            limiter: bounds the number of threads, trio's default unless given.
+        """
+        return await trio.to_thread.run_sync(sync_fn, *args, abandon_on_cancel=cancellable, limiter=limiter)
+
+    async def setup(self) -> None:
+        """Prepare something before the port is opened; override it, plain or ``async``."""
+
+    async def shutdown(self) -> None:
+        """Clean up after the last connection is closed; override it, plain or ``async``."""
+
+    def start(self) -> None:
+        """Serve until SIGINT (Ctrl+C) or SIGTERM, then end in order: stop accepting, let the handlers in flight finish
+        for at most ``drain_timeout`` seconds, run `shutdown`, return. A second signal ends the program at once.
+
+        Raises:
+            SystemExit: the server cannot be started; one line on standard error says why.
+        """
+        try:
+            trio.run(self._serve_until_signalled)
+        except (BindError, ConfigError, PluginError) as error:
+            raise SystemExit(f"asyncapy: {error}") from error
+
+    async def serve(
+        self, *, task_status: trio.TaskStatus[tuple[tuple[Any, ...], ...]] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Serve until `stop` is called or this is cancelled; for programs that run trio themselves.
+
+        ``await nursery.start(server.serve)`` returns the addresses that it listens on, as the socket module has them.
+
+        Raises:
+            BindError: the address or the port cannot be had.
+            PluginError: no codec is there, or a plugin that is required is not, or one failed in setup.
+        """
+        if self._service is not None:
+            raise RuntimeError("this server is serving already; make another Server to listen elsewhere")
+        self.plugins.require(self.config.plugins_require)
+        self.plugins.check_options(self._options)
+        codecs = CodecRegistry(self.plugins.codecs(self._options))
+        if not codecs:
+            raise PluginError(f"no codec is installed, so no packet could be read; {INSTALL_HINT}")
+        self._stopping = trio.Event()
+        async with self._set_up():
+            listeners = await open_listeners(self.config.addr, self.config.port)
+            self.addresses = tuple(listener.getsockname() for listener in listeners)
+            try:
+                await self._run(codecs, listeners, task_status)
+            finally:
+                self.addresses = ()
+                self._service = None
+
+    def stop(self) -> None:
+        """End `serve` in order, as the first signal does. Call it from the thread that runs trio."""
+        self._stopping.set()
+
+    async def _run(
+        self,
+        codecs: CodecRegistry,
+        listeners: list[socket.socket],
+        task_status: trio.TaskStatus[tuple[tuple[Any, ...], ...]],
+    ) -> None:
+        async with trio.open_nursery() as nursery:
+            service = self._service = Service(
+                server=self,
+                config=self.config,
+                wire=self.config.wire,
+                codecs=codecs,
+                dispatcher=self._dispatcher,
+                sessions=SessionTable(self.config.session_limit),
+                log=self.log,
+                spawn=nursery.start_soon,
+            )
+            for deadlines in (service.reading, service.writing, service.lingering):
+                nursery.start_soon(deadlines.run)
+            async with trio.open_nursery() as accepting:
+                for listener in listeners:
+                    accepting.start_soon(accept_forever, listener, self._accepted, self.log)
+                where = ", ".join(f"{address[0]}:{address[1]}" for address in self.addresses)
+                self.log.info("{Server} Serving on %s (codecs: %s)", where, ", ".join(codecs))
+                task_status.started(self.addresses)
+                await self._stopping.wait()
+                accepting.cancel_scope.cancel()
+            self.log.info("{Server} Stopping; %d connections are open", len(service.connections))
+            await self._drain(service)
+            nursery.cancel_scope.cancel()
+
+    async def _drain(self, service: Service) -> None:
+        """Let handlers finish what they were given, for at most ``drain_timeout`` seconds."""
+        service.drain()
+        with trio.move_on_after(self.config.drain_timeout) as scope:
+            await service.idle.wait()
+        if scope.cancelled_caught:
+            self.log.warning("{Server} %d connections did not finish in time", len(service.connections))
+
+    def _accepted(self, sock: socket.socket, host: str) -> None:
+        """Make a connection of an accepted socket, and serve or refuse it."""
+        service = self._service
+        assert service is not None
+        connection = Connection(service, SocketTransport(sock), peer_address(host))
+        full = len(service.connections) >= self.config.max_connections
+        service.connections.add(connection)
+        if full:
+            service.spawn(connection.refuse, ErrorCode.SERVER_BUSY)
+        elif not service.sessions.add(connection.session):
+            service.spawn(connection.refuse, ErrorCode.SESSION_LIMIT_REACHED)
+        else:
+            service.spawn(connection.run)
+
+    @asynccontextmanager
+    async def _set_up(self) -> AsyncIterator[None]:
+        """Set up plugins one after the other, then the server; afterwards shut down in reverse what was set up."""
+        done: list[PluginRecord] = []
+        async with AsyncExitStack() as self.exit_stack:
+            try:
+                await self.plugins.setup(self, self._options, done)
+                await _awaited(self.setup())
+                try:
+                    yield
+                finally:
+                    with trio.move_on_after(CLEANUP_SECONDS, shield=True):
+                        await _awaited(self.shutdown())
+            finally:
+                with trio.move_on_after(CLEANUP_SECONDS, shield=True):
+                    for failure in await self.plugins.shutdown(self, self._options, done):
+                        self.log.error("{Server} A plugin failed in shutdown", exc_info=failure)
+
+    async def _serve_until_signalled(self) -> None:
+        with stop_on_signals(self.stop):
+            await self.serve()
+
+    def _default_plugins(self) -> PluginManager:
+        allow, deny = self.config.plugins_allow, self.config.plugins_deny
+        return default_manager() if allow is None and not deny else PluginManager(allow=allow, deny=deny)
+
+
+async def _awaited(result: object) -> None:
+    """Wait for what an overridable method returned, which may be plain or async."""
+    if inspect.isawaitable(result):
+        await result

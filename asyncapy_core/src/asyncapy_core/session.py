@@ -1,0 +1,166 @@
+"""What a handler is given of a connection: `Client` and `Session`; and the server's table of sessions.
+
+Knows no server: a client sends and closes through the connection it was made with.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import uuid
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from asyncapy_core.logs import SessionLog
+from asyncapy_core.packet import Packet
+
+if TYPE_CHECKING:
+    from asyncapy_core.server import Server
+
+
+class Stream(Protocol):
+    """What a client needs of its connection."""
+
+    @property
+    def log(self) -> SessionLog: ...
+
+    async def send_packet(self, packet: Packet) -> None: ...
+
+    async def close(self) -> None: ...
+
+    def sessions(self) -> list[Session]: ...
+
+
+class Client:
+    """The peer of one session, as handlers see it. Servers make it.
+
+    Args:
+        address: the IP address of the peer.
+        server: the server that it is connected to.
+        stream: its connection.
+        session: its session, set by the server.
+        encoding: the name of the session's encoding, fixed by its first packet (WIRE.md, "A session").
+    """
+
+    __slots__ = ("address", "encoding", "server", "session", "stream")
+
+    session: Session
+
+    def __init__(
+        self, address: str, server: Server, stream: Stream, session: Session | None = None, encoding: str = "json"
+    ) -> None:
+        self.address = address
+        self.server = server
+        self.stream = stream
+        self.encoding = encoding
+        if session is not None:
+            self.session = session
+
+    @property
+    def log(self) -> SessionLog:
+        """A logger whose lines carry this session's UUID."""
+        return self.stream.log
+
+    async def send(self, packet: Packet | Mapping[str, Any] | str | bytes, close: bool = False) -> None:  # noqa: FBT001, FBT002  # the documented signature
+        """Send a packet.
+
+        Args:
+            packet: a `Packet`; or its fields, which go out in the session's encoding.
+            close: close the connection behind it.
+
+        Raises:
+            ClientDisconnected: the peer has left, or the connection was closed before.
+            EncodeError: the packet cannot be carried; nothing of it was sent.
+        """
+        await self.stream.send_packet(packet if isinstance(packet, Packet) else Packet(packet, self.encoding))
+        if close:
+            await self.stream.close()
+
+    async def close(self) -> None:
+        """Close the connection behind what was sent; a second time does nothing."""
+        await self.stream.close()
+
+    def get_sessions(self) -> list[Session]:
+        """Return all active sessions of this client's IP address, the oldest first."""
+        return self.stream.sessions()
+
+    def __str__(self) -> str:
+        return f"Client ({self.address})"
+
+    def __repr__(self) -> str:
+        return f"<Client {self.address} session={self.session.session_id} encoding={self.encoding}>"
+
+
+class Session:
+    """One connection, from accept to close.
+
+    Args:
+        session_id: its UUID, which is on each of its log lines.
+        client: its client.
+        date: the UNIX time at which it began, in seconds.
+    """
+
+    __slots__ = ("client", "date", "session_id")
+
+    def __init__(self, session_id: uuid.UUID, client: Client, date: float) -> None:
+        self.session_id = session_id
+        self.client = client
+        self.date = date
+
+    @property
+    def id(self) -> uuid.UUID:
+        """The same as ``session_id``."""
+        return self.session_id
+
+    async def close(self) -> None:
+        """Close the client's connection behind what was sent to it."""
+        await self.client.close()
+
+    def get_client(self) -> Client:
+        """Return the client of this session."""
+        return self.client
+
+    def __str__(self) -> str:
+        return str(self.session_id)
+
+    def __repr__(self) -> str:
+        return f"<Session {self.session_id} of {self.client.address}>"
+
+
+class SessionTable:
+    """The active sessions of one server, by address."""
+
+    __slots__ = ("_by_address", "limit")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._by_address: dict[str, dict[uuid.UUID, Session]] = {}
+
+    def add(self, session: Session) -> bool:
+        """Enter a session, unless its address has as many as the limit allows; say whether it was entered."""
+        sessions = self._by_address.setdefault(session.client.address, {})
+        if self.limit and len(sessions) >= self.limit:
+            return False
+        sessions[session.session_id] = session
+        return True
+
+    def discard(self, session: Session) -> None:
+        """Take a session out; one that is not there may be taken out again."""
+        sessions = self._by_address.get(session.client.address, {})
+        sessions.pop(session.session_id, None)
+        if not sessions:
+            self._by_address.pop(session.client.address, None)
+
+    def of(self, address: str) -> list[Session]:
+        """Return the sessions of an address, the oldest first."""
+        return list(self._by_address.get(address, {}).values())
+
+    def __len__(self) -> int:
+        return sum(map(len, self._by_address.values()))
+
+
+def peer_address(host: str) -> str:
+    """Return an IP address in its usual form: without a zone, and IPv4 as IPv4 where it came mapped into IPv6."""
+    if ":" not in host:
+        return host
+    address = ipaddress.IPv6Address(host.partition("%")[0])
+    return str(address.ipv4_mapped or address)

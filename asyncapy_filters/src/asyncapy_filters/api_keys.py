@@ -1,0 +1,44 @@
+"""The filter on API keys."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pydantic import TypeAdapter, ValidationError
+
+from asyncapy_core import APIKeyFactory, Client, Filter, Packet
+
+LONGEST_KEY: Final = 4096
+"""A field with more characters is no key, and is not looked up."""
+
+_field_name = TypeAdapter(str)
+
+
+class APIFactory(Filter):
+    """Passes packets with a field that holds a valid API key.
+
+    Args:
+        factory: the `APIKeyFactory` that knows the keys, or an instance of a subclass.
+        field_name: the field that the key is in.
+
+    Raises:
+        TypeError: ``factory`` is not an `APIKeyFactory`.
+        ValueError: ``field_name`` is not a string.
+    """
+
+    def __init__(self, factory: APIKeyFactory, field_name: str) -> None:
+        if not isinstance(factory, APIKeyFactory):
+            raise TypeError(f"the factory must be an APIKeyFactory; got {factory!r}")
+        try:
+            self.field_name = _field_name.validate_python(field_name, strict=True)
+        except ValidationError as error:
+            raise ValueError(f"field_name must be the name of a field; got {field_name!r}") from error
+        self.factory = factory
+
+    def check(self, c: Client, p: Packet) -> bool:
+        """Return True when the field is there and its value is a valid key."""
+        key = p.fields.get(self.field_name)
+        return isinstance(key, str) and len(key) <= LONGEST_KEY and key in self.factory
+
+    def __repr__(self) -> str:
+        return f"APIFactory(<{type(self.factory).__name__}>, {self.field_name!r})"

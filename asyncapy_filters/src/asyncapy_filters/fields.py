@@ -1,0 +1,76 @@
+"""Filters on the names and values of a packet's fields."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, TypeAlias
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from asyncapy_core import Client, Filter, Packet
+
+FieldPattern: TypeAlias = str | re.Pattern[str] | None
+"""A regular expression for `re.match`, or None for any value."""
+
+_patterns = TypeAdapter(dict[str, FieldPattern], config=ConfigDict(arbitrary_types_allowed=True, strict=True))
+
+
+class HasFields(Filter):
+    """Passes packets that have at least these fields.
+
+    Args:
+        fields: each either None, for any value, or a regular expression that `re.match` must find at the beginning of
+            the value. Numbers, booleans and null are matched as ``str()`` writes them; bytes, maps and arrays match no
+            expression.
+
+    Raises:
+        ValueError: a value is neither None nor a regular expression.
+    """
+
+    def __init__(self, **fields: FieldPattern) -> None:
+        self.names = frozenset(_validated(type(self).__name__, fields))
+        self._expected = fields
+        self._matchers = [(name, _compiled(name, pattern)) for name, pattern in fields.items() if pattern is not None]
+
+    def check(self, c: Client, p: Packet) -> bool:
+        """Return True when the packet has all fields and their values match."""
+        return p.fields.keys() >= self.names and self._values_match(p)
+
+    def _values_match(self, packet: Packet) -> bool:
+        for name, pattern in self._matchers:
+            value: Any = packet.fields[name]
+            if type(value) is not str:
+                if isinstance(value, (bytes, dict, list, tuple)):
+                    return False
+                value = str(value)
+            if pattern.match(value) is None:
+                return False
+        return True
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={pattern!r}' for name, pattern in self._expected.items())})"
+
+
+class Fields(HasFields):
+    """Passes packets that have exactly these fields, as `HasFields` describes them."""
+
+    def check(self, c: Client, p: Packet) -> bool:
+        """Return True when the packet has these fields, no others, and their values match."""
+        return p.fields.keys() == self.names and self._values_match(p)
+
+
+def _validated(title: str, fields: dict[str, Any]) -> dict[str, FieldPattern]:
+    try:
+        return _patterns.validate_python(fields)
+    except ValidationError as error:
+        name = error.errors()[0]["loc"][0]
+        raise ValueError(
+            f"Filters.{title}({name}={fields[str(name)]!r}): a field takes None, for any value, or a regular expression"
+        ) from error
+
+
+def _compiled(name: str, pattern: str | re.Pattern[str]) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{name}={pattern!r} is not a regular expression: {error}") from error

@@ -1,0 +1,129 @@
+"""The filter on the address of the peer."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterable, MutableSequence
+from typing import overload
+
+from pydantic import TypeAdapter, ValidationError
+
+from asyncapy_core import Client, Filter, Packet
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_texts = TypeAdapter(list[str] | str)
+
+
+class Ip(Filter):
+    """Passes clients with one of these addresses. It may be changed while the server runs.
+
+    Args:
+        ips: an IPv4 or IPv6 address, a network such as ``"10.0.0.0/8"``, or a list of these.
+
+    Attributes:
+        ips: a list of these, to be changed in place or assigned.
+
+    Raises:
+        ValueError: one of them is neither an address nor a network.
+    """
+
+    def __init__(self, ips: list[str] | str) -> None:
+        self._ips = AddressList(ips)
+
+    @property
+    def ips(self) -> AddressList:
+        """The addresses and networks that pass."""
+        return self._ips
+
+    @ips.setter
+    def ips(self, ips: Iterable[str] | str) -> None:
+        self._ips = AddressList(ips if isinstance(ips, str) else list(ips))
+
+    def check(self, c: Client, p: Packet) -> bool:
+        """Return True when the client's address is among those that pass."""
+        return self._ips.covers(c.address)
+
+    def __repr__(self) -> str:
+        return f"Ip({list(self._ips)!r})"
+
+
+class AddressList(MutableSequence[str]):
+    """A list of addresses and networks as text, checked as they come in."""
+
+    def __init__(self, ips: list[str] | str) -> None:
+        try:
+            texts = _texts.validate_python(ips)
+        except ValidationError as error:
+            raise ValueError(f"{ips!r} is neither an IP address nor a list of them, such as {EXAMPLE}") from error
+        self._texts: list[str] = []
+        self._change(lambda empty: empty.extend([texts] if isinstance(texts, str) else texts))
+
+    def covers(self, address: str) -> bool:
+        """Say whether this address is here, by itself or in a network; what is no address is not."""
+        if address in self._seen:
+            return True
+        if not self._wide:
+            return False
+        try:
+            parsed = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        return any(parsed in network for network in self._wide)
+
+    def insert(self, index: int, value: str) -> None:
+        """Put in an address or network.
+
+        Raises:
+            ValueError: it is neither.
+        """
+        self._change(lambda texts: texts.insert(index, value))
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> MutableSequence[str]: ...
+    def __getitem__(self, index: int | slice) -> str | MutableSequence[str]:
+        return self._texts[index]
+
+    @overload
+    def __setitem__(self, index: int, value: str) -> None: ...
+    @overload
+    def __setitem__(self, index: slice, value: Iterable[str]) -> None: ...
+    def __setitem__(self, index: int | slice, value: str | Iterable[str]) -> None:
+        self._change(lambda texts: texts.__setitem__(index, value))  # type: ignore[index, assignment]  # same two pairs
+
+    def __delitem__(self, index: int | slice) -> None:
+        self._change(lambda texts: texts.__delitem__(index))
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def __repr__(self) -> str:
+        return repr(self._texts)
+
+    def _change(self, change: Callable[[list[str]], None]) -> None:
+        """Make a change, unless something in its outcome is neither an address nor a network."""
+        texts = list(self._texts)
+        change(texts)
+        networks = [_network(text) for text in texts]
+        self._texts = texts
+        self._seen = {str(network.network_address) for network in networks if network.num_addresses == 1}
+        self._wide = [network for network in networks if network.num_addresses > 1]
+
+
+EXAMPLE = "'192.0.2.7', '2001:db8::1' or '10.0.0.0/8'"
+
+
+def _network(text: object) -> Network:
+    """Read an address, as the network of it alone, or a network; IPv4 mapped into IPv6 is IPv4."""
+    if not isinstance(text, str):
+        raise ValueError(f"{text!r} is not an IP address; write it as text, such as {EXAMPLE}")
+    try:
+        network = ipaddress.ip_network(text)
+    except ValueError as error:
+        raise ValueError(f"{text!r} is neither an IP address nor a network, such as {EXAMPLE}: {error}") from error
+    mapped = network.network_address.ipv4_mapped if isinstance(network, ipaddress.IPv6Network) else None
+    if mapped is not None and network.prefixlen >= 96:
+        return ipaddress.IPv4Network((mapped, network.prefixlen - 96))
+    return network
