@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -14,6 +15,13 @@ import trio.testing
 from peer import Peer
 
 from asyncapy import Server
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Where everything can be installed (ASYNCAPY_NO_SKIPS=1), a skipped test is a failed run."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("ASYNCAPY_NO_SKIPS") == "1" and reporter is not None and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 class _Lines(logging.Handler):
