@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -53,11 +56,49 @@ class Running:
     async def settle(self, connections: int = 0) -> None:
         """Wait until the server holds so many connections."""
         with trio.fail_after(5):
-            while self.connections != connections:
+            while self.connections != connections:  # noqa: ASYNC110  # the server has no event for this, and needs none
                 await trio.sleep(0.005)
 
     def logged(self, text: str) -> list[str]:
         return [line for line in self.lines if text in line]
+
+    @property
+    def footprint(self) -> dict[str, int]:
+        """What the server holds; a session that is over has to leave it as it was."""
+        service = self.server._service
+        return {
+            "sessions": 0 if service is None else len(service.sessions),
+            "connections": self.connections,
+            "deadlines": 0 if service is None else len(service.writing) + len(service.lingering),
+            "tasks": trio.lowlevel.current_statistics().tasks_living,
+            "descriptors": len(list(Path("/proc/self/fd").iterdir())),
+        }
+
+    @asynccontextmanager
+    async def undisturbed(self, *, within: float = 5) -> AsyncIterator[None]:
+        """Have another client, from another address, served all the while; then see that nothing is left behind."""
+        done = trio.Event()
+
+        async def go_on(bystander: Peer) -> None:
+            while not done.is_set():
+                assert await bystander.ask(bystander=1) == usual
+                await trio.sleep(0.01)
+            assert await bystander.ask(bystander=1) == usual
+
+        async with await Peer.connect_from("127.0.0.9", self.port) as bystander:
+            usual = await bystander.ask(bystander=1)
+            assert usual is not None
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(go_on, bystander)
+                before = self.footprint
+                yield
+                with trio.move_on_after(within):
+                    while self.footprint != before:  # noqa: ASYNC110  # nobody tells when a descriptor is closed
+                        await trio.sleep(0.005)
+                assert self.footprint == before
+                done.set()
+        assert not self.logged("Traceback")
+        assert not [line for line in self.lines if re.search(r"[^ -~]", line)], "a log line is not one plain line"
 
 
 Serve = Callable[..., Awaitable[Running]]

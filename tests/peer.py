@@ -1,12 +1,14 @@
-"""A peer written to the text of WIRE.md with nothing but `struct`, so that it shares no mistake with the code it tests."""
+"""A peer written to the text of WIRE.md with `struct` alone, so that it shares no mistake with what it tests."""
 
 from __future__ import annotations
 
 import json
+import socket
 import struct
-from typing import Any
+from typing import Any, Literal, Self
 
 import trio
+import trio.testing
 
 JSON, ZIPROTO = 0, 1
 
@@ -18,6 +20,21 @@ def packet(encoding: int, body: bytes, *, version: int = 22) -> bytes:
 
 def json_packet(**fields: Any) -> bytes:
     return packet(JSON, json.dumps(fields).encode())
+
+
+def framed(encoding: int, body: bytes, *, header_size: int = 4, byteorder: Literal["big", "little"] = "big") -> bytes:
+    """A packet with any Content-Length header."""
+    return (len(body) + 2).to_bytes(header_size, byteorder) + bytes((22, encoding)) + body
+
+
+def zi_map(**fields: str) -> bytes:
+    """A ZiProto map of at most 15 texts of at most 31 bytes each."""
+    texts = [text.encode() for pair in fields.items() for text in pair]
+    return bytes((0x80 | len(fields),)) + b"".join(bytes((0xA0 | len(text),)) + text for text in texts)
+
+
+def zi_packet(**fields: str) -> bytes:
+    return packet(ZIPROTO, zi_map(**fields))
 
 
 def failure(code: str) -> dict[str, str]:
@@ -35,6 +52,16 @@ class Peer:
     @classmethod
     async def connect(cls, port: int, host: str = "127.0.0.1") -> Peer:
         return cls(await trio.open_tcp_stream(host, port, happy_eyeballs_delay=1))
+
+    @classmethod
+    async def connect_from(cls, local: str, port: int, *, receive_buffer: int | None = None) -> Peer:
+        """Connect from one of the addresses of the loopback network, with little room for what comes if so wanted."""
+        sock = trio.socket.socket()
+        if receive_buffer is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        await sock.bind((local, 0))
+        await sock.connect(("127.0.0.1", port))
+        return cls(trio.SocketStream(sock))
 
     async def send(self, data: bytes) -> None:
         await self.stream.send_all(data)
@@ -75,6 +102,31 @@ class Peer:
         fields: dict[str, Any] = json.loads(reply[1])
         return fields
 
+    async def failure(self, encoding: int = JSON) -> str:
+        """Read a reply that the server made itself, two fields in this encoding and no more, and return its code."""
+        reply = await self.reply()
+        assert reply is not None, "the server has closed without a word"
+        assert reply[0] == encoding
+        if encoding == JSON:
+            pairs = json.loads(reply[1], object_pairs_hook=list)
+            assert [key for key, _ in pairs] == ["status", "error"]
+            assert pairs[0][1] == "failure"
+            return str(pairs[1][1])
+        head = b"\x82\xa6status\xa7failure\xa5error"
+        assert reply[1].startswith(head)
+        code = reply[1][len(head) + 1 :]
+        assert reply[1][len(head)] == 0xA0 | len(code)
+        return code.decode()
+
+    async def half_close(self) -> None:
+        """Say that nothing more will come."""
+        await self.stream.send_eof()
+
+    async def reset(self) -> None:
+        """Leave without a farewell: the server gets a RST."""
+        self.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        await self.stream.aclose()
+
     async def ask(self, **fields: Any) -> dict[str, Any] | None:
         await self.send(json_packet(**fields))
         return await self.json()
@@ -83,7 +135,7 @@ class Peer:
         """Whether the server closes, with nothing more to read."""
         return await self.read(1) == b""
 
-    async def __aenter__(self) -> Peer:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -14,6 +14,7 @@ from asyncapy_core.keys import APIKeyFactory
 from asyncapy_core.keystore import KeyRecord, KeyStore, MemoryKeyStore
 from asyncapy_core.packet import Packet
 from asyncapy_core.plugins import PluginManager, hookimpl
+from asyncapy_core.recall import Recall
 from asyncapy_core.server import Server
 from asyncapy_core.session import Client, Session
 
@@ -30,6 +31,7 @@ __all__ = [
     "MemoryKeyStore",
     "Packet",
     "PluginManager",
+    "Recall",
     "Server",
     "ServerConfig",
     "Session",

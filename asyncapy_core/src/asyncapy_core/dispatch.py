@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from asyncapy_core.filter import Filter, is_async, passed, returns_coroutine
-from asyncapy_core.logs import shown
+from asyncapy_core.logs import RateLimited, shown
 
 if TYPE_CHECKING:
     from asyncapy_core.packet import Packet
@@ -77,6 +77,7 @@ class Dispatcher:
 
     def __init__(self, log: logging.Logger) -> None:
         self._log = log
+        self._worth_a_line = RateLimited()
         self._groups: tuple[tuple[int, tuple[Handler, ...]], ...] = ()
 
     def register(self, handler: Handler, group: int) -> None:
@@ -125,12 +126,14 @@ class Dispatcher:
         return matched
 
     def _filter_failed(self, client: Client, handler: Handler, error: Exception) -> None:
-        client.log.error(
-            "{API Parser} A filter of '%s' raised %s (%s), so the packet does not pass",
-            handler.name,
-            type(error).__name__,
-            shown(error),
-        )
+        """Say so, at most once a second: a key store that is away fails every packet's filter."""
+        if self._worth_a_line():
+            client.log.error(
+                "{API Parser} A filter of '%s' raised %s (%s), so the packet does not pass",
+                handler.name,
+                type(error).__name__,
+                shown(error),
+            )
 
 
 def _require_async(function: object) -> None:

@@ -87,6 +87,14 @@ class UnknownKeyStore(PluginError, ValueError):
     """No installed plugin provides a key store for this URL scheme."""
 
 
+class KeyStoreError(AsyncAPYError):
+    """A key store could not do what it was asked; no key that was issued before is lost."""
+
+
+class KeyStoreUnavailable(KeyStoreError):
+    """A key store cannot be reached, or not in time; no key passes until it can."""
+
+
 class BindError(AsyncAPYError, OSError):
     """The server cannot listen on the address it was given."""
 

@@ -5,34 +5,51 @@ Makes the keys and their digests; where these are kept is the business of a `Key
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import math
 import secrets
 import time
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, ParamSpec, TypeVar
 
-from asyncapy_core.errors import UnknownKeyStore
+import trio
+
+from asyncapy_core.errors import KeyStoreUnavailable, UnknownKeyStore
 from asyncapy_core.keystore import KeyRecord, KeyStore, MemoryKeyStore
 from asyncapy_core.plugins.manager import default_manager
 
 MINIMUM_SIZE: Final = 8
 MAXIMUM_SIZE: Final = 1024
+THREADS: Final = 8
+"""How many calls to a blocking store one factory makes at a time."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class APIKeyFactory:
     """Manages API keys and what is known of each.
 
     Keys are made by `secrets`, of letters, digits, ``-`` and ``_``, 6 bits of chance each. To keep them elsewhere, give
-    it another store, or subclass it and override ``issue``, ``get``, ``update``, ``reissue`` and ``revoke``.
+    it another store; or subclass it and override ``issue``, ``get``, ``update``, ``reissue`` and ``revoke``.
+
+    The methods that begin with ``a`` are for handlers and filters: they do the same without holding up other clients,
+    in a thread where the store blocks.
 
     Args:
         size: the length of a key in characters, 8 to 1024.
-        store: a `KeyStore`, or the URL of one, such as ``"memory://"``; plugins bring further schemes.
+        store: a `KeyStore`, or the URL of one: ``"memory://"``, and with the plugins for them ``"sqlite:///keys.db"``
+            or ``"redis://localhost"``.
 
     Raises:
         TypeError: ``size`` is not an integer.
         ValueError: ``size`` is out of range.
         UnknownKeyStore: no installed plugin provides the scheme of ``store``.
+        KeyStoreError: the store cannot be opened.
     """
+
+    key_store: KeyStore | None = None
 
     def __init__(self, size: int = 32, *, store: str | KeyStore = "memory://") -> None:
         if isinstance(size, bool) or not isinstance(size, int):
@@ -40,63 +57,83 @@ class APIKeyFactory:
         if not MINIMUM_SIZE <= size <= MAXIMUM_SIZE:
             raise ValueError(f"size must be {MINIMUM_SIZE} to {MAXIMUM_SIZE} characters; got {size}")
         self.size = size
-        self.store = open_store(store) if isinstance(store, str) else store
+        self.key_store = open_store(store) if isinstance(store, str) else store
 
-    def issue(self, metadata: dict[str, Any] | None = None) -> str:
-        """Return a new key, with ``metadata`` attached to it."""
-        key = self.new_key()
-        record = KeyRecord(id=secrets.token_hex(4), metadata=_metadata(metadata), issued=time.time())
-        self.store.add(digest(key), record)
-        return key
+    def issue(self, metadata: dict[str, Any] | None = None, *, expires_in: float | None = None) -> str:
+        """Return a new key.
+
+        Args:
+            metadata: what `get` is to return for it.
+            expires_in: seconds after which it is no longer valid.
+        """
+        return self.issue_with_record(metadata, expires_in=expires_in)[0]
+
+    def issue_with_record(
+        self, metadata: dict[str, Any] | None = None, *, expires_in: float | None = None
+    ) -> tuple[str, KeyRecord]:
+        """`issue`, and return what is known of the key as well: its public id, when it was issued, when it expires."""
+        if expires_in is not None and not 0 < expires_in < math.inf:
+            raise ValueError(
+                f"expires_in must be more than 0 seconds, or None for a key that stays; got {expires_in!r}"
+            )
+        now = time.time()
+        expires = None if expires_in is None else now + expires_in
+        record = KeyRecord(secrets.token_hex(8), _checked(metadata or {}), now, expires)
+        key = secrets.token_urlsafe(self.size)[: self.size]
+        self._store.add(digest(key), record)
+        return key, record
 
     def get(self, key: str) -> dict[str, Any]:
         """Return the metadata of a key.
 
         Raises:
-            KeyError: the key does not exist.
+            KeyError: the key does not exist, or has expired.
         """
-        return self._record(key).metadata
+        return self.describe(key).metadata
 
-    def reissue(self, key: str) -> str:
-        """Replace a key by a new one that has the same metadata, in one step, and return the new one.
+    def describe(self, key: str) -> KeyRecord:
+        """Return all that is known of a key.
 
         Raises:
-            KeyError: the key does not exist.
+            KeyError: the key does not exist, or has expired.
         """
-        self._record(key)
-        new = self.new_key()
-        try:
-            self.store.replace(digest(key), digest(new))
-        except KeyError:
-            raise _no_such_key() from None
-        return new
+        if not isinstance(key, str):
+            raise TypeError(f"an API key is a string; got a {type(key).__name__}")
+        return self._valid(digest(key))
+
+    def reissue(self, key: str) -> str:
+        """Replace a key by a new one with the same id, metadata and expiry, in one step, and return the new one.
+
+        Raises:
+            KeyError: the key does not exist, or has expired.
+        """
+        self.describe(key)
+        return self._reissue(digest(key))
 
     def revoke(self, key: str) -> None:
         """Forget a key and its metadata.
 
         Raises:
-            KeyError: the key does not exist.
+            KeyError: the key does not exist, or has expired.
         """
-        self._record(key)
-        try:
-            self.store.remove(digest(key))
-        except KeyError:
-            raise _no_such_key() from None
+        self.describe(key)
+        self._on_digest(self._store.remove, digest(key))
 
     def update(self, key: str, metadata: dict[str, Any]) -> None:
         """Replace the metadata of a key.
 
         Raises:
-            KeyError: the key does not exist.
+            KeyError: the key does not exist, or has expired.
         """
-        self._record(key)
-        try:
-            self.store.update(digest(key), _metadata(metadata))
-        except KeyError:
-            raise _no_such_key() from None
+        self.describe(key)
+        self._on_digest(self._store.update, digest(key), _checked(metadata))
 
     def __contains__(self, key: object) -> bool:
-        """Say whether this is a valid key; anything at all may be asked for."""
+        """Say whether this is a valid key; anything at all may be asked for.
+
+        Raises:
+            KeyStoreUnavailable: the store cannot tell.
+        """
         if not isinstance(key, str):
             return False
         try:
@@ -105,20 +142,123 @@ class APIKeyFactory:
             return False
         return True
 
-    def new_key(self) -> str:
-        """Return a random key of ``size`` characters that is not kept anywhere yet."""
-        return secrets.token_urlsafe(self.size)[: self.size]
+    def records(self) -> list[KeyRecord]:
+        """Return what is known of each valid key, the oldest first; the keys themselves are not kept anywhere."""
+        now = time.time()
+        return [record for _, record in self._store.records() if not record.expired(now)]
 
-    def _record(self, key: str) -> KeyRecord:
-        if not isinstance(key, str):
-            raise TypeError(f"an API key is a string; got a {type(key).__name__}")
+    def record(self, key_id: str) -> KeyRecord:
+        """Return what is known of the key with this public id.
+
+        Raises:
+            KeyError: there is none, or it has expired.
+        """
+        return self._valid(self._find(key_id))
+
+    def reissue_id(self, key_id: str) -> str:
+        """`reissue`, for the key with this public id."""
+        self.record(key_id)
+        return self._reissue(self._find(key_id))
+
+    def revoke_id(self, key_id: str) -> None:
+        """`revoke`, for the key with this public id, expired or not."""
+        self._on_digest(self._store.remove, self._find(key_id))
+
+    def update_id(self, key_id: str, metadata: dict[str, Any]) -> None:
+        """`update`, for the key with this public id."""
+        self.record(key_id)
+        self._on_digest(self._store.update, self._find(key_id), _checked(metadata))
+
+    def purge(self) -> int:
+        """Forget the keys that have expired, and return how many those were."""
+        return self._store.purge(time.time())
+
+    def close(self) -> None:
+        """Let go of what the store holds open."""
+        self._store.close()
+
+    @property
+    def blocking(self) -> bool:
+        """Whether a call may wait for a disk or a network."""
+        return self.key_store is not None and self.key_store.blocking
+
+    async def aissue(self, metadata: dict[str, Any] | None = None, *, expires_in: float | None = None) -> str:
+        """`issue`, without holding up other tasks."""
+        return await self._without_blocking(functools.partial(self.issue, expires_in=expires_in), metadata)
+
+    async def aget(self, key: str) -> dict[str, Any]:
+        """`get`, without holding up other tasks."""
+        return await self._without_blocking(self.get, key)
+
+    async def areissue(self, key: str) -> str:
+        """`reissue`, without holding up other tasks."""
+        return await self._without_blocking(self.reissue, key)
+
+    async def arevoke(self, key: str) -> None:
+        """`revoke`, without holding up other tasks."""
+        await self._without_blocking(self.revoke, key)
+
+    async def aupdate(self, key: str, metadata: dict[str, Any]) -> None:
+        """`update`, without holding up other tasks."""
+        await self._without_blocking(self.update, key, metadata)
+
+    async def acontains(self, key: object) -> bool:
+        """``key in factory``, without holding up other tasks, and at once where the store knows without waiting."""
+        if self._recalls and isinstance(key, str):
+            record = self._store.peek(digest(key))
+            if record is not None and not record.expired(time.time()):
+                return True
+        return await self._without_blocking(self.__contains__, key)
+
+    @functools.cached_property
+    def _store(self) -> KeyStore:
+        if self.key_store is None:
+            raise TypeError(f"{type(self).__name__} has no store: call super().__init__(), or override what needs one")
+        return self.key_store
+
+    @functools.cached_property
+    def _limiter(self) -> trio.CapacityLimiter:
+        return trio.CapacityLimiter(THREADS)
+
+    @functools.cached_property
+    def _recalls(self) -> bool:
+        """Whether what the store recalls is the last word: not where a subclass has a say in what is valid."""
+        own = type(self)
+        return self.blocking and own.get is APIKeyFactory.get and own.__contains__ is APIKeyFactory.__contains__
+
+    async def _without_blocking(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        if not self.blocking:
+            return function(*args, **kwargs)
+        call = functools.partial(function, *args, **kwargs)
         try:
-            record = self.store.get(digest(key))
+            with trio.fail_after(self._store.timeout):
+                return await trio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=self._limiter)
+        except trio.TooSlowError:
+            raise KeyStoreUnavailable(f"the key store did not answer within {self._store.timeout:g} s") from None
+
+    def _find(self, key_id: str) -> str:
+        try:
+            return self._store.find(key_id)
         except KeyError:
-            raise _no_such_key() from None
-        if record.expires is not None and record.expires <= time.time():
+            raise KeyError(f"no API key has the id {key_id!r}") from None
+
+    def _valid(self, key_digest: str) -> KeyRecord:
+        record = self._on_digest(self._store.get, key_digest)
+        if record.expired(time.time()):
             raise _no_such_key()
         return record
+
+    def _reissue(self, key_digest: str) -> str:
+        new = secrets.token_urlsafe(self.size)[: self.size]
+        self._on_digest(self._store.replace, key_digest, digest(new))
+        return new
+
+    def _on_digest(self, method: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a method of the store; a KeyError is raised anew, without the digest."""
+        try:
+            return method(*args, **kwargs)
+        except KeyError:
+            raise _no_such_key() from None
 
 
 def digest(key: str) -> str:
@@ -132,6 +272,7 @@ def open_store(url: str) -> KeyStore:
     Raises:
         UnknownKeyStore: no installed plugin provides the scheme.
         PluginCollision: two plugins do.
+        KeyStoreError: the store cannot be opened.
     """
     scheme, separator, _ = url.partition("://")
     if not separator:
@@ -142,17 +283,15 @@ def open_store(url: str) -> KeyStore:
     try:
         opener = stores[scheme]
     except KeyError:
-        known = ", ".join(["memory", *stores])
+        known = ", ".join(f"{name}://" for name in ("memory", *stores))
         raise UnknownKeyStore(
             f"no installed plugin provides key stores for {scheme}:// (installed: {known}); "
-            f"try pip install asyncapy-{scheme}"
+            f"try pip install asyncapy-{scheme.partition('+')[0].replace('rediss', 'redis')}"
         ) from None
     return opener(url)
 
 
-def _metadata(metadata: dict[str, Any] | None) -> dict[str, Any]:
-    if metadata is None:
-        return {}
+def _checked(metadata: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(metadata, dict):
         raise TypeError(f"metadata must be a dictionary; got a {type(metadata).__name__}")
     return metadata

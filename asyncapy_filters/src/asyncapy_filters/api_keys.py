@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
@@ -34,11 +35,17 @@ class APIFactory(Filter):
         except ValidationError as error:
             raise ValueError(f"field_name must be the name of a field; got {field_name!r}") from error
         self.factory = factory
+        if factory.blocking:
+            self.check = self._check_without_blocking  # type: ignore[method-assign]  # once, not for each packet
 
-    def check(self, c: Client, p: Packet) -> bool:
-        """Return True when the field is there and its value is a valid key."""
+    def check(self, c: Client, p: Packet) -> bool | Awaitable[bool]:
+        """Return True when the field is there and its value is a valid key; to be awaited where the store blocks."""
         key = p.fields.get(self.field_name)
         return isinstance(key, str) and len(key) <= LONGEST_KEY and key in self.factory
+
+    async def _check_without_blocking(self, c: Client, p: Packet) -> bool:
+        key = p.fields.get(self.field_name)
+        return isinstance(key, str) and len(key) <= LONGEST_KEY and await self.factory.acontains(key)
 
     def __repr__(self) -> str:
         return f"APIFactory(<{type(self.factory).__name__}>, {self.field_name!r})"

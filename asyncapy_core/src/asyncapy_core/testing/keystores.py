@@ -1,0 +1,279 @@
+"""What every key store has to do, as tests: subclass `KeyStoreContract` in a file that pytest collects.
+
+Knows no store and no test runner; a failed expectation is an AssertionError.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from asyncapy_core.keys import APIKeyFactory, digest
+from asyncapy_core.keystore import KeyRecord, KeyStore
+
+T = TypeVar("T")
+
+METADATA: dict[str, Any] = {
+    "text": 'käse "quoted" \u2028 \U0001f600',
+    "number": -(2**53),
+    "fraction": 0.1,
+    "flags": [True, False, None],
+    "nested": {"deep": {"er": []}},
+    "": "an empty name",
+}
+
+WORKER = """
+import sys
+from asyncapy_core import APIKeyFactory
+factory = APIKeyFactory(store=sys.argv[1])
+for _ in range(int(sys.argv[2])):
+    print(factory.issue({"by": sys.argv[3]}))
+"""
+"""A process of its own that issues keys."""
+
+
+class KeyStoreContract(ABC):
+    """Subclass it as ``class TestMyStore(KeyStoreContract)`` and say how to open a store.
+
+    Attributes:
+        url: where other processes can open the same store; None for one that cannot be shared.
+        stale_seconds: how long one handle may go on knowing what another has changed.
+    """
+
+    url: str | None = None
+    stale_seconds: float = 0.0
+
+    @abstractmethod
+    def open(self) -> KeyStore:
+        """Open the store; in one test, every call opens the same one, which is empty at first."""
+
+    @contextlib.contextmanager
+    def store(self) -> Iterator[KeyStore]:
+        """Open the store for the length of a ``with`` block."""
+        store = self.open()
+        try:
+            yield store
+        finally:
+            store.close()
+
+    def test_says_whether_and_how_long_it_blocks(self) -> None:
+        with self.store() as store:
+            assert isinstance(store.blocking, bool)
+            assert store.timeout > 0
+
+    def test_returns_what_was_added(self) -> None:
+        with self.store() as store:
+            record = KeyRecord("id-1", METADATA, 1_700_000_000.25, 1_800_000_000.5)
+            store.add("d1", record)
+            assert store.get("d1") == record
+            assert store.find("id-1") == "d1"
+
+    def test_keeps_a_record_without_expiry_or_metadata(self) -> None:
+        with self.store() as store:
+            store.add("d1", KeyRecord("id-1"))
+            assert store.get("d1") == KeyRecord("id-1", {}, 0.0, None)
+
+    def test_raises_key_error_for_what_is_not_there(self) -> None:
+        with self.store() as store:
+            store.add("other", KeyRecord("other"))
+            for call in (
+                lambda: store.get("none"),
+                lambda: store.find("none"),
+                lambda: store.update("none", {}),
+                lambda: store.replace("none", "new"),
+                lambda: store.remove("none"),
+            ):
+                _raises_key_error(call)
+            assert [digest for digest, _ in store.records()] == ["other"]
+
+    def test_what_was_removed_is_gone(self) -> None:
+        with self.store() as store:
+            store.add("d1", KeyRecord("id-1"))
+            store.get("d1")
+            store.remove("d1")
+            assert store.peek("d1") is None
+            _raises_key_error(lambda: store.get("d1"))
+            _raises_key_error(lambda: store.find("id-1"))
+            _raises_key_error(lambda: store.remove("d1"))
+
+    def test_update_replaces_the_metadata_and_nothing_else(self) -> None:
+        with self.store() as store:
+            store.add("d1", KeyRecord("id-1", {"old": 1}, 5.0, 6.0))
+            store.update("d1", {"new": 2})
+            assert store.get("d1") == KeyRecord("id-1", {"new": 2}, 5.0, 6.0)
+            assert (store.peek("d1") or store.get("d1")).metadata == {"new": 2}
+
+    def test_replace_moves_the_record(self) -> None:
+        with self.store() as store:
+            record = KeyRecord("id-1", {"a": 1}, 5.0, 6.0)
+            store.add("old", record)
+            store.replace("old", "new")
+            assert store.get("new") == record
+            assert store.find("id-1") == "new"
+            assert store.peek("old") is None
+            _raises_key_error(lambda: store.get("old"))
+
+    def test_what_is_returned_is_the_callers_own(self) -> None:
+        with self.store() as store:
+            metadata: dict[str, Any] = {"list": [1]}
+            store.add("d1", KeyRecord("id-1", metadata))
+            metadata["list"].append(2)
+            store.get("d1").metadata["list"].append(3)
+            assert store.get("d1").metadata == {"list": [1]}
+
+    def test_iterates_over_all_records_the_oldest_first(self) -> None:
+        with self.store() as store:
+            assert list(store.records()) == []
+            for number in range(250):
+                store.add(f"d{number}", KeyRecord(f"id-{number}", {"n": number}, float(number)))
+            records = list(store.records())
+            assert [record.metadata["n"] for _, record in records] == list(range(250))
+            assert [digest for digest, _ in records] == [f"d{number}" for number in range(250)]
+
+    def test_purge_forgets_what_has_expired_and_nothing_else(self) -> None:
+        with self.store() as store:
+            store.add("stays", KeyRecord("id-1"))
+            store.add("later", KeyRecord("id-2", expires=200.0))
+            store.add("over", KeyRecord("id-3", expires=100.0))
+            assert store.purge(100.0) == 1
+            assert store.purge(100.0) == 0
+            assert {digest for digest, _ in store.records()} == {"stays", "later"}
+            _raises_key_error(lambda: store.find("id-3"))
+
+    def test_can_be_closed_twice(self) -> None:
+        store = self.open()
+        store.close()
+        store.close()
+
+    def test_what_is_peeked_at_is_what_is_there(self) -> None:
+        with self.store() as store:
+            assert store.peek("d1") is None
+            store.add("d1", KeyRecord("id-1", {"a": 1}))
+            store.get("d1")
+            assert store.peek("d1") in (None, KeyRecord("id-1", {"a": 1}))
+
+    def test_many_threads_lose_nothing(self) -> None:
+        with self.store() as store, ThreadPoolExecutor(8) as pool:
+
+            def work(worker: int) -> None:
+                for number in range(25):
+                    name = f"{worker}-{number}"
+                    store.add(name, KeyRecord(name, {"n": number}))
+                    store.update(name, {"n": number + 1})
+                    if number % 2:
+                        store.remove(name)
+
+            list(pool.map(work, range(8)))
+            left = {digest: record.metadata["n"] for digest, record in store.records()}
+            assert left == {f"{w}-{n}": n + 1 for w in range(8) for n in range(0, 25, 2)}
+
+    def test_of_many_that_replace_a_record_one_wins(self) -> None:
+        with self.store() as store, ThreadPoolExecutor(8) as pool:
+            store.add("old", KeyRecord("id-1"))
+
+            def replace(worker: int) -> bool:
+                try:
+                    store.replace("old", f"new-{worker}")
+                except KeyError:
+                    return False
+                return True
+
+            outcomes = list(pool.map(replace, range(8)))
+            assert outcomes.count(True) == 1
+            assert [digest for digest, _ in store.records()] == [f"new-{outcomes.index(True)}"]
+
+    def test_nobody_sees_both_or_neither_while_a_record_is_replaced(self) -> None:
+        with self.store() as store, contextlib.ExitStack() as stack:
+            reader = store if self.url is None else stack.enter_context(self.store())
+            store.add("0", KeyRecord("id-1"))
+            done = threading.Event()
+            sights: list[int] = []
+
+            def watch() -> None:
+                while not done.is_set():
+                    sights.append(len(list(reader.records())))
+
+            watcher = threading.Thread(target=watch)
+            watcher.start()
+            try:
+                for number in range(200):
+                    store.replace(str(number), str(number + 1))
+            finally:
+                done.set()
+                watcher.join()
+            assert sights
+            assert set(sights) == {1}
+
+    def test_another_handle_sees_a_change_in_time(self) -> None:
+        if self.url is None:
+            return
+        with self.store() as one, self.store() as other:
+            one.add("d1", KeyRecord("id-1"))
+            assert other.get("d1").id == "id-1"
+            one.remove("d1")
+            deadline = time.monotonic() + self.stale_seconds
+            while other.peek("d1") is not None:
+                assert time.monotonic() < deadline + 0.1, f"still known {self.stale_seconds} s after its removal"
+                time.sleep(0.01)
+            _raises_key_error(lambda: other.get("d1"))
+
+    def test_keys_outlive_their_handle(self) -> None:
+        if self.url is None:
+            return
+        with self.store() as store:
+            store.add("d1", KeyRecord("id-1", METADATA))
+        with self.store() as store:
+            assert store.get("d1") == KeyRecord("id-1", METADATA)
+
+    def test_many_processes_lose_nothing(self) -> None:
+        if self.url is None:
+            return
+        workers = [
+            subprocess.Popen([sys.executable, "-c", WORKER, self.url, "20", str(n)], stdout=subprocess.PIPE, text=True)
+            for n in range(3)
+        ]
+        keys = [key for worker in workers for key in worker.communicate(timeout=60)[0].split()]
+        assert [worker.returncode for worker in workers] == [0, 0, 0]
+        assert len(set(keys)) == 60
+        with self.store() as store:
+            factory = APIKeyFactory(store=store)
+            assert all(key in factory for key in keys)
+            assert {digest for digest, _ in store.records()} == set(map(digest, keys))
+
+    def test_serves_a_factory(self) -> None:
+        with self.store() as store:
+            factory = APIKeyFactory(size=24, store=store)
+            key, record = factory.issue_with_record({"plan": "gold"}, expires_in=3600)
+            assert len(key) == 24
+            assert key in factory
+            assert factory.get(key) == {"plan": "gold"}
+            assert factory.record(record.id) == record
+            assert factory.records() == [record]
+            factory.update(key, {"plan": "silver"})
+            new = factory.reissue(key)
+            assert key not in factory
+            assert factory.get(new) == {"plan": "silver"}
+            factory.revoke_id(record.id)
+            assert new not in factory
+            _raises_key_error(lambda: factory.revoke(new))
+
+    def test_never_sees_a_key(self) -> None:
+        with self.store() as store:
+            key = APIKeyFactory(store=store).issue({"a": 1})
+            assert key not in repr(list(store.records()))
+            assert [kept for kept, _ in store.records()] == [digest(key)]
+
+
+def _raises_key_error(call: Callable[[], object]) -> None:
+    try:
+        result = call()
+    except KeyError:
+        return
+    raise AssertionError(f"expected a KeyError, got {result!r}")

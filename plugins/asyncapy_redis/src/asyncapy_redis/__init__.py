@@ -1,0 +1,6 @@
+"""API keys in Redis, shared by all servers that use it: ``RedisAPIKeyFactory("redis://localhost")``."""
+
+from asyncapy_redis.factory import RedisAPIKeyFactory
+from asyncapy_redis.store import RedisKeyStore
+
+__all__ = ["RedisAPIKeyFactory", "RedisKeyStore"]

@@ -1,0 +1,37 @@
+"""`RedisAPIKeyFactory`: the documented factory with its keys in Redis."""
+
+from __future__ import annotations
+
+from asyncapy_core import APIKeyFactory
+from asyncapy_redis.store import DEFAULT_PREFIX, RedisKeyStore
+
+
+class RedisAPIKeyFactory(APIKeyFactory):
+    """An `APIKeyFactory` whose keys are in Redis.
+
+    They outlive the process, and every server that uses the same Redis knows them. A key that is revoked through one
+    server is refused by all others within ``recall_seconds``. When Redis is away, no key passes, and nothing waits
+    longer than ``timeout``.
+
+    Args:
+        url: ``redis://``, ``rediss://`` (TLS), ``redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/DB`` or
+            ``redis+cluster://HOST:PORT``.
+        size: the length of a key in characters, 8 to 1024.
+        prefix: what the names in Redis begin with, so that several factories can share one Redis.
+        timeout: seconds that a call may wait for Redis.
+        recall_seconds: how long a key that was looked up is taken for valid without asking Redis again.
+
+    Raises:
+        KeyStoreError: the URL is wrong. That Redis is away is not an error here, but where a key is asked for.
+    """
+
+    def __init__(
+        self,
+        url: str = "redis://localhost:6379/0",
+        size: int = 32,
+        *,
+        prefix: str = DEFAULT_PREFIX,
+        timeout: float = 1.0,
+        recall_seconds: float = 0.5,
+    ) -> None:
+        super().__init__(size, store=RedisKeyStore(url, prefix=prefix, timeout=timeout, recall_seconds=recall_seconds))

@@ -1,0 +1,57 @@
+"""The changes to what is kept in Redis, each one script, and so each done whole or not at all.
+
+KEYS[1] is a hash from digests to records, KEYS[2] a hash from ids to digests. A record is four lines: id, time of
+issue, expiry or nothing, metadata in JSON.
+"""
+
+from typing import Final
+
+ADD: Final = """
+if redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[3]) == 0 then return 0 end
+redis.call('HSET', KEYS[2], ARGV[2], ARGV[1])
+return 1
+"""
+"""Digest, id, record: keep a record; 0 when the digest is there already."""
+
+UPDATE: Final = r"""
+local record = redis.call('HGET', KEYS[1], ARGV[1])
+if not record then return 0 end
+local head = string.match(record, '^[^\n]*\n[^\n]*\n[^\n]*\n')
+redis.call('HSET', KEYS[1], ARGV[1], head .. ARGV[2])
+return 1
+"""
+"""Digest, metadata: replace the metadata; 0 when there is no such record."""
+
+REPLACE: Final = r"""
+local record = redis.call('HGET', KEYS[1], ARGV[1])
+if not record then return 0 end
+redis.call('HDEL', KEYS[1], ARGV[1])
+redis.call('HSET', KEYS[1], ARGV[2], record)
+redis.call('HSET', KEYS[2], string.match(record, '^[^\n]*'), ARGV[2])
+return 1
+"""
+"""Old digest, new digest: move a record; 0 when there is no such record."""
+
+REMOVE: Final = r"""
+local record = redis.call('HGET', KEYS[1], ARGV[1])
+if not record then return 0 end
+redis.call('HDEL', KEYS[1], ARGV[1])
+redis.call('HDEL', KEYS[2], string.match(record, '^[^\n]*'))
+return 1
+"""
+"""Digest: forget a record; 0 when there is none."""
+
+PURGE: Final = r"""
+local purged = 0
+local entries = redis.call('HGETALL', KEYS[1])
+for index = 1, #entries, 2 do
+    local id, expires = string.match(entries[index + 1], '^([^\n]*)\n[^\n]*\n([^\n]*)\n')
+    if expires ~= '' and tonumber(expires) <= tonumber(ARGV[1]) then
+        redis.call('HDEL', KEYS[1], entries[index])
+        redis.call('HDEL', KEYS[2], id)
+        purged = purged + 1
+    end
+end
+return purged
+"""
+"""UNIX time: forget the records that have expired; the number of these."""
