@@ -35,8 +35,7 @@ class RedisServer:
     def start(self) -> None:
         assert PROGRAM is not None
         self._process = subprocess.Popen(
-            [PROGRAM, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder)]
-            + ["--appendonly", "yes", "--save", "", *self._options],  # noqa: RUF005  # two lines of what belongs together
+            [PROGRAM, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder), "--appendonly", "yes", "--save", "", *self._options],
             stdout=subprocess.DEVNULL,
         )
         deadline = time.monotonic() + 10

@@ -69,7 +69,8 @@ def _sentinel(url: str, *, tls: bool, settings: dict[str, Any]) -> Client:
         "password": unquote(password) or None,
         "ssl": tls,
     }
-    return Sentinel(sentinels, sentinel_kwargs={**settings, "ssl": tls}).master_for(service, **connection)
+    sentinel: Any = Sentinel(sentinels, sentinel_kwargs={**settings, "ssl": tls})  # type: ignore[no-untyped-call]  # redis-py does not type it
+    return sentinel.master_for(service, **connection)
 
 
 def _place(place: str) -> tuple[str, int]:

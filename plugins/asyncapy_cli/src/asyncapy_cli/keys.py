@@ -1,0 +1,215 @@
+"""``asyncapy keys``: issue, list, show, update, reissue, revoke and purge API keys of a store."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, Final, TypeVar
+
+import click
+
+from asyncapy_core import APIKeyFactory, KeyRecord
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg]  # generic in later releases of click only
+    """Seconds, or a number with one of the units s, m, h, d, w."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw]?)", str(value).strip())
+        if found is None or float(found[1]) == 0:
+            self.fail(
+                f"{value!r} is not a time: give seconds, or a number with s, m, h, d or w, such as 30d", param, ctx
+            )
+        return float(found[1]) * UNITS[found[2]]
+
+
+class Metadata(click.ParamType):  # type: ignore[type-arg]  # generic in later releases of click only
+    """A JSON object."""
+
+    name = "json"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, Any]:
+        try:
+            metadata = json.loads(value)
+        except ValueError as error:
+            self.fail(f"{value!r} is not JSON: {error}", param, ctx)
+        if not isinstance(metadata, dict):
+            self.fail(f'{value!r} is not a JSON object, such as {{"owner": "alice"}}', param, ctx)
+        return metadata
+
+
+def with_store(function: F) -> F:
+    """Add ``--store``."""
+    option = click.option(
+        "--store",
+        "url",
+        required=True,
+        envvar="ASYNCAPY_KEY_STORE",
+        show_envvar=True,
+        help="The key store: sqlite:///keys.db, redis://localhost, ...",
+    )
+    return option(function)
+
+
+def with_json(function: F) -> F:
+    """Add ``--json``."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")(function)
+
+
+def with_id(function: F) -> F:
+    """Add the argument ``ID``."""
+    return click.argument("key_id", metavar="ID")(function)
+
+
+@click.group()
+def keys() -> None:
+    """Issue, list and revoke API keys.
+
+    Keys are told apart by their public ID, which `issue` and `list` print. Give - as the ID to have the key itself read
+    from standard input: on the command line it would stay in the shell's history.
+    """
+
+
+@keys.command()
+@with_store
+@click.option("--metadata", type=Metadata(), default="{}", help='What is known of the key: {"owner": "alice"}.')
+@click.option("--expires-in", type=Duration(), help="Seconds, or with a unit: 90m, 12h, 30d.")
+@click.option("--size", type=int, default=32, show_default=True, help="The length of the key in characters.")
+@with_json
+def issue(*, url: str, metadata: dict[str, Any], expires_in: float | None, size: int, as_json: bool) -> None:
+    """Make a key, and print it: this once, for it is not kept anywhere."""
+    with _factory(url, size) as factory:
+        key, record = factory.issue_with_record(metadata, expires_in=expires_in)
+    _print_key(key, record, as_json=as_json)
+
+
+@keys.command("list")
+@with_store
+@with_json
+def list_keys(*, url: str, as_json: bool) -> None:
+    """List the valid keys, the oldest first."""
+    with _factory(url) as factory:
+        records = factory.records()
+    if as_json:
+        click.echo(json.dumps([_fields(record) for record in records], indent=2))
+    else:
+        _print_table(records)
+
+
+@keys.command()
+@with_store
+@with_id
+@with_json
+def show(*, url: str, key_id: str, as_json: bool) -> None:
+    """Show what is known of a key."""
+    with _factory(url) as factory:
+        record = factory.record(_resolved(factory, key_id))
+    if as_json:
+        click.echo(json.dumps(_fields(record), indent=2))
+        return
+    for name, value in _fields(record).items():
+        click.echo(f"{name:9} {_shown(name, value)}")
+
+
+@keys.command()
+@with_store
+@with_id
+def revoke(*, url: str, key_id: str) -> None:
+    """Make a key invalid, at once and for good."""
+    with _factory(url) as factory:
+        factory.revoke_id(_resolved(factory, key_id))
+    click.echo("revoked", err=True)
+
+
+@keys.command()
+@with_store
+@with_id
+@click.option("--size", type=int, default=32, show_default=True, help="The length of the new key in characters.")
+@with_json
+def reissue(*, url: str, key_id: str, size: int, as_json: bool) -> None:
+    """Replace a key by a new one with the same ID, and print that."""
+    with _factory(url, size) as factory:
+        resolved = _resolved(factory, key_id)
+        key = factory.reissue_id(resolved)
+        record = factory.record(resolved)
+    _print_key(key, record, as_json=as_json)
+
+
+@keys.command()
+@with_store
+@with_id
+@click.option("--metadata", type=Metadata(), required=True, help="What replaces the metadata that is there.")
+def update(*, url: str, key_id: str, metadata: dict[str, Any]) -> None:
+    """Replace the metadata of a key."""
+    with _factory(url) as factory:
+        factory.update_id(_resolved(factory, key_id), metadata)
+    click.echo("updated", err=True)
+
+
+@keys.command()
+@with_store
+def purge(*, url: str) -> None:
+    """Forget the keys that have expired."""
+    with _factory(url) as factory:
+        click.echo(f"{factory.purge()} expired keys forgotten", err=True)
+
+
+@contextlib.contextmanager
+def _factory(url: str, size: int = 32) -> Iterator[APIKeyFactory]:
+    """Open a factory for one command; what is not there is told in one line."""
+    if url.startswith("memory:"):
+        raise click.BadParameter("keys in memory end with this command; give sqlite:///keys.db or redis://localhost")
+    try:
+        factory = APIKeyFactory(size, store=url)
+        with contextlib.closing(factory):
+            yield factory
+    except KeyError as error:
+        raise click.ClickException(str(error.args[0])) from error
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _resolved(factory: APIKeyFactory, key_id: str) -> str:
+    """Return an ID; ``-`` stands for the key on standard input."""
+    return factory.describe(sys.stdin.readline().strip()).id if key_id == "-" else key_id
+
+
+def _fields(record: KeyRecord) -> dict[str, Any]:
+    return {"id": record.id, "metadata": record.metadata, "issued": record.issued, "expires": record.expires}
+
+
+def _print_key(key: str, record: KeyRecord, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"key": key, **_fields(record)}, indent=2))
+        return
+    click.echo(key)
+    click.echo(f"Its ID is {record.id}. Keep the key: it is shown this once.", err=True)
+
+
+def _print_table(records: list[KeyRecord]) -> None:
+    from rich.console import Console  # noqa: PLC0415  # only a table needs it
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    table = Table("ID", "Issued", "Expires", "Metadata", box=None, pad_edge=False)
+    for record in records:
+        cells = (_shown(name, value) for name, value in _fields(record).items())
+        key_id, metadata, issued, expires = cells
+        table.add_row(*map(Text, (key_id, issued, expires, metadata)))
+    Console().print(table)
+
+
+def _shown(name: str, value: Any) -> str:
+    if name in {"issued", "expires"}:
+        return "never" if value is None else f"{dt.datetime.fromtimestamp(value).astimezone():%Y-%m-%d %H:%M:%S}"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,48 @@
+"""The command ``asyncapy``: a group whose commands are imported when they are called."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Final
+
+import click
+
+from asyncapy_core import __version__
+from asyncapy_core.errors import AsyncAPYError
+
+COMMANDS: Final = {"keys": "Issue, list and revoke API keys."}
+"""Each is a module of this package with a click command of the same name."""
+
+
+class LazyGroup(click.Group):
+    """A group that knows the names and summaries of its commands without importing them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"asyncapy_cli.{cmd_name}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="asyncapy")
+def asyncapy() -> None:
+    """Serve APIs over AsyncAProto."""
+
+
+def main() -> None:
+    """Run the command line; what AsyncAPY raises is one line on standard error and status 1."""
+    try:
+        asyncapy()
+    except AsyncAPYError as error:
+        click.echo(f"asyncapy: {error}", err=True)
+        sys.exit(1)
