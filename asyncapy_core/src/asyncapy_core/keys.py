@@ -136,6 +136,8 @@ class APIKeyFactory:
         """
         if not isinstance(key, str):
             return False
+        if self._recalled(key):
+            return True
         try:
             self.get(key)
         except KeyError:
@@ -204,10 +206,8 @@ class APIKeyFactory:
 
     async def acontains(self, key: object) -> bool:
         """``key in factory``, without holding up other tasks, and at once where the store knows without waiting."""
-        if self._recalls and isinstance(key, str):
-            record = self._store.peek(digest(key))
-            if record is not None and not record.expired(time.time()):
-                return True
+        if type(self).__contains__ is APIKeyFactory.__contains__ and isinstance(key, str) and self._recalled(key):
+            return True
         return await self._without_blocking(self.__contains__, key)
 
     @functools.cached_property
@@ -220,11 +220,12 @@ class APIKeyFactory:
     def _limiter(self) -> trio.CapacityLimiter:
         return trio.CapacityLimiter(THREADS)
 
-    @functools.cached_property
-    def _recalls(self) -> bool:
-        """Whether what the store recalls is the last word: not where a subclass has a say in what is valid."""
-        own = type(self)
-        return self.blocking and own.get is APIKeyFactory.get and own.__contains__ is APIKeyFactory.__contains__
+    def _recalled(self, key: str) -> bool:
+        """Say whether the store knows, without waiting, that a key is valid; not where a subclass has a say in it."""
+        if self.key_store is None or type(self).get is not APIKeyFactory.get:
+            return False
+        record = self.key_store.peek(digest(key))
+        return record is not None and not record.expired(time.time())
 
     async def _without_blocking(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         if not self.blocking:

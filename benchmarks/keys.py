@@ -1,0 +1,94 @@
+"""Key checks a second, for each store: `make bench-keys`.
+
+A check is what `Filters.APIFactory` does for a packet with a valid key. "hot" asks for one key again and again, as a
+client in use does; "cold" asks for each of many keys once, so that nothing is recalled. Rounds of all stores are
+interleaved; the median is shown, with the lowest and the highest, and the ratio to memory. Redis is a redis-server that
+is started here on a free port.
+"""
+
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import trio
+
+from asyncapy.core import Packet
+from asyncapy.filters import Filters
+from asyncapy.util import APIKeyFactory
+from asyncapy_core.filter import check
+
+HOT_CHECKS = 20_000
+COLD_KEYS = 500
+ROUNDS = 7
+
+
+@contextmanager
+def redis_server(folder: Path) -> Iterator[str]:
+    """Start a Redis for the length of a ``with`` block and return its URL."""
+    program = shutil.which("redis-server")
+    if program is None:
+        sys.exit("redis-server is not installed: apt-get install redis-server")
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    process = subprocess.Popen([program, "--port", str(port), "--dir", str(folder), "--save", ""], stdout=-3)
+    try:
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port)).close()
+                break
+            except OSError:
+                time.sleep(0.05)
+        yield f"redis://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+async def checks_per_second(factory: APIKeyFactory, keys: list[str]) -> float:
+    """Check each of these keys once."""
+    passing = Filters.APIFactory(factory, "key")
+    packets = [Packet({"key": key}) for key in keys]
+    client: Any = SimpleNamespace()
+    started = time.perf_counter()
+    for packet in packets:
+        assert await check(passing, client, packet)
+    return len(keys) / (time.perf_counter() - started)
+
+
+async def main() -> None:
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        urls = {
+            "memory": "memory://",
+            "sqlite": f"sqlite:///{folder / 'keys.db'}",
+            "redis": stack.enter_context(redis_server(folder)),
+        }
+        factories = {name: APIKeyFactory(store=url) for name, url in urls.items()}
+        results: dict[tuple[str, str], list[float]] = {}
+        for _ in range(ROUNDS):
+            for name, factory in factories.items():
+                keys = [factory.issue() for _ in range(COLD_KEYS)]
+                results.setdefault((name, "cold"), []).append(await checks_per_second(factory, keys))
+                results.setdefault((name, "hot"), []).append(await checks_per_second(factory, keys[-1:] * HOT_CHECKS))
+        for kind in ("hot", "cold"):
+            memory = statistics.median(results["memory", kind])
+            for name in factories:
+                rates = results[name, kind]
+                middle = statistics.median(rates)
+                print(
+                    f"{kind:5} {name:7} {middle:10,.0f} checks/s  ({min(rates):,.0f} to {max(rates):,.0f})"
+                    f"  {memory / middle:6.2f} times the cost of memory"
+                )
+
+
+trio.run(main)

@@ -1,0 +1,89 @@
+"""The examples and the programs of the README, run as they stand, ports aside."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from redis_server import PROGRAM, RedisServer
+
+from asyncapy.client import Client
+from asyncapy.util import APIKeyFactory
+
+ROOT = Path(__file__).parents[2]
+
+
+@contextmanager
+def serving(program: Path, *arguments: str) -> Iterator[Client]:
+    """Run a server program that listens on a free port, and connect a client to it."""
+    with subprocess.Popen([sys.executable, str(program), *arguments], stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            line = process.stderr.readline()
+            found = re.search(r"Serving on 127\.0\.0\.1:(\d+)", line)
+            assert found, line + process.stderr.read()
+            with Client(tls=False, timeout=10) as client:
+                client.connect("127.0.0.1", int(found[1]))
+                yield client
+        finally:
+            process.terminate()
+        assert process.wait(10) == 0
+
+
+def readme_programs() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
+def ask(client: Client, **fields: object) -> dict[str, object]:
+    client.send(fields)
+    return client.receive()
+
+
+def test_the_demo_shows_each_exchange_and_succeeds() -> None:
+    done = subprocess.run([sys.executable, ROOT / "examples/demo.py"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert '-> {"foo": 12355, "bar": "anything"}' in done.stdout
+    assert "ERR_HEADER_INVALID" in done.stdout
+    assert "WRONG" not in done.stdout
+
+
+def test_the_server_of_the_readme_talks_to_its_client(tmp_path: Path) -> None:
+    server, talk = readme_programs()[:2]
+    program = tmp_path / "server.py"
+    program.write_text(server.replace("port=1500", "port=0"))
+    with serving(program) as client:
+        assert client._socket is not None
+        port = client._socket.getpeername()[1]
+        code = talk.replace("1500", str(port))
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert (done.stdout, done.stderr) == ("{'test': 1}\n", "")
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'keys.db'}"
+        return
+    if PROGRAM is None:
+        pytest.skip("redis-server is not installed; .ci/run installs it")
+    server = RedisServer(tmp_path)
+    server.start()
+    yield server.url
+    server.stop()
+
+
+@pytest.mark.parametrize("program", ["README", "keys_server.py"])
+def test_one_program_keeps_its_keys_where_the_url_says(program: str, store_url: str, tmp_path: Path) -> None:
+    path = ROOT / "examples" / program
+    if program == "README":
+        path = tmp_path / "members.py"
+        path.write_text(readme_programs()[2].replace("port=1500", "port=0"))
+    key = APIKeyFactory(store=store_url).issue({"owner": "alice"})
+    with serving(path, store_url, "0") as client:
+        assert ask(client, key=key) == {"welcome": "alice"}
+        assert ask(client, key="wrong").get("welcome") is None
