@@ -9,7 +9,7 @@ from __future__ import annotations
 import configparser
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -63,6 +63,14 @@ class ServerConfig(BaseModel):
             return logging.getLevelNamesMapping().get(value.strip().upper(), value)
         return value
 
+    @field_validator("console_format")
+    @classmethod
+    def _log_format(cls, value: str) -> str:
+        import logging  # noqa: PLC0415  # as above
+
+        logging.Formatter(value)
+        return value
+
     @field_validator("timeout", "send_timeout", "drain_timeout", mode="before")
     @classmethod
     def _not_a_bool(cls, value: object) -> object:
@@ -77,7 +85,8 @@ class ServerConfig(BaseModel):
 
 
 PluginOptions = dict[str, dict[str, Any]]
-_Source = tuple[str, dict[str, Any]]
+_Source = tuple[Callable[[str], str], dict[str, Any]]
+"""How to name the place that a setting is from, and the settings from there."""
 
 
 def load_config(
@@ -101,18 +110,21 @@ def load_config(
     Raises:
         ConfigError: a file cannot be read, a name is unknown or a value wrong.
     """
-    sources: list[_Source] = [("the argument {}", dict(arguments))]
-    sources.append(
-        (f"the environment variable {ENVIRONMENT}{{}}", _from_environment(os.environ if environ is None else environ))
-    )
+    sources: list[_Source] = [
+        (lambda name: f"the argument {name}", dict(arguments)),
+        (
+            lambda name: f"the environment variable {ENVIRONMENT}{name.upper()}",
+            _from_environment(os.environ if environ is None else environ),
+        ),
+    ]
     options: PluginOptions = {}
     if parser is not None:
         settings, parsed = _from_parser(parser, "cfg_parser")
-        sources.append((f"cfg_parser, section [{SECTION}]", settings))
+        sources.append((lambda _: f"cfg_parser, section [{SECTION}]", settings))
         options = parsed
     if path is not None:
         settings, parsed = _from_file(Path(path))
-        sources.append((f"{path}, section [{SECTION}]", settings))
+        sources.append((lambda _: f"{path}, section [{SECTION}]", settings))
         options = {**parsed, **options}
     return _validated(sources), options
 
@@ -143,10 +155,12 @@ def _from_file(path: Path) -> tuple[dict[str, Any], PluginOptions]:
 
 
 def _from_tables(tables: dict[str, Any], source: str) -> tuple[dict[str, Any], PluginOptions]:
+    if not tables.keys() & {SECTION, "plugins"}:
+        raise ConfigError(f"{source} has no table [{SECTION}]; settings go there, a plugin's into [plugins.NAME]")
     settings = tables.get(SECTION, {})
     options = tables.get("plugins", {})
-    if not isinstance(settings, dict) or not (settings or options):
-        raise ConfigError(f"{source} has no table [{SECTION}]; settings go there, a plugin's into [plugins.NAME]")
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{source}: [{SECTION}] must be a table; got {settings!r}")
     if not isinstance(options, dict) or not all(isinstance(table, dict) for table in options.values()):
         raise ConfigError(f"{source}: [plugins] must hold a table for each plugin, [plugins.NAME]")
     return settings, options
@@ -174,7 +188,7 @@ def _validated(sources: list[_Source]) -> ServerConfig:
         for name, value in settings.items():
             if name not in merged:
                 merged[name] = value
-                origin[name] = title.format(name.upper() if title.endswith(f"{ENVIRONMENT}{{}}") else name)
+                origin[name] = title(name)
     try:
         return ServerConfig.model_validate(merged)
     except ValidationError as error:

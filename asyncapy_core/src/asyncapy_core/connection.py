@@ -134,6 +134,8 @@ class Connection:
             await self._part()
         except ConnectionLost as error:
             self.log.info("{Client handler} The client has left: %s", shown(error))
+        except Exception as error:  # a codec that fails on a reply, or a slip of ours: not the end of all sessions
+            self.log.error("{Client handler} The session was ended by a fault: %s", describe(error))
         else:
             self.log.info("{Client handler} The connection was closed")
         finally:
@@ -169,6 +171,7 @@ class Connection:
                     await trio.lowlevel.checkpoint()
                     turn = 0
                 outbox.corked = True
+            outbox.corked = False
             await outbox.flush()
 
     async def _receive(self) -> bytes:

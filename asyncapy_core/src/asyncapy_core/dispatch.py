@@ -56,7 +56,7 @@ class Handler:
         """Return True when all filters pass, False otherwise. What a filter raises comes through."""
         for check, awaited in self._checks:
             result: Any = check(client, packet)
-            if not (await result if awaited else passed(result)):
+            if not passed(await result if awaited else result):
                 return False
         return True
 

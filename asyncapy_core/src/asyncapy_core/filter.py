@@ -57,7 +57,7 @@ def returns_coroutine(function: object) -> bool:
 
 
 def passed(result: object) -> bool:
-    """Return what a plain ``check`` said as a bool.
+    """Return what a ``check`` said as a bool.
 
     Raises:
         TypeError: it said nothing yet, because it returned something to be awaited; which would count as true.
@@ -65,14 +65,14 @@ def passed(result: object) -> bool:
     if inspect.isawaitable(result):
         if inspect.iscoroutine(result):
             result.close()
-        raise TypeError("a plain check returned an awaitable; define it with 'async def'")
+        raise TypeError("a check returned an awaitable; define it with 'async def', and await in it")
     return bool(result)
 
 
 async def check(filter: Filter, client: Client, packet: Packet) -> bool:
     """Ask any filter, plain or async."""
     if is_async(filter):
-        return bool(await filter.check(client, packet))  # type: ignore[misc]  # is_async has just said so
+        return passed(await filter.check(client, packet))  # type: ignore[misc]  # is_async has just said so
     return passed(filter.check(client, packet))
 
 

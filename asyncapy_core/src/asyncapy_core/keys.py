@@ -78,7 +78,7 @@ class APIKeyFactory:
             )
         now = time.time()
         expires = None if expires_in is None else now + expires_in
-        record = KeyRecord(secrets.token_hex(8), _checked(metadata or {}), now, expires)
+        record = KeyRecord(secrets.token_hex(8), _checked({} if metadata is None else metadata), now, expires)
         key = secrets.token_urlsafe(self.size)[: self.size]
         self._store.add(digest(key), record)
         return key, record
@@ -277,7 +277,7 @@ def open_store(url: str) -> KeyStore:
     """
     scheme, separator, _ = url.partition("://")
     if not separator:
-        raise UnknownKeyStore(f"a key store is given as a URL, such as 'memory://'; got no scheme in {scheme[:20]!r}")
+        raise UnknownKeyStore("a key store is given as a URL, such as 'memory://' or 'sqlite:///keys.db'")
     if scheme == "memory":
         return MemoryKeyStore()
     stores = default_manager().key_stores

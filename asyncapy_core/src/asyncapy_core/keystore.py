@@ -128,7 +128,8 @@ class MemoryKeyStore:
 
     def records(self) -> Iterator[tuple[str, KeyRecord]]:
         with self._lock:
-            return iter([(digest, _copy(record)) for digest, record in self._records.items()])
+            records = [(digest, _copy(record)) for digest, record in self._records.items()]
+        return iter(sorted(records, key=lambda item: item[1].issued))
 
     def purge(self, now: float) -> int:
         with self._lock:

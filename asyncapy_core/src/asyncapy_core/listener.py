@@ -5,6 +5,7 @@ Knows nothing of packets or sessions: an accepted socket is handed to a function
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -97,7 +98,8 @@ async def accept_forever(
                         break
                     continue  # this peer has gone already
                 connected.settimeout(0)
-                connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                with contextlib.suppress(OSError):  # a peer that has gone already is noticed when it is read from
+                    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 accepted(connected, address[0])
     finally:
         trio.lowlevel.notify_closing(listener)

@@ -76,7 +76,11 @@ class Packet(MutableMapping[str, Any]):
         return field in self.fields
 
     def __str__(self) -> str:
-        return f"Packet({json.dumps(self.fields, default=repr)})"
+        try:
+            text = json.dumps(self.fields, default=repr)
+        except (TypeError, ValueError, RecursionError):  # what JSON does not have; a handler may put in anything
+            text = repr(self.fields)
+        return f"Packet({text})"
 
     def __repr__(self) -> str:
         return f"Packet({self.fields!r}, encoding={self.encoding!r})"
@@ -91,7 +95,8 @@ def parse_fields(fields: Mapping[str, Any] | str | bytes) -> dict[str, Any]:
     """
     if isinstance(fields, (str, bytes, bytearray)):
         try:
-            parsed = json.loads(fields, parse_constant=_no_constant)
+            text = fields if isinstance(fields, str) else fields.decode("utf-8")
+            parsed = json.loads(text, parse_constant=_no_constant)
         except (ValueError, RecursionError) as error:
             raise ValueError(f"a packet's text must be a JSON object: {error}") from error
         if not isinstance(parsed, dict):

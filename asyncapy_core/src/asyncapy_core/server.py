@@ -92,7 +92,8 @@ class Server:
             written.pop(name, None)
         written = {name: value for name, value in written.items() if value is not None}
         self.config, self._options = load_config(written, path=config, parser=cfg_parser)
-        self.plugins = plugins or self._default_plugins()
+        self.plugins = plugins or default_manager()
+        self.plugins.restrict(self.config.plugins_allow, self.config.plugins_deny)
         self.log = server_logger(self.config.logging_level, self.config.console_format, self.config.datefmt)
         self.exit_stack = AsyncExitStack()
         self.addresses: tuple[tuple[Any, ...], ...] = ()
@@ -179,6 +180,11 @@ class Server:
             trio.run(self._serve_until_signalled)
         except (BindError, ConfigError, PluginError) as error:
             raise SystemExit(f"asyncapy: {error}") from error
+        except BaseExceptionGroup as group:
+            exits, rest = group.split((SystemExit, KeyboardInterrupt))
+            if rest is not None or exits is None:
+                raise
+            _raise_exit(exits)
 
     async def serve(
         self, *, task_status: trio.TaskStatus[tuple[tuple[Any, ...], ...]] = trio.TASK_STATUS_IGNORED
@@ -195,6 +201,7 @@ class Server:
             raise RuntimeError("this server is serving already; make another Server to listen elsewhere")
         self.plugins.require(self.config.plugins_require)
         self.plugins.check_options(self._options)
+        self.plugins.report()
         codecs = CodecRegistry(self.plugins.codecs(self._options))
         if not codecs:
             raise PluginError(f"no codec is installed, so no packet could be read; {INSTALL_HINT}")
@@ -287,9 +294,14 @@ class Server:
         with stop_on_signals(self.stop):
             await self.serve()
 
-    def _default_plugins(self) -> PluginManager:
-        allow, deny = self.config.plugins_allow, self.config.plugins_deny
-        return default_manager() if allow is None and not deny else PluginManager(allow=allow, deny=deny)
+
+def _raise_exit(group: BaseExceptionGroup[BaseException]) -> None:
+    """Raise the first SystemExit that a handler raised; a KeyboardInterrupt ends the server as a signal would."""
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            _raise_exit(error)
+        elif isinstance(error, SystemExit):
+            raise error
 
 
 async def _awaited(result: object) -> None:

@@ -127,6 +127,8 @@ class FrameDecoder:
 
     def feed(self, data: bytes) -> None:
         """Take in what arrived."""
+        if self._error is not None:
+            return
         if not self._buffer:
             self._buffer = data
         elif type(self._buffer) is bytearray:

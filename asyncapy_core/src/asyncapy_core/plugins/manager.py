@@ -15,15 +15,15 @@ import time
 import traceback
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pluggy
 
 from asyncapy_core.codec import Codec
-from asyncapy_core.errors import PluginError
+from asyncapy_core.errors import ConfigError, PluginError
 from asyncapy_core.filter import Filter
 from asyncapy_core.keystore import KeyStore
-from asyncapy_core.plugins import hookspecs
+from asyncapy_core.plugins import hookspecs, provided
 from asyncapy_core.plugins.claims import Claims
 from asyncapy_core.plugins.options import validate_options
 from asyncapy_core.plugins.record import PluginRecord
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from asyncapy_core.server import Server
 
 log = logging.getLogger("asyncapy.plugins")
+
+T = TypeVar("T")
 
 RawOptions = Mapping[str, Mapping[str, Any]]
 """Options as a configuration file gave them, by plugin name."""
@@ -84,6 +86,24 @@ class PluginManager:
         if record.state == "quarantined":
             raise PluginError(f"{record.title}: {record.reason}")
         self._records.append(record)
+        for collected in ("filters", "key_stores"):
+            self.__dict__.pop(collected, None)
+
+    def restrict(self, allow: Collection[str] | None, deny: Collection[str]) -> None:
+        """Add to the lists: only what both allow-lists name, and neither deny-list, is loaded.
+
+        Raises:
+            ConfigError: a plugin that this denies is loaded already.
+        """
+        if allow is not None:
+            self._allow = set(allow) if self._allow is None else set(allow).intersection(self._allow)
+        self._deny = {*self._deny, *deny}
+        for record in self._records:
+            if record.state == "loaded" and self._denied(record):
+                raise ConfigError(
+                    f"{record.title} is loaded already, so this server cannot deny it: make the server before you use "
+                    "Filters or key stores, set ASYNCAPY_PLUGINS_DENY, or give it plugins=PluginManager(...)"
+                )
 
     def require(self, names: Iterable[str]) -> None:
         """Check that plugins are there and well.
@@ -100,17 +120,16 @@ class PluginManager:
             if record.state != "loaded":
                 raise PluginError(f"{record.title} is required but {record.state}: {record.reason}\n{record.traceback}")
 
+    def report(self) -> None:
+        """Load what is not loaded yet, so that all that is wrong is in the log from the start."""
+        _ = self.filters, self.key_stores
+
     def codecs(self, options: RawOptions | None = None) -> list[Codec]:
         """Collect what `asyncapy_codecs` brings; one whose name or wire id is contested is left out and reported."""
         ids: Claims[Codec] = Claims("wire id")
         names: Claims[Codec] = Claims("codec")
-        for record, codecs in self._collect("asyncapy_codecs", options):
+        for record, codecs in self._collect("asyncapy_codecs", provided.codecs, options):
             for codec in codecs:
-                if not isinstance(codec, Codec) or not 0 <= codec.wire_id <= 255:
-                    self._quarantine(
-                        record, f"asyncapy_codecs returned {codec!r}, which is no codec with a wire id of 0..255"
-                    )
-                    break
                 ids.add(record, str(codec.wire_id), codec)
                 names.add(record, codec.name, codec)
         agreed = names.agreed()
@@ -119,12 +138,12 @@ class PluginManager:
     @functools.cached_property
     def filters(self) -> Claims[type[Filter]]:
         """What `asyncapy_filters` brings, by name."""
-        return self._named("asyncapy_filters", "filter")
+        return self._named("asyncapy_filters", "filter", provided.filters)
 
     @functools.cached_property
     def key_stores(self) -> Claims[Callable[[str], KeyStore]]:
         """What `asyncapy_key_stores` brings, by URL scheme."""
-        return self._named("asyncapy_key_stores", "key store scheme")
+        return self._named("asyncapy_key_stores", "key store scheme", provided.key_stores)
 
     async def setup(self, server: Server, options: RawOptions, done: list[PluginRecord]) -> None:
         """Call `asyncapy_setup` of one plugin after the other, and put each into ``done``.
@@ -175,14 +194,23 @@ class PluginManager:
             self._records.append(record)
         for record in self._records:
             others = [other for other in sharing[record.name] if other is not record]
-            if record.name in self._deny or (self._allow is not None and record.name not in self._allow):
+            if reason := self._denied(record):
                 record.state = "denied"
-                record.reason = "it is on the deny list" if record.name in self._deny else "it is not on the allow list"
+                record.reason = reason
             elif others:
                 names = " and ".join(sorted({record.distribution, *(other.distribution for other in others)}))
-                self._quarantine(record, f"the name {record.name!r} is claimed by {names}; uninstall or deny one")
+                self._quarantine(record, f"the name {record.name!r} is claimed by {names}; uninstall one of them")
             else:
                 self._import(record)
+
+        for name in {*(self._allow or ()), *self._deny}.difference(sharing):
+            log.warning("there is no plugin %r, which is on the list of those to allow or deny", name)
+
+    def _denied(self, record: PluginRecord) -> str:
+        """Return why the lists keep a plugin out, or nothing."""
+        if record.name in self._deny:
+            return "it is on the deny list"
+        return "" if self._allow is None or record.name in self._allow else "it is not on the allow list"
 
     def _import(self, record: PluginRecord) -> None:
         assert record.entry_point is not None
@@ -197,24 +225,28 @@ class PluginManager:
 
     def _admit(self, record: PluginRecord) -> None:
         """Check a plugin against the hook specifications, on its own, so that its faults are told as its own."""
+        reason = self._fault(record)
+        if reason is None:
+            record.state = "loaded"
+            return
+        if self._pluggy.has_plugin(record.name):
+            self._pluggy.unregister(name=record.name)
+        self._quarantine(record, reason)
+
+    def _fault(self, record: PluginRecord) -> str | None:
+        """Register a plugin with pluggy; return what is wrong with it, or None."""
         try:
             self._pluggy.register(record.plugin, record.name)
             self._pluggy.check_pending()
         except (pluggy.PluginValidationError, ValueError) as error:
-            if self._pluggy.has_plugin(record.name):
-                self._pluggy.unregister(name=record.name)
-            self._quarantine(record, _hint(str(error)))
-            return
+            return _hint(str(error))
         callers = self._pluggy.get_hookcallers(record.plugin) or []
         record.hooks = tuple(sorted(caller.name for caller in callers))
-        record.state = "loaded"
-        if any(
-            impl.wrapper or impl.hookwrapper
-            for c in callers
-            for impl in c.get_hookimpls()
-            if impl.plugin is record.plugin
-        ):
-            self._quarantine(record, "hook wrappers are not supported: each plugin is called on its own")
+        for caller in callers:
+            for implementation in caller.get_hookimpls():
+                if implementation.plugin is record.plugin and (implementation.wrapper or implementation.hookwrapper):
+                    return f"{caller.name} is a hook wrapper, which is not supported: each plugin is called on its own"
+        return None
 
     def _quarantine(self, record: PluginRecord, reason: str, trace: str = "") -> None:
         record.quarantine(reason, trace)
@@ -236,21 +268,34 @@ class PluginManager:
             if inspect.isawaitable(result):
                 await result
 
-    def _collect(self, hook: str, options: RawOptions | None = None) -> Iterator[tuple[PluginRecord, Any]]:
+    def _collect(
+        self, hook: str, read: Callable[[Any], T], options: RawOptions | None = None
+    ) -> Iterator[tuple[PluginRecord, T]]:
+        """Call a hook of one plugin after the other, and ``read`` what it returns; one that fails is quarantined."""
         for record in self._loaded():
             implementation = self._implementation(record, hook)
             if implementation is None:
                 continue
-            arguments = {"options": validate_options(record, options or {})}
+            arguments: dict[str, Any] = {}
+            if "options" in implementation.argnames:
+                try:
+                    arguments["options"] = validate_options(record, options or {})
+                except ConfigError as error:
+                    if options is not None:
+                        raise
+                    log.warning("%s is left out, as there is no configuration here: %s", record.title, error)
+                    continue
             try:
-                yield record, implementation.function(*(arguments[name] for name in implementation.argnames))
+                result = read(implementation.function(*(arguments[name] for name in implementation.argnames)))
             except Exception as error:
                 self._quarantine(record, f"{hook} raised {type(error).__name__}: {error}", traceback.format_exc())
+            else:
+                yield record, result
 
-    def _named(self, hook: str, kind: str) -> Claims[Any]:
-        claims: Claims[Any] = Claims(kind)
-        for record, provided in self._collect(hook):
-            for name, value in provided.items():
+    def _named(self, hook: str, kind: str, read: Callable[[Any], dict[str, T]]) -> Claims[T]:
+        claims: Claims[T] = Claims(kind)
+        for record, values in self._collect(hook, read):
+            for name, value in values.items():
                 claims.add(record, name, value)
         claims.report()
         return claims

@@ -18,7 +18,7 @@ def validate_options(record: PluginRecord, options: Mapping[str, Mapping[str, An
         ConfigError: an option is unknown or has a wrong value, or the plugin takes none.
     """
     given = options.get(record.name, {})
-    if record.state == "denied":
+    if record.state in {"denied", "quarantined"}:
         return None
     model: type[BaseModel] | None = getattr(record.plugin, "asyncapy_options", None)
     if model is None:

@@ -1,0 +1,54 @@
+"""Reading what hooks return, which may be anything: each function returns it as documented, or raises TypeError."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from asyncapy_core.codec import Codec
+from asyncapy_core.filter import Filter
+from asyncapy_core.keystore import KeyStore
+
+
+def codecs(result: Any) -> list[Codec]:
+    """Read what `asyncapy_codecs` returned."""
+    if not isinstance(result, Iterable):
+        raise TypeError(f"expected codecs in a list, got {result!r}")
+    found = list(result)
+    for codec in found:
+        if not isinstance(codec, Codec):
+            raise TypeError(f"{codec!r} is no codec: it needs name, wire_id, encode and decode")
+        name: Any = codec.name
+        wire_id: Any = codec.wire_id
+        if type(name) is not str or type(wire_id) is not int or not 0 <= wire_id <= 255:
+            raise TypeError(f"{codec!r} needs a string as its name and a wire id of 0 to 255")
+    return found
+
+
+def filters(result: Any) -> dict[str, type[Filter]]:
+    """Read what `asyncapy_filters` returned."""
+    found = _named(result)
+    for name, value in found.items():
+        if not (inspect.isclass(value) and issubclass(value, Filter)):
+            raise TypeError(f"{name} is {value!r}, which is no subclass of Filter")
+    return found
+
+
+def key_stores(result: Any) -> dict[str, Callable[[str], KeyStore]]:
+    """Read what `asyncapy_key_stores` returned."""
+    found = _named(result)
+    for scheme, value in found.items():
+        if not callable(value):
+            raise TypeError(f"{scheme} is {value!r}, which is no function that opens a key store")
+    return found
+
+
+def _named(result: Any) -> dict[str, Any]:
+    if not isinstance(result, Mapping):
+        raise TypeError(f"expected a mapping with names, got {result!r}")
+    found = dict(result)
+    for name in found:
+        if not isinstance(name, str):
+            raise TypeError(f"{name!r} is no name")
+    return found

@@ -1,0 +1,334 @@
+"""Wheels of all distributions of the repository and of those in `plugins/`, and environments to install them into.
+
+Knows pip, virtual environments and processes; nothing of what AsyncAPY does with them. Environments are made from local
+wheels alone: what is needed of others is fetched once, into a folder under the user's cache directory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import threading
+import tomllib
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Literal, Self
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from peer import packet
+
+ROOT = Path(__file__).parents[2]
+PROJECTS = [
+    path.parent
+    for pattern in ("pyproject.toml", "asyncapy_*/pyproject.toml", "plugins/*/pyproject.toml")
+    for path in sorted(ROOT.glob(pattern))
+]
+STRANGERS = sorted(path.parent for path in Path(__file__).parent.glob("plugins/*/pyproject.toml"))
+DEADLINE = 30.0
+"""Seconds that anything waited for may take."""
+
+
+def clean_environ(**more: str) -> dict[str, str]:
+    """Return this process's environment without what would change how Python, pip or AsyncAPY behave."""
+    kept = {name: value for name, value in os.environ.items() if not re.match("ASYNCAPY_|PYTHON|PIP_|COV", name)}
+    return {**kept, "PYTHONUNBUFFERED": "1", **more}
+
+
+def run(*command: str | Path, cwd: Path | None = None, environ: dict[str, str] | None = None) -> None:
+    """Run a command that has to succeed."""
+    done = subprocess.run(
+        [str(part) for part in command], cwd=cwd, env=environ, capture_output=True, text=True, check=False, timeout=600
+    )
+    if done.returncode:
+        pytest.fail(f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}", pytrace=False)
+
+
+class Program:
+    """A running Python program; what it prints is kept, line by line."""
+
+    def __init__(self, command: list[str], cwd: Path, environ: dict[str, str]) -> None:
+        self.lines: dict[str, list[str]] = {"stdout": [], "stderr": []}
+        self._changed = threading.Condition()
+        self._process = subprocess.Popen(
+            command, cwd=cwd, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            text=True, encoding="utf-8",
+        )  # fmt: skip
+        self._readers = [
+            threading.Thread(target=self._read, args=(stream, self.lines[name]), daemon=True)
+            for name, stream in (("stdout", self._process.stdout), ("stderr", self._process.stderr))
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    @property
+    def port(self) -> int:
+        """The port that it serves on, once it says so."""
+        return int(self.wait_for(r"Serving on [0-9.]+:(\d+)", "stderr")[1])
+
+    @property
+    def output(self) -> list[str]:
+        """What it has printed."""
+        return list(self.lines["stdout"])
+
+    @property
+    def errors(self) -> str:
+        """What it has written to standard error."""
+        return "\n".join(self.lines["stderr"])
+
+    def wait_for(self, pattern: str, stream: Literal["stdout", "stderr"] = "stdout") -> re.Match[str]:
+        """Wait for a line that contains this expression, and return the match."""
+
+        def found() -> re.Match[str] | bool | None:
+            hits = (re.search(pattern, line) for line in self.lines[stream])
+            return next((hit for hit in hits if hit), None) or not any(reader.is_alive() for reader in self._readers)
+
+        with self._changed:
+            hit = self._changed.wait_for(found, DEADLINE)
+        if not isinstance(hit, re.Match):
+            pytest.fail(f"no line on {stream} matches {pattern!r}; it wrote {self.lines}", pytrace=False)
+        return hit
+
+    def stop(self, signum: int = signal.SIGTERM) -> int:
+        """Send a signal, and return the exit status."""
+        self._process.send_signal(signum)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Wait until it has ended, and return the exit status."""
+        status = self._process.wait(DEADLINE)
+        for reader in self._readers:
+            reader.join(DEADLINE)
+        return status
+
+    def end(self) -> None:
+        """End it, whatever it is doing."""
+        self._process.kill()
+        self.wait()
+
+    def _read(self, stream: IO[str], lines: list[str]) -> None:
+        with stream:
+            for line in stream:
+                with self._changed:
+                    lines.append(line.rstrip("\n"))
+                    self._changed.notify_all()
+        with self._changed:
+            self._changed.notify_all()
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A virtual environment that holds what was installed into it and no more."""
+
+    path: Path
+
+    @property
+    def python(self) -> Path:
+        return self.path / "bin" / "python"
+
+    def command(self, program: str) -> list[str]:
+        """Return the command that runs a program, which is given as text."""
+        file = self.path / f"program_{uuid.uuid4().hex}.py"
+        file.write_text(program, encoding="utf-8")
+        return [str(self.python), str(file)]
+
+    def run(self, program: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        """Run a program to its end."""
+        return subprocess.run(
+            self.command(program), cwd=self.path, env=clean_environ(**environ), capture_output=True, text=True,
+            check=False, timeout=DEADLINE,
+        )  # fmt: skip
+
+    def answer(self, program: str, **environ: str) -> Any:
+        """Run a program that prints JSON and succeeds, and return what it printed."""
+        done = self.run(program, **environ)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+
+class Caller:
+    """A connection to a server on this machine, on a plain socket."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), DEADLINE)
+
+    def send(self, encoding: int, body: bytes) -> None:
+        """Send a packet."""
+        self._socket.sendall(packet(encoding, body))
+
+    def ask(self, encoding: int, body: bytes) -> tuple[int, bytes] | None:
+        """Send a packet and return the next one that comes, or None when the server has closed."""
+        self.send(encoding, body)
+        return self.reply()
+
+    def ask_json(self, **fields: Any) -> Any:
+        """Send fields as JSON and return those of the reply, or None when the server has closed."""
+        self.send(0, json.dumps(fields).encode())
+        return self.json()
+
+    def json(self) -> Any:
+        """Return the fields of the next packet, which is JSON, or None when the server has closed."""
+        reply = self.reply()
+        if reply is None:
+            return None
+        assert reply[0] == 0
+        return json.loads(reply[1])
+
+    def reply(self) -> tuple[int, bytes] | None:
+        """Return the encoding and payload of the next packet, or None when the server has closed."""
+        header = self._read(6)
+        if not header:
+            return None
+        length, version, encoding = struct.unpack(">IBB", header)
+        assert version == 22
+        return encoding, self._read(length - 2)
+
+    def finish(self) -> None:
+        """Say that nothing more will be sent."""
+        self._socket.shutdown(socket.SHUT_WR)
+
+    def _read(self, count: int) -> bytes:
+        data = b""
+        while len(data) < count and (more := self._socket.recv(count - len(data))):
+            data += more
+        assert len(data) in (0, count), f"the server closed in the middle of a packet: {data!r}"
+        return data
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+
+Install = Callable[..., Environment]
+Start = Callable[..., Program]
+Call = Callable[[Program], Caller]
+
+
+@pytest.fixture(scope="session")
+def projects() -> list[Path]:
+    """The folders of all distributions of the repository."""
+    return PROJECTS
+
+
+@pytest.fixture(scope="session")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A wheel of each distribution of the repository and of each in `plugins/`, by the distribution's name."""
+    folder = tmp_path_factory.mktemp("wheels")
+
+    def build(project: Path) -> None:
+        run(
+            sys.executable,
+            "-m",
+            "hatchling",
+            "build",
+            "-t",
+            "wheel",
+            "-d",
+            folder,
+            cwd=project,
+            environ=clean_environ(),
+        )
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(build, [*PROJECTS, *STRANGERS]))
+    return {canonicalize_name(wheel.name.partition("-")[0]): wheel for wheel in sorted(folder.glob("*.whl"))}
+
+
+@pytest.fixture(scope="session")
+def wheelhouse() -> Path:
+    """A folder with the wheels of others that ours need, in the versions of constraints.txt."""
+    constraints = ROOT / "constraints.txt"
+    declared = [tomllib.loads((project / "pyproject.toml").read_text("utf-8"))["project"] for project in PROJECTS]
+    ours = {canonicalize_name(project["name"]) for project in declared}
+    needed = sorted({text for project in declared for text in project.get("dependencies", ())})
+    needed = [text for text in needed if canonicalize_name(Requirement(text).name) not in ours]
+    pinned = constraints.read_bytes() if constraints.exists() else b""
+    machine = f"{sys.version} {sysconfig.get_platform()}"
+    key = hashlib.sha256(b"\0".join([pinned, machine.encode(), *map(str.encode, needed)])).hexdigest()[:16]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "asyncapy-tests"
+    folder = cache / f"wheelhouse-{key}"
+    if not folder.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        fetched = Path(tempfile.mkdtemp(dir=cache))
+        constrained: list[str | Path] = ["--constraint", constraints] if pinned else []
+        run(sys.executable, "-m", "pip", "wheel", "--quiet", *constrained, "--wheel-dir", fetched, *needed)
+        try:
+            fetched.rename(folder)
+        except OSError:  # another run was quicker
+            shutil.rmtree(fetched)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def install(wheels: dict[str, Path], wheelhouse: Path, tmp_path_factory: pytest.TempPathFactory) -> Install:
+    """Return ``install(*names)``: a fresh environment with these distributions, one for all who ask for the same."""
+    made: dict[frozenset[str], Environment] = {}
+    offline = clean_environ(PIP_CONFIG_FILE=os.devnull, PIP_DISABLE_PIP_VERSION_CHECK="1")
+
+    def make(*names: str) -> Environment:
+        if frozenset(names) not in made:
+            environment = Environment(tmp_path_factory.mktemp("environment"))
+            run(sys.executable, "-m", "venv", "--without-pip", environment.path, environ=offline)
+            sources: list[str | Path] = [
+                option for folder in (wheelhouse, wheels[names[0]].parent) for option in ("--find-links", folder)
+            ]
+            pip: list[str | Path] = [
+                sys.executable,
+                "-m",
+                "pip",
+                "--python",
+                environment.python,
+                "install",
+                "--quiet",
+                "--no-compile",
+            ]
+            run(*pip, "--no-index", *sources, *(wheels[name] for name in names), environ=offline)
+            made[frozenset(names)] = environment
+        return made[frozenset(names)]
+
+    return make
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Return ``start(environment, program, **environ)``: a running program, which is ended with the test."""
+    started: list[Program] = []
+
+    def begin(environment: Environment, program: str, **environ: str) -> Program:
+        started.append(Program(environment.command(program), environment.path, clean_environ(**environ)))
+        return started[-1]
+
+    yield begin
+    for program in started:
+        program.end()
+
+
+@pytest.fixture
+def call() -> Iterator[Call]:
+    """Return ``call(program)``: a connection to the server that a program is, closed with the test."""
+    made: list[Caller] = []
+
+    def connect(program: Program) -> Caller:
+        made.append(Caller(program.port))
+        return made[-1]
+
+    yield connect
+    for caller in made:
+        with caller:
+            pass

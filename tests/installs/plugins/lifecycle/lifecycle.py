@@ -1,0 +1,51 @@
+"""Keeps a journal of what happens to it. One of its options has to be given; it brings a filter, too."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import trio
+from pydantic import BaseModel
+
+from asyncapy_core import Client, Filter, Packet, Server, hookimpl
+
+
+class Options(BaseModel):
+    journal: Path
+    greeting: str = "hello"
+    refuse: bool = False
+
+
+asyncapy_options = Options
+
+
+class Awake(Filter):
+    def check(self, c: Client, p: Packet) -> bool:
+        return True
+
+
+def write(journal: Path, line: str) -> None:
+    with journal.open("a", encoding="utf-8") as file:
+        file.write(f"{line}\n")
+
+
+@hookimpl
+def asyncapy_filters() -> dict[str, type[Filter]]:
+    return {"Awake": Awake}
+
+
+@hookimpl
+async def asyncapy_setup(server: Server, options: Options) -> None:
+    note = functools.partial(write, options.journal)
+    server.exit_stack.callback(note, "stack closed")
+    await trio.lowlevel.checkpoint()
+    note(f"setup {options.greeting}, listening on {list(server.addresses)}")
+    if options.refuse:
+        raise RuntimeError("not on a Sunday")
+
+
+@hookimpl
+async def asyncapy_shutdown(options: Options) -> None:
+    await trio.lowlevel.checkpoint()
+    write(options.journal, f"shutdown {options.greeting}")
