@@ -49,9 +49,9 @@ class Running:
 
     @property
     def connections(self) -> int:
-        """How many connections the server holds."""
+        """How many connections the server holds, those included that it has refused and not closed yet."""
         service = self.server._service
-        return 0 if service is None else len(service.connections)
+        return 0 if service is None else len(service.connections) + len(service.refused)
 
     async def settle(self, connections: int = 0) -> None:
         """Wait until the server holds so many connections."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from asyncapy_codecs.trees import MAX_DEPTH, find_fault, sendable
+from asyncapy_codecs.trees import LARGE, MAX_DEPTH, find_fault, garbage_left, plain_form, sendable
 from asyncapy_core.errors import DecodeError, EncodeError
 
 
@@ -21,7 +21,7 @@ class JsonCodec:
     wire_id = 0
 
     def __init__(self) -> None:
-        self._encode = msgspec.json.Encoder().encode
+        self._encode = msgspec.json.Encoder(enc_hook=plain_form).encode
         self._decode = msgspec.json.Decoder(dict[str, Any]).decode
 
     def encode(self, fields: Mapping[str, Any]) -> bytes:
@@ -31,9 +31,12 @@ class JsonCodec:
             EncodeError: a field cannot be carried; the message says why.
         """
         try:
-            return self._encode(sendable(fields))
+            payload = self._encode(fields)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise EncodeError(f"these fields cannot be sent as JSON: {error}") from error
+        if b"null" in payload or _openings(payload) > MAX_DEPTH:  # msgspec writes null for what is not finite
+            sendable(fields)
+        return payload
 
     def decode(self, payload: bytes) -> dict[str, Any]:
         """Return the fields of a JSON object; of duplicate keys, the last wins.
@@ -42,12 +45,21 @@ class JsonCodec:
             DecodeError: the payload is not exactly one JSON object, or nested too deep.
         """
         try:
-            fields = self._decode(payload)
+            if len(payload) < LARGE:
+                fields = self._decode(payload)
+            else:
+                with garbage_left():
+                    fields = self._decode(payload)
         except (ValueError, RecursionError) as error:
             raise DecodeError(f"not a JSON object: {error}") from error
-        if payload.count(b"[") + payload.count(b"{") > MAX_DEPTH and (fault := find_fault(fields)):
+        if _openings(payload) > MAX_DEPTH and (fault := find_fault(fields)):
             raise DecodeError(f"not a payload: {fault}")
         return fields
 
     def __repr__(self) -> str:
         return "<JsonCodec>"
+
+
+def _openings(payload: bytes) -> int:
+    """Return how many maps and arrays a payload has at most, and so how deep it can be."""
+    return payload.count(b"[") + payload.count(b"{")

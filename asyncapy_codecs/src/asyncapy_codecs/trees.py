@@ -1,13 +1,14 @@
 """What both codecs demand of fields, whichever way they go (WIRE.md, "A packet").
 
-Knows no encoding: looks at values only, level by level, which costs no Python code per value where nothing is nested.
+Knows no encoding: looks at values only.
 """
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import math
-from collections.abc import Mapping
-from itertools import chain
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -17,36 +18,55 @@ from asyncapy_core.errors import EncodeError
 MAX_DEPTH: Final = 128
 """How deep maps and arrays may be nested, the payload itself counted."""
 
+LARGE: Final = 16 * 1024
+"""Bytes of a payload from which it is worth to stop collecting garbage while it is decoded."""
+
 _BINARY: Final = (bytes, bytearray, memoryview)
 _SCALARS: Final = frozenset({type(None), bool, int, str, *_BINARY})
-_KINDS: Final = _SCALARS | {float, dict, list, tuple}
+_MANY: Final = 32
+_FORMS: Final[dict[type, Callable[[Any], object]]] = {
+    str: str,
+    bytes: bytes,
+    int: int,
+    float: float,
+    Mapping: dict,
+    list: list,
+    tuple: tuple,
+}
 
 
-def find_fault(fields: Mapping[str, Any]) -> str | None:
+def find_fault(fields: Mapping[Any, Any], depth: int = 1) -> str | None:
     """Return what keeps these fields from being a payload, or None.
 
     A payload has strings as keys and finite numbers, knows no other types than maps, arrays, strings, bytes, numbers,
     booleans and null, and is nested at most `MAX_DEPTH` deep.
     """
-    maps: list[Mapping[str, Any]] = [fields]
-    arrays: list[Any] = []
-    for _ in range(MAX_DEPTH):
-        for kind in set(map(type, chain.from_iterable(maps))):
-            if kind is not str:
-                return f"a key is of type {kind.__name__}, and keys are strings"
-        values = [*chain.from_iterable(each.values() for each in maps), *chain.from_iterable(arrays)]
-        kinds = set(map(type, values))
-        if kinds <= _SCALARS:
-            return None
-        if strange := kinds - _KINDS:
-            return f"a value is of type {strange.pop().__name__}"
-        if float in kinds and not all(math.isfinite(value) for value in values if type(value) is float):
-            return "a number is not finite"
-        maps = [value for value in values if type(value) is dict]
-        arrays = [value for value in values if type(value) is list or type(value) is tuple]
-        if not (maps or arrays):
-            return None
-    return f"it is nested more than {MAX_DEPTH} deep"
+    for key in fields:
+        if type(key) is not str:
+            return f"a key is of type {type(key).__name__}, and keys are strings"
+    return _find_fault_among(fields.values(), depth)
+
+
+def _find_fault_among(values: Collection[Any], depth: int) -> str | None:
+    if len(values) > _MANY and _SCALARS.issuperset(map(type, values)):
+        return None
+    for value in values:
+        kind = type(value)
+        if kind in _SCALARS:
+            continue
+        if kind is float:
+            if not math.isfinite(value):
+                return "a number is not finite"
+        elif kind is dict or kind is list or kind is tuple:
+            if depth == MAX_DEPTH:
+                return f"it is nested more than {MAX_DEPTH} deep"
+            if value:
+                fault = (find_fault if kind is dict else _find_fault_among)(value, depth + 1)
+                if fault is not None:
+                    return fault
+        else:
+            return f"a value is of type {kind.__name__}"
+    return None
 
 
 def sendable(fields: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -58,9 +78,34 @@ def sendable(fields: Mapping[str, Any]) -> Mapping[str, Any]:
     if find_fault(fields) is None:
         return fields
     try:
-        plain: dict[str, Any] = msgspec.to_builtins(fields, builtin_types=_BINARY, str_keys=True)
+        plain: dict[str, Any] = msgspec.to_builtins(fields, builtin_types=_BINARY, str_keys=True, enc_hook=plain_form)
     except (TypeError, ValueError, RecursionError, OverflowError) as error:
         raise EncodeError(f"these fields cannot be sent: {error}") from error
     if fault := find_fault(plain):
         raise EncodeError(f"these fields cannot be sent: {fault}")
     return plain
+
+
+def plain_form(value: object) -> object:
+    """Return what msgspec does not know in the form of the builtin type that it is a kind of.
+
+    Raises:
+        TypeError: it is no kind of any.
+    """
+    for kind, make in _FORMS.items():
+        if isinstance(value, kind):
+            return make(value)
+    raise TypeError(f"a value is of type {type(value).__name__}")
+
+
+@contextlib.contextmanager
+def garbage_left() -> Iterator[None]:
+    """Do not collect garbage: a decoder that makes many containers makes none, and would be ten times as slow."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()

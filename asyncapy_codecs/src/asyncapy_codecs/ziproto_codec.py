@@ -1,8 +1,4 @@
-"""ZiProto, wire id 1, on msgspec: the MessagePack format without extensions and timestamps (WIRE.md, "A packet").
-
-The ``ziproto`` package is the reference engine, to compare with: it cannot read maps and arrays of more than 15 items
-and takes seconds for some small payloads, so a server that meets strangers uses the default engine.
-"""
+"""ZiProto, wire id 1, on msgspec: the MessagePack format without extensions and timestamps (WIRE.md, "A packet")."""
 
 from __future__ import annotations
 
@@ -12,33 +8,36 @@ from typing import Any, Final, Literal, NoReturn
 
 import msgspec
 
-from asyncapy_codecs.trees import find_fault, sendable
+from asyncapy_codecs.reference import Reference
+from asyncapy_codecs.trees import LARGE, find_fault, garbage_left, plain_form, sendable
 from asyncapy_core.errors import DecodeError, EncodeError
-
-Engine = Literal["msgspec", "ziproto"]
 
 _SEARCH: Final = re.compile(rb"[\x80-\x9f\xc7-\xcb\xd4-\xd8\xdc-\xdf]").search
 """Finds what may begin a nested map or array, a float, an extension or a timestamp; a hit may lie within text."""
+
+_NAMES: Final = frozenset({str})
 
 
 class ZiProtoCodec:
     """Payloads that are one ZiProto map with string keys, the whole payload and nothing but.
 
     Args:
-        engine: ``"msgspec"``, or ``"ziproto"`` for the reference implementation.
+        engine: ``"msgspec"``, or ``"ziproto"`` for the reference implementation, which is to compare with.
+
+    Raises:
+        ValueError: there is no such engine.
     """
 
     name = "ziproto"
     wire_id = 1
 
-    def __init__(self, engine: Engine = "msgspec") -> None:
+    def __init__(self, engine: Literal["msgspec", "ziproto"] = "msgspec") -> None:
+        if engine not in {"msgspec", "ziproto"}:
+            raise ValueError(f"engine is {engine!r}; it must be 'msgspec' or 'ziproto'")
         self.engine = engine
-        self._encode = msgspec.msgpack.Encoder().encode
+        self._encode = msgspec.msgpack.Encoder(enc_hook=plain_form).encode
         self._decode = msgspec.msgpack.Decoder(dict[str, Any], ext_hook=_no_extensions).decode
-        if engine == "ziproto":
-            import ziproto  # noqa: PLC0415  # only for those who ask for it
-
-            self._reference = ziproto
+        self._reference = Reference(self._decode) if engine == "ziproto" else None
 
     def encode(self, fields: Mapping[str, Any]) -> bytes:
         """Return the ZiProto map that these fields make.
@@ -46,11 +45,16 @@ class ZiProtoCodec:
         Raises:
             EncodeError: a field cannot be carried; the message says why.
         """
-        plain = sendable(fields)
         try:
-            return self._encode(plain) if self.engine == "msgspec" else self._reference_encode(plain)
+            if self._reference is not None:
+                return self._reference.encode(dict(sendable(fields)))
+            payload = self._encode(fields)
+            if _SEARCH(payload, 1) or not _NAMES.issuperset(map(type, fields)):
+                plain = sendable(fields)
+                return payload if plain is fields else self._encode(plain)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise EncodeError(f"these fields cannot be sent as ZiProto: {error}") from error
+        return payload
 
     def decode(self, payload: bytes) -> dict[str, Any]:
         """Return the fields of a ZiProto map; of duplicate keys, the last wins.
@@ -59,23 +63,16 @@ class ZiProtoCodec:
             DecodeError: the payload is anything else, or nested too deep.
         """
         try:
-            fields = self._decode(payload)
+            if len(payload) < LARGE:
+                fields = self._decode(payload)
+            else:
+                with garbage_left():
+                    fields = self._decode(payload)
         except (ValueError, RecursionError) as error:
             raise DecodeError(f"not a ZiProto map: {error}") from error
         if _SEARCH(payload, 1) and (fault := find_fault(fields)):
             raise DecodeError(f"not a payload: {fault}")
-        return fields if self.engine == "msgspec" else self._reference_decode(payload)
-
-    def _reference_encode(self, fields: Mapping[str, Any]) -> bytes:
-        return bytes(self._reference.encode(dict(fields)))
-
-    def _reference_decode(self, payload: bytes) -> dict[str, Any]:
-        """Decode a payload that the default engine has found well formed."""
-        try:
-            fields: dict[str, Any] = self._reference.decode(payload)
-        except Exception as error:  # the package raises whatever its slip leads to
-            raise DecodeError(f"the reference engine cannot read this: {type(error).__name__}: {error}") from error
-        return fields
+        return fields if self._reference is None else self._reference.decode(payload)
 
     def __repr__(self) -> str:
         return f"<ZiProtoCodec engine={self.engine!r}>"

@@ -68,14 +68,14 @@ class ServerConfig(BaseModel):
     def _log_format(cls, value: str) -> str:
         import logging  # noqa: PLC0415  # as above
 
-        logging.Formatter(value)
+        logging.Formatter(value).format(logging.makeLogRecord({}))
         return value
 
-    @field_validator("timeout", "send_timeout", "drain_timeout", mode="before")
+    @field_validator("*", mode="before")
     @classmethod
     def _not_a_bool(cls, value: object) -> object:
         if isinstance(value, bool):
-            raise ValueError("Input should be a number of seconds")
+            raise ValueError("Input should not be a boolean")
         return value
 
     @property

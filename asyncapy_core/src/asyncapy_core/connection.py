@@ -66,6 +66,7 @@ class Service:
     spawn: Callable[..., None]
     draining: bool = False
     connections: set[Connection] = field(default_factory=set)
+    refused: set[Connection] = field(default_factory=set)
     idle: trio.Event = field(default_factory=trio.Event)
     reading: Deadlines[Connection] = field(init=False)
     writing: Deadlines[Outbox] = field(init=False)
@@ -74,15 +75,14 @@ class Service:
     def __post_init__(self) -> None:
         self.reading = Deadlines(self.config.timeout, Connection.expire)
         self.writing = Deadlines(self.config.send_timeout, Outbox.poison)
-        self.lingering = Deadlines(LINGER_SECONDS, Connection.wake)
+        self.lingering = Deadlines(LINGER_SECONDS, Connection.expire)
 
     def drain(self) -> None:
         """Have every connection end when it has answered what was sent to it; ``idle`` is set when the last one has."""
         self.draining = True
         for connection in self.connections:
             connection.wake()
-        if not self.connections:
-            self.idle.set()
+        self._note_idle()
 
     def forget(self, connection: Connection) -> None:
         """Drop what is kept of a connection; it has ended."""
@@ -90,7 +90,11 @@ class Service:
         self.reading.stop(connection)
         self.lingering.stop(connection)
         self.connections.discard(connection)
-        if self.draining and not self.connections:
+        self.refused.discard(connection)
+        self._note_idle()
+
+    def _note_idle(self) -> None:
+        if self.draining and not (self.connections or self.refused):
             self.idle.set()
 
 
@@ -126,12 +130,13 @@ class Connection:
         """Serve the peer until it leaves, a deadline passes, something closes the session, or the server drains."""
         self._service.log.info("{Client handler} New session started, UUID is %s", self.session.session_id)
         try:
+            linger = True
             try:
-                await self._serve()
+                linger = await self._serve()
             except ProtocolError as error:
                 self.log.info("{Client handler} %s: %s", error.code.value, shown(error))
                 await self._reply(error.code)
-            await self._part()
+            await self._part(linger=linger)
         except ConnectionLost as error:
             self.log.info("{Client handler} The client has left: %s", shown(error))
         except Exception as error:  # a codec that fails on a reply, or a slip of ours: not the end of all sessions
@@ -139,21 +144,25 @@ class Connection:
         else:
             self.log.info("{Client handler} The connection was closed")
         finally:
-            self._end()
+            self.drop()
 
     async def refuse(self, code: ErrorCode) -> None:
         """Tell a peer that there is no place for it, and close."""
         self.log.info("{Client handler} Refused %s: %s", self.client.address, code.value)
         try:
             await self._reply(code)
-            await self._part()
+            await self._part(linger=True)
         except ConnectionLost:
             return  # it did not wait for the answer
         finally:
-            self._end()
+            self.drop()
 
-    async def _serve(self) -> None:
-        """The loop: wait for bytes, answer each whole packet in them, send the answers in one piece."""
+    async def _serve(self) -> bool:
+        """The loop: wait for bytes, answer each whole packet in them, send the answers in one piece.
+
+        Returns:
+            Whether the peer may have sent what is not read.
+        """
         decoder, outbox, reading = self._decoder, self._outbox, self._service.reading
         while data := await self._receive():
             decoder.feed(data)
@@ -164,7 +173,7 @@ class Connection:
                 self._expired = False
                 await self._answer(frame)
                 if self._closing or outbox.poisoned:
-                    return
+                    return True
                 turn += 1
                 if turn == TURN:
                     await outbox.flush()
@@ -173,6 +182,7 @@ class Connection:
                 outbox.corked = True
             outbox.corked = False
             await outbox.flush()
+        return self._closing
 
     async def _receive(self) -> bytes:
         """Wait for bytes; return none when the peer will send no more, or when nothing more is wanted of it.
@@ -203,7 +213,7 @@ class Connection:
             self._encoding_known = True
             self.client.encoding = codec.name
         if self._service.log.isEnabledFor(logging.DEBUG):
-            self.log.debug("{Client handler} Expected stream length is %d", len(frame.payload) + 2)
+            self.log.debug("{Client handler} Expected stream length is %d", len(frame.payload))
             self.log.debug("{API Parser} Protocol-Version is V2, Content-Encoding is %s", codec.name)
         try:
             fields = codec.decode(frame.payload)
@@ -286,7 +296,7 @@ class Connection:
         return self._service.sessions.of(self.client.address)
 
     def expire(self) -> None:
-        """The deadline for a packet has passed."""
+        """A deadline has passed."""
         self._expired = True
         self._transport.wake()
 
@@ -294,24 +304,29 @@ class Connection:
         """Let the loop look whether it is still wanted."""
         self._transport.wake()
 
-    async def _part(self) -> None:
-        """Send what is queued, then close without losing it: a close with bytes unread would reset the connection."""
+    async def _part(self, *, linger: bool) -> None:
+        """Send what is queued, then close; after lingering, as a close with bytes unread resets the connection."""
         self._service.sessions.discard(self.session)
         self._service.reading.stop(self)
         self._closing = True
         await self._outbox.flush()
         self._transport.send_eof()
-        if self._service.draining:
+        if not linger:
             return
+        self._expired = False
         self._service.lingering.start(self)
         unread = LINGER_BYTES
-        try:
-            while unread > 0 and (data := await self._transport.receive(unread)):
-                unread -= len(data)
-        except Woken:
-            return
+        while unread > 0 and not self._expired:
+            try:
+                data = await self._transport.receive(unread)
+            except Woken:
+                continue
+            if not data:
+                return
+            unread -= len(data)
 
-    def _end(self) -> None:
+    def drop(self) -> None:
+        """Close at once, without a word."""
         self._service.forget(self)
         self._outbox.poison()
 

@@ -31,7 +31,7 @@ class Handler:
         TypeError: the function is not asynchronous, or a filter is not a `Filter`.
     """
 
-    __slots__ = ("_checks", "filters", "function", "is_async")
+    __slots__ = ("_checks", "filters", "function", "is_async", "worth_a_line")
 
     def __init__(self, function: HandlerFunction, filters: Sequence[Filter] | None = None) -> None:
         _require_async(function)
@@ -42,6 +42,7 @@ class Handler:
                 raise TypeError(f"a filter must be a Filter, such as Filters.Fields(a=None); got {filter!r}")
         self._checks = tuple((filter.check, is_async(filter)) for filter in self.filters)
         self.is_async = any(awaited for _, awaited in self._checks)
+        self.worth_a_line = RateLimited()
 
     @property
     def name(self) -> str:
@@ -77,7 +78,6 @@ class Dispatcher:
 
     def __init__(self, log: logging.Logger) -> None:
         self._log = log
-        self._worth_a_line = RateLimited()
         self._groups: tuple[tuple[int, tuple[Handler, ...]], ...] = ()
 
     def register(self, handler: Handler, group: int) -> None:
@@ -127,7 +127,7 @@ class Dispatcher:
 
     def _filter_failed(self, client: Client, handler: Handler, error: Exception) -> None:
         """Say so, at most once a second: a key store that is away fails every packet's filter."""
-        if self._worth_a_line():
+        if handler.worth_a_line():
             client.log.error(
                 "{API Parser} A filter of '%s' raised %s (%s), so the packet does not pass",
                 handler.name,

@@ -62,7 +62,9 @@ def passed(result: object) -> bool:
     Raises:
         TypeError: it said nothing yet, because it returned something to be awaited; which would count as true.
     """
-    if inspect.isawaitable(result):
+    if result is True or result is False:
+        return result
+    if inspect.isawaitable(result) or inspect.isgenerator(result) or inspect.isasyncgen(result):
         if inspect.iscoroutine(result):
             result.close()
         raise TypeError("a check returned an awaitable; define it with 'async def', and await in it")

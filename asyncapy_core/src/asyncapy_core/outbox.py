@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 CHUNK: Final = 64 * 1024
 """Bytes handed over under one deadline; also the most that is held back while corked."""
+PER_PUT: Final = 64
+"""Bytes that a packet counts for besides its own, when tasks take turns."""
 
 
 class Outbox:
@@ -40,6 +42,7 @@ class Outbox:
         "_queued",
         "_spawn",
         "_transport",
+        "_turn",
         "_writing",
         "corked",
         "poisoned",
@@ -55,39 +58,55 @@ class Outbox:
         self._queue: list[bytes] = []
         self._queued = 0
         self._writing = False
+        self._turn = 0
         self._parked: trio.lowlevel.ParkingLot | None = None
         self.corked = False
         self.poisoned = False
 
     async def put(self, data: bytes) -> None:
-        """Queue bytes, and send them unless corked or another task is sending; wait when too many are queued.
+        """Queue bytes, and send them unless corked or another task is sending; wait for room behind that task first.
+
+        Other tasks get their turn after each `CHUNK` of bytes, even when nothing has to be waited for.
 
         Raises:
             ConnectionLost: the connection broke, now or before.
         """
+        while self._writing and self._queued + len(data) > self._limit:
+            await self._park()
         if self.poisoned:
             raise ConnectionLost("the connection broke before")
         self._queue.append(data)
         self._queued += len(data)
-        if not self.corked or self._queued >= CHUNK:
-            await self.flush(leave=self._limit)
+        self._turn += len(data) + PER_PUT
+        if not self._writing and (not self.corked or self._queued >= CHUNK):
+            await self._send_all()
+        if self._turn >= CHUNK:
+            self._turn = 0
+            await trio.lowlevel.checkpoint()
 
-    async def flush(self, *, leave: int = -1) -> None:
-        """Send what is queued; or, when another task is sending, wait until at most ``leave`` bytes are left to it.
+    async def flush(self) -> None:
+        """Return when everything that was put in has been sent.
 
         Raises:
-            ConnectionLost: the connection broke.
+            ConnectionLost: the connection broke, now or before.
         """
-        while self._writing and self._queued > leave:
-            if self._parked is None:
-                self._parked = trio.lowlevel.ParkingLot()
-            await self._parked.park()
-            if self.poisoned:
-                raise ConnectionLost("the connection broke")
-        if self._queue and not self._writing:
-            rest = self._send_now()
-            if rest:
-                await self._send(rest)
+        while self._writing:
+            await self._park()
+        if self.poisoned:
+            raise ConnectionLost("the connection broke before")
+        if self._queue:
+            await self._send_all()
+
+    async def _park(self) -> None:
+        """Wait until the task that is sending has taken what was queued, or is done."""
+        if self._parked is None:
+            self._parked = trio.lowlevel.ParkingLot()
+        await self._parked.park()
+
+    async def _send_all(self) -> None:
+        rest = self._send_now()
+        if rest:
+            await self._send(rest)
 
     def uncork(self) -> None:
         """Send what was held back, without waiting, and hold back nothing more until corked again."""

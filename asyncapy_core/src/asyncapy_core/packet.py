@@ -61,6 +61,8 @@ class Packet(MutableMapping[str, Any]):
         return self.fields[field]
 
     def __setitem__(self, field: str, value: Any) -> None:
+        if type(field) is not str:
+            raise TypeError(f"a packet's keys must be strings; got {field!r}")
         self.fields[field] = value
 
     def __delitem__(self, field: str) -> None:

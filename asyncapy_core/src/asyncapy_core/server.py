@@ -39,6 +39,9 @@ T = TypeVar("T")
 CLEANUP_SECONDS = 10.0
 """How long ``shutdown`` and the plugins may take when `Server.serve` is cancelled."""
 
+MAX_REFUSED = 64
+"""How many refused peers are told why at a time; those beyond are dropped."""
+
 
 class Server:
     """Serves handlers over AsyncAProto.
@@ -263,14 +266,21 @@ class Server:
         service = self._service
         assert service is not None
         connection = Connection(service, SocketTransport(sock), peer_address(host))
-        full = len(service.connections) >= self.config.max_connections
-        service.connections.add(connection)
-        if full:
-            service.spawn(connection.refuse, ErrorCode.SERVER_BUSY)
+        if len(service.connections) >= self.config.max_connections:
+            self._refuse(service, connection, ErrorCode.SERVER_BUSY)
         elif not service.sessions.add(connection.session):
-            service.spawn(connection.refuse, ErrorCode.SESSION_LIMIT_REACHED)
+            self._refuse(service, connection, ErrorCode.SESSION_LIMIT_REACHED)
         else:
+            service.connections.add(connection)
             service.spawn(connection.run)
+
+    def _refuse(self, service: Service, connection: Connection, code: ErrorCode) -> None:
+        """Tell a peer that there is no place for it; without a word when many are being told."""
+        if len(service.refused) >= MAX_REFUSED:
+            connection.drop()
+            return
+        service.refused.add(connection)
+        service.spawn(connection.refuse, code)
 
     @asynccontextmanager
     async def _set_up(self) -> AsyncIterator[None]:

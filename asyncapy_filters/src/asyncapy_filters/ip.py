@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterable, MutableSequence
+from collections.abc import Callable, Iterable, MutableSequence, Sequence
 from typing import overload
 
 from pydantic import TypeAdapter, ValidationError
@@ -12,7 +12,7 @@ from asyncapy_core import Client, Filter, Packet
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-_texts = TypeAdapter(list[str] | str)
+_texts = TypeAdapter(str | list[str])
 
 
 class Ip(Filter):
@@ -37,8 +37,8 @@ class Ip(Filter):
         return self._ips
 
     @ips.setter
-    def ips(self, ips: Iterable[str] | str) -> None:
-        self._ips = AddressList(ips if isinstance(ips, str) else list(ips))
+    def ips(self, ips: Sequence[str] | str) -> None:
+        self._ips = AddressList(ips)
 
     def check(self, c: Client, p: Packet) -> bool:
         """Return True when the client's address is among those that pass."""
@@ -51,9 +51,9 @@ class Ip(Filter):
 class AddressList(MutableSequence[str]):
     """A list of addresses and networks as text, checked as they come in."""
 
-    def __init__(self, ips: list[str] | str) -> None:
+    def __init__(self, ips: Sequence[str] | str) -> None:
         try:
-            texts = _texts.validate_python(ips)
+            texts = _texts.validate_python(ips if isinstance(ips, str) or not isinstance(ips, Sequence) else list(ips))
         except ValidationError as error:
             raise ValueError(f"{ips!r} is neither an IP address nor a list of them, such as {EXAMPLE}") from error
         self._texts: list[str] = []
@@ -78,6 +78,19 @@ class AddressList(MutableSequence[str]):
             ValueError: it is neither.
         """
         self._change(lambda texts: texts.insert(index, value))
+
+    def extend(self, values: Iterable[str]) -> None:
+        """Put in addresses and networks: all, or none when one of them is neither.
+
+        Raises:
+            ValueError: one of them is neither.
+        """
+        self._change(lambda texts: texts.extend(values))
+
+    def __eq__(self, other: object) -> bool:
+        return self._texts == (other._texts if isinstance(other, AddressList) else other)
+
+    __hash__ = None  # type: ignore[assignment]  # as that of a list
 
     @overload
     def __getitem__(self, index: int) -> str: ...
@@ -117,8 +130,10 @@ EXAMPLE = "'192.0.2.7', '2001:db8::1' or '10.0.0.0/8'"
 
 def _network(text: object) -> Network:
     """Read an address, as the network of it alone, or a network; IPv4 mapped into IPv6 is IPv4."""
-    if not isinstance(text, str):
-        raise ValueError(f"{text!r} is not an IP address; write it as text, such as {EXAMPLE}")
+    if not isinstance(text, str) or "%" in text:
+        raise ValueError(
+            f"{text!r} is neither an IP address nor a network; write it as text, without a zone, such as {EXAMPLE}"
+        )
     try:
         network = ipaddress.ip_network(text)
     except ValueError as error:

@@ -49,10 +49,6 @@ class Claims(Generic[T]):
         self.report()
         return {name: claims[0][1] for name, claims in self._claims.items() if len(claims) == 1}
 
-    def owner(self, name: str) -> PluginRecord:
-        """Return the plugin that provides this name, the first where several claim it."""
-        return self._claims[name][0][0]
-
     def report(self) -> None:
         """Log each name that is claimed more than once."""
         for name, claims in self._claims.items():

@@ -152,12 +152,11 @@ class PluginManager:
             PluginError: an implementation raised; it is the cause.
         """
         for record in self._loaded():
-            done.append(record)
             try:
                 await self._call(record, "asyncapy_setup", server=server, options=validate_options(record, options))
             except Exception as error:
-                done.pop()
                 raise PluginError(f"{record.title} failed in setup: {error}") from error
+            done.append(record)
 
     async def shutdown(self, server: Server, options: RawOptions, done: list[PluginRecord]) -> list[Exception]:
         """Call `asyncapy_shutdown` of the plugins in ``done``, last first, all of them; return what was raised."""

@@ -87,7 +87,7 @@ class Client:
             connected = socket.create_connection((hostname, port), self.timeout)
         except TimeoutError as error:
             raise ReplyTimeout(f"{hostname}:{port} did not answer within {self.timeout:g} s") from error
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             raise NotConnected(f"cannot connect to {hostname}:{port}: {error}; is the server running there?") from error
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket = self._secured(connected, hostname, port) if self.tls else connected
@@ -133,8 +133,7 @@ class Client:
         _, conversation = self._connection()
         frame = self._next_frame()
         if frame is None:
-            state = "in the middle of a reply" if conversation.cut else "without a reply"
-            raise ServerDisconnected(f"the server closed the connection {state}")
+            raise ServerDisconnected(f"the server closed the connection {conversation.state}")
         return conversation.fields(frame)
 
     def receive_raw(self) -> bytes:
@@ -172,7 +171,7 @@ class Client:
                     connected.settimeout(max(deadline - time.monotonic(), 1e-6))
                 data = connected.recv(min(max(conversation.missing, LEAST_READ), LARGEST_READ))
             except TimeoutError as error:
-                raise ReplyTimeout(f"no whole reply within {self.timeout:g} s") from error
+                raise ReplyTimeout(f"no whole reply within {self.timeout:g} s, {conversation.state}") from error
             except OSError:
                 return None
             if not data:

@@ -47,9 +47,18 @@ class Conversation:
         return self._decoder.missing
 
     @property
-    def cut(self) -> bool:
-        """Whether a part of a reply has arrived, and not all of it."""
-        return self._decoder.buffered > 0
+    def state(self) -> str:
+        """How far the reply at hand has come, in words, with what may be wrong."""
+        if not self._decoder.buffered:
+            return "without a reply"
+        return (
+            f"in the middle of a reply: {self._decoder.buffered} bytes have arrived, {self._decoder.missing} are "
+            f"missing; {self._hint()}"
+        )
+
+    def _hint(self) -> str:
+        wire = self._wire
+        return f"do both sides use header_size={wire.header_size} and byteorder={wire.byteorder!r}?"
 
     def feed(self, data: bytes) -> None:
         """Take in what arrived."""
@@ -65,8 +74,7 @@ class Conversation:
             return self._decoder.next_frame()
         except ProtocolError as error:
             raise InvalidReply(
-                f"the server sent what is no AsyncAProto packet: {error}; do both sides use header_size="
-                f"{self._wire.header_size} and byteorder={self._wire.byteorder!r}, and is tls the same on both?"
+                f"the server sent what is no AsyncAProto packet: {error}; {self._hint()} Is tls the same on both?"
             ) from error
 
     def raw(self, frame: Frame) -> bytes:

@@ -1,0 +1,387 @@
+from __future__ import annotations
+
+import datetime as dt
+import math
+import struct
+import time
+import tracemalloc
+from collections.abc import Iterator
+from typing import Any, cast
+
+import msgpack
+import pytest
+import ziproto
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from asyncapy_codecs import ZiProtoCodec
+from asyncapy_codecs.plugin import Options, asyncapy_codecs
+from asyncapy_core import Codec
+from asyncapy_core.errors import DecodeError, EncodeError
+
+CODEC = ZiProtoCodec()
+REFERENCE = ZiProtoCodec(engine="ziproto")
+
+
+def trees(*, most: int, least_bytes: int) -> st.SearchStrategy[dict[str, Any]]:
+    """Payloads with at most so many items in each map and array."""
+    leaves = (
+        st.none()
+        | st.booleans()
+        | st.integers(-(2**63), 2**64 - 1)
+        | st.floats(allow_nan=False, allow_infinity=False)
+        | st.text()
+        | st.binary(min_size=least_bytes)
+    )
+    inner = st.recursive(
+        leaves,
+        lambda each: st.lists(each, max_size=most) | st.dictionaries(st.text(max_size=4), each, max_size=most),
+        max_leaves=12,
+    )
+    return st.dictionaries(st.text(max_size=6), inner, max_size=most)
+
+
+payloads = trees(most=20, least_bytes=0)
+small_payloads = trees(most=15, least_bytes=1)
+
+
+def nested(depth: int, opening: str = "91", end: str = "90") -> bytes:
+    """A payload nested so deep, itself counted."""
+    return bytes.fromhex("81a161" + opening * (depth - 2) + end)
+
+
+HOSTILE = [
+    ("81a161", "cut in the map"),
+    ("81a3666f6fbf6261", "cut in a string"),
+    ("81a16bdbffffffff68", "a string of 4 GiB"),
+    ("81a16bc6ffffffff68", "bytes of 4 GiB"),
+    ("dfffffffff", "a map of 4 Gi items"),
+    ("ddffffffff", "an array of 4 Gi items"),
+    ("81a161dfffffffff", "a map of 4 Gi items within"),
+    ("81a161ddffffffff", "an array of 4 Gi items within"),
+    ("81a16101c0", "trailing nil"),
+    ("8080", "two maps"),
+    ("93010203", "an array"),
+    ("cd0001", "a number"),
+    ("c0", "nil"),
+    ("a161", "a string"),
+    ("c40161", "bytes"),
+    ("", "nothing"),
+    ("8181a1620101", "a map as key"),
+    ("81910101", "an array as key"),
+    ("81c001", "nil as key"),
+    ("81c201", "false as key"),
+    ("810101", "a number as key"),
+    ("81cb3ff000000000000001", "a float as key"),
+    ("81c4016101", "bytes as key"),
+    ("81a1618181a1620101", "a map as key within"),
+    ("81a16181910101", "an array as key within"),
+    ("81a16181c001", "nil as key within"),
+    ("81a161810101", "a number as key within"),
+    ("81a16181c4016101", "bytes as key within"),
+    ("81a1619181c4016101", "bytes as key within an array"),
+    ("81a161c1", "c1"),
+    ("c1", "c1 alone"),
+    ("81a161c70101aa", "ext 8"),
+    ("81a161c70001", "ext 8, empty"),
+    ("81a161c8000101aa", "ext 16"),
+    ("81a161c90000000101aa", "ext 32"),
+    ("81a161d401aa", "fixext 1"),
+    ("81a161d501aaaa", "fixext 2"),
+    ("81a161d601aaaaaaaa", "fixext 4"),
+    ("81a161d701" + "aa" * 8, "fixext 8"),
+    ("81a161d801" + "aa" * 16, "fixext 16"),
+    ("81a161d6ff00000000", "timestamp 32"),
+    ("81a161d7ff0000000000000000", "timestamp 64"),
+    ("81a161c70cff" + "00" * 12, "timestamp 96"),
+    ("81a16191d6ff00000000", "a timestamp in an array"),
+    ("81d401aa01", "an extension as key"),
+    ("81d6ff0000000001", "a timestamp as key"),
+    ("d6ff00000000", "a timestamp alone"),
+    ("81a161a1ff", "invalid UTF-8"),
+    ("81a1ff01", "invalid UTF-8 as key"),
+    ("81a161a2c0af", "overlong UTF-8"),
+    ("81a161a3eda080", "a surrogate"),
+    ("81a161cb7ff8000000000000", "NaN"),
+    ("81a161ca7fc00000", "NaN of 32 bits"),
+    ("81a161cb7ff0000000000000", "infinity"),
+    ("81a161cbfff0000000000000", "minus infinity"),
+    ("81a161ca7f800000", "infinity of 32 bits"),
+    ("81a16191cb7ff8000000000000", "NaN in an array"),
+    ("81a16181a162cb7ff8000000000000", "NaN in a map"),
+    (nested(129).hex(), "129 deep"),
+    (nested(2000).hex(), "2,000 deep"),
+    (nested(100_000).hex(), "100,000 deep"),
+    (nested(129, "81a162", "80").hex(), "129 maps deep"),
+    (nested(2000, "81a162", "80").hex(), "2,000 maps deep"),
+]
+
+
+@pytest.mark.parametrize("codec", [CODEC, REFERENCE], ids=repr)
+@pytest.mark.parametrize("payload", [row[0] for row in HOSTILE], ids=[row[1] for row in HOSTILE])
+def test_what_is_not_exactly_one_map_is_a_decode_error(codec: ZiProtoCodec, payload: str) -> None:
+    with pytest.raises(DecodeError, match=r"^not a (ZiProto map|payload): ."):
+        codec.decode(bytes.fromhex(payload))
+
+
+@pytest.mark.parametrize("payload", ["dfffffffff", "81a161dfffffffff", "81a161ddffffffff", "81a16bdbffffffff68"])
+def test_nothing_is_allocated_for_an_announced_size(payload: str) -> None:
+    data = bytes.fromhex(payload)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DecodeError):
+            CODEC.decode(data)
+        assert tracemalloc.get_traced_memory()[1] < 256 * 1024
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("payload", "fields"),
+    [
+        ("81a3666f6fa3626172", {"foo": "bar"}),
+        ("80", {}),
+        ("de0001a16101", {"a": 1}),
+        ("df00000001a16101", {"a": 1}),
+        ("81d9016101", {"a": 1}),
+        ("82a16101a16102", {"a": 2}),
+        ("81a16182a16201a16202", {"a": {"b": 2}}),
+        ("81a161ca3f800000", {"a": 1.0}),
+        ("81a161c400", {"a": b""}),
+        ("81a161d90141", {"a": "A"}),
+        ("81a161c405c7cbd4de91", {"a": b"\xc7\xcb\xd4\xde\x91"}),
+        ("81a161a2c387", {"a": "Ç"}),
+        ("81a161cfffffffffffffffff", {"a": 2**64 - 1}),
+        ("81a161d38000000000000000", {"a": -(2**63)}),
+    ],
+)
+def test_a_map_is_decoded(payload: str, fields: dict[str, Any]) -> None:
+    assert CODEC.decode(bytes.fromhex(payload)) == fields
+
+
+@pytest.mark.parametrize("depth", [64, 128])
+@pytest.mark.parametrize(("opening", "end"), [("91", "90"), ("81a162", "80")])
+def test_128_levels_may_be_nested(depth: int, opening: str, end: str) -> None:
+    payload = nested(depth, opening, end)
+    assert CODEC.encode(CODEC.decode(payload)) == payload
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {str(number): number for number in range(16)},
+        {str(number): number for number in range(70_000)},
+        {"a": list(range(16))},
+        {"a": list(range(70_000))},
+        {"a": "x" * 70_000},
+        {"a": b"x" * 70_000},
+    ],
+    ids=["a map of 16", "a map of 70,000", "an array of 16", "an array of 70,000", "long text", "long bytes"],
+)
+def test_sizes_have_no_limit_of_their_own(fields: dict[str, Any]) -> None:
+    assert CODEC.decode(CODEC.encode(fields)) == fields
+    assert CODEC.encode(fields) == msgpack.packb(fields)
+
+
+def test_a_small_payload_with_many_values_is_decoded_at_once() -> None:
+    tree: list[Any] = []
+    for _ in range(60):
+        tree = [tree]
+    payload = cast("bytes", msgpack.packb({"a": [tree] * 15, "b": [[[0] * 15] * 15] * 15}))
+    started = time.process_time()
+    CODEC.decode(payload)
+    assert time.process_time() - started < 1
+
+
+def strict(payload: bytes) -> dict[str, Any]:
+    """What the msgpack package makes of a payload, with the rules of WIRE.md; ValueError when one is broken."""
+
+    def pairs(items: list[tuple[Any, Any]]) -> dict[str, Any]:
+        if not all(type(key) is str for key, _ in items):
+            raise ValueError("keys")
+        return dict(items)
+
+    def no_extension(code: int, data: bytes) -> Any:
+        raise ValueError("ext")
+
+    fields = msgpack.unpackb(payload, strict_map_key=True, object_pairs_hook=pairs, ext_hook=no_extension)
+    if type(fields) is not dict:
+        raise ValueError("no map")
+    for value in leaves(fields):
+        if isinstance(value, msgpack.Timestamp):
+            raise ValueError("timestamp")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError("not finite")
+    return fields
+
+
+def leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if not isinstance(value, list):
+        yield value
+        return
+    for each in value:
+        yield from leaves(each)
+
+
+def agree(payload: bytes) -> None:
+    """See that the codec and the msgpack package make the same of a payload."""
+    try:
+        expected = strict(payload)
+    except (ValueError, msgpack.UnpackException, TypeError):
+        with pytest.raises(DecodeError):
+            CODEC.decode(payload)
+    else:
+        assert repr(CODEC.decode(payload)) == repr(expected)
+
+
+@given(payloads)
+def test_what_is_encoded_is_decoded_the_same(fields: dict[str, Any]) -> None:
+    assert repr(CODEC.decode(CODEC.encode(fields))) == repr(fields)
+
+
+@given(payloads)
+def test_the_msgpack_package_writes_the_same_bytes_and_reads_them_the_same(fields: dict[str, Any]) -> None:
+    payload = CODEC.encode(fields)
+    assert payload == msgpack.packb(fields)
+    agree(payload)
+
+
+@given(st.binary(max_size=30).map(lambda rest: b"\x81\xa1a" + rest) | st.binary(max_size=30))
+def test_the_msgpack_package_makes_the_same_of_any_bytes(payload: bytes) -> None:
+    agree(payload)
+
+
+wild = st.recursive(
+    st.none()
+    | st.floats()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.text(max_size=4)
+    | st.binary(max_size=4)
+    | st.builds(msgpack.ExtType, st.integers(0, 127), st.binary(max_size=5))
+    | st.builds(msgpack.Timestamp, st.integers(0, 2**34)),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.text(max_size=2) | st.integers(0, 300) | st.binary(max_size=2) | st.none(), inner, max_size=4
+        )
+    ),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.text(max_size=2), wild, max_size=3), st.data())
+def test_the_msgpack_package_makes_the_same_of_what_is_nearly_a_payload(fields: Any, data: st.DataObject) -> None:
+    payload = cast("bytes", msgpack.packb(fields))
+    agree(payload)
+    agree(payload[: data.draw(st.integers(0, len(payload)))])
+    agree(payload + data.draw(st.binary(max_size=3)))
+    index = data.draw(st.integers(0, len(payload) - 1))
+    agree(payload[:index] + bytes([data.draw(st.integers(0, 255))]) + payload[index + 1 :])
+
+
+@given(small_payloads)
+def test_the_ziproto_package_writes_the_same_bytes(fields: dict[str, Any]) -> None:
+    assert CODEC.encode(fields) == bytes(ziproto.encode(fields)) == REFERENCE.encode(fields)
+
+
+@given(small_payloads)
+def test_the_ziproto_package_reads_the_same(fields: dict[str, Any]) -> None:
+    payload = CODEC.encode(fields)
+    assert ziproto.decode(payload) == CODEC.decode(payload) == fields
+
+
+@given(small_payloads)
+def test_both_engines_decode_the_same_fields_of_the_same_types(fields: dict[str, Any]) -> None:
+    payload = CODEC.encode(fields)
+    assert repr(REFERENCE.decode(payload)) == repr(CODEC.decode(payload))
+
+
+def test_what_the_reference_engine_cannot_read_is_a_decode_error() -> None:
+    with pytest.raises(DecodeError, match="the reference engine cannot read this"):
+        REFERENCE.decode(CODEC.encode({"a": list(range(16))}))
+
+
+@pytest.mark.parametrize("fields", [{"a": b""}, {"a": [b"", 1]}, {"a": {"b": b""}}], ids=repr)
+def test_the_reference_engine_sends_nothing_that_it_gets_wrong(fields: dict[str, Any]) -> None:
+    try:
+        payload = REFERENCE.encode(fields)
+    except EncodeError:
+        return
+    assert CODEC.decode(payload) == fields
+
+
+def test_an_empty_byte_string_keeps_its_length() -> None:
+    assert CODEC.encode({"a": b""}) == bytes.fromhex("81a161c400")
+
+
+@pytest.mark.parametrize("codec", [CODEC, REFERENCE], ids=repr)
+@pytest.mark.parametrize(
+    ("value", "sent"),
+    [
+        (dt.datetime(2020, 2, 10, 16, 39, 35, tzinfo=dt.UTC), "2020-02-10T16:39:35Z"),
+        (dt.date(2020, 2, 10), "2020-02-10"),
+        (bytearray(b"abc"), b"abc"),
+        (memoryview(b"abc"), b"abc"),
+        ((1, 2), [1, 2]),
+        ({7}, [7]),
+        ({1: {2: 3}}, {"1": {"2": 3}}),
+        ({1.5: 1}, {"1.5": 1}),
+    ],
+    ids=repr,
+)
+def test_a_value_is_sent_in_its_usual_form(codec: ZiProtoCodec, value: Any, sent: Any) -> None:
+    assert CODEC.decode(codec.encode({"a": value})) == {"a": sent}
+
+
+def _circular() -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    fields["self"] = [fields]
+    return fields
+
+
+@pytest.mark.parametrize("codec", [CODEC, REFERENCE], ids=repr)
+@pytest.mark.parametrize(
+    "value",
+    [
+        *[math.nan, math.inf, 2**64, -(2**63) - 1, 10**5000, [{"b": 2**64}], object(), 1j, "\ud800", _circular()],
+        *[{None: 1}, {(1, 2): 3}, {b"a": 1}],
+    ],
+    ids=lambda value: f"{type(value).__name__}",
+)
+def test_what_ziproto_cannot_carry_is_an_encode_error_that_is_a_value_error(codec: ZiProtoCodec, value: Any) -> None:
+    with pytest.raises(EncodeError, match="these fields cannot be sent") as caught:
+        codec.encode({"a": value})
+    assert isinstance(caught.value, ValueError)
+
+
+def test_numbers_as_keys_of_the_payload_itself_become_strings() -> None:
+    assert CODEC.encode({1: 2}) == bytes.fromhex("81a13102")  # type: ignore[dict-item]  # the mistake that is forgiven
+
+
+def test_floats_are_sent_with_64_bits() -> None:
+    assert CODEC.encode({"a": 0.5}) == b"\x81\xa1a\xcb" + struct.pack(">d", 0.5)
+
+
+def test_it_is_a_codec_with_the_name_and_id_of_the_protocol() -> None:
+    assert isinstance(CODEC, Codec)
+    assert (CODEC.name, CODEC.wire_id) == ("ziproto", 1)
+    assert repr(CODEC) == "<ZiProtoCodec engine='msgspec'>"
+    assert repr(REFERENCE) == "<ZiProtoCodec engine='ziproto'>"
+
+
+def test_the_engine_is_an_option_of_the_plugin() -> None:
+    engines = [
+        cast("ZiProtoCodec", asyncapy_codecs(Options(engine=engine))[1]).engine for engine in ("msgspec", "ziproto")
+    ]
+    assert engines == ["msgspec", "ziproto"]
+    assert cast("ZiProtoCodec", asyncapy_codecs(Options())[1]).engine == "msgspec"
+    with pytest.raises(ValidationError, match="engine"):
+        Options(engine=cast("Any", "spam"))
+
+
+def test_an_engine_that_there_is_not_is_a_value_error() -> None:
+    with pytest.raises(ValueError, match="spam"):
+        ZiProtoCodec(engine=cast("Any", "spam"))

@@ -1,0 +1,314 @@
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import trio
+
+from asyncapy_core import Client, Filter, Handler, Packet, PluginManager, Server, Session
+from asyncapy_core.dispatch import Dispatcher
+from asyncapy_core.errors import StopPropagation
+from asyncapy_core.logs import SessionLog
+
+PACKET = Packet({"a": 1})
+
+
+class Lines(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(f"[{record.levelname}] {record.getMessage()}")
+
+
+class Stream:
+    """The connection of a client that only logs."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self.log = SessionLog(logger, "UUID")
+
+    async def send_packet(self, packet: Packet) -> None: ...
+
+    async def close(self) -> None: ...
+
+    def sessions(self) -> list[Session]:
+        return []
+
+
+class Room:
+    """A dispatcher, a client for it, what handlers were called and what was logged."""
+
+    def __init__(self, level: int = logging.DEBUG) -> None:
+        logger = logging.Logger("test", level)  # noqa: LOG001  # a registered one would be shared
+        handler = Lines()
+        logger.addHandler(handler)
+        self.lines = handler.lines
+        self.called: list[str] = []
+        self.dispatcher = Dispatcher(logger)
+        server = Server(plugins=PluginManager(discover=False))
+        self.client = Client("192.0.2.1", server, Stream(logger))
+        self.client.session = Session(uuid.uuid4(), self.client, 0.0)
+
+    def handler(self, name: str, *filters: Filter, group: int = 0, then: Callable[[Packet], Any] | None = None) -> None:
+        async def function(client: Client, packet: Packet) -> None:
+            self.called.append(name)
+            if then is not None:
+                then(packet)
+
+        function.__name__ = name
+        self.dispatcher.register(Handler(function, filters), group)
+
+    async def dispatch(self) -> bool:
+        return await self.dispatcher.dispatch(self.client, PACKET)
+
+
+class Plain(Filter):
+    def __init__(self, verdict: bool | Exception) -> None:
+        self.verdict = verdict
+
+    def check(self, c: Client, p: Packet) -> bool:
+        if isinstance(self.verdict, Exception):
+            raise self.verdict
+        return self.verdict
+
+
+class Async(Plain):
+    async def check(self, c: Client, p: Packet) -> bool:  # type: ignore[override]  # a filter may be either
+        await trio.lowlevel.checkpoint()
+        return Plain.check(self, c, p)
+
+
+class Coroutine(Filter):
+    def check(self, c: Client, p: Packet) -> Any:
+        return self.later()
+
+    async def later(self) -> bool:
+        return True
+
+
+async def nothing(client: Any, packet: Any) -> None: ...
+
+
+def raising(error: Exception) -> Callable[[Packet], None]:
+    def then(packet: Packet) -> None:
+        raise error
+
+    return then
+
+
+async def test_only_the_first_handler_of_a_group_that_matches_is_called() -> None:
+    room = Room()
+    room.handler("refuses", Plain(False))
+    room.handler("first")
+    room.handler("second")
+    assert await room.dispatch() is True
+    assert room.called == ["first"]
+
+
+async def test_every_group_is_asked_the_lowest_first() -> None:
+    room = Room()
+    for group in (0, 7, -1, 3):
+        room.handler(f"group {group}", group=group)
+    assert await room.dispatch() is True
+    assert room.called == ["group -1", "group 0", "group 3", "group 7"]
+
+
+async def test_a_packet_that_no_handler_wants_is_told_apart() -> None:
+    room = Room()
+    assert await room.dispatch() is False
+    room.handler("refuses", Plain(False))
+    room.handler("refuses too", Async(False), group=1)
+    assert await room.dispatch() is False
+    room.handler("wants it", group=2)
+    assert await room.dispatch() is True
+    assert room.called == ["wants it"]
+
+
+@pytest.mark.parametrize("kind", [Plain, Async])
+async def test_a_handler_is_reached_when_all_its_filters_pass(kind: type[Plain]) -> None:
+    room = Room()
+    room.handler("one refuses", kind(True), Plain(False))
+    room.handler("all pass", kind(True), Plain(True), Async(True))
+    assert await room.dispatch() is True
+    assert room.called == ["all pass"]
+
+
+@pytest.mark.parametrize("kind", [Plain, Async])
+@pytest.mark.parametrize("combine", [lambda broken: broken, lambda broken: ~broken])
+async def test_a_filter_that_raises_does_not_pass_and_is_logged(kind: type[Plain], combine: Any) -> None:
+    room = Room(logging.INFO)
+    room.handler("guarded", combine(kind(ValueError("bad\r\nline"))))
+    room.handler("open")
+    assert await room.dispatch() is True
+    assert room.called == ["open"]
+    assert room.lines == [
+        (
+            r"[ERROR] (UUID) {API Parser} A filter of 'guarded' raised ValueError (bad\r\nline), "
+            "so the packet does not pass"
+        )
+    ]
+
+
+async def test_a_filter_that_always_raises_does_not_fill_the_log() -> None:
+    room = Room(logging.INFO)
+    room.handler("guarded", Plain(ValueError("bad")))
+    for _ in range(20):
+        assert await room.dispatch() is False
+    assert len(room.lines) < 20
+
+
+@pytest.mark.parametrize("others", [[], [Async(True)]])
+async def test_a_plain_check_that_returns_a_coroutine_does_not_pass(others: list[Filter]) -> None:
+    room = Room(logging.INFO)
+    room.handler("guarded", Coroutine(), *others)
+    assert await room.dispatch() is False
+    assert room.called == []
+    assert ["raised TypeError" in line for line in room.lines] == [True]
+
+
+async def test_what_a_filter_returns_counts_as_a_boolean() -> None:
+    class Truthy(Filter):
+        def __init__(self, value: Any) -> None:
+            self.value = value
+
+        def check(self, c: Client, p: Packet) -> Any:
+            return self.value
+
+    room = Room()
+    room.handler("falsy", Truthy(None))
+    room.handler("truthy", Truthy("yes"))
+    assert await room.dispatch() is True
+    assert room.called == ["truthy"]
+
+
+@pytest.mark.parametrize("error", [StopPropagation(), RuntimeError("oops")])
+async def test_what_a_handler_raises_comes_through_and_no_later_group_sees_the_packet(error: Exception) -> None:
+    room = Room()
+    room.handler("early", group=-1)
+    room.handler("raises", then=raising(error))
+    room.handler("same group")
+    room.handler("late", group=1)
+    with pytest.raises(type(error)) as caught:
+        await room.dispatch()
+    assert caught.value is error
+    assert room.called == ["early", "raises"]
+
+
+async def test_a_packet_stops_its_own_propagation() -> None:
+    room = Room()
+    room.handler("stops", then=Packet.stop_propagation)
+    room.handler("late", group=1)
+    with pytest.raises(StopPropagation):
+        await room.dispatch()
+    assert room.called == ["stops"]
+
+
+async def test_a_handler_registered_while_a_packet_is_under_way_waits_for_the_next() -> None:
+    room = Room()
+    room.handler("registers", then=lambda packet: room.handler("new", group=1))
+    await room.dispatch()
+    assert room.called == ["registers"]
+    await room.dispatch()
+    assert room.called == ["registers", "registers", "new"]
+
+
+async def test_groups_and_calls_are_logged_for_debugging() -> None:
+    room = Room()
+    room.handler("echo_server")
+    await room.dispatch()
+    assert room.lines == [
+        "[DEBUG] (UUID) {API Parser} Checking group 0",
+        "[DEBUG] (UUID) {API Parser} Calling 'echo_server' in group 0",
+    ]
+
+
+async def test_nothing_is_logged_above_debug_when_all_goes_well() -> None:
+    room = Room(logging.INFO)
+    room.handler("echo_server")
+    await room.dispatch()
+    assert room.lines == []
+
+
+def test_the_handlers_are_listed_by_group() -> None:
+    dispatcher = Room().dispatcher
+    late, early, second = Handler(nothing), Handler(nothing), Handler(nothing)
+    dispatcher.register(late, 1)
+    dispatcher.register(early, 0)
+    dispatcher.register(second, 1)
+    assert dispatcher.groups == {0: (early,), 1: (late, second)}
+    assert list(dispatcher.groups) == [0, 1]
+
+
+@pytest.mark.parametrize("group", ["0", None, 1.0, True])
+def test_a_group_that_is_no_integer_is_a_type_error(group: Any) -> None:
+    with pytest.raises(TypeError, match="group must be an integer, the lower the earlier"):
+        Room().dispatcher.register(Handler(nothing), group)
+
+
+async def test_a_handler_calls_its_function_with_the_arguments() -> None:
+    async def function(*args: Any) -> Any:
+        return args
+
+    assert await Handler(function).call(1, 2) == (1, 2)
+
+
+async def test_a_handler_checks_all_its_filters() -> None:
+    room = Room()
+    for filters, verdict in [
+        (None, True),
+        ([], True),
+        ([Plain(True), Plain(True)], True),
+        ([Plain(True), Plain(False)], False),
+        ([Async(True), Plain(False)], False),
+        ([Async(True), Plain(True)], True),
+    ]:
+        assert await Handler(nothing, filters).check(room.client, PACKET) is verdict
+
+
+async def test_a_filter_behind_one_that_does_not_pass_is_not_asked() -> None:
+    room = Room()
+    for first in (Plain(False), Async(False)):
+        handler = Handler(nothing, [first, Plain(AssertionError("asked"))])
+        assert await handler.check(room.client, PACKET) is False
+
+
+@pytest.mark.parametrize("function", [lambda client, packet: None, print])
+def test_a_handler_that_is_not_asynchronous_is_a_type_error(function: Any) -> None:
+    with pytest.raises(TypeError, match=r"a handler must be asynchronous: write 'async def .*run_sync_task"):
+        Handler(function)
+
+
+@pytest.mark.parametrize("function", [None, "handler", 1])
+def test_a_handler_that_cannot_be_called_is_a_type_error(function: Any) -> None:
+    with pytest.raises(TypeError, match="a handler must be an 'async def' function; got"):
+        Handler(function)
+
+
+@pytest.mark.parametrize("filter", [Plain, lambda c, p: True, None, "Fields"])
+def test_something_that_is_no_filter_is_a_type_error(filter: Any) -> None:
+    with pytest.raises(TypeError, match=r"a filter must be a Filter, such as Filters.Fields\(a=None\)"):
+        Handler(nothing, [filter])
+
+
+def test_a_handler_is_called_by_the_name_of_its_function() -> None:
+    class Callable_:
+        async def __call__(self, client: Any, packet: Any) -> None: ...
+
+        def __repr__(self) -> str:
+            return "<an object>"
+
+    assert Handler(nothing).name == "nothing"
+    assert repr(Handler(nothing)) == "<Handler nothing filters=[]>"
+    assert Handler(Callable_()).name == "<an object>"
+
+
+def test_changing_the_list_of_filters_afterwards_changes_nothing() -> None:
+    filters: list[Filter] = [Plain(False)]
+    handler = Handler(nothing, filters)
+    filters.clear()
+    assert len(handler.filters) == 1
+    assert handler.check_now(Room().client, PACKET) is False

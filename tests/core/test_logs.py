@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import io
+import logging
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asyncapy_core.logs import RateLimited, SessionLog, server_logger, shown
+
+FORMAT = "[%(levelname)s] %(message)s"
+
+
+def written(logger: logging.Logger) -> io.StringIO:
+    """Redirect what the logger's own handler writes."""
+    (handler,) = logger.handlers
+    assert isinstance(handler, logging.StreamHandler)
+    stream = io.StringIO()
+    handler.setStream(stream)
+    return stream
+
+
+def test_a_server_logs_in_the_format_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    logger = server_logger(logging.INFO, "%(asctime)s|%(levelname)s|%(message)s", "at %d/%m/%Y")
+    stream = written(logger)
+    record = logger.makeRecord("asyncapy.server", logging.INFO, __file__, 1, "hello", (), None)
+    record.created = 0.0
+    logger.handle(record)
+    assert stream.getvalue() in ("at 01/01/1970|INFO|hello\n", "at 31/12/1969|INFO|hello\n")
+
+
+def test_a_server_logs_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    server_logger(logging.INFO, FORMAT, "").info("hello")
+    assert capsys.readouterr() == ("", "[INFO] hello\n")
+
+
+def test_each_server_has_a_logger_of_its_own() -> None:
+    loud, quiet = server_logger(logging.DEBUG, FORMAT, ""), server_logger(logging.ERROR, "quiet %(message)s", "")
+    streams = written(loud), written(quiet)
+    loud.debug("one")
+    quiet.debug("two")
+    quiet.error("three")
+    assert streams[0].getvalue() == "[DEBUG] one\n"
+    assert streams[1].getvalue() == "quiet three\n"
+
+
+def test_the_level_and_formats_of_a_server_affect_no_other_logger(caplog: pytest.LogCaptureFixture) -> None:
+    loggers = [logging.getLogger(name) for name in (None, "asyncapy", "asyncapy.server", "asyncapy.plugins")]
+    before = [(logger.level, list(logger.handlers)) for logger in loggers]
+    logger = server_logger(logging.DEBUG, FORMAT, "")
+    stream = written(logger)
+    logger.critical("mine")
+    assert [(each.level, list(each.handlers)) for each in loggers] == before
+    assert logging.getLogger("asyncapy.server") is not logger
+    assert caplog.records == []
+    assert stream.getvalue() == "[CRITICAL] mine\n"
+
+
+@pytest.mark.parametrize("line_format", ["plain", "{message}"])
+def test_a_format_that_is_none_is_a_value_error(line_format: str) -> None:
+    with pytest.raises(ValueError, match="format"):
+        server_logger(20, line_format, "")
+
+
+def test_each_line_of_a_session_begins_with_its_id() -> None:
+    logger = server_logger(logging.DEBUG, FORMAT, "")
+    stream = written(logger)
+    log = SessionLog(logger, "7fd5fab0")
+    log.info("{Client handler} %s of %d", "one", 2)
+    log.debug("100%%")
+    log.error("no arguments, 100%")
+    assert stream.getvalue().splitlines() == [
+        "[INFO] (7fd5fab0) {Client handler} one of 2",
+        "[DEBUG] (7fd5fab0) 100%%",
+        "[ERROR] (7fd5fab0) no arguments, 100%",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("plain", "plain"),
+        (b"\xff\x00abc", r"\xff\x00abc"),
+        (bytearray(b"\r\n"), r"\r\n"),
+        ("\r\n\x1b[2J\u2028", r"\r\n\x1b[2J\u2028"),
+        (ValueError("bad\nline"), r"bad\nline"),
+        ("\ud800", r"\ud800"),
+        ("x" * 64, "x" * 64),
+        ("x" * 65, "x" * 64 + "..."),
+        ("x" * 1_000_000, "x" * 64 + "..."),
+        (12, "12"),
+    ],
+)
+def test_what_a_peer_sent_is_shown_as_one_harmless_line(text: object, expected: str) -> None:
+    assert shown(text) == expected
+
+
+@given(st.text() | st.binary() | st.integers())
+def test_whatever_is_shown_is_short_printable_ascii(text: Any) -> None:
+    result = shown(text)
+    assert result.isascii()
+    assert result.isprintable()
+    assert len(result.removesuffix("...")) <= 64
+    assert len(result) <= 67
+
+
+def test_a_repeated_event_is_worth_a_line_once_in_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    worth_a_line = RateLimited()
+    assert [worth_a_line(), worth_a_line()] == [True, False]
+    now += 0.99
+    assert not worth_a_line()
+    now += 0.01
+    assert [worth_a_line(), worth_a_line()] == [True, False]
+
+
+def test_the_first_event_is_worth_a_line_even_right_after_boot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.monotonic", lambda: 0.0)
+    assert RateLimited(3600)()

@@ -1,0 +1,268 @@
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import asyncapy
+import asyncapy.client
+import asyncapy.core
+import asyncapy.errors
+import asyncapy.filters
+import asyncapy.server
+import asyncapy.util
+import asyncapy_core
+import asyncapy_core.plugins
+import asyncapy_filters
+from asyncapy_core.plugins import hookspecs
+
+HOOKS = [name for name in vars(hookspecs) if name.startswith("asyncapy_")]
+
+SURFACE: dict[str, set[str]] = {
+    "asyncapy": {"Server", "__version__"},
+    "asyncapy.client": {"Client"},
+    "asyncapy.core": {"Client", "Handler", "Packet", "Session"},
+    "asyncapy.errors": {
+        "AsyncAPYError",
+        "BindError",
+        "ClientDisconnected",
+        "CodecError",
+        "ConfigError",
+        "ConnectionLost",
+        "DecodeError",
+        "EncodeError",
+        "ErrorCode",
+        "InvalidHeader",
+        "InvalidReply",
+        "KeyStoreError",
+        "KeyStoreUnavailable",
+        "MalformedPacket",
+        "NotConnected",
+        "PacketTooLarge",
+        "PluginCollision",
+        "PluginError",
+        "ProtocolError",
+        "RemoteError",
+        "ReplyTimeout",
+        "ServerDisconnected",
+        "StopPropagation",
+        "UnknownCodec",
+        "UnknownFilter",
+        "UnknownKeyStore",
+    },
+    "asyncapy.filters": {"Filter", "Filters"},
+    "asyncapy.server": {"Server"},
+    "asyncapy.util": {"APIKeyFactory"},
+    "asyncapy_core": {
+        "APIKeyFactory",
+        "Client",
+        "Codec",
+        "CodecRegistry",
+        "Filter",
+        "Filters",
+        "Handler",
+        "KeyRecord",
+        "KeyStore",
+        "MemoryKeyStore",
+        "Packet",
+        "PluginManager",
+        "Recall",
+        "Server",
+        "ServerConfig",
+        "Session",
+        "__version__",
+        "errors",
+        "hookimpl",
+        "remote",
+    },
+    "asyncapy_core.plugins": {"PluginManager", "PluginRecord", "default_manager", "hookimpl"},
+    "asyncapy_core.remote": {"Client"},
+    "asyncapy_core.testing": {"KeyStoreContract"},
+    "asyncapy_codecs": {"JsonCodec", "ZiProtoCodec"},
+    "asyncapy_filters": {"APIFactory", "Fields", "HasFields", "Ip"},
+}
+
+
+@pytest.mark.parametrize("module", SURFACE)
+def test_a_package_exports_what_is_public_and_nothing_else(module: str) -> None:
+    imported = importlib.import_module(module)
+    assert set(imported.__all__) == SURFACE[module]
+    assert len(imported.__all__) == len(set(imported.__all__))
+    for name in imported.__all__:
+        assert hasattr(imported, name), name
+
+
+def test_every_module_that_core_calls_public_is_there() -> None:
+    assert asyncapy_core.__doc__ is not None
+    named = re.findall(r"`(asyncapy_core\.[a-z]+)`", asyncapy_core.__doc__)
+    assert named
+    for module in named:
+        importlib.import_module(module)
+
+
+def test_the_documented_names_are_the_objects_of_core() -> None:
+    assert asyncapy.Server is asyncapy.server.Server is asyncapy_core.Server
+    assert asyncapy.client.Client is asyncapy_core.remote.Client
+    assert asyncapy.core.Client is asyncapy_core.Client
+    assert asyncapy.core.Handler is asyncapy_core.Handler
+    assert asyncapy.core.Packet is asyncapy_core.Packet
+    assert asyncapy.core.Session is asyncapy_core.Session
+    assert asyncapy.filters.Filter is asyncapy_core.Filter
+    assert asyncapy.filters.Filters is asyncapy_core.Filters
+    assert asyncapy.util.APIKeyFactory is asyncapy_core.APIKeyFactory
+
+
+def test_every_distribution_has_the_same_version() -> None:
+    assert asyncapy.__version__ == asyncapy_core.__version__
+    root = Path(__file__).parents[2]
+    for folder in (".", "asyncapy_core", "asyncapy_codecs", "asyncapy_filters"):
+        assert f'version = "{asyncapy.__version__}"' in (root / folder / "pyproject.toml").read_text(), folder
+
+
+def signature(function: Callable[..., Any]) -> list[tuple[str, Any]]:
+    """What may be given by position, with its default."""
+    parameters = inspect.signature(function).parameters.values()
+    return [(each.name, each.default) for each in parameters if each.kind is each.POSITIONAL_OR_KEYWORD]
+
+
+NONE_GIVEN = inspect.Parameter.empty
+
+
+@pytest.mark.parametrize(
+    ("function", "documented"),
+    [
+        (
+            asyncapy.Server,
+            [
+                ("addr", "127.0.0.1"),
+                ("port", 8081),
+                ("buf", 1024),
+                ("logging_level", 20),
+                ("console_format", "[%(levelname)s] %(asctime)s %(message)s"),
+                ("datefmt", "%d/%m/%Y %H:%M:%S %p"),
+                ("timeout", 60),
+                ("header_size", 4),
+                ("byteorder", "big"),
+                ("config", None),
+                ("cfg_parser", None),
+                ("session_limit", 0),
+            ],
+        ),
+        (
+            asyncapy.client.Client,
+            [("byteorder", "big"), ("header_size", 4), ("tls", True), ("encoding", "json"), ("timeout", 60)],
+        ),
+        (asyncapy.util.APIKeyFactory, [("size", 32)]),
+        (asyncapy.Server.run_sync_task, [("self", NONE_GIVEN), ("sync_fn", NONE_GIVEN)]),
+        (asyncapy.Server.register_handler, [("self", NONE_GIVEN), ("handler", NONE_GIVEN)]),
+        (asyncapy.Server.setup, [("self", NONE_GIVEN)]),
+        (asyncapy.Server.shutdown, [("self", NONE_GIVEN)]),
+        (asyncapy.Server.start, [("self", NONE_GIVEN)]),
+        (asyncapy.client.Client.connect, [("self", NONE_GIVEN), ("hostname", NONE_GIVEN), ("port", NONE_GIVEN)]),
+        (asyncapy.client.Client.disconnect, [("self", NONE_GIVEN)]),
+        (asyncapy.client.Client.receive, [("self", NONE_GIVEN)]),
+        (asyncapy.client.Client.receive_raw, [("self", NONE_GIVEN)]),
+        (asyncapy.client.Client.send, [("self", NONE_GIVEN), ("payload", NONE_GIVEN)]),
+        (
+            asyncapy.core.Client,
+            [
+                ("address", NONE_GIVEN),
+                ("server", NONE_GIVEN),
+                ("stream", NONE_GIVEN),
+                ("session", None),
+                ("encoding", "json"),
+            ],
+        ),
+        (asyncapy.core.Client.send, [("self", NONE_GIVEN), ("packet", NONE_GIVEN), ("close", False)]),
+        (asyncapy.core.Handler, [("function", NONE_GIVEN), ("filters", None)]),
+        (asyncapy.core.Handler.check, [("self", NONE_GIVEN), ("client", NONE_GIVEN), ("packet", NONE_GIVEN)]),
+        (asyncapy.core.Packet, [("fields", NONE_GIVEN), ("encoding", "json"), ("sender", None)]),
+        (asyncapy.core.Session, [("session_id", NONE_GIVEN), ("client", NONE_GIVEN), ("date", NONE_GIVEN)]),
+        (asyncapy_filters.Ip, [("ips", NONE_GIVEN)]),
+        (asyncapy_filters.APIFactory, [("factory", NONE_GIVEN), ("field_name", NONE_GIVEN)]),
+        (asyncapy.util.APIKeyFactory.get, [("self", NONE_GIVEN), ("key", NONE_GIVEN)]),
+        (asyncapy.util.APIKeyFactory.issue, [("self", NONE_GIVEN), ("metadata", None)]),
+        (asyncapy.util.APIKeyFactory.reissue, [("self", NONE_GIVEN), ("key", NONE_GIVEN)]),
+        (asyncapy.util.APIKeyFactory.revoke, [("self", NONE_GIVEN), ("key", NONE_GIVEN)]),
+        (asyncapy.util.APIKeyFactory.update, [("self", NONE_GIVEN), ("key", NONE_GIVEN), ("metadata", NONE_GIVEN)]),
+    ],
+    ids=lambda value: getattr(value, "__qualname__", ""),
+)
+def test_parameters_and_defaults_are_those_of_the_documentation(
+    function: Callable[..., Any], documented: list[tuple[str, Any]]
+) -> None:
+    assert signature(function) == documented
+
+
+@pytest.mark.parametrize(
+    ("function", "names"),
+    [
+        (asyncapy.Server.add_handler, {"group": 0}),
+        (asyncapy.Server.register_handler, {"group": 0}),
+        (asyncapy.Server.run_sync_task, {"cancellable": False, "limiter": None}),
+    ],
+)
+def test_documented_keywords_have_their_documented_defaults(
+    function: Callable[..., Any], names: dict[str, Any]
+) -> None:
+    parameters = inspect.signature(function).parameters
+    assert {name: parameters[name].default for name in names} == names
+
+
+def test_the_defaults_of_the_server_and_of_its_settings_agree() -> None:
+    for name, default in signature(asyncapy.Server):
+        if name not in ("config", "cfg_parser"):
+            assert asyncapy_core.ServerConfig.model_fields[name].default == default, name
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_every_hook_is_described(hook: str) -> None:
+    documentation = inspect.getdoc(getattr(hookspecs, hook))
+    assert documentation
+    assert documentation.partition("\n")[0].endswith(".")
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_every_hook_has_a_test_that_names_it(hook: str) -> None:
+    tree = ast.parse((Path(__file__).parent / "test_plugins.py").read_text())
+    tests = [each for each in tree.body if isinstance(each, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    assert [each.name for each in tests if each.name.startswith(f"test_the_hook_{hook}_")]
+
+
+def test_there_are_five_hooks() -> None:
+    assert set(HOOKS) == {
+        "asyncapy_codecs",
+        "asyncapy_filters",
+        "asyncapy_key_stores",
+        "asyncapy_setup",
+        "asyncapy_shutdown",
+    }
+
+
+@pytest.mark.parametrize("module", SURFACE)
+def test_everything_public_is_described(module: str) -> None:
+    imported = importlib.import_module(module)
+    assert imported.__doc__
+    for name in imported.__all__:
+        public = getattr(imported, name)
+        if inspect.isclass(public) and public.__module__.startswith("asyncapy"):
+            assert public.__doc__, name
+            for method, function in vars(public).items():
+                if (
+                    inspect.isfunction(function)
+                    and not method.startswith(("_", "test_"))
+                    and not _inherited(public, method)
+                ):
+                    assert function.__doc__, f"{name}.{method}"
+
+
+def _inherited(public: type, method: str) -> bool:
+    """Whether the method is described where it is declared: by a base, or by the protocol it implements."""
+    protocols = (asyncapy_core.KeyStore, asyncapy_core.Codec)
+    return any(hasattr(base, method) for base in (*public.__mro__[1:], *protocols))
