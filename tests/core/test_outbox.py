@@ -96,7 +96,7 @@ async def test_what_is_put_in_is_sent_at_once(line: Line) -> None:
 async def test_what_is_put_in_while_corked_is_held_back_and_sent_in_one_piece(line: Line) -> None:
     line.outbox.corked = True
     for piece in (b"one", b"two", b"three"):
-        await line.outbox.put(piece)
+        assert line.outbox.hold(piece)
     assert line.transport.sends == 0
     assert line.read_now() == b""
     await line.outbox.flush()
@@ -106,9 +106,10 @@ async def test_what_is_put_in_while_corked_is_held_back_and_sent_in_one_piece(li
 
 async def test_uncorking_sends_what_was_held_back_and_holds_back_nothing_more(line: Line) -> None:
     line.outbox.corked = True
-    await line.outbox.put(b"one")
+    assert line.outbox.hold(b"one")
     line.outbox.uncork()
     assert line.read_now() == b"one"
+    assert not line.outbox.hold(b"two")
     await line.outbox.put(b"two")
     assert line.read_now() == b"two"
 
@@ -121,11 +122,13 @@ async def test_uncorking_and_flushing_with_nothing_held_back_does_nothing(line: 
 
 async def test_no_more_than_a_chunk_is_held_back(line: Line) -> None:
     line.outbox.corked = True
-    await line.outbox.put(b"x" * (CHUNK - 1))
+    assert line.outbox.hold(b"x" * (CHUNK - 1))
+    assert line.outbox.hold(b"y")
+    assert not line.outbox.hold(b"z")
     assert line.transport.sends == 0
-    await line.outbox.put(b"y")
+    await line.outbox.put(b"z")
     assert line.transport.sends >= 1
-    assert await line.read(CHUNK) == b"x" * (CHUNK - 1) + b"y"
+    assert await line.read(CHUNK + 1) == b"x" * (CHUNK - 1) + b"yz"
 
 
 async def test_more_than_the_peer_takes_at_once_arrives_whole_and_in_order(line: Line) -> None:
@@ -187,13 +190,14 @@ async def test_a_peer_that_has_left_is_told_to_the_one_who_sends_and_to_all_afte
     with pytest.raises(ConnectionLost, match="broke before"):
         await line.outbox.put(b"two")
     line.outbox.corked = True
+    assert not line.outbox.hold(b"three")
     with pytest.raises(ConnectionLost, match="broke before"):
         await line.outbox.put(b"three")
 
 
 async def test_a_peer_that_has_left_is_found_out_quietly_when_uncorking(line: Line) -> None:
     line.outbox.corked = True
-    await line.outbox.put(b"one")
+    assert line.outbox.hold(b"one")
     line.peer.close()
     line.outbox.uncork()
     assert line.outbox.poisoned

@@ -202,7 +202,6 @@ Mine(port=0, plugins_allow=["codecs"]).start()
 """
     with running(tmp_path, text) as program:
         assert program.port
-        assert program.out == ["setup ()", "set up"]
         assert program.end(signal.SIGTERM) == 0
         assert program.out == ["setup ()", "set up", "shutdown", "shut down"]
 

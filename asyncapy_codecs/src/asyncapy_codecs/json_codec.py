@@ -34,7 +34,7 @@ class JsonCodec:
             payload = self._encode(fields)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise EncodeError(f"these fields cannot be sent as JSON: {error}") from error
-        if b"null" in payload or _openings(payload) > MAX_DEPTH:  # msgspec writes null for what is not finite
+        if b"null" in payload or _may_be_deep(payload):  # msgspec writes null for what is not finite
             sendable(fields)
         return payload
 
@@ -52,7 +52,7 @@ class JsonCodec:
                     fields = self._decode(payload)
         except (ValueError, RecursionError) as error:
             raise DecodeError(f"not a JSON object: {error}") from error
-        if _openings(payload) > MAX_DEPTH and (fault := find_fault(fields)):
+        if _may_be_deep(payload) and (fault := find_fault(fields)):
             raise DecodeError(f"not a payload: {fault}")
         return fields
 
@@ -60,6 +60,6 @@ class JsonCodec:
         return "<JsonCodec>"
 
 
-def _openings(payload: bytes) -> int:
-    """Return how many maps and arrays a payload has at most, and so how deep it can be."""
-    return payload.count(b"[") + payload.count(b"{")
+def _may_be_deep(payload: bytes) -> bool:
+    """Say whether a payload opens more maps and arrays than may be nested; where not, nobody need count their depth."""
+    return len(payload) > MAX_DEPTH and payload.count(b"[") + payload.count(b"{") > MAX_DEPTH

@@ -9,15 +9,10 @@ import logging
 import time
 import traceback
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import trio
 
-from asyncapy_core.codec import CodecRegistry
-from asyncapy_core.deadlines import Deadlines
-from asyncapy_core.dispatch import Dispatcher
 from asyncapy_core.errors import (
     ClientDisconnected,
     ConnectionLost,
@@ -27,19 +22,17 @@ from asyncapy_core.errors import (
     ProtocolError,
     StopPropagation,
 )
-from asyncapy_core.logs import SessionLog, shown
+from asyncapy_core.logs import SessionLog, describe, shown
 from asyncapy_core.outbox import Outbox
 from asyncapy_core.packet import Packet
-from asyncapy_core.session import Client, Session, SessionTable
-from asyncapy_core.stepping import run_noting_wait
+from asyncapy_core.session import Client, Session
+from asyncapy_core.stepping import run_noting_waits
 from asyncapy_core.transport import Transport, Woken
-from asyncapy_core.wire import Frame, FrameDecoder, WireFormat
+from asyncapy_core.wire import Frame, FrameDecoder
 
 if TYPE_CHECKING:
-    from asyncapy_core.config import ServerConfig
-    from asyncapy_core.server import Server
+    from asyncapy_core.service import Service
 
-LINGER_SECONDS: Final = 2.0
 LINGER_BYTES: Final = 64 * 1024
 LARGEST_READ: Final = 256 * 1024
 TURN: Final = 20
@@ -52,57 +45,12 @@ class TimedOut(ProtocolError):
     code = ErrorCode.TIMED_OUT
 
 
-@dataclass(slots=True)
-class Service:
-    """What all connections of a running server share."""
-
-    server: Server
-    config: ServerConfig
-    wire: WireFormat
-    codecs: CodecRegistry
-    dispatcher: Dispatcher
-    sessions: SessionTable
-    log: logging.Logger
-    spawn: Callable[..., None]
-    draining: bool = False
-    connections: set[Connection] = field(default_factory=set)
-    refused: set[Connection] = field(default_factory=set)
-    idle: trio.Event = field(default_factory=trio.Event)
-    reading: Deadlines[Connection] = field(init=False)
-    writing: Deadlines[Outbox] = field(init=False)
-    lingering: Deadlines[Connection] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.reading = Deadlines(self.config.timeout, Connection.expire)
-        self.writing = Deadlines(self.config.send_timeout, Outbox.poison)
-        self.lingering = Deadlines(LINGER_SECONDS, Connection.expire)
-
-    def drain(self) -> None:
-        """Have every connection end when it has answered what was sent to it; ``idle`` is set when the last one has."""
-        self.draining = True
-        for connection in self.connections:
-            connection.wake()
-        self._note_idle()
-
-    def forget(self, connection: Connection) -> None:
-        """Drop what is kept of a connection; it has ended."""
-        self.sessions.discard(connection.session)
-        self.reading.stop(connection)
-        self.lingering.stop(connection)
-        self.connections.discard(connection)
-        self.refused.discard(connection)
-        self._note_idle()
-
-    def _note_idle(self) -> None:
-        if self.draining and not (self.connections or self.refused):
-            self.idle.set()
-
-
 class Connection:
     """A peer, its session, and the loop that serves it."""
 
     __slots__ = (
         "_closing",
+        "_debug",
         "_decoder",
         "_encoding_known",
         "_expired",
@@ -122,6 +70,7 @@ class Connection:
         self._encoding_known = False
         self._expired = False
         self._closing = False
+        self._debug = service.log.isEnabledFor(logging.DEBUG)
         self.client = Client(address, service.server, self, encoding=service.codecs.default.name)
         self.session = self.client.session = Session(uuid.uuid4(), self.client, time.time())
         self.log = SessionLog(service.log, self.session.session_id)
@@ -132,7 +81,7 @@ class Connection:
         try:
             linger = True
             try:
-                linger = await self._serve()
+                linger = await run_noting_waits(self._serve(), self._outbox.uncork)
             except ProtocolError as error:
                 self.log.info("{Client handler} %s: %s", error.code.value, shown(error))
                 await self._reply(error.code)
@@ -166,26 +115,23 @@ class Connection:
         decoder, outbox, reading = self._decoder, self._outbox, self._service.reading
         while data := await self._receive():
             decoder.feed(data)
-            outbox.corked = True
             turn = 0
             while (frame := decoder.next_frame()) is not None:
                 reading.stop(self)
                 self._expired = False
+                outbox.corked = True
                 await self._answer(frame)
                 if self._closing or outbox.poisoned:
                     return True
                 turn += 1
                 if turn == TURN:
-                    await outbox.flush()
                     await trio.lowlevel.checkpoint()
                     turn = 0
-                outbox.corked = True
-            outbox.corked = False
             await outbox.flush()
         return self._closing
 
     async def _receive(self) -> bytes:
-        """Wait for bytes; return none when the peer will send no more, or when nothing more is wanted of it.
+        """Give others their turn, then return what has come; nothing when the peer is done, or nothing more is wanted.
 
         The deadline runs from the moment a packet is waited for until it is complete.
 
@@ -193,18 +139,20 @@ class Connection:
             TimedOut: the deadline has passed.
             ConnectionLost: the connection broke.
         """
-        size = max(self._service.config.buf, min(self._decoder.missing, LARGEST_READ))
-        self._service.reading.start(self)
-        while not self._closing:
+        await trio.lowlevel.checkpoint()
+        size = self._service.config.buf
+        if self._decoder.buffered:
+            size = max(size, min(self._decoder.missing, LARGEST_READ))
+        data = self._transport.receive_now(size)
+        while data is None and not (self._closing or self._service.draining):
             if self._expired:
                 raise TimedOut(f"no whole packet within {self._service.config.timeout:g} s")
-            if self._service.draining:
-                return self._transport.receive_now(size) or b""
+            self._service.reading.start(self)
             try:
-                return await self._transport.receive(size)
+                data = await self._transport.receive(size)
             except Woken:
                 continue
-        return b""
+        return data or b""
 
     async def _answer(self, frame: Frame) -> None:
         """Decode a packet, let the handlers have it, and say so when none wanted it or one failed."""
@@ -212,7 +160,7 @@ class Connection:
         if not self._encoding_known:
             self._encoding_known = True
             self.client.encoding = codec.name
-        if self._service.log.isEnabledFor(logging.DEBUG):
+        if self._debug:
             self.log.debug("{Client handler} Expected stream length is %d", len(frame.payload))
             self.log.debug("{API Parser} Protocol-Version is V2, Content-Encoding is %s", codec.name)
         try:
@@ -223,9 +171,8 @@ class Connection:
             self.log.error("{API Parser} The codec %r is broken: it raised %s", codec.name, describe(error))
             raise MalformedPacket(f"the codec {codec.name!r} failed") from error
         packet = Packet.received(fields, codec.name, self.client)
-        dispatch = self._service.dispatcher.dispatch(self.client, packet)
         try:
-            matched = await run_noting_wait(dispatch, self._outbox.uncork)
+            matched = await self._service.dispatcher.dispatch(self.client, packet)
         except StopPropagation:
             return
         except Exception as error:
@@ -246,7 +193,7 @@ class Connection:
         if failure is None:
             return
         self.log.error("{API Parser} A handler failed: %s", describe(failure))
-        if self._service.log.isEnabledFor(logging.DEBUG):
+        if self._debug:
             for line in "".join(traceback.format_exception(failure)).splitlines():
                 self.log.debug("{API Parser} %s", line.encode("unicode_escape").decode("ascii"))
         if not (self._closing or self._outbox.poisoned):
@@ -268,14 +215,14 @@ class Connection:
             raise ClientDisconnected("the connection to this client was closed before", self.client)
         codec = self._service.codecs.named(self.client.encoding if packet.sender is not None else packet.encoding)
         data = self._service.wire.encode(codec.wire_id, codec.encode(packet.fields))
-        debug = self._service.log.isEnabledFor(logging.DEBUG)
-        if debug:
+        if self._debug:
             self.log.debug("{Response handler} Sending response to client")
-        try:
-            await self._outbox.put(data)
-        except ConnectionLost as error:
-            raise ClientDisconnected("this client has left", self.client) from error
-        if debug:
+        if not self._outbox.hold(data):
+            try:
+                await self._outbox.put(data)
+            except ConnectionLost as error:
+                raise ClientDisconnected("this client has left", self.client) from error
+        if self._debug:
             self.log.debug("{Response handler} Response sent")
 
     async def close(self) -> None:
@@ -329,12 +276,3 @@ class Connection:
         """Close at once, without a word."""
         self._service.forget(self)
         self._outbox.poison()
-
-
-def describe(error: BaseException) -> str:
-    """Return an exception as one harmless line: its type, its message, cut and escaped, and where it was raised."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
-    return f"{type(error).__name__} ({shown(error)}){where}"

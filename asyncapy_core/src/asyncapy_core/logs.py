@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+import traceback
 from collections.abc import MutableMapping
 from typing import Any, Final
 
@@ -63,3 +64,12 @@ def shown(text: object) -> str:
     escaped = raw[:SHOWN_BYTES].encode("unicode_escape").decode("ascii")
     cut = escaped[:SHOWN_BYTES]
     return cut + "..." if len(raw) > SHOWN_BYTES or len(escaped) > SHOWN_BYTES else cut
+
+
+def describe(error: BaseException) -> str:
+    """Return an exception as one harmless line: its type, its message, cut and escaped, and where it was raised."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__} ({shown(error)}){where}"

@@ -25,7 +25,7 @@ PER_PUT: Final = 64
 class Outbox:
     """The output of one connection.
 
-    While it is corked, what is put in is held back, to be sent in one piece; `flush` and `uncork` send it.
+    While it is ``corked``, output may be held back, to be sent in one piece.
 
     Args:
         transport: where the bytes go.
@@ -63,8 +63,16 @@ class Outbox:
         self.corked = False
         self.poisoned = False
 
+    def hold(self, data: bytes) -> bool:
+        """Hold back bytes, to be sent by the next `uncork` or `flush`; say no where they may not be held back."""
+        if not self.corked or self.poisoned or self._writing or self._queued + len(data) > CHUNK:
+            return False
+        self._queue.append(data)
+        self._queued += len(data)
+        return True
+
     async def put(self, data: bytes) -> None:
-        """Queue bytes, and send them unless corked or another task is sending; wait for room behind that task first.
+        """Send bytes behind those held back, or queue them where another task is sending, when there is room for them.
 
         Other tasks get their turn after each `CHUNK` of bytes, even when nothing has to be waited for.
 
@@ -77,8 +85,8 @@ class Outbox:
             raise ConnectionLost("the connection broke before")
         self._queue.append(data)
         self._queued += len(data)
-        self._turn += len(data) + PER_PUT
-        if not self._writing and (not self.corked or self._queued >= CHUNK):
+        self._turn += self._queued + PER_PUT
+        if not self._writing:
             await self._send_all()
         if self._turn >= CHUNK:
             self._turn = 0

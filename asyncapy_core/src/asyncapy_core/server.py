@@ -19,12 +19,13 @@ import trio
 from asyncapy_core.arguments import noting_given
 from asyncapy_core.codec import INSTALL_HINT, CodecRegistry
 from asyncapy_core.config import load_config
-from asyncapy_core.connection import Connection, Service
+from asyncapy_core.connection import Connection
 from asyncapy_core.dispatch import Dispatcher, Handler, HandlerFunction
 from asyncapy_core.errors import BindError, ConfigError, ErrorCode, PluginError
 from asyncapy_core.listener import accept_forever, open_listeners
 from asyncapy_core.logs import server_logger
 from asyncapy_core.plugins.manager import PluginManager, default_manager
+from asyncapy_core.service import Service
 from asyncapy_core.session import SessionTable, peer_address
 from asyncapy_core.signals import stop_on_signals
 from asyncapy_core.transport import SocketTransport

@@ -147,14 +147,14 @@ class FrameDecoder:
             MalformedPacket: the length is below the minimum.
             InvalidHeader: wrong version or unknown encoding, judged as soon as these bytes are here.
         """
-        if self._error is not None:
-            raise self._error
         buffer = self._buffer
         body = self._start + self._header
         have = len(buffer) - body
         if have < 0:
+            if self._error is not None:
+                raise self._error
             return None
-        length = self._length()
+        length = int.from_bytes(buffer[self._start : body], self._wire.byteorder)
         if not MINIMUM_LENGTH <= length <= self._wire.max_packet:
             raise self._fail(self._length_error(length))
         if have < 1:

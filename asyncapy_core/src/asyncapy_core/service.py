@@ -1,0 +1,79 @@
+"""What all connections of one running server share, and the record of those connections.
+
+Knows nothing of what happens on a connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from asyncapy_core.deadlines import Deadlines
+from asyncapy_core.outbox import Outbox
+
+if TYPE_CHECKING:
+    import logging
+
+    from asyncapy_core.codec import CodecRegistry
+    from asyncapy_core.config import ServerConfig
+    from asyncapy_core.connection import Connection
+    from asyncapy_core.dispatch import Dispatcher
+    from asyncapy_core.server import Server
+    from asyncapy_core.session import SessionTable
+    from asyncapy_core.wire import WireFormat
+
+LINGER_SECONDS: Final = 2.0
+"""How long a connection that is being closed is read from, so that its last reply is not lost to a reset."""
+
+
+@dataclass(slots=True)
+class Service:
+    """What all connections of a running server share."""
+
+    server: Server
+    config: ServerConfig
+    wire: WireFormat
+    codecs: CodecRegistry
+    dispatcher: Dispatcher
+    sessions: SessionTable
+    log: logging.Logger
+    spawn: Callable[..., None]
+    draining: bool = False
+    connections: set[Connection] = field(default_factory=set)
+    refused: set[Connection] = field(default_factory=set)
+    idle: trio.Event = field(default_factory=trio.Event)
+    reading: Deadlines[Connection] = field(init=False)
+    writing: Deadlines[Outbox] = field(init=False)
+    lingering: Deadlines[Connection] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.reading = Deadlines(self.config.timeout, _expire)
+        self.writing = Deadlines(self.config.send_timeout, Outbox.poison)
+        self.lingering = Deadlines(LINGER_SECONDS, _expire)
+
+    def drain(self) -> None:
+        """Have every connection end when it has answered what was sent to it; ``idle`` is set when the last one has."""
+        self.draining = True
+        for connection in self.connections:
+            connection.wake()
+        self._note_idle()
+
+    def forget(self, connection: Connection) -> None:
+        """Drop what is kept of a connection; it has ended."""
+        self.sessions.discard(connection.session)
+        self.reading.stop(connection)
+        self.lingering.stop(connection)
+        self.connections.discard(connection)
+        self.refused.discard(connection)
+        self._note_idle()
+
+    def _note_idle(self) -> None:
+        if self.draining and not (self.connections or self.refused):
+            self.idle.set()
+
+
+def _expire(connection: Connection) -> None:
+    connection.expire()
