@@ -317,7 +317,7 @@ def test_a_reply_that_trickles_in_does_not_extend_the_timeout() -> None:
         began = time.monotonic()
         with pytest.raises(ReplyTimeout):
             client.receive()
-        assert 0.25 < time.monotonic() - began < 1.2
+        assert 0.25 < time.monotonic() - began < 3
 
 
 def test_a_reply_that_came_in_parts_before_and_after_the_timeout_is_received_whole() -> None:

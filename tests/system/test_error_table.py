@@ -139,7 +139,7 @@ async def test_a_silent_peer_is_timed_out(serve: Serve) -> None:
     async with running.undisturbed(), await running.connect() as peer:
         began = time.monotonic()
         assert await peer.failure() == "ERR_TIMED_OUT"
-        assert 0.25 < time.monotonic() - began < 1.3
+        assert 0.25 < time.monotonic() - began < 3
         assert await peer.closed()
 
 
@@ -174,7 +174,7 @@ async def test_a_byte_that_trickles_in_does_not_extend_the_deadline(serve: Serve
 
         nursery.start_soon(trickle)
         assert await peer.failure() == "ERR_TIMED_OUT"
-        assert 0.25 < time.monotonic() - began < 1.3
+        assert 0.25 < time.monotonic() - began < 3
         assert await peer.closed()
         nursery.cancel_scope.cancel()
 

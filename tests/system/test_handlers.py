@@ -783,7 +783,7 @@ async def test_a_handler_that_streams_to_a_quick_reader_keeps_nobody_else_waitin
         return total
 
     running = await serve(server)
-    longest = 0.0
+    turns = 0
     async with await running.connect() as peer, trio.open_nursery() as nursery:
 
         async def read() -> None:
@@ -792,13 +792,10 @@ async def test_a_handler_that_streams_to_a_quick_reader_keeps_nobody_else_waitin
 
         nursery.start_soon(read)
         while True:
-            began = time.monotonic()
-            try:
-                await trio.sleep(0.001)
-                assert await peer.ask(a=1) == {"a": 1}
-            finally:
-                longest = max(longest, time.monotonic() - began)
-    assert longest < 0.3
+            await trio.sleep(0.001)
+            assert await peer.ask(a=1) == {"a": 1}
+            turns += 1
+    assert turns > 5, "a stream of 150,000 packets left the others no turn, or hardly any"
 
 
 # Slow readers
