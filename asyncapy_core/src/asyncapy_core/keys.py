@@ -287,7 +287,7 @@ def open_store(url: str) -> KeyStore:
         known = ", ".join(f"{name}://" for name in ("memory", *stores))
         raise UnknownKeyStore(
             f"no installed plugin provides key stores for {scheme}:// (installed: {known}); "
-            f"try pip install asyncapy-{scheme.partition('+')[0].replace('rediss', 'redis')}"
+            f"a plugin for it would be called asyncapy-{scheme.partition('+')[0].replace('rediss', 'redis')}"
         ) from None
     return opener(url)
 

@@ -54,7 +54,9 @@ async def open_listeners(addr: str, port: int) -> list[socket.socket]:
             listener.close()
         reason = os.strerror(error.errno) if error.errno else str(error)
         advice = _ADVICE.get(error.errno or 0, "give another address or port")
-        raise BindError(error.errno, f"cannot listen on {addr}:{port}: {reason}; {advice}") from error
+        failure = BindError(f"cannot listen on {addr}:{port}: {reason}; {advice}")
+        failure.errno = error.errno
+        raise failure from error
     return listeners
 
 

@@ -223,6 +223,9 @@ class Server:
         """End `serve` in order, as the first signal does. Call it from the thread that runs trio."""
         self._stopping.set()
 
+    def __repr__(self) -> str:
+        return f"<Server {self.addr}:{self.port} handlers={sum(map(len, self.handlers.values()))}>"
+
     async def _run(
         self,
         codecs: CodecRegistry,
