@@ -1,0 +1,441 @@
+"""Redis stopped, frozen, slow and cut off, behind a server in use: keys fail closed, nobody waits, all recovers."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import redis
+import trio
+from conftest import Running, Serve
+from peer import Peer, failure, json_packet
+from redis_server import RedisServer, free_port
+from tcp_proxy import TcpProxy
+
+from asyncapy.filters import Filters
+from asyncapy_core import APIKeyFactory, Server
+from asyncapy_core.errors import KeyStoreError, KeyStoreUnavailable
+from asyncapy_core.keys import digest
+from asyncapy_redis import RedisAPIKeyFactory, RedisKeyStore
+
+RECALL = 0.5
+PASSED, PONG, REFUSED = {"passed": True}, {"pong": True}, failure("ERR_NO_HANDLER")
+PROMPT = 0.5
+"""Seconds within which those are answered who do not wait for Redis, which takes 1; on a busy machine, too."""
+
+
+def guarded(factory: APIKeyFactory) -> Server:
+    """A server with one handler that wants a key, and one that does not."""
+    server = Server(port=0)
+
+    @server.add_handler(Filters.APIFactory(factory, "key"))
+    async def secret(client: Any, packet: Any) -> None:
+        await client.send(PASSED)
+
+    @server.add_handler(Filters.Fields(ping=None))
+    async def public(client: Any, packet: Any) -> None:
+        await client.send(PONG)
+
+    return server
+
+
+@dataclass
+class Answer:
+    asked: float
+    took: float
+    passed: bool
+
+
+@dataclass
+class Traffic:
+    """What clients that go on asking with a key were answered, and how long one that needs none had to wait."""
+
+    answers: list[Answer] = field(default_factory=list)
+    pings: list[float] = field(default_factory=list)
+    over: bool = False
+
+    async def ask(self, peer: Peer, key: str) -> None:
+        while not self.over:
+            asked = trio.current_time()
+            reply = await peer.ask(key=key)
+            assert reply in (PASSED, REFUSED)
+            self.answers.append(Answer(asked, trio.current_time() - asked, reply == PASSED))
+            await trio.sleep(0.01)
+
+    async def ping(self, peer: Peer) -> None:
+        while not self.over:
+            asked = trio.current_time()
+            assert await peer.ask(ping=1) == PONG
+            self.pings.append(trio.current_time() - asked)
+            await trio.sleep(0.01)
+
+    async def until(self, *, passed: bool, within: float) -> float:
+        """Wait for an answer to a packet that is sent from now on, and return the seconds that it took to come."""
+        since = trio.current_time()
+        with trio.move_on_after(within):
+            while not any(answer.asked >= since and answer.passed is passed for answer in reversed(self.answers)):  # noqa: ASYNC110  # what is awaited is an answer among others
+                await trio.sleep(0.005)
+            return trio.current_time() - since
+        raise AssertionError(f"for {within} s no packet was {'passed' if passed else 'refused'}")
+
+    def between(self, begin: float, end: float) -> list[Answer]:
+        """The answers to packets that were asked, and answered, in this time."""
+        return [answer for answer in self.answers if answer.asked >= begin and answer.asked + answer.took <= end]
+
+    @property
+    def slowest(self) -> float:
+        return max(answer.took for answer in self.answers)
+
+
+@asynccontextmanager
+async def traffic(running: Running, key: str, *, clients: int = 2) -> AsyncIterator[Traffic]:
+    seen = Traffic()
+    async with AsyncExitStack() as stack:
+        peers = [await stack.enter_async_context(await running.connect()) for _ in range(clients + 1)]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(seen.ping, peers[0])
+            for peer in peers[1:]:
+                nursery.start_soon(seen.ask, peer, key)
+            await seen.until(passed=True, within=5)
+            yield seen
+            seen.over = True
+
+
+@pytest.fixture
+def proxied(redis_server: RedisServer) -> Iterator[TcpProxy]:
+    with TcpProxy(redis_server.port) as proxy:
+        yield proxy
+
+
+def through(proxy: TcpProxy, **options: Any) -> RedisAPIKeyFactory:
+    return RedisAPIKeyFactory(f"redis://127.0.0.1:{proxy.port}/0", **options)
+
+
+@pytest.mark.parametrize(("how", "recall"), [("stopped", RECALL), ("stopped", 0), ("frozen", RECALL)])
+async def test_while_redis_is_away_no_key_passes_and_the_rest_goes_on(
+    serve: Serve, own_redis: RedisServer, how: str, recall: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    leave, come_back = {
+        "stopped": (own_redis.stop, own_redis.start),
+        "frozen": (own_redis.freeze, own_redis.thaw),
+    }[how]
+    factory = RedisAPIKeyFactory(own_redis.url, recall_seconds=recall)
+    key = await factory.aissue({"plan": "gold"})
+    running = await serve(guarded(factory))
+    async with traffic(running, key) as seen:
+        await trio.to_thread.run_sync(leave)
+        left = trio.current_time()
+        await trio.sleep(1.8)
+        coming = trio.current_time()
+        await trio.to_thread.run_sync(come_back)
+        recovered = await seen.until(passed=True, within=2)
+    away = seen.between(left + recall + 0.05, coming)
+    assert away
+    assert not [answer for answer in away if answer.passed]
+    assert seen.slowest < 1.5
+    assert max(seen.pings) < PROMPT
+    assert 1 <= len(running.logged("KeyStoreUnavailable")) <= trio.current_time() - left + 1.5
+    assert not [line for line in running.lines if "[ERROR]" in line and "KeyStoreUnavailable" not in line]
+    assert not [record for record in caplog.records if record.levelname not in {"DEBUG", "INFO"}]
+    assert recovered < 2
+    factory.close()
+
+
+async def test_redis_that_is_away_is_not_asked_for_each_packet(serve: Serve, proxied: TcpProxy) -> None:
+    factory = through(proxied)
+    key = await factory.aissue()
+    running = await serve(guarded(factory))
+    async with traffic(running, key, clients=4) as seen:
+        proxied.refuse()
+        proxied.cut()
+        await seen.until(passed=False, within=2)
+        await trio.sleep(1)
+        refused = [answer for answer in seen.answers if not answer.passed]
+        assert len(refused) > 100
+        assert max(answer.took for answer in refused) < PROMPT
+        proxied.accept()
+        await seen.until(passed=True, within=1)
+    factory.close()
+
+
+async def test_when_redis_takes_two_seconds_a_key_is_refused_after_one(serve: Serve, proxied: TcpProxy) -> None:
+    factory = through(proxied)
+    key = await factory.aissue()
+    running = await serve(guarded(factory))
+    async with traffic(running, key, clients=12) as seen:
+        proxied.delay = 2.0
+        slow = trio.current_time()
+        await trio.sleep(2.2)
+        fast = trio.current_time()
+        proxied.delay = 0.0
+        await seen.until(passed=True, within=2)
+    away = seen.between(slow + RECALL + 0.05, fast)
+    assert not [answer for answer in away if answer.passed]
+    waited = [answer for answer in seen.answers if answer.took > 0.9]
+    assert len(waited) >= 12, "nobody waited for Redis"
+    assert not [answer for answer in waited if answer.passed]
+    assert seen.slowest < 1.5
+    assert max(seen.pings) < PROMPT
+    factory.close()
+
+
+async def test_redis_that_is_slow_but_within_the_bound_serves(serve: Serve, proxied: TcpProxy) -> None:
+    factory = through(proxied)
+    key = await factory.aissue()
+    running = await serve(guarded(factory))
+    async with traffic(running, key) as seen:
+        proxied.cut()
+        proxied.delay = 0.1
+        await seen.until(passed=False, within=2)
+        await seen.until(passed=True, within=4)
+        settled = trio.current_time()
+        await trio.sleep(0.8)
+        later = seen.between(settled, trio.current_time())
+        assert later
+        assert all(answer.passed for answer in later)
+        assert max(answer.took for answer in later) > 0.2, "nobody waited for Redis"
+        proxied.delay = 0.0
+    assert max(seen.pings) < PROMPT
+    factory.close()
+
+
+async def test_connections_that_are_cut_in_the_middle_of_traffic_are_made_anew(serve: Serve, proxied: TcpProxy) -> None:
+    factory = through(proxied, recall_seconds=0)
+    key = await factory.aissue()
+    running = await serve(guarded(factory))
+    async with traffic(running, key, clients=4) as seen:
+        for _ in range(3):
+            before = proxied.accepted
+            assert proxied.cut() > 0
+            await seen.until(passed=True, within=1)
+            assert proxied.accepted > before
+    assert seen.slowest < 1.5
+    assert max(seen.pings) < PROMPT
+    factory.close()
+
+
+async def test_a_connection_that_broke_while_nobody_asked_costs_no_packet(serve: Serve, proxied: TcpProxy) -> None:
+    factory = through(proxied, recall_seconds=0)
+    key = await factory.aissue()
+    running = await serve(guarded(factory))
+    async with await running.connect() as peer:
+        assert await peer.ask(key=key) == PASSED
+        assert proxied.cut() > 0
+        await trio.sleep(0.1)
+        assert await peer.ask(key=key) == PASSED
+    factory.close()
+
+
+def test_a_caller_of_the_plain_methods_waits_no_longer_than_the_bound(proxied: TcpProxy) -> None:
+    factory = through(proxied, timeout=0.3)
+    key = factory.issue()
+    proxied.delay = 2.0
+    calls: list[Callable[[], object]] = [lambda: key in factory, lambda: factory.reissue(key), factory.issue]
+    for call in calls:
+        began = time.monotonic()
+        with pytest.raises(KeyStoreUnavailable):
+            call()
+        assert time.monotonic() - began < 0.6
+        time.sleep(0.26)  # for so long Redis is left alone
+    factory.close()
+
+
+def test_a_change_of_which_the_answer_was_lost_is_not_made_twice(redis_server: RedisServer, proxied: TcpProxy) -> None:
+    factory = through(proxied, timeout=0.3)
+    key, record = factory.issue_with_record({"plan": "gold"})
+    before = redis_server.calls("eval")
+    proxied.delay = 0.4
+    with pytest.raises(KeyStoreUnavailable):
+        factory.revoke(key)
+    proxied.delay = 0.0
+    time.sleep(0.5)
+    direct = RedisAPIKeyFactory(redis_server.url)
+    assert redis_server.calls("eval") - before <= 1
+    assert factory.records() == direct.records()
+    assert [kept.id for kept in direct.records()].count(record.id) <= 1
+    factory.close()
+    direct.close()
+
+
+@pytest.mark.parametrize("scheme", ["redis", "redis+sentinel", "redis+cluster"])
+async def test_a_factory_can_be_made_while_redis_is_away(scheme: str) -> None:
+    url = f"{scheme}://127.0.0.1:{free_port()}" + ("/mymaster" if "sentinel" in scheme else "")
+    factory = RedisAPIKeyFactory(url)
+    for _ in range(2):
+        with pytest.raises(KeyStoreUnavailable, match=r"127\.0\.0\.1.*; no key passes until"):
+            await factory.acontains("x" * 32)
+    with pytest.raises(KeyStoreUnavailable):
+        factory.issue()
+    factory.close()
+
+
+@pytest.mark.parametrize("scheme", ["redis", "redis+sentinel", "redis+cluster"])
+async def test_the_error_of_redis_that_is_away_is_short_and_says_why(scheme: str) -> None:
+    url = f"{scheme}://127.0.0.1:{free_port()}" + ("/mymaster" if "sentinel" in scheme else "")
+    with pytest.raises(KeyStoreUnavailable) as caught:
+        RedisAPIKeyFactory(url).issue()
+    message = str(caught.value)
+    assert len(message) < 250
+    assert "\n" not in message
+    assert " object at 0x" not in message
+
+
+def test_a_factory_made_while_redis_was_away_works_when_it_is_there(own_redis: RedisServer) -> None:
+    own_redis.stop()
+    factory = RedisAPIKeyFactory(own_redis.url)
+    with pytest.raises(KeyStoreUnavailable):
+        factory.issue()
+    own_redis.start()
+    time.sleep(0.26)  # for so long Redis is left alone
+    assert factory.issue() in factory
+    factory.close()
+
+
+async def test_a_hot_key_costs_no_round_trip(serve: Serve, redis_server: RedisServer) -> None:
+    factory = RedisAPIKeyFactory(redis_server.url)
+    key = await factory.aissue()
+    assert await factory.acontains(key)
+    began, before = time.monotonic(), redis_server.calls("hget")
+    for _ in range(2000):
+        assert await factory.acontains(key)
+    assert redis_server.calls("hget") - before <= (time.monotonic() - began) / RECALL + 1
+
+    running = await serve(guarded(factory))
+    async with await running.connect() as peer:
+        began, before = time.monotonic(), redis_server.calls("hget")
+        for _ in range(20):
+            await peer.send(json_packet(key=key) * 100)
+            assert [await peer.json() for _ in range(100)] == [PASSED] * 100
+        assert redis_server.calls("hget") - before <= (time.monotonic() - began) / RECALL + 1
+    factory.close()
+
+
+async def test_a_key_that_is_not_recalled_costs_one_round_trip(redis_server: RedisServer) -> None:
+    factory = RedisAPIKeyFactory(redis_server.url, recall_seconds=0)
+    key = await factory.aissue()
+    before = redis_server.calls("hget")
+    for _ in range(50):
+        assert await factory.acontains(key)
+    assert redis_server.calls("hget") - before == 50
+    factory.close()
+
+
+def test_redis_holds_digests_and_no_keys(own_redis: RedisServer) -> None:
+    factory = RedisAPIKeyFactory(own_redis.url)
+    first, record = factory.issue_with_record({"plan": "gold"}, expires_in=60)
+    second = factory.reissue(factory.issue())
+    assert first in factory
+    dump = ""
+    with redis.Redis(port=own_redis.port, decode_responses=True) as client:
+        names = client.keys("*")
+        assert len(names) == 2
+        for name in names:
+            dump += f"{name} {client.hgetall(name)}"
+    assert digest(first) in dump
+    assert digest(second) in dump
+    assert record.id in dump
+    assert first not in dump
+    assert second not in dump
+    factory.close()
+
+
+def test_all_that_is_kept_is_in_one_hash_slot(own_redis: RedisServer) -> None:
+    factory = RedisAPIKeyFactory(own_redis.url, prefix="my keys")
+    factory.issue()
+    with redis.Redis(port=own_redis.port, decode_responses=True) as client:
+        names = client.keys("*")
+    assert len(names) == 2
+    assert {name[name.index("{") : name.index("}") + 1] for name in names} == {"{my keys}"}
+    factory.close()
+
+
+def test_what_is_not_a_record_of_ours_is_a_clear_error(own_redis: RedisServer) -> None:
+    factory = RedisAPIKeyFactory(own_redis.url)
+    key = factory.issue({"plan": "gold"})
+    with redis.Redis(port=own_redis.port, decode_responses=True) as client:
+        name = next(name for name in client.keys("*") if digest(key) in client.hgetall(name))
+        for damaged in ("", "id", "id\n1.0\n\n{", "id\nnow\n\n{}"):
+            client.hset(name, digest(key), damaged)
+            with pytest.raises(KeyStoreError):
+                factory.get(key)
+        client.delete(name)
+        client.set(name, "a text")
+        with pytest.raises(KeyStoreError, match="WRONGTYPE"):
+            factory.get(key)
+    factory.close()
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "spam=1",
+        "timeout=soon",
+        "timeout=0",
+        "timeout=-1",
+        "timeout=nan",
+        "timeout=inf",
+        "recall_seconds=-1",
+        "recall_seconds=nan",
+    ],
+)
+@pytest.mark.parametrize(
+    "base", ["redis://127.0.0.1:1", "redis+sentinel://127.0.0.1:1/m", "redis+cluster://127.0.0.1:1"]
+)
+def test_a_wrong_option_in_a_url_is_a_clear_error(base: str, query: str) -> None:
+    with pytest.raises(KeyStoreError, match=query.partition("=")[0]) as caught:
+        RedisKeyStore.from_url(f"{base}?{query}").get("d")
+    assert not isinstance(caught.value, KeyStoreUnavailable)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://127.0.0.1:port",
+        "redis://127.0.0.1:99999",
+        "redis://[::1",
+        "redis+sentinel://127.0.0.1:1",
+        "http://host",
+    ],
+)
+def test_a_wrong_url_is_a_clear_error(url: str) -> None:
+    with pytest.raises(KeyStoreError, match=r"redis\+sentinel://|is not a Redis URL"):
+        RedisKeyStore(url).get("d")
+
+
+@pytest.mark.parametrize(
+    "credentials",
+    [":hunter2@", "user:hunter2@", ":hunter2/x@", ":hunter2#x@", ":x#hunter2@", ":hunter2?x@", ":x?hunter2@"],
+)
+@pytest.mark.parametrize("scheme", ["redis", "rediss", "redis+sentinel", "redis+cluster", "http"])
+def test_a_password_in_a_url_is_in_no_message(scheme: str, credentials: str) -> None:
+    """Even where somebody forgot to write a special character as %2F, %23 or %3F."""
+    url = (
+        f"{scheme}://{credentials}127.0.0.1:1/mymaster"
+        if "sentinel" in scheme
+        else f"{scheme}://{credentials}127.0.0.1:1"
+    )
+    with pytest.raises(KeyStoreError) as caught:
+        RedisKeyStore(url).get("d")
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_wrong_password_is_a_clear_error_without_it(tmp_path: Any, redis_server: RedisServer) -> None:
+    with RedisServer(tmp_path, "--requirepass", "swordfish") as server:
+        right = RedisAPIKeyFactory(f"redis://:swordfish@127.0.0.1:{server.port}/0")
+        key = right.issue()
+        assert key in right
+        wrong = RedisAPIKeyFactory(f"redis://:hunter2@127.0.0.1:{server.port}/0")
+        with pytest.raises(KeyStoreError, match="password") as caught:
+            wrong.get(key)
+        assert not [
+            line for line in traceback.format_exception(caught.value) if "hunter2" in line or "swordfish" in line
+        ]
+        for each in (right, wrong):
+            assert "hunter2" not in repr(each) + repr(each.key_store)
+            assert "swordfish" not in repr(each) + repr(each.key_store)
+            each.close()

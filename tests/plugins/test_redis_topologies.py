@@ -1,0 +1,243 @@
+"""The Redis store behind Sentinel, on a Cluster and over TLS: real ones, made for these tests."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+import redis
+import trustme
+from redis_server import PROGRAM, RedisServer, Sentinel, free_port
+
+from asyncapy_core import APIKeyFactory, KeyStore
+from asyncapy_core.errors import KeyStoreError, KeyStoreUnavailable
+from asyncapy_core.testing import KeyStoreContract
+from asyncapy_redis import RedisAPIKeyFactory, RedisKeyStore
+
+T = TypeVar("T")
+
+pytestmark = pytest.mark.skipif(PROGRAM is None, reason="redis-server is not installed; .ci/run installs it")
+
+
+class Secured:
+    """A Redis that speaks TLS, with a certificate of an authority of its own; one more authority that is not its."""
+
+    def __init__(self, folder: Path) -> None:
+        authority, stranger = trustme.CA(), trustme.CA()
+        certificate = authority.issue_cert("127.0.0.1")
+        self.right, self.wrong = folder / "right.pem", folder / "wrong.pem"
+        authority.cert_pem.write_to_path(str(self.right))
+        stranger.cert_pem.write_to_path(str(self.wrong))
+        certificate.private_key_pem.write_to_path(str(folder / "key.pem"))
+        for blob in certificate.cert_chain_pems:
+            blob.write_to_path(str(folder / "cert.pem"), append=True)
+        self.files = ["--tls-cert-file", str(folder / "cert.pem"), "--tls-key-file", str(folder / "key.pem")]
+        self.files += ["--tls-ca-cert-file", str(self.right), "--tls-auth-clients", "no"]
+        self.port, self.cluster_port, self.sentinel_port = free_port(), free_port(), free_port()
+
+
+@pytest.fixture(scope="module")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
+    secured = Secured(tmp_path_factory.mktemp("tls"))
+    with RedisServer(tmp_path_factory.mktemp("redis"), "--tls-port", str(secured.port), *secured.files):
+        yield secured
+
+
+@pytest.fixture(scope="module")
+def sentinel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sentinel]:
+    with (
+        RedisServer(tmp_path_factory.mktemp("master")) as master,
+        Sentinel(tmp_path_factory.mktemp("sentinel"), master) as sentinel,
+    ):
+        yield sentinel
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory, secured: Secured) -> Iterator[RedisServer]:
+    """A cluster of one node, which has all the hash slots; it speaks TLS as well."""
+    options = ["--cluster-enabled", "yes", "--cluster-port", str(free_port()), "--tls-cluster", "yes"]
+    options += ["--cluster-node-timeout", "500"]
+    tls = ["--tls-port", str(secured.cluster_port), *secured.files]
+    with RedisServer(tmp_path_factory.mktemp("cluster"), *options, *tls) as node:
+        with redis.Redis(port=node.port) as client:
+            client.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)
+        node.until(is_up)
+        yield node
+
+
+def is_up(client: redis.Redis) -> bool:
+    return client.execute_command("CLUSTER INFO")["cluster_state"] == "ok"  # type: ignore[no-any-return, no-untyped-call]  # redis-py does not type it
+
+
+class TestRedisBehindSentinel(KeyStoreContract):
+    stale_seconds = 0.5
+
+    @pytest.fixture(autouse=True)
+    def _prefix(self, sentinel: Sentinel) -> None:
+        self.url = f"{sentinel.url}?prefix={uuid.uuid4()}"
+
+    def open(self) -> KeyStore:
+        assert self.url is not None
+        return RedisKeyStore.from_url(self.url)
+
+
+class TestRedisCluster(KeyStoreContract):
+    stale_seconds = 0.5
+
+    @pytest.fixture(autouse=True)
+    def _prefix(self, cluster: RedisServer) -> None:
+        self.url = f"redis+cluster://127.0.0.1:{cluster.port}?prefix={uuid.uuid4()}"
+
+    def open(self) -> KeyStore:
+        assert self.url is not None
+        return RedisKeyStore.from_url(self.url)
+
+
+def within(seconds: float, ask: Callable[[], T]) -> T:
+    """Ask again and again until the store is there."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return ask()
+        except KeyStoreUnavailable:
+            assert time.monotonic() < deadline, f"no recovery within {seconds} s"
+            time.sleep(0.05)
+
+
+def managed(factory: APIKeyFactory) -> None:
+    """Do everything there is to do with a key."""
+    key, record = factory.issue_with_record({"plan": "gold"})
+    assert key in factory
+    factory.update(key, {"plan": "silver"})
+    new = factory.reissue(key)
+    assert key not in factory
+    assert factory.get(new) == {"plan": "silver"}
+    assert record.id in {each.id for each in factory.records()}
+    factory.revoke_id(record.id)
+    assert new not in factory
+    factory.issue(expires_in=0.001)
+    time.sleep(0.002)
+    assert factory.purge() == 1
+
+
+def test_when_the_master_dies_its_replica_takes_over(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("master", "replica", "sentinel")]
+    for folder in folders:
+        folder.mkdir()
+    with RedisServer(folders[0], "--repl-diskless-sync-delay", "0") as master:
+        follow = ["--replicaof", f"127.0.0.1 {master.port}"]
+        with RedisServer(folders[1], *follow) as replica:
+            replica.until(lambda client: client.info("replication")["master_link_status"] == "up")
+            with Sentinel(folders[2], master) as sentinel:
+                sentinel.until(lambda client: len(client.sentinel_slaves("mymaster")) == 1)
+                factory = RedisAPIKeyFactory(sentinel.url, recall_seconds=0)
+                keys = [factory.issue() for _ in range(20)]
+                replica.until(lambda client: client.info("replication")["master_repl_offset"] > 0)
+                with redis.Redis(port=master.port) as client:
+                    assert client.wait(1, 5000) == 1
+                master.kill()
+                with pytest.raises(KeyStoreUnavailable):
+                    factory.get(keys[0])
+                new = within(20, factory.issue)
+                assert all(key in factory for key in [*keys, new])
+                managed(factory)
+                factory.close()
+
+
+def test_a_master_that_became_a_replica_does_not_take_changes(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    with RedisServer(tmp_path) as server, RedisServer(tmp_path / "other") as other:
+        factory = RedisAPIKeyFactory(server.url)
+        with redis.Redis(port=server.port) as client:
+            client.replicaof("127.0.0.1", other.port)
+            with pytest.raises(KeyStoreUnavailable):
+                factory.issue()
+            client.replicaof("NO", "ONE")
+        time.sleep(0.26)  # for so long Redis is left alone
+        managed(factory)
+        factory.close()
+
+
+def test_a_cluster_that_is_down_is_away_and_comes_back(cluster: RedisServer) -> None:
+    factory = RedisAPIKeyFactory(f"redis+cluster://127.0.0.1:{cluster.port}", prefix="down", recall_seconds=0)
+    key = factory.issue()
+    with redis.Redis(port=cluster.port) as client:
+        client.execute_command("CLUSTER DELSLOTSRANGE", 0, 16383)
+        cluster.until(lambda client: not is_up(client))
+        try:
+            for _ in range(2):
+                with pytest.raises(KeyStoreUnavailable):
+                    factory.get(key)
+                time.sleep(0.26)  # for so long Redis is left alone
+        finally:
+            client.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)
+            cluster.until(is_up)
+    assert within(2, lambda: key in factory)
+    factory.close()
+
+
+def test_a_cluster_that_is_restarted_is_found_again(cluster: RedisServer) -> None:
+    factory = RedisAPIKeyFactory(f"redis+cluster://127.0.0.1:{cluster.port}", prefix="again", recall_seconds=0)
+    key = factory.issue()
+    cluster.stop()
+    try:
+        for _ in range(2):
+            with pytest.raises(KeyStoreUnavailable):
+                factory.get(key)
+            time.sleep(0.26)  # for so long Redis is left alone
+    finally:
+        cluster.start()
+        cluster.until(is_up)
+    assert within(2, lambda: key in factory)
+    managed(factory)
+    factory.close()
+
+
+def test_keys_are_managed_over_tls(secured: Secured) -> None:
+    factory = RedisAPIKeyFactory(f"rediss://127.0.0.1:{secured.port}/0?ssl_ca_certs={secured.right}")
+    managed(factory)
+    factory.close()
+
+
+@pytest.mark.parametrize("authority", ["wrong", "default"])
+def test_a_certificate_of_an_unknown_authority_is_refused(secured: Secured, authority: str) -> None:
+    query = f"?ssl_ca_certs={secured.wrong}" if authority == "wrong" else ""
+    factory = RedisAPIKeyFactory(f"rediss://127.0.0.1:{secured.port}/0{query}")
+    with pytest.raises(KeyStoreError, match="certificate verify failed"):
+        factory.issue()
+    factory.close()
+
+
+def test_an_authority_file_that_is_not_there_is_a_clear_error(secured: Secured) -> None:
+    factory = RedisAPIKeyFactory(f"rediss://127.0.0.1:{secured.port}/0?ssl_ca_certs=/nowhere/ca.pem")
+    with pytest.raises(KeyStoreError, match="No such file"):
+        factory.issue()
+    factory.close()
+
+
+def test_what_speaks_no_tls_is_refused(redis_server: RedisServer) -> None:
+    factory = RedisAPIKeyFactory(f"rediss://127.0.0.1:{redis_server.port}/0", timeout=0.2)
+    with pytest.raises(KeyStoreError, match="is away"):
+        factory.issue()
+    factory.close()
+
+
+def test_keys_are_managed_over_tls_on_a_cluster(secured: Secured, cluster: RedisServer) -> None:
+    url = f"rediss+cluster://127.0.0.1:{secured.cluster_port}?ssl_ca_certs={secured.right}"
+    factory = RedisAPIKeyFactory(url, prefix="tls")
+    managed(factory)
+    factory.close()
+
+
+def test_keys_are_managed_over_tls_behind_sentinel(secured: Secured, tmp_path: Path, redis_server: RedisServer) -> None:
+    tls = ["--tls-port", str(secured.sentinel_port), *secured.files, "--tls-replication", "yes"]
+    with Sentinel(tmp_path, redis_server, *tls, master_port=secured.port):
+        factory = RedisAPIKeyFactory(
+            f"rediss+sentinel://127.0.0.1:{secured.sentinel_port}/mymaster?ssl_ca_certs={secured.right}"
+        )
+        managed(factory)
+        factory.close()

@@ -1,0 +1,101 @@
+"""Several server processes that share one store: what one issues all accept, what one revokes all refuse."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+import trio
+from peer import Peer, failure
+from redis_server import RedisServer
+
+KeyServer = Callable[[str], tuple[int, ...]]
+
+PASSED, REFUSED = {"passed": True}, failure("ERR_NO_HANDLER")
+
+
+@pytest.fixture(scope="module", params=["sqlite", "redis"])
+def two_servers(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, key_servers: KeyServer
+) -> tuple[int, ...]:
+    """The ports of two servers, each a process, which share a store."""
+    if request.param == "sqlite":
+        return key_servers(f"sqlite:///{tmp_path_factory.mktemp('shared') / 'keys.db'}")
+    server: RedisServer = request.getfixturevalue("redis_server")
+    return key_servers(f"{server.url}?prefix={uuid.uuid4()}")
+
+
+async def do(peer: Peer, what: str, key: str = "") -> Any:
+    reply = await peer.ask(do=what, on=key)
+    assert reply is not None
+    assert set(reply) == {"result"}, reply
+    return reply["result"]
+
+
+async def refused_after(peer: Peer, key: str) -> float:
+    """Go on asking until a key is refused, and return how many seconds it still passed."""
+    began = trio.current_time()
+    with trio.fail_after(5):
+        while (reply := await peer.ask(key=key)) == PASSED:  # noqa: ASYNC110  # what is awaited happens in another process
+            await trio.sleep(0.005)
+    assert reply == REFUSED
+    return trio.current_time() - began
+
+
+async def test_what_one_server_issues_the_other_accepts_at_once(two_servers: tuple[int, ...]) -> None:
+    async with AsyncExitStack() as stack:
+        one, other = [await stack.enter_async_context(await Peer.connect(port)) for port in two_servers]
+        for _ in range(20):
+            key = await do(one, "issue")
+            assert await other.ask(key=key) == PASSED
+            assert await do(other, "get", key) == {"plan": "gold"}
+
+
+async def test_what_was_refused_before_it_was_issued_is_not_remembered_as_refused(two_servers: tuple[int, ...]) -> None:
+    async with AsyncExitStack() as stack:
+        one, other = [await stack.enter_async_context(await Peer.connect(port)) for port in two_servers]
+        assert await other.ask(key="x" * 32) == REFUSED
+        old = await do(one, "issue")
+        new = await do(one, "reissue", old)
+        assert await other.ask(key=new) == PASSED
+
+
+@pytest.mark.parametrize("how", ["revoke", "reissue"])
+async def test_what_one_server_revokes_the_other_refuses_within_a_second(
+    two_servers: tuple[int, ...], how: str
+) -> None:
+    async with AsyncExitStack() as stack:
+        one, other = [await stack.enter_async_context(await Peer.connect(port)) for port in two_servers]
+        key = await do(one, "issue")
+        assert await one.ask(key=key) == await other.ask(key=key) == PASSED  # both recall it now
+        new = await do(one, how, key)
+        assert await one.ask(key=key) == REFUSED
+        assert await refused_after(other, key) < 1
+        if how == "reissue":
+            assert await one.ask(key=new) == await other.ask(key=new) == PASSED
+        for _ in range(20):
+            assert await other.ask(key=key) == REFUSED
+
+
+async def test_of_two_servers_that_reissue_a_key_one_succeeds(two_servers: tuple[int, ...]) -> None:
+    async with AsyncExitStack() as stack:
+        peers = [await stack.enter_async_context(await Peer.connect(port)) for port in two_servers]
+        for _ in range(10):
+            key = await do(peers[0], "issue")
+            replies: list[dict[str, Any]] = []
+
+            async def reissue(peer: Peer, key: str, replies: list[dict[str, Any]]) -> None:
+                reply = await peer.ask(do="reissue", on=key)
+                assert reply is not None
+                replies.append(reply)
+
+            async with trio.open_nursery() as nursery:
+                for peer in peers:
+                    nursery.start_soon(reissue, peer, key, replies)
+            new = [reply["result"] for reply in replies if "result" in reply]
+            assert len(new) == 1
+            assert failure("ERR_HANDLER_FAILED") in replies
+            assert await peers[0].ask(key=new[0]) == await peers[1].ask(key=new[0]) == PASSED

@@ -1,0 +1,370 @@
+"""A full disk, locks, damage, other programs' files, killed processes: clear errors, and no issued key is lost."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from asyncapy_core import APIKeyFactory
+from asyncapy_core.errors import KeyStoreError, KeyStoreUnavailable
+from asyncapy_core.keys import digest
+from asyncapy_sqlite import SQLiteKeyStore
+
+ISSUE_ONE = """
+import sys
+from asyncapy_core import APIKeyFactory
+factory = APIKeyFactory(store=sys.argv[1])
+print(factory.issue(), flush=True)
+factory.close()
+"""
+
+ISSUE_FOR_EVER = """
+import sys
+from asyncapy_core import APIKeyFactory
+factory = APIKeyFactory(store=sys.argv[1])
+while True:
+    print(factory.issue({"by": "a process that is killed"}), flush=True)
+"""
+
+FILL_THE_DISK = """
+import resource, signal, sys
+from asyncapy_core import APIKeyFactory
+from asyncapy_core.errors import KeyStoreError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+_, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+if sys.argv[2] == "from the start":
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), hard))
+try:
+    factory = APIKeyFactory(store=sys.argv[1])
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), hard))
+    for _ in range(100_000):
+        print(factory.issue({"note": "x" * 500}), flush=True)
+except KeyStoreError as error:
+    print(error, file=sys.stderr)
+else:
+    sys.exit("the disk did not fill")
+if sys.argv[2] != "from the start":
+    for change in (factory.issue, factory.records()[0].id and factory.purge):
+        try:
+            change()
+        except KeyStoreError:
+            pass
+    assert len(factory.records()) > 3
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, hard))
+    print(factory.issue({"note": "there is room again"}), flush=True)
+    factory.close()
+"""
+
+HOLD_A_LOCK = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("BEGIN IMMEDIATE")
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "keys.db"
+
+
+def factory_of(path: Path, options: str = "") -> APIKeyFactory:
+    return APIKeyFactory(store=f"sqlite:///{path}{options}")
+
+
+def run(program: str, path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", program, f"sqlite:///{path}", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Have another process hold the lock that writers need."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD_A_LOCK, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "locked\n"
+        try:
+            yield
+        finally:
+            process.communicate(timeout=10)
+
+
+def damage(path: Path, begin: float, end: float) -> None:
+    """Overwrite a part of a file, given as fractions of its length, with garbage."""
+    data = bytearray(path.read_bytes())
+    first, last = int(len(data) * begin), int(len(data) * end)
+    data[first:last] = random.Random(7).randbytes(last - first)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o022, 0o077])
+def test_the_file_and_what_stands_beside_it_are_readable_by_the_owner_alone(path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        with closing(factory_of(path)) as factory:
+            factory.issue()
+            files = sorted(path.parent.iterdir())
+            assert [file.name for file in files] == ["keys.db", "keys.db-shm", "keys.db-wal"]
+            assert [stat.S_IMODE(file.stat().st_mode) for file in files] == [0o600] * 3
+    finally:
+        os.umask(before)
+
+
+def test_a_change_is_on_the_disk_when_it_is_made(path: Path) -> None:
+    with closing(SQLiteKeyStore(path)) as store:
+        assert store._connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert store._connection.execute("PRAGMA synchronous").fetchone() == (2,)
+
+
+def test_the_file_holds_digests_and_no_keys(path: Path) -> None:
+    with closing(factory_of(path)) as factory:
+        first = factory.issue({"plan": "gold"})
+        second = factory.reissue(factory.issue())
+        kept = b"".join(file.read_bytes() for file in path.parent.iterdir())
+    kept += path.read_bytes()
+    for key in (first, second):
+        assert digest(key).encode() in kept
+        assert key.encode() not in kept
+
+
+def test_a_full_disk_is_a_clear_error_and_loses_no_key(path: Path) -> None:
+    done = run(FILL_THE_DISK, path, "later", str(128 * 1024))
+    assert done.returncode == 0, done.stderr
+    assert "disk" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    keys = done.stdout.split()
+    assert len(keys) > 5
+    with closing(factory_of(path)) as factory:
+        assert all(key in factory for key in keys)
+        assert factory.get(keys[-1]) == {"note": "there is room again"}
+        assert factory.issue() in factory
+
+
+def test_a_disk_that_is_full_from_the_start_is_a_clear_error_and_leaves_a_file_that_can_be_used(path: Path) -> None:
+    done = run(FILL_THE_DISK, path, "from the start", "2048")
+    assert done.returncode == 0, done.stderr
+    assert "disk" in done.stderr
+    assert done.stdout == ""
+    with closing(factory_of(path)) as factory:
+        assert factory.issue() in factory
+
+
+def test_a_lock_that_another_holds_too_long_is_told_within_the_bound_and_loses_no_key(path: Path) -> None:
+    with closing(factory_of(path, "?timeout=0.3")) as factory:
+        key, record = factory.issue_with_record({"plan": "gold"})
+        with locked(path):
+            calls = (
+                factory.issue,
+                lambda: factory.reissue(key),
+                lambda: factory.revoke_id(record.id),
+                lambda: factory.update(key, {}),
+            )
+            for call in calls:
+                began = time.monotonic()
+                with pytest.raises(KeyStoreUnavailable, match=r"locked by another process for more than 0\.3 s"):
+                    call()
+                assert 0.25 < time.monotonic() - began < 1.0
+            assert factory.get(key) == {"plan": "gold"}, "who reads need not wait for who writes"
+            with closing(factory_of(path)) as newcomer:
+                assert key in newcomer
+        assert factory.records() == [record]
+        assert factory.issue() in factory
+
+
+async def test_a_lock_that_another_holds_holds_up_no_other_task(path: Path) -> None:
+    with closing(factory_of(path, "?timeout=0.5")) as factory:
+        key = await factory.aissue()
+        with locked(path):
+            began = trio.current_time()
+            ticks = 0
+            async with trio.open_nursery() as nursery:
+
+                async def issue() -> None:
+                    with pytest.raises(KeyStoreUnavailable):
+                        await factory.aissue()
+                    nursery.cancel_scope.cancel()
+
+                nursery.start_soon(issue)
+                while True:
+                    await trio.sleep(0.01)
+                    ticks += 1
+            assert 0.4 < trio.current_time() - began < 1.2
+            assert ticks > 15
+        assert await factory.acontains(key)
+
+
+async def test_a_key_is_checked_while_another_task_waits_for_a_lock(path: Path) -> None:
+    with closing(factory_of(path, "?timeout=2&recall_seconds=0")) as factory:
+        key = await factory.aissue()
+        with locked(path):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(factory.aissue)
+                await trio.sleep(0.1)  # until it waits for the lock
+                began = trio.current_time()
+                assert await factory.acontains(key)
+                took = trio.current_time() - began
+                nursery.cancel_scope.cancel()
+    assert took < 0.5, "a key check waited for a write"
+
+
+def test_a_file_of_garbage_is_a_clear_error_and_is_left_alone(path: Path) -> None:
+    garbage = random.Random(7).randbytes(50_000)
+    path.write_bytes(garbage)
+    with pytest.raises(KeyStoreError, match=r"keys\.db: file is not a database; the file is damaged"):
+        factory_of(path)
+    assert path.read_bytes() == garbage
+
+
+@pytest.mark.parametrize(("begin", "end"), [(0.3, 0.6), (0.15, 0.25), (0.9, 1.0)])
+def test_damage_in_the_middle_of_a_file_is_a_clear_error_and_the_rest_can_be_read(
+    path: Path, begin: float, end: float
+) -> None:
+    with closing(factory_of(path)) as factory:
+        keys = [factory.issue({"note": f"{number:0300}"}) for number in range(300)]
+    damage(path, begin, end)
+    size = path.stat().st_size
+    with closing(factory_of(path)) as factory:
+        with pytest.raises(KeyStoreError, match=r"keys\.db: .*the file is damaged"):
+            factory.records()
+        readable = 0
+        for key in keys:
+            try:
+                readable += key in factory
+            except KeyStoreError:
+                continue
+        assert readable > 30
+    assert path.stat().st_size >= size
+
+
+@pytest.mark.parametrize("metadata", ["{", "", "\udcff"])
+def test_damaged_metadata_is_a_clear_error(path: Path, metadata: str) -> None:
+    with closing(factory_of(path)) as factory:
+        key = factory.issue({"plan": "gold"})
+        other = factory.issue({"plan": "gold"})
+        with closing(sqlite3.connect(path)) as connection:
+            value = metadata.encode("utf-8", "surrogateescape")
+            connection.execute("UPDATE keys SET metadata = CAST(? AS TEXT) WHERE digest = ?", (value, digest(key)))
+            connection.commit()
+        with pytest.raises(KeyStoreError, match="damaged"):
+            factory.get(key)
+        assert factory.get(other) == {"plan": "gold"}
+
+
+def test_a_database_of_another_program_is_refused_and_left_alone(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE recipes (name TEXT)")
+    before = path.read_bytes()
+    with pytest.raises(KeyStoreError, match="a database of another program; give a file of its own"):
+        factory_of(path)
+    assert path.read_bytes() == before
+    assert [file.name for file in path.parent.iterdir()] == ["keys.db"]
+
+
+def test_a_file_of_a_later_version_is_refused_and_left_alone(path: Path) -> None:
+    with closing(factory_of(path)) as factory:
+        factory.issue()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 2")
+    before = path.read_bytes()
+    with pytest.raises(
+        KeyStoreError, match=r"a later version of asyncapy-sqlite \(schema 2, this one knows 1\); upgrade"
+    ):
+        factory_of(path)
+    assert path.read_bytes() == before
+
+
+def test_an_empty_file_becomes_a_store(path: Path) -> None:
+    path.touch(0o600)
+    with closing(factory_of(path)) as factory:
+        assert factory.issue() in factory
+
+
+def test_a_folder_that_is_not_there_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(KeyStoreError, match=r"cannot open .*nowhere/keys\.db: No such file or directory"):
+        factory_of(tmp_path / "nowhere" / "keys.db")
+    with pytest.raises(KeyStoreError, match=r"(cannot|unable to) open"):
+        factory_of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("rest", "message"),
+    [
+        ("://keys.db", "names no file: write sqlite:///keys.db"),
+        (":///", "names no file"),
+        (":///:memory:", "or use 'memory://'"),
+        (":///{}?timeout=soon", "are numbers of seconds"),
+        (":///{}?mode=ro", "mode is not an option"),
+        (":///{}?timeout=0", "timeout"),
+        (":///{}?timeout=-1", "timeout"),
+        (":///{}?timeout=nan", "timeout"),
+        (":///{}?timeout=inf", "timeout"),
+        (":///{}?recall_seconds=-1", "recall"),
+        (":///{}?recall_seconds=nan", "recall"),
+        (":///{}%00", "null"),
+    ],
+)
+def test_a_wrong_url_is_a_clear_error(path: Path, rest: str, message: str) -> None:
+    with pytest.raises(KeyStoreError, match=message):
+        APIKeyFactory(store="sqlite" + rest.format(path))
+
+
+def test_a_url_may_be_relative_and_have_escapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for url, name in (("sqlite:///my.db", "my.db"), ("sqlite:///a%20b%3F.db?timeout=1", "a b?.db")):
+        with closing(APIKeyFactory(store=url)) as factory:
+            factory.issue()
+        assert (tmp_path / name).is_file()
+
+
+def test_a_key_outlives_a_process_that_is_killed_right_after_it_was_issued(path: Path) -> None:
+    keys = []
+    for _ in range(2):
+        with subprocess.Popen(
+            [sys.executable, "-c", ISSUE_FOR_EVER, f"sqlite:///{path}"], stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            keys += [process.stdout.readline().strip() for _ in range(30)]
+            process.send_signal(signal.SIGKILL)
+            keys += [line.strip() for line in process.stdout if line.endswith("\n")]
+            assert process.wait(10) == -signal.SIGKILL
+    assert len(keys) >= 60
+    with closing(factory_of(path)) as factory:
+        assert all(key in factory for key in keys)
+        assert len(factory.records()) >= len(keys)
+
+
+def test_a_second_handle_in_one_process_costs_no_other_process_its_keys(path: Path) -> None:
+    """A descriptor of the file that is closed by hand drops the locks that SQLite holds in this process."""
+    first = factory_of(path)
+    keys = [first.issue()]
+    with closing(factory_of(path)):
+        for _ in range(2):
+            done = run(ISSUE_ONE, path)
+            assert done.returncode == 0, done.stderr
+            keys += [done.stdout.strip(), first.issue()]
+    first.close()
+    with closing(factory_of(path)) as factory:
+        assert [key in factory for key in keys] == [True] * len(keys)
+
+
+def test_a_store_that_is_closed_says_so(path: Path) -> None:
+    factory = factory_of(path)
+    key = factory.issue()
+    factory.close()
+    with pytest.raises(KeyStoreError, match="closed"):
+        factory.get(key)

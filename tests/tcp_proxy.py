@@ -1,0 +1,118 @@
+"""A TCP proxy for tests, which can be slow, cut its connections, and refuse new ones, switched while it runs."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from typing import Self
+
+
+class TcpProxy:
+    """Hands every chunk on between its own free port and another one.
+
+    Attributes:
+        port: where it listens.
+        delay: seconds for which each chunk is held back, in both directions.
+        accepted: how many connections there have been.
+    """
+
+    def __init__(self, target: int) -> None:
+        self.delay = 0.0
+        self.accepted = 0
+        self._target = target
+        self._refusing = False
+        self._lock = threading.Lock()
+        self._cut = threading.Event()
+        self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._threads: list[threading.Thread] = []
+        self._listener = self._listen(0)
+        self.port: int = self._listener.getsockname()[1]
+
+    def refuse(self) -> None:
+        """Refuse new connections; those that are there stay."""
+        with self._lock:
+            self._refusing = True
+            _close(self._listener)
+
+    def accept(self) -> None:
+        """Accept connections again."""
+        with self._lock:
+            self._listener = self._listen(self.port)
+            self._refusing = False
+
+    def cut(self) -> int:
+        """Cut all connections, dropping what is held back, and return how many there were."""
+        with self._lock:
+            pairs, self._pairs = self._pairs, []
+            self._cut.set()
+            self._cut = threading.Event()
+        for pair in pairs:
+            for sock in pair:
+                _close(sock)
+        return len(pairs)
+
+    def close(self) -> None:
+        self.refuse()
+        self.cut()
+        for thread in self._threads:
+            thread.join(10)
+            assert not thread.is_alive(), "a thread of the proxy hangs"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _listen(self, port: int) -> socket.socket:
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", port))
+        listener.listen()
+        self._start(self._accept_all, listener)
+        return listener
+
+    def _start(self, function: object, *args: object) -> None:
+        thread = threading.Thread(target=function, args=args, name="tcp-proxy", daemon=True)  # type: ignore[arg-type]  # a method of this class
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept_all(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            try:
+                server = socket.create_connection(("127.0.0.1", self._target), 5)
+            except OSError:
+                _close(client)
+                continue
+            server.settimeout(None)
+            with self._lock:
+                if self._refusing:
+                    _close(client)
+                    _close(server)
+                    return
+                self.accepted += 1
+                self._pairs.append((client, server))
+                cut = self._cut
+            self._start(self._pump, client, server, cut)
+            self._start(self._pump, server, client, cut)
+
+    def _pump(self, source: socket.socket, sink: socket.socket, cut: threading.Event) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if cut.wait(self.delay):
+                    break
+                sink.sendall(data)
+        _close(source)
+        _close(sink)
+
+
+def _close(sock: socket.socket) -> None:
+    """Close a socket that other threads may be waiting for."""
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
+    sock.close()
