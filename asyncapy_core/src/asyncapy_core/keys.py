@@ -5,6 +5,7 @@ Makes the keys and their digests; where these are kept is the business of a `Key
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import math
@@ -80,7 +81,7 @@ class APIKeyFactory:
         expires = None if expires_in is None else now + expires_in
         record = KeyRecord(secrets.token_hex(8), _checked({} if metadata is None else metadata), now, expires)
         key = secrets.token_urlsafe(self.size)[: self.size]
-        self._store.add(digest(key), record)
+        self._change(self._store.add, digest(key), record)
         return key, record
 
     def get(self, key: str) -> dict[str, Any]:
@@ -117,7 +118,7 @@ class APIKeyFactory:
             KeyError: the key does not exist, or has expired.
         """
         self.describe(key)
-        self._on_digest(self._store.remove, digest(key))
+        self._change(self._store.remove, digest(key))
 
     def update(self, key: str, metadata: dict[str, Any]) -> None:
         """Replace the metadata of a key.
@@ -126,7 +127,7 @@ class APIKeyFactory:
             KeyError: the key does not exist, or has expired.
         """
         self.describe(key)
-        self._on_digest(self._store.update, digest(key), _checked(metadata))
+        self._change(self._store.update, digest(key), _checked(metadata))
 
     def __contains__(self, key: object) -> bool:
         """Say whether this is a valid key; anything at all may be asked for.
@@ -160,16 +161,16 @@ class APIKeyFactory:
     def reissue_id(self, key_id: str) -> str:
         """`reissue`, for the key with this public id."""
         self.record(key_id)
-        return self._reissue(self._find(key_id))
+        return self._by_id(key_id, self._reissue)
 
     def revoke_id(self, key_id: str) -> None:
         """`revoke`, for the key with this public id, expired or not."""
-        self._on_digest(self._store.remove, self._find(key_id))
+        self._by_id(key_id, lambda found: self._change(self._store.remove, found))
 
     def update_id(self, key_id: str, metadata: dict[str, Any]) -> None:
         """`update`, for the key with this public id."""
         self.record(key_id)
-        self._on_digest(self._store.update, self._find(key_id), _checked(metadata))
+        self._by_id(key_id, lambda found: self._change(self._store.update, found, _checked(metadata)))
 
     def purge(self) -> int:
         """Forget the keys that have expired, and return how many those were."""
@@ -186,6 +187,8 @@ class APIKeyFactory:
 
     async def aissue(self, metadata: dict[str, Any] | None = None, *, expires_in: float | None = None) -> str:
         """`issue`, without holding up other tasks."""
+        if expires_in is None:  # a subclass as documented knows no expiry
+            return await self._without_blocking(self.issue, metadata)
         return await self._without_blocking(functools.partial(self.issue, expires_in=expires_in), metadata)
 
     async def aget(self, key: str) -> dict[str, Any]:
@@ -243,19 +246,34 @@ class APIKeyFactory:
         except KeyError:
             raise KeyError(f"no API key has the id {key_id!r}") from None
 
+    def _by_id(self, key_id: str, call: Callable[[str], T]) -> T:
+        """Call with the digest of this id; once more if it was reissued between the two, for the id stays the same."""
+        try:
+            return call(self._find(key_id))
+        except KeyError:
+            return call(self._find(key_id))
+
     def _valid(self, key_digest: str) -> KeyRecord:
-        record = self._on_digest(self._store.get, key_digest)
+        try:
+            record = self._store.get(key_digest)
+        except KeyError:
+            raise _no_such_key() from None
         if record.expired(time.time()):
             raise _no_such_key()
         return record
 
     def _reissue(self, key_digest: str) -> str:
         new = secrets.token_urlsafe(self.size)[: self.size]
-        self._on_digest(self._store.replace, key_digest, digest(new))
+        self._change(self._store.replace, key_digest, digest(new))
         return new
 
-    def _on_digest(self, method: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call a method of the store; a KeyError is raised anew, without the digest."""
+    def _change(self, method: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Make a change, unless whoever asked for it has been told already that it took too long.
+
+        A KeyError is raised anew, without the digest.
+        """
+        with contextlib.suppress(RuntimeError):  # this is not one of trio's threads
+            trio.from_thread.check_cancelled()
         try:
             return method(*args, **kwargs)
         except KeyError:
@@ -287,7 +305,7 @@ def open_store(url: str) -> KeyStore:
         known = ", ".join(f"{name}://" for name in ("memory", *stores))
         raise UnknownKeyStore(
             f"no installed plugin provides key stores for {scheme}:// (installed: {known}); "
-            f"a plugin for it would be called asyncapy-{scheme.partition('+')[0].replace('rediss', 'redis')}"
+            f"the plugin for it would be pip install asyncapy-{scheme.partition('+')[0].replace('rediss', 'redis')}"
         ) from None
     return opener(url)
 

@@ -16,6 +16,8 @@ from asyncapy_core import APIKeyFactory, KeyRecord
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+LONGEST_QUOTE: Final = 100
+UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
@@ -41,10 +43,10 @@ class Metadata(click.ParamType):  # type: ignore[type-arg]  # generic in later r
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, Any]:
         try:
             metadata = json.loads(value)
-        except ValueError as error:
-            self.fail(f"{value!r} is not JSON: {error}", param, ctx)
+        except (ValueError, RecursionError) as error:
+            self.fail(f"{value[:LONGEST_QUOTE]!r} is not JSON: {error}", param, ctx)
         if not isinstance(metadata, dict):
-            self.fail(f'{value!r} is not a JSON object, such as {{"owner": "alice"}}', param, ctx)
+            self.fail(f'{value[:LONGEST_QUOTE]!r} is not a JSON object, such as {{"owner": "alice"}}', param, ctx)
         return metadata
 
 
@@ -201,7 +203,10 @@ def _print_table(records: list[KeyRecord]) -> None:
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    table = Table("ID", "Issued", "Expires", "Metadata", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("ID", no_wrap=True, min_width=16)
+    for name in ("Issued", "Expires", "Metadata"):
+        table.add_column(name, overflow="fold")
     for record in records:
         cells = (_shown(name, value) for name, value in _fields(record).items())
         key_id, metadata, issued, expires = cells
@@ -210,6 +215,13 @@ def _print_table(records: list[KeyRecord]) -> None:
 
 
 def _shown(name: str, value: Any) -> str:
+    """Return a value of a record for a terminal: times as dates, metadata as JSON without what moves the cursor."""
+    if value is None:
+        return "never"
     if name in {"issued", "expires"}:
-        return "never" if value is None else f"{dt.datetime.fromtimestamp(value).astimezone():%Y-%m-%d %H:%M:%S}"
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        try:
+            return f"{dt.datetime.fromtimestamp(value).astimezone():%Y-%m-%d %H:%M:%S}"
+        except (ValueError, OverflowError, OSError):  # beyond the year 9999
+            return f"{value:g}"
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

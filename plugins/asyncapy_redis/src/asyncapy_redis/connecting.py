@@ -6,7 +6,7 @@ Knows redis-py, and nothing of keys.
 from __future__ import annotations
 
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
 import redis
 from redis.backoff import NoBackoff
@@ -22,6 +22,21 @@ Client = Any
 """`redis.Redis` or `redis.RedisCluster`, which share no base class that has the commands."""
 
 
+def check(url: str, timeout: float) -> None:
+    """Find out what is wrong with a URL, without connecting anywhere.
+
+    Raises:
+        KeyStoreError: its scheme, its form or one of its options is wrong.
+    """
+    scheme = url.partition("://")[0]
+    if scheme not in SCHEMES:
+        raise KeyStoreError(f"{shown(url)} is not a Redis URL: it begins with one of {', '.join(SCHEMES)}")
+    if scheme.endswith("+cluster"):
+        connect(_plain(url), timeout)
+    else:
+        connect(url, timeout)
+
+
 def connect(url: str, timeout: float) -> Client:
     """Return a client for a URL. Only a cluster is spoken to at once; the others when they are used.
 
@@ -29,48 +44,54 @@ def connect(url: str, timeout: float) -> Client:
 
     Raises:
         KeyStoreError: the URL is wrong.
-        redis.RedisError: the cluster cannot be reached.
+        redis.RedisError, redis.exceptions.RedisClusterException: the cluster cannot be reached.
     """
-    scheme, _, kind = urlsplit(url).scheme.partition("+")
     settings: dict[str, Any] = {
         "socket_timeout": timeout,
         "socket_connect_timeout": timeout,
         "retry": Retry(NoBackoff(), 0),
         "decode_responses": True,
     }
+    scheme = url.partition("://")[0]
     try:
-        if kind == "sentinel":
-            return _sentinel(url, tls=scheme == "rediss", settings=settings)
-        if kind == "cluster":
-            return redis.RedisCluster.from_url(_plain(url, scheme), **settings, cluster_error_retry_attempts=0)
-        return redis.Redis.from_url(url, **settings)
-    except ValueError as error:
-        raise KeyStoreError(f"{shown(url)} is not a Redis URL: {error}") from error
+        if scheme.endswith("+cluster"):
+            return redis.RedisCluster.from_url(_plain(url), **settings)
+        if scheme.endswith("+sentinel"):
+            return _sentinel(url, settings)
+        client = redis.Redis.from_url(url, **settings)
+        _make_connection(client)
+    except (ValueError, TypeError) as error:  # which may quote the password
+        raise KeyStoreError(f"{shown(url)} is not a Redis URL: {_harmless(error)}") from None
+    return client
 
 
 def shown(url: str) -> str:
-    """Return a URL for messages: without a password."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    """Return a URL for messages: without user, password and options, however badly they are written."""
+    scheme, _, rest = url.partition("://")
+    place = rest.rpartition("@")[2]
+    return f"{scheme}://{place.partition('?')[0].partition('#')[0]}"
 
 
-def _sentinel(url: str, *, tls: bool, settings: dict[str, Any]) -> Client:
+def _sentinel(url: str, settings: dict[str, Any]) -> Client:
     parts = urlsplit(url)
     credentials, _, places = parts.netloc.rpartition("@")
     service, _, database = parts.path.strip("/").partition("/")
     if not service or not places:
         raise ValueError("write redis+sentinel://HOST:PORT,HOST:PORT/SERVICE or .../SERVICE/DB")
     username, _, password = credentials.partition(":")
+    options: dict[str, Any] = dict(parse_qsl(parts.query))
+    tls = {"ssl": parts.scheme == "rediss+sentinel", **{name: options[name] for name in options if name[:4] == "ssl_"}}
+    account = {"username": unquote(username) or None, "password": unquote(password) or None}
+    connection = {**settings, **account, **options, **tls, "db": int(database or 0)}
+    _make_connection(redis.Redis(**connection))
     sentinels = [_place(place) for place in places.split(",")]
-    connection = {
-        **settings,
-        "db": int(database or 0),
-        "username": unquote(username) or None,
-        "password": unquote(password) or None,
-        "ssl": tls,
-    }
-    sentinel: Any = Sentinel(sentinels, sentinel_kwargs={**settings, "ssl": tls})  # type: ignore[no-untyped-call]  # redis-py does not type it
+    sentinel: Any = Sentinel(sentinels, sentinel_kwargs={**settings, **tls})  # type: ignore[no-untyped-call]  # redis-py does not type it
     return sentinel.master_for(service, **connection)
+
+
+def _make_connection(client: Any) -> None:
+    """Have redis-py look at the options, which it does not do before it needs a connection; this one goes nowhere."""
+    client.connection_pool.make_connection()
 
 
 def _place(place: str) -> tuple[str, int]:
@@ -78,5 +99,14 @@ def _place(place: str) -> tuple[str, int]:
     return (host.strip("[]"), int(port)) if colon else (place, SENTINEL_PORT)
 
 
-def _plain(url: str, scheme: str) -> str:
-    return urlunsplit(urlsplit(url)._replace(scheme=scheme))
+def _plain(url: str) -> str:
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(scheme=parts.scheme.partition("+")[0]))
+
+
+def _harmless(error: Exception) -> str:
+    """Return what may be said of an error: redis-py names unknown options, and we the form of a Sentinel URL."""
+    text = str(error)
+    if "unexpected keyword" in text or text.startswith("write "):
+        return text
+    return "write scheme://user:password@host:port/db, with special characters of the password as %XX"

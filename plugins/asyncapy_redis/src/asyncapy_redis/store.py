@@ -18,9 +18,10 @@ import redis
 from asyncapy_core import KeyRecord, Recall
 from asyncapy_core.errors import KeyStoreError, KeyStoreUnavailable
 from asyncapy_redis import scripts
-from asyncapy_redis.connecting import SCHEMES, Client, connect, shown
+from asyncapy_redis.connecting import Client, check, connect, shown
 
 DEFAULT_PREFIX: Final = "asyncapy"
+LONGEST_TIMEOUT: Final = 3600.0
 PAUSE: Final = 0.25
 """Seconds for which Redis is left alone after it did not answer."""
 
@@ -30,6 +31,7 @@ AWAY: Final = (
     redis.exceptions.ReadOnlyError,
     redis.exceptions.ClusterDownError,
     redis.exceptions.ClusterError,
+    redis.exceptions.RedisClusterException,
     redis.exceptions.TryAgainError,
     OSError,
 )
@@ -56,19 +58,21 @@ class RedisKeyStore:
     def __init__(
         self, url: str, *, prefix: str = DEFAULT_PREFIX, timeout: float = 1.0, recall_seconds: float = 0.5
     ) -> None:
-        if urlsplit(url).scheme not in SCHEMES:
-            raise KeyStoreError(f"{shown(url)} is not a Redis URL: it begins with one of {', '.join(SCHEMES)}")
-        if not timeout > 0:
-            raise KeyStoreError(f"timeout is {timeout!r}; it must be more than 0 seconds")
+        if not 0 < timeout <= LONGEST_TIMEOUT:
+            raise KeyStoreError(
+                f"timeout is {timeout!r}; it must be more than 0 and at most {LONGEST_TIMEOUT:g} seconds"
+            )
+        try:
+            self._recall = Recall(recall_seconds)
+        except ValueError as error:
+            raise KeyStoreError(f"recall_seconds is {recall_seconds!r}; it must be 0 or more seconds") from error
+        check(url, timeout)
         self.timeout = timeout
         self._url = url
         self._names = [f"{{{prefix}}}:keys", f"{{{prefix}}}:ids"]
-        self._recall = Recall(recall_seconds)
         self._lock = threading.Lock()
         self._client: Client = None
         self._away_until = 0.0
-        if "+cluster" not in urlsplit(url).scheme:
-            self._client = connect(url, timeout)
 
     @classmethod
     def from_url(cls, url: str) -> RedisKeyStore:
@@ -79,8 +83,11 @@ class RedisKeyStore:
         Raises:
             KeyStoreError: the URL is wrong.
         """
-        parts = urlsplit(url)
-        query = dict(parse_qsl(parts.query))
+        try:
+            parts = urlsplit(url)
+        except ValueError:  # which may quote the password
+            raise KeyStoreError(f"{shown(url)} is not a URL") from None
+        query = dict(parse_qsl(parts.query, keep_blank_values=True))
         own: dict[str, Any] = {name: query.pop(name) for name in ("prefix",) if name in query}
         try:
             own |= {name: float(query.pop(name)) for name in ("timeout", "recall_seconds") if name in query}
@@ -153,7 +160,10 @@ class RedisKeyStore:
             return command(self._connected())
         except AWAY as error:
             self._away_until = time.monotonic() + PAUSE
-            raise KeyStoreUnavailable(f"{shown(self._url)} is away: {error}; no key passes until it is back") from error
+            reason = str(error).partition(" : <")[0]  # where redis-py goes on to list all that it has tried
+            raise KeyStoreUnavailable(
+                f"{shown(self._url)} is away: {reason}; no key passes until it is back"
+            ) from error
         except redis.RedisError as error:
             raise KeyStoreError(f"{shown(self._url)}: {error}") from error
 
@@ -171,12 +181,15 @@ def _encoded(record: KeyRecord) -> str:
 
 
 def _decoded(value: str) -> KeyRecord:
-    key_id, issued, expires, metadata = value.split("\n", 3)
-    return KeyRecord(key_id, json.loads(metadata), float(issued), float(expires) if expires else None)
+    try:
+        key_id, issued, expires, metadata = value.split("\n", 3)
+        return KeyRecord(key_id, json.loads(metadata), float(issued), float(expires) if expires else None)
+    except ValueError as error:
+        raise KeyStoreError("a record in Redis is damaged, or of another program; give a prefix of its own") from error
 
 
 def _json(metadata: dict[str, Any]) -> str:
     try:
         return json.dumps(metadata, allow_nan=False)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise KeyStoreError(f"this metadata cannot be kept, as it is not JSON: {error}") from error

@@ -6,36 +6,22 @@ disk; a key that another process revoked is refused when that moment is over.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import sqlite3
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from asyncapy_core import KeyRecord, Recall
-from asyncapy_core.errors import KeyStoreError, KeyStoreUnavailable
+from asyncapy_core.errors import KeyStoreError
+from asyncapy_sqlite.database import Database
 
-SCHEMA_VERSION: Final = 1
-APPLICATION_ID: Final = 0x41504159  # "APAY"
-SCHEMA: Final = f"""
-BEGIN IMMEDIATE;
-CREATE TABLE IF NOT EXISTS keys (
-    digest TEXT PRIMARY KEY,
-    id TEXT NOT NULL UNIQUE,
-    metadata TEXT NOT NULL,
-    issued REAL NOT NULL,
-    expires REAL
-) WITHOUT ROWID;
-PRAGMA application_id = {APPLICATION_ID};
-PRAGMA user_version = {SCHEMA_VERSION};
-COMMIT;
-"""
-COLUMNS: Final = "digest, id, metadata, issued, expires"
+LONGEST_TIMEOUT: Final = 3600.0
+
+INSERT: Final = "INSERT INTO keys (digest, id, metadata, issued, expires) VALUES (?, ?, ?, ?, ?)"
+SELECT: Final = "SELECT digest, id, metadata, issued, expires FROM keys WHERE digest = ?"
+SELECT_ALL: Final = "SELECT digest, id, metadata, issued, expires FROM keys ORDER BY issued, digest"
 
 
 class SQLiteKeyStore:
@@ -43,11 +29,12 @@ class SQLiteKeyStore:
 
     Args:
         path: the file; ``":memory:"`` is refused, as `MemoryKeyStore` does that better.
-        timeout: seconds to wait for another process that is writing, and that one call may take.
+        timeout: seconds to wait for another process that is writing, and that one call may take; up to an hour.
         recall_seconds: how long a record that was read is taken for current; 0 asks the file each time.
 
     Raises:
-        KeyStoreError: the file cannot be opened, is no database, or is that of another program or a later version.
+        KeyStoreError: an argument is out of range; or the file cannot be opened, is no database, or is that of another
+            program or a later version.
     """
 
     blocking = True
@@ -55,11 +42,18 @@ class SQLiteKeyStore:
     def __init__(self, path: str | os.PathLike[str], *, timeout: float = 5.0, recall_seconds: float = 0.5) -> None:
         if str(path) in {"", ":memory:"}:
             raise KeyStoreError("an SQLite key store needs a file, such as 'sqlite:///keys.db'; or use 'memory://'")
+        if not 0 < timeout <= LONGEST_TIMEOUT:
+            raise KeyStoreError(
+                f"timeout is {timeout!r}; it must be more than 0 and at most {LONGEST_TIMEOUT:g} seconds"
+            )
+        try:
+            self._recall = Recall(recall_seconds)
+        except ValueError as error:
+            raise KeyStoreError(f"recall_seconds is {recall_seconds!r}; it must be 0 or more seconds") from error
         self.path = Path(path)
         self.timeout = timeout
-        self._recall = Recall(recall_seconds)
-        self._lock = threading.Lock()
-        self._connection = self._open()
+        self._writer = Database(self.path, timeout)
+        self._reader = Database(self.path, timeout)  # so that a key is checked while a change waits for a lock
 
     @classmethod
     def from_url(cls, url: str) -> SQLiteKeyStore:
@@ -71,7 +65,7 @@ class SQLiteKeyStore:
             KeyStoreError: the URL is wrong, or the file cannot be opened.
         """
         parts = urlsplit(url)
-        options = dict(parse_qsl(parts.query))
+        options = dict(parse_qsl(parts.query, keep_blank_values=True))
         if parts.netloc or len(parts.path) < 2:
             raise KeyStoreError(f"{url!r} names no file: write sqlite:///keys.db, or sqlite:////var/lib/keys.db")
         try:
@@ -84,23 +78,23 @@ class SQLiteKeyStore:
 
     def add(self, digest: str, record: KeyRecord) -> None:
         row = (digest, record.id, _text(record.metadata), record.issued, record.expires)
-        with self._transaction() as cursor:
-            cursor.execute(f"INSERT INTO keys ({COLUMNS}) VALUES (?, ?, ?, ?, ?)", row)  # noqa: S608  # a constant
+        with self._writer.changing() as cursor:
+            cursor.execute(INSERT, row)
 
     def get(self, digest: str) -> KeyRecord:
         ticket = self._recall.ask()
-        with self._reading() as cursor:
-            row = cursor.execute(f"SELECT {COLUMNS} FROM keys WHERE digest = ?", (digest,)).fetchone()  # noqa: S608  # a constant
+        with self._reader.reading() as cursor:
+            row = cursor.execute(SELECT, (digest,)).fetchone()
         if row is None:
             raise KeyError(digest)
-        self._recall.put(ticket, digest, _record(row))
-        return _record(row)
+        self._recall.put(ticket, digest, self._record(row))
+        return self._record(row)
 
     def peek(self, digest: str) -> KeyRecord | None:
         return self._recall.get(digest)
 
     def find(self, key_id: str) -> str:
-        with self._reading() as cursor:
+        with self._reader.reading() as cursor:
             row = cursor.execute("SELECT digest FROM keys WHERE id = ?", (key_id,)).fetchone()
         if row is None:
             raise KeyError(key_id)
@@ -116,120 +110,37 @@ class SQLiteKeyStore:
         self._change(digest, "DELETE FROM keys WHERE digest = ?", digest)
 
     def records(self) -> Iterator[tuple[str, KeyRecord]]:
-        with self._reading() as cursor:
-            rows = cursor.execute(f"SELECT {COLUMNS} FROM keys ORDER BY issued, digest").fetchall()  # noqa: S608  # a constant
-        return ((row[0], _record(row)) for row in rows)
+        with self._reader.reading() as cursor:
+            rows = cursor.execute(SELECT_ALL).fetchall()
+        return ((row[0], self._record(row)) for row in rows)
 
     def purge(self, now: float) -> int:
-        with self._transaction() as cursor:
+        with self._writer.changing() as cursor:
             return cursor.execute("DELETE FROM keys WHERE expires <= ?", (now,)).rowcount
 
     def close(self) -> None:
         """Close the file."""
-        with self._lock:
-            self._connection.close()
+        self._reader.close()
+        self._writer.close()
 
     def _change(self, digest: str, statement: str, *values: str) -> None:
         """Change one record; KeyError when it is not there."""
-        with self._transaction() as cursor:
+        with self._writer.changing() as cursor:
             changed = cursor.execute(statement, values).rowcount
         self._recall.forget(digest)
         if not changed:
             raise KeyError(digest)
 
-    @contextlib.contextmanager
-    def _reading(self) -> Iterator[sqlite3.Cursor]:
-        with self._lock, self._explained(), contextlib.closing(self._connection.cursor()) as cursor:
-            yield cursor
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Cursor]:
-        """Make one change, which is on the disk at the end, or not made at all."""
-        with self._reading() as cursor:
-            cursor.execute("BEGIN IMMEDIATE")
-            try:
-                yield cursor
-                cursor.execute("COMMIT")
-            except BaseException:
-                if self._connection.in_transaction:
-                    cursor.execute("ROLLBACK")
-                raise
-
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Translate what sqlite3 raises."""
+    def _record(self, row: tuple[Any, ...]) -> KeyRecord:
+        _, key_id, metadata, issued, expires = row
         try:
-            yield
-        except sqlite3.Error as error:
-            code = getattr(error, "sqlite_errorname", "") or ""
-            if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-                raise KeyStoreUnavailable(
-                    f"{self.path} is locked by another process for more than {self.timeout:g} s; try again"
-                ) from error
-            raise KeyStoreError(f"{self.path}: {error}; {_advice(code)}") from error
-
-    def _open(self) -> sqlite3.Connection:
-        try:
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
-        except OSError as error:
-            raise KeyStoreError(
-                f"cannot open {self.path}: {error.strerror}; give a file that can be written"
-            ) from error
-        with self._explained():
-            connection = sqlite3.connect(self.path, self.timeout, isolation_level=None, check_same_thread=False)
-            try:
-                self._prepare(connection)
-            except BaseException:
-                connection.close()
-                raise
-            return connection
-
-    def _prepare(self, connection: sqlite3.Connection) -> None:
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        (application,) = connection.execute("PRAGMA application_id").fetchone()
-        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if version > SCHEMA_VERSION and application == APPLICATION_ID:
-            raise KeyStoreError(
-                f"{self.path} was written by a later version of asyncapy-sqlite (schema {version}, this one knows "
-                f"{SCHEMA_VERSION}); upgrade it"
-            )
-        if application != APPLICATION_ID and (tables or application or version):
-            raise KeyStoreError(f"{self.path} is a database of another program; give a file of its own")
-        self._write_ahead(connection)
-        connection.execute("PRAGMA synchronous = FULL")
-        if version < SCHEMA_VERSION:
-            connection.executescript(SCHEMA)
-
-    def _write_ahead(self, connection: sqlite3.Connection) -> None:
-        """Switch to write-ahead logging; SQLite itself does not wait for others that open the file at this moment."""
-        deadline = time.monotonic() + self.timeout
-        while True:
-            try:
-                connection.execute("PRAGMA journal_mode = WAL")
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.01)
-            else:
-                return
-
-
-def _advice(code: str) -> str:
-    if code in {"SQLITE_FULL", "SQLITE_IOERR_WRITE"} or code.startswith("SQLITE_IOERR"):
-        return "is the disk full? The keys issued before are kept"
-    if code in {"SQLITE_CORRUPT", "SQLITE_NOTADB"}:
-        return "the file is damaged or no database: put it aside and restore a copy"
-    if code.startswith("SQLITE_READONLY"):
-        return "the file or its folder cannot be written"
-    return "nothing was changed"
+            return KeyRecord(key_id, json.loads(metadata), issued, expires)
+        except ValueError as error:
+            raise KeyStoreError(f"{self.path}: the record of key {key_id!r} is damaged; revoke it by its id") from error
 
 
 def _text(metadata: dict[str, Any]) -> str:
     try:
         return json.dumps(metadata, allow_nan=False)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise KeyStoreError(f"this metadata cannot be kept, as it is not JSON: {error}") from error
-
-
-def _record(row: tuple[Any, ...]) -> KeyRecord:
-    return KeyRecord(row[1], json.loads(row[2]), row[3], row[4])
