@@ -103,7 +103,7 @@ def test_the_debug_log_has_the_documented_lines_in_their_order(umbrella: Environ
     server.wait_for("The connection was closed", "stderr")
     told = [line.partition(f"({session}) ")[2] for line in server.lines["stderr"] if f"({session}) " in line]
     assert told[:7] == [
-        "{Client handler} Expected stream length is 12",
+        "{Client handler} Expected stream length is 10",
         "{API Parser} Protocol-Version is V2, Content-Encoding is json",
         "{API Parser} Checking group 0",
         "{API Parser} Calling 'echo_server' in group 0",
