@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -368,3 +369,29 @@ def test_a_store_that_is_closed_says_so(path: Path) -> None:
     factory.close()
     with pytest.raises(KeyStoreError, match="closed"):
         factory.get(key)
+
+
+OPEN_MANY = """
+import sys
+from asyncapy_sqlite import SQLiteKeyStore
+for number in range(100):
+    print(number, flush=True)
+    sys.stdin.readline()
+    SQLiteKeyStore(f"{sys.argv[1]}/{number}.db", timeout=30).close()
+"""
+
+
+def test_processes_that_make_the_same_file_at_the_same_time_do_not_get_in_each_others_way(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", OPEN_MANY, str(tmp_path)]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen(command, **pipes) for _ in range(3)]
+    for number in range(100):
+        said = [process.stdout.readline() for process in processes if process.stdout is not None]
+        assert said == [f"{number}\n"] * 3
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+    for process in processes:
+        process.communicate(timeout=30)
+    assert [process.returncode for process in processes] == [0] * 3

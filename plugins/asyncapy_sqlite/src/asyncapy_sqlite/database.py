@@ -96,9 +96,11 @@ class Database:
             raise KeyStoreError(f"cannot open {self._path}: {reason}; give a file that can be written") from error
 
     def _prepare(self) -> None:
+        self._connection.execute("BEGIN")  # for one look at all three, while another process may be making the schema
+        (tables,) = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         (version,) = self._connection.execute("PRAGMA user_version").fetchone()
         (application,) = self._connection.execute("PRAGMA application_id").fetchone()
-        (tables,) = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        self._connection.execute("COMMIT")
         if version > SCHEMA_VERSION and application == APPLICATION_ID:
             raise KeyStoreError(
                 f"{self._path} was written by a later version of asyncapy-sqlite (schema {version}, this one knows "
