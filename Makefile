@@ -8,7 +8,7 @@ SOURCES := asyncapy asyncapy_core/src asyncapy_codecs/src asyncapy_filters/src $
 COVERED := */asyncapy_core/wire.py,*/asyncapy_core/dispatch.py,*/asyncapy_core/filter.py,*/asyncapy_core/filters.py
 COVERED := $(COVERED),*/asyncapy_core/keys.py,*/asyncapy_core/keystore.py,*/asyncapy_filters/*
 
-.PHONY: demo test lint format bench-keys clean
+.PHONY: demo test lint format bench bench-quick bench-keys clean
 
 $(VENV)/.installed: constraints.txt $(addsuffix /pyproject.toml,$(PROJECTS))
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "AsyncAPY needs Python 3.11 or later; set PYTHON=python3.11")'
@@ -33,6 +33,17 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy $(SOURCES) examples
 	$(BIN)/lint-imports
+
+$(VENV)-bench/.installed: benchmarks/requirements.txt
+	$(PYTHON) -m venv $(VENV)-bench
+	$(VENV)-bench/bin/python -m pip install --quiet --requirement benchmarks/requirements.txt
+	touch $@
+
+bench: $(VENV)/.installed $(VENV)-bench/.installed
+	$(BIN)/python benchmarks/bench.py --peers-python $(VENV)-bench/bin/python
+
+bench-quick: $(VENV)/.installed
+	$(BIN)/python benchmarks/bench.py --quick
 
 bench-keys: $(VENV)/.installed
 	$(BIN)/python benchmarks/keys.py

@@ -34,7 +34,9 @@ class JsonCodec:
             payload = self._encode(fields)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise EncodeError(f"these fields cannot be sent as JSON: {error}") from error
-        if b"null" in payload or _may_be_deep(payload):  # msgspec writes null for what is not finite
+        if b"null" in payload or (
+            len(payload) > MAX_DEPTH and _may_be_deep(payload)
+        ):  # msgspec writes null for what is not finite
             sendable(fields)
         return payload
 
@@ -52,7 +54,7 @@ class JsonCodec:
                     fields = self._decode(payload)
         except (ValueError, RecursionError) as error:
             raise DecodeError(f"not a JSON object: {error}") from error
-        if _may_be_deep(payload) and (fault := find_fault(fields)):
+        if len(payload) > MAX_DEPTH and _may_be_deep(payload) and (fault := find_fault(fields)):
             raise DecodeError(f"not a payload: {fault}")
         return fields
 
@@ -62,4 +64,4 @@ class JsonCodec:
 
 def _may_be_deep(payload: bytes) -> bool:
     """Say whether a payload opens more maps and arrays than may be nested; where not, nobody need count their depth."""
-    return len(payload) > MAX_DEPTH and payload.count(b"[") + payload.count(b"{") > MAX_DEPTH
+    return payload.count(b"[") + payload.count(b"{") > MAX_DEPTH

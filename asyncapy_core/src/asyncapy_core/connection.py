@@ -50,6 +50,7 @@ class Connection:
 
     __slots__ = (
         "_closing",
+        "_codec",
         "_debug",
         "_decoder",
         "_encoding_known",
@@ -67,11 +68,12 @@ class Connection:
         self._transport = transport
         self._decoder = FrameDecoder(service.wire, service.codecs.by_id)
         self._outbox = Outbox(transport, service.writing, service.config.max_output, service.spawn)
+        self._codec = service.codecs.default
         self._encoding_known = False
         self._expired = False
         self._closing = False
         self._debug = service.log.isEnabledFor(logging.DEBUG)
-        self.client = Client(address, service.server, self, encoding=service.codecs.default.name)
+        self.client = Client(address, service.server, self, encoding=self._codec.name)
         self.session = self.client.session = Session(uuid.uuid4(), self.client, time.time())
         self.log = SessionLog(service.log, self.session.session_id)
 
@@ -113,6 +115,7 @@ class Connection:
             Whether the peer may have sent what is not read.
         """
         decoder, outbox, reading = self._decoder, self._outbox, self._service.reading
+        dispatch, client = self._service.dispatcher.dispatch, self.client
         while data := await self._receive():
             decoder.feed(data)
             turn = 0
@@ -120,7 +123,16 @@ class Connection:
                 reading.stop(self)
                 self._expired = False
                 outbox.corked = True
-                await self._answer(frame)
+                packet = self._packet(frame)
+                try:
+                    matched = await dispatch(client, packet)
+                except StopPropagation:
+                    matched = True
+                except Exception as error:
+                    matched = True
+                    await self._handler_raised(error)
+                if not matched:
+                    await self._reply(ErrorCode.NO_HANDLER)
                 if self._closing or outbox.poisoned:
                     return True
                 turn += 1
@@ -154,11 +166,16 @@ class Connection:
                 continue
         return data or b""
 
-    async def _answer(self, frame: Frame) -> None:
-        """Decode a packet, let the handlers have it, and say so when none wanted it or one failed."""
+    def _packet(self, frame: Frame) -> Packet:
+        """Return the packet that a frame carries; the first one fixes the encoding of the session.
+
+        Raises:
+            MalformedPacket: its payload is not what its header says.
+        """
         codec = self._service.codecs.by_id[frame.encoding]
         if not self._encoding_known:
             self._encoding_known = True
+            self._codec = codec
             self.client.encoding = codec.name
         if self._debug:
             self.log.debug("{Client handler} Expected stream length is %d", len(frame.payload))
@@ -170,17 +187,7 @@ class Connection:
         except Exception as error:
             self.log.error("{API Parser} The codec %r is broken: it raised %s", codec.name, describe(error))
             raise MalformedPacket(f"the codec {codec.name!r} failed") from error
-        packet = Packet.received(fields, codec.name, self.client)
-        try:
-            matched = await self._service.dispatcher.dispatch(self.client, packet)
-        except StopPropagation:
-            return
-        except Exception as error:
-            await self._handler_raised(error)
-        else:
-            if not matched:
-                self.log.debug("{API Parser} No handler matched")
-                await self._reply(ErrorCode.NO_HANDLER)
+        return Packet.received(fields, codec.name, self.client)
 
     async def _handler_raised(self, error: Exception) -> None:
         """Answer for a handler, unless all it let through was the end of the propagation or of its own session."""
@@ -200,9 +207,10 @@ class Connection:
             await self._reply(ErrorCode.HANDLER_FAILED)
 
     async def _reply(self, code: ErrorCode) -> None:
-        codec = self._service.codecs.named(self.client.encoding)
-        payload = codec.encode({"status": "failure", "error": code.value})
-        await self._outbox.put(self._service.wire.encode(codec.wire_id, payload))
+        payload = self._codec.encode({"status": "failure", "error": code.value})
+        data = self._service.wire.encode(self._codec.wire_id, payload)
+        if not self._outbox.hold(data):
+            await self._outbox.put(data)
 
     async def send_packet(self, packet: Packet) -> None:
         """Send a packet, in the session's encoding if a peer sent it, otherwise in its own.
@@ -213,7 +221,7 @@ class Connection:
         """
         if self._closing:
             raise ClientDisconnected("the connection to this client was closed before", self.client)
-        codec = self._service.codecs.named(self.client.encoding if packet.sender is not None else packet.encoding)
+        codec = self._codec if packet.sender is not None else self._service.codecs.named(packet.encoding)
         data = self._service.wire.encode(codec.wire_id, codec.encode(packet.fields))
         if self._debug:
             self.log.debug("{Response handler} Sending response to client")

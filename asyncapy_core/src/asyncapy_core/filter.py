@@ -8,8 +8,8 @@ from __future__ import annotations
 import functools
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from asyncapy_core.packet import Packet
@@ -73,9 +73,12 @@ def passed(result: object) -> bool:
 
 async def check(filter: Filter, client: Client, packet: Packet) -> bool:
     """Ask any filter, plain or async."""
-    if is_async(filter):
-        return passed(await filter.check(client, packet))  # type: ignore[misc]  # is_async has just said so
-    return passed(filter.check(client, packet))
+    return await _ask(filter.check, is_async(filter), client, packet)
+
+
+async def _ask(check: Callable[[Client, Packet], Any], awaited: bool, client: Client, packet: Packet) -> bool:  # noqa: FBT001  # one of a pair
+    result = check(client, packet)
+    return passed(await result if awaited else result)
 
 
 class _Compound(Filter):
@@ -83,7 +86,8 @@ class _Compound(Filter):
 
     def __init__(self, *operands: Filter) -> None:
         self.operands = operands
-        if any(map(is_async, operands)):
+        self._checks = tuple((operand.check, is_async(operand)) for operand in operands)
+        if any(awaited for _, awaited in self._checks):
             self.check = self.decide  # type: ignore[method-assign]  # chosen here, once, rather than for each packet
 
     @abstractmethod
@@ -103,8 +107,8 @@ class And(_Compound):
     """Passes when all do; the next is asked only when the one before it passed."""
 
     async def decide(self, c: Client, p: Packet) -> bool:
-        for operand in self.operands:
-            if not await check(operand, c, p):
+        for check, awaited in self._checks:
+            if not await _ask(check, awaited, c, p):
                 return False
         return True
 
@@ -117,9 +121,9 @@ class Or(_Compound):
 
     async def decide(self, c: Client, p: Packet) -> bool:
         failure: Exception | None = None
-        for operand in self.operands:
+        for check, awaited in self._checks:
             try:
-                if await check(operand, c, p):
+                if await _ask(check, awaited, c, p):
                     return True
             except Exception as error:
                 failure = failure or error
@@ -135,7 +139,8 @@ class Not(_Compound):
     """Passes when the filter does not; when that raises, so does this."""
 
     async def decide(self, c: Client, p: Packet) -> bool:
-        return not await check(self.operands[0], c, p)
+        ((check, awaited),) = self._checks
+        return not await _ask(check, awaited, c, p)
 
     def __repr__(self) -> str:
         return f"~{self.operands[0]!r}"

@@ -22,6 +22,9 @@ MINIMUM_LENGTH: Final = 5
 _AFTER_LENGTH: Final = 2
 """Bytes of header that Content-Length counts: version and encoding."""
 
+_AFTER_HEADER: Final = tuple(bytes((PROTOCOL_VERSION, encoding)) for encoding in range(256))
+"""Version and encoding, by encoding."""
+
 
 class Frame:
     """One packet as it stood on the wire, its payload still encoded.
@@ -88,7 +91,7 @@ class WireFormat:
                 f"a payload of {len(payload)} bytes does not fit into a packet with a {self.header_size}-byte "
                 f"Content-Length; send less, or give both sides a larger header_size"
             ) from None
-        return b"%b\x16%c%b" % (header, encoding, payload)
+        return header + _AFTER_HEADER[encoding] + payload
 
 
 class FrameDecoder:
@@ -102,12 +105,13 @@ class FrameDecoder:
         encodings: the wire ids that some codec claims; any other is an `InvalidHeader`.
     """
 
-    __slots__ = ("_buffer", "_encodings", "_error", "_header", "_start", "_wire")
+    __slots__ = ("_buffer", "_byteorder", "_encodings", "_error", "_header", "_max_packet", "_start")
 
     def __init__(self, wire: WireFormat, encodings: Container[int]) -> None:
-        self._wire = wire
-        self._encodings = encodings
         self._header = wire.header_size
+        self._byteorder = wire.byteorder
+        self._max_packet = wire.max_packet
+        self._encodings = encodings
         self._buffer: bytes | bytearray = b""
         self._start = 0
         self._error: ProtocolError | None = None
@@ -154,8 +158,8 @@ class FrameDecoder:
             if self._error is not None:
                 raise self._error
             return None
-        length = int.from_bytes(buffer[self._start : body], self._wire.byteorder)
-        if not MINIMUM_LENGTH <= length <= self._wire.max_packet:
+        length = int.from_bytes(buffer[self._start : body], self._byteorder)
+        if not MINIMUM_LENGTH <= length <= self._max_packet:
             raise self._fail(self._length_error(length))
         if have < 1:
             return None
@@ -180,12 +184,12 @@ class FrameDecoder:
         return Frame(encoding, payload)
 
     def _length(self) -> int:
-        return int.from_bytes(self._buffer[self._start : self._start + self._header], self._wire.byteorder)
+        return int.from_bytes(self._buffer[self._start : self._start + self._header], self._byteorder)
 
     def _length_error(self, length: int) -> ProtocolError:
         if length < MINIMUM_LENGTH:
             return MalformedPacket(f"Content-Length is {length}; a packet has at least {MINIMUM_LENGTH}")
-        return PacketTooLarge(f"Content-Length is {length}; at most {self._wire.max_packet} are accepted")
+        return PacketTooLarge(f"Content-Length is {length}; at most {self._max_packet} are accepted")
 
     def _fail(self, error: ProtocolError) -> ProtocolError:
         self._error = error

@@ -34,7 +34,7 @@ class HasFields(Filter):
 
     def check(self, c: Client, p: Packet) -> bool:
         """Return True when the packet has all fields and their values match."""
-        return p.fields.keys() >= self.names and self._values_match(p)
+        return p.fields.keys() >= self.names and (not self._matchers or self._values_match(p))
 
     def _values_match(self, packet: Packet) -> bool:
         for name, pattern in self._matchers:
@@ -56,7 +56,7 @@ class Fields(HasFields):
 
     def check(self, c: Client, p: Packet) -> bool:
         """Return True when the packet has these fields, no others, and their values match."""
-        return p.fields.keys() == self.names and self._values_match(p)
+        return p.fields.keys() == self.names and (not self._matchers or self._values_match(p))
 
 
 def _validated(title: str, fields: dict[str, Any]) -> dict[str, FieldPattern]:

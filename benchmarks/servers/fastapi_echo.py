@@ -1,0 +1,22 @@
+"""FastAPI on uvicorn: an endpoint with a pydantic model sends it back. httptools and uvloop are on."""
+
+from fastapi import FastAPI
+from pydantic import BaseModel
+from serving import serve
+
+application = FastAPI()
+
+
+class Echo(BaseModel):
+    """The body of a request."""
+
+    test: int
+
+
+@application.post("/")
+async def echo(body: Echo) -> Echo:
+    """Send it back."""
+    return body
+
+
+serve(application)
