@@ -6,6 +6,7 @@ Knows how the rooms fit together, and nothing of what happens inside one connect
 from __future__ import annotations
 
 import configparser
+import functools
 import inspect
 import logging
 import os
@@ -16,19 +17,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
+from asyncapy_core.admission import admit
 from asyncapy_core.arguments import noting_given
 from asyncapy_core.codec import INSTALL_HINT, CodecRegistry
 from asyncapy_core.config import load_config
-from asyncapy_core.connection import Connection
 from asyncapy_core.dispatch import Dispatcher, Handler, HandlerFunction
-from asyncapy_core.errors import BindError, ConfigError, ErrorCode, PluginError
+from asyncapy_core.errors import BindError, ConfigError, PluginError
 from asyncapy_core.listener import accept_forever, open_listeners
 from asyncapy_core.logs import server_logger
 from asyncapy_core.plugins.manager import PluginManager, default_manager
 from asyncapy_core.service import Service
-from asyncapy_core.session import SessionTable, peer_address
+from asyncapy_core.session import SessionTable
 from asyncapy_core.signals import stop_on_signals
-from asyncapy_core.transport import SocketTransport
 
 if TYPE_CHECKING:
     from asyncapy_core.filter import Filter
@@ -39,9 +39,6 @@ T = TypeVar("T")
 
 CLEANUP_SECONDS = 10.0
 """How long ``shutdown`` and the plugins may take when `Server.serve` is cancelled."""
-
-MAX_REFUSED = 64
-"""How many refused peers are told why at a time; those beyond are dropped."""
 
 
 class Server:
@@ -247,7 +244,7 @@ class Server:
                 nursery.start_soon(deadlines.run)
             async with trio.open_nursery() as accepting:
                 for listener in listeners:
-                    accepting.start_soon(accept_forever, listener, self._accepted, self.log)
+                    accepting.start_soon(accept_forever, listener, functools.partial(admit, service), self.log)
                 where = ", ".join(f"{address[0]}:{address[1]}" for address in self.addresses)
                 self.log.info("{Server} Serving on %s (codecs: %s)", where, ", ".join(codecs))
                 task_status.started(self.addresses)
@@ -264,27 +261,6 @@ class Server:
             await service.idle.wait()
         if scope.cancelled_caught:
             self.log.warning("{Server} %d connections did not finish in time", len(service.connections))
-
-    def _accepted(self, sock: socket.socket, host: str) -> None:
-        """Make a connection of an accepted socket, and serve or refuse it."""
-        service = self._service
-        assert service is not None
-        connection = Connection(service, SocketTransport(sock), peer_address(host))
-        if len(service.connections) >= self.config.max_connections:
-            self._refuse(service, connection, ErrorCode.SERVER_BUSY)
-        elif not service.sessions.add(connection.session):
-            self._refuse(service, connection, ErrorCode.SESSION_LIMIT_REACHED)
-        else:
-            service.connections.add(connection)
-            service.spawn(connection.run)
-
-    def _refuse(self, service: Service, connection: Connection, code: ErrorCode) -> None:
-        """Tell a peer that there is no place for it; without a word when many are being told."""
-        if len(service.refused) >= MAX_REFUSED:
-            connection.drop()
-            return
-        service.refused.add(connection)
-        service.spawn(connection.refuse, code)
 
     @asynccontextmanager
     async def _set_up(self) -> AsyncIterator[None]:
