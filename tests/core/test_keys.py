@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncapy_core import APIKeyFactory, KeyRecord, MemoryKeyStore
+from asyncapy_core import APIKeyFactory, KeyRecord, MemoryKeyStore, PluginManager
 from asyncapy_core.errors import KeyStoreUnavailable, PluginCollision, UnknownKeyStore
 from asyncapy_core.keys import digest, open_store
 from asyncapy_core.plugins import default_manager
@@ -479,8 +479,17 @@ def test_a_url_with_a_password_and_no_known_scheme_is_not_repeated() -> None:
 
 
 def test_an_unknown_scheme_says_what_is_installed_and_what_to_install() -> None:
-    with pytest.raises(UnknownKeyStore, match=r"for spam:// \(installed: memory.*pip install asyncapy-spam"):
-        APIKeyFactory(store="spam://somewhere")
+    with pytest.raises(UnknownKeyStore, match=r"for spam:// \(installed: memory://.*\)$"):
+        APIKeyFactory(store="spam://x")
+    with pytest.raises(UnknownKeyStore, match="did you mean sqlite://"):
+        APIKeyFactory(store="sqllite:///keys.db")
+
+
+@pytest.mark.parametrize("scheme", ["sqlite", "redis", "rediss", "redis+cluster"])
+def test_a_scheme_whose_plugin_is_not_installed_says_which_it_is(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asyncapy_core.keys.default_manager", lambda: PluginManager(discover=False))
+    with pytest.raises(UnknownKeyStore, match=f"pip install asyncapy-{'sqlite' if scheme == 'sqlite' else 'redis'}$"):
+        APIKeyFactory(store=f"{scheme}://x")
 
 
 def test_a_scheme_is_opened_by_the_plugin_that_provides_it(

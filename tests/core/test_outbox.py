@@ -296,3 +296,25 @@ async def test_a_peer_that_takes_a_chunk_in_time_gets_the_whole_period_for_the_n
 async def _cancel_when_blocked(scope: trio.CancelScope) -> None:
     await wait_all_tasks_blocked()
     scope.cancel()
+
+
+async def test_a_sender_is_free_when_its_own_bytes_are_out_however_much_others_send(line: Line) -> None:
+    first: list[Any] = []
+    line.nursery.start_soon(lambda: outcome(line.outbox.put, b"1" * MANY, into=first))
+    await wait_all_tasks_blocked()
+    await line.outbox.put(b"2" * line.limit)
+    line.nursery.start_soon(lambda: outcome(line.outbox.put, b"3" * line.limit, into=[]))
+    assert await line.read(MANY) == b"1" * MANY
+    await wait_all_tasks_blocked()
+    assert first == [None]
+    assert await line.read(2 * line.limit) == b"2" * line.limit + b"3" * line.limit
+
+
+async def test_cancelling_a_sender_whose_bytes_are_out_breaks_nothing(line: Line) -> None:
+    with trio.CancelScope() as scope:
+        line.nursery.start_soon(lambda: outcome(line.outbox.put, b"1" * MANY, into=[]))
+        await wait_all_tasks_blocked()
+        await line.outbox.put(b"2")
+        scope.cancel()
+    assert await line.read(MANY + 1) == b"1" * MANY + b"2"
+    assert not line.outbox.poisoned

@@ -68,7 +68,10 @@ class ServerConfig(BaseModel):
     def _log_format(cls, value: str) -> str:
         import logging  # noqa: PLC0415  # as above
 
-        logging.Formatter(value).format(logging.makeLogRecord({}))
+        try:
+            logging.Formatter(value).format(logging.makeLogRecord({}))
+        except TypeError as error:
+            raise ValueError(str(error)) from error
         return value
 
     @field_validator("*", mode="before")

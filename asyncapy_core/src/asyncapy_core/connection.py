@@ -105,6 +105,8 @@ class Connection:
             await self._part(linger=True)
         except ConnectionLost:
             return  # it did not wait for the answer
+        except Exception as error:  # a codec that fails on a reply: not the end of all sessions
+            self.log.error("{Client handler} The refusal was ended by a fault: %s", describe(error))
         finally:
             self.drop()
 
@@ -187,6 +189,9 @@ class Connection:
         except Exception as error:
             self.log.error("{API Parser} The codec %r is broken: it raised %s", codec.name, describe(error))
             raise MalformedPacket(f"the codec {codec.name!r} failed") from error
+        if not isinstance(fields, dict):
+            self.log.error("{API Parser} The codec %r is broken: it returned a %s", codec.name, type(fields).__name__)
+            raise MalformedPacket(f"the payload is a {type(fields).__name__}, not a map")
         return Packet.received(fields, codec.name, self.client)
 
     async def _handler_raised(self, error: Exception) -> None:
@@ -241,10 +246,11 @@ class Connection:
         self._service.sessions.discard(self.session)
         try:
             await self._outbox.flush()
+            self._transport.send_eof()
         except ConnectionLost:
             return  # closed, if not by us
-        self._transport.send_eof()
-        self._transport.wake()
+        finally:
+            self._transport.wake()  # for the loop to see to the rest
 
     def sessions(self) -> list[Session]:
         """Return all active sessions of this peer's address."""

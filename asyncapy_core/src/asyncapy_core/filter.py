@@ -51,9 +51,11 @@ def returns_coroutine(function: object) -> bool:
     """Say whether what this returns has to be awaited: it is an ``async def``, wraps one, or has one as its call."""
     if isinstance(function, functools.partial):
         return returns_coroutine(function.func)
-    call = getattr(function, "__call__", None)  # noqa: B004  # the method itself is wanted, not whether there is one
-    layers = (function, getattr(function, "__wrapped__", None), call)
-    return any(map(inspect.iscoroutinefunction, layers))
+    if inspect.iscoroutinefunction(function):
+        return True
+    if hasattr(function, "__wrapped__"):
+        return returns_coroutine(function.__wrapped__)
+    return inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004  # the method itself is wanted
 
 
 def passed(result: object) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 from abc import ABCMeta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from asyncapy_core.errors import UnknownFilter
 from asyncapy_core.filter import Filter
@@ -23,7 +23,7 @@ __all__ = ["Filter", "Filters"]
 class _FilterNamespace(ABCMeta):
     """Makes ``Filters.X`` mean the filter class that a plugin provides under the name X."""
 
-    def __getattr__(cls, name: str) -> type[Filter]:
+    def __getattr__(cls, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
         manager = default_manager()

@@ -6,6 +6,7 @@ Makes the keys and their digests; where these are kept is the business of a `Key
 from __future__ import annotations
 
 import contextlib
+import difflib
 import functools
 import hashlib
 import math
@@ -22,6 +23,13 @@ from asyncapy_core.plugins.manager import default_manager
 
 MINIMUM_SIZE: Final = 8
 MAXIMUM_SIZE: Final = 1024
+INSTALL_HINTS: Final = {
+    "sqlite": "asyncapy-sqlite",
+    **dict.fromkeys(("redis", "rediss", "redis+sentinel", "rediss+sentinel"), "asyncapy-redis"),
+    **dict.fromkeys(("redis+cluster", "rediss+cluster"), "asyncapy-redis"),
+}
+"""What to install for a scheme that is missing."""
+
 THREADS: Final = 8
 """How many calls to a blocking store one factory makes at a time."""
 
@@ -213,7 +221,7 @@ class APIKeyFactory:
             return True
         return await self._without_blocking(self.__contains__, key)
 
-    @functools.cached_property
+    @property
     def _store(self) -> KeyStore:
         if self.key_store is None:
             raise TypeError(f"{type(self).__name__} has no store: call super().__init__(), or override what needs one")
@@ -234,11 +242,12 @@ class APIKeyFactory:
         if not self.blocking:
             return function(*args, **kwargs)
         call = functools.partial(function, *args, **kwargs)
+        timeout = math.inf if self.key_store is None else self.key_store.timeout
         try:
-            with trio.fail_after(self._store.timeout):
+            with trio.fail_after(timeout):
                 return await trio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=self._limiter)
         except trio.TooSlowError:
-            raise KeyStoreUnavailable(f"the key store did not answer within {self._store.timeout:g} s") from None
+            raise KeyStoreUnavailable(f"the key store did not answer within {timeout:g} s") from None
 
     def _find(self, key_id: str) -> str:
         try:
@@ -302,12 +311,16 @@ def open_store(url: str) -> KeyStore:
     try:
         opener = stores[scheme]
     except KeyError:
-        known = ", ".join(f"{name}://" for name in ("memory", *stores))
-        raise UnknownKeyStore(
-            f"no installed plugin provides key stores for {scheme}:// (installed: {known}); "
-            f"the plugin for it would be pip install asyncapy-{scheme.partition('+')[0].replace('rediss', 'redis')}"
-        ) from None
+        raise UnknownKeyStore(_advice(scheme, ["memory", *stores])) from None
     return opener(url)
+
+
+def _advice(scheme: str, installed: list[str]) -> str:
+    text = f"no installed plugin provides key stores for {scheme}:// (installed: {'://, '.join(installed)}://)"
+    if scheme in INSTALL_HINTS:
+        return f"{text}; pip install {INSTALL_HINTS[scheme]}"
+    close = difflib.get_close_matches(scheme, [*installed, *INSTALL_HINTS], n=1)
+    return f"{text}; did you mean {close[0]}://?" if close else text
 
 
 def _checked(metadata: dict[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,6 @@ def server_logger(level: int, line_format: str, datefmt: str) -> logging.Logger:
         ValueError: ``line_format`` is not a %-style logging format.
     """
     logger = logging.Logger("asyncapy.server", level)  # noqa: LOG001  # a registered one would be shared
-    logger.parent = logging.getLogger("asyncapy")
     logger.propagate = False
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter(line_format, datefmt))
@@ -68,8 +67,10 @@ def shown(text: object) -> str:
 
 def describe(error: BaseException) -> str:
     """Return an exception as one harmless line: its type, its message, cut and escaped, and where it was raised."""
+    more = ""
     while isinstance(error, BaseExceptionGroup):
+        more = f" and {len(error.exceptions) - 1} more" if len(error.exceptions) > 1 else more
         error = error.exceptions[0]
     frames = traceback.extract_tb(error.__traceback__)
     where = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
-    return f"{type(error).__name__} ({shown(error)}){where}"
+    return f"{type(error).__name__} ({shown(error)}){where}{more}"

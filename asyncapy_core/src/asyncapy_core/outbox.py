@@ -149,32 +149,47 @@ class Outbox:
         return memoryview(data)[sent:] if sent < len(data) else b""
 
     async def _send(self, data: bytes | memoryview) -> None:
-        """Send this and whatever is queued meanwhile, waiting as long as it takes within the deadlines."""
+        """Send this, waiting as long as it takes; what others queue meanwhile is left to a task of its own."""
         self._writing = True
+        await self._write(data)
+        if self._queue:
+            self._spawn(self._send_quietly, self._taken())
+        else:
+            self._writing = False
+        self._unpark()
+
+    async def _send_quietly(self, data: bytes | memoryview) -> None:
+        """Send this and whatever is queued meanwhile; whoever sends next is told when that fails."""
         try:
             while data:
-                view = memoryview(data)
-                for start in range(0, len(view), CHUNK):
-                    self._deadlines.start(self)
-                    await self._transport.send(view[start : start + CHUNK])
-                    self._deadlines.stop(self)
+                await self._write(data)
+                data = self._taken()
                 self._unpark()
-                data = b"".join(self._queue)
-                self._queue.clear()
-                self._queued = 0
+        except ConnectionLost:
+            return
+        self._writing = False
+        self._unpark()
+
+    async def _write(self, data: bytes | memoryview) -> None:
+        """Hand all of this to the transport, each chunk within its deadline."""
+        view = memoryview(data)
+        try:
+            for start in range(0, len(view), CHUNK):
+                self._deadlines.start(self)
+                await self._transport.send(view[start : start + CHUNK])
+                self._deadlines.stop(self)
         except BaseException:
             self._deadlines.stop(self)
+            self._writing = False
             self.poison()
             raise
-        finally:
-            self._writing = False
-            self._unpark()
 
-    async def _send_quietly(self, data: memoryview) -> None:
-        try:
-            await self._send(data)
-        except ConnectionLost:
-            return  # whoever sends next is told
+    def _taken(self) -> bytes:
+        """Take out what is queued."""
+        data = b"".join(self._queue)
+        self._queue.clear()
+        self._queued = 0
+        return data
 
     def _unpark(self) -> None:
         if self._parked is not None:

@@ -6,13 +6,15 @@ Knows how the rooms fit together, and nothing of what happens inside one connect
 from __future__ import annotations
 
 import configparser
+import contextlib
 import functools
 import inspect
 import logging
+import math
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
@@ -101,6 +103,7 @@ class Server:
         self._dispatcher = Dispatcher(self.log)
         self._service: Service | None = None
         self._stopping = trio.Event()
+        self._token: trio.lowlevel.TrioToken | None = None
 
     @property
     def addr(self) -> str:
@@ -182,10 +185,10 @@ class Server:
         except (BindError, ConfigError, PluginError) as error:
             raise SystemExit(f"asyncapy: {error}") from error
         except BaseExceptionGroup as group:
-            exits, rest = group.split((SystemExit, KeyboardInterrupt))
-            if rest is not None or exits is None:
+            expected, rest = group.split((SystemExit, KeyboardInterrupt, BindError, ConfigError, PluginError))
+            if rest is not None or expected is None:
                 raise
-            _raise_exit(exits)
+            _raise_exit(expected)
 
     async def serve(
         self, *, task_status: trio.TaskStatus[tuple[tuple[Any, ...], ...]] = trio.TASK_STATUS_IGNORED
@@ -198,30 +201,47 @@ class Server:
             BindError: the address or the port cannot be had.
             PluginError: no codec is there, or a plugin that is required is not, or one failed in setup.
         """
-        if self._service is not None:
+        if self._token is not None:
             raise RuntimeError("this server is serving already; make another Server to listen elsewhere")
-        self.plugins.require(self.config.plugins_require)
-        self.plugins.check_options(self._options)
-        self.plugins.report()
-        codecs = CodecRegistry(self.plugins.codecs(self._options))
-        if not codecs:
-            raise PluginError(f"no codec is installed, so no packet could be read; {INSTALL_HINT}")
-        self._stopping = trio.Event()
-        async with self._set_up():
-            listeners = await open_listeners(self.config.addr, self.config.port)
-            self.addresses = tuple(listener.getsockname() for listener in listeners)
-            try:
+        self._token = trio.lowlevel.current_trio_token()
+        try:
+            codecs = self._codecs()
+            async with self._set_up():
+                listeners = await open_listeners(self.config.addr, self.config.port)
+                self.addresses = tuple(listener.getsockname() for listener in listeners)
                 await self._run(codecs, listeners, task_status)
-            finally:
-                self.addresses = ()
-                self._service = None
+        finally:
+            self.addresses = ()
+            self._service = None
+            self._token = None
+            self._stopping = trio.Event()
 
     def stop(self) -> None:
-        """End `serve` in order, as the first signal does. Call it from the thread that runs trio."""
-        self._stopping.set()
+        """End `serve` or `start` in order, as the first signal does; from any thread, and even before it has begun."""
+        token = self._token
+        if token is None:
+            self._stopping.set()
+        else:
+            with contextlib.suppress(trio.RunFinishedError):  # then it has ended
+                token.run_sync_soon(self._stopping.set, idempotent=True)
 
     def __repr__(self) -> str:
         return f"<Server {self.addr}:{self.port} handlers={sum(map(len, self.handlers.values()))}>"
+
+    def _codecs(self) -> CodecRegistry:
+        """Collect what the plugins bring.
+
+        Raises:
+            PluginError: no codec is there, or a plugin that is required is not.
+            ConfigError: a plugin does not take the options that it is given.
+        """
+        self.plugins.check_options(self._options)
+        self.plugins.report()
+        codecs = CodecRegistry(self.plugins.codecs(self._options))
+        self.plugins.require(self.config.plugins_require)
+        if not codecs:
+            raise PluginError(f"no codec is installed, so no packet could be read; {INSTALL_HINT}")
+        return codecs
 
     async def _run(
         self,
@@ -273,12 +293,22 @@ class Server:
                 try:
                     yield
                 finally:
-                    with trio.move_on_after(CLEANUP_SECONDS, shield=True):
+                    with self._cleaning_up("shutdown"):
                         await _awaited(self.shutdown())
             finally:
-                with trio.move_on_after(CLEANUP_SECONDS, shield=True):
+                with self._cleaning_up("the plugins' shutdown"):
                     for failure in await self.plugins.shutdown(self, self._options, done):
                         self.log.error("{Server} A plugin failed in shutdown", exc_info=failure)
+
+    @contextmanager
+    def _cleaning_up(self, what: str) -> Iterator[None]:
+        """Shield a clean-up; it may take as long as it wants, or `CLEANUP_SECONDS` where `serve` was cancelled."""
+        cancelled = trio.current_effective_deadline() == -math.inf
+        with trio.CancelScope(shield=True) as scope:
+            scope.deadline = trio.current_time() + CLEANUP_SECONDS if cancelled else math.inf
+            yield
+        if scope.cancelled_caught:
+            self.log.error("{Server} %s was not done after %g s, and was cancelled", what, CLEANUP_SECONDS)
 
     async def _serve_until_signalled(self) -> None:
         with stop_on_signals(self.stop):
@@ -286,12 +316,17 @@ class Server:
 
 
 def _raise_exit(group: BaseExceptionGroup[BaseException]) -> None:
-    """Raise the first SystemExit that a handler raised; a KeyboardInterrupt ends the server as a signal would."""
+    """Raise what ends the program: the first SystemExit of a handler, or one for what kept the server from starting.
+
+    A KeyboardInterrupt that a handler raised has ended the server at once, without a drain; there is no more to it.
+    """
     for error in group.exceptions:
         if isinstance(error, BaseExceptionGroup):
             _raise_exit(error)
         elif isinstance(error, SystemExit):
             raise error
+        elif not isinstance(error, KeyboardInterrupt):
+            raise SystemExit(f"asyncapy: {error}") from error
 
 
 async def _awaited(result: object) -> None:

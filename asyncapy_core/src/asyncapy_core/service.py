@@ -59,6 +59,7 @@ class Service:
         self.draining = True
         for connection in self.connections:
             connection.wake()
+        self.lingering.expire_all()
         self._note_idle()
 
     def forget(self, connection: Connection) -> None:

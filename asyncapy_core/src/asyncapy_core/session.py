@@ -71,7 +71,7 @@ class Client:
             ClientDisconnected: the peer has left, or the connection was closed before.
             EncodeError: the packet cannot be carried; nothing of it was sent.
         """
-        await self.stream.send_packet(packet if isinstance(packet, Packet) else Packet(packet, self.encoding))
+        await self.stream.send_packet(packet if isinstance(packet, Packet) else Packet(packet, self.encoding, self))
         if close:
             await self.stream.close()
 

@@ -1,8 +1,8 @@
 """The whole plugin API, on one page.
 
 A plugin is a module or an object with functions marked `hookimpl`, named by an entry point in the group ``asyncapy``.
-An implementation takes the arguments it needs and leaves out the rest. Nothing here is called for a packet: what a
-plugin provides is collected once.
+An implementation takes the arguments it needs and leaves out the rest. Nothing here is called for a packet: what
+plugins provide is collected when it is first needed, and codecs once for each server and client.
 
 A plugin that has options carries a pydantic model as its attribute ``asyncapy_options``. The section
 ``[plugin:NAME]`` of an INI file, or the table ``[plugins.NAME]`` of a TOML file, is validated by it, with unknown names

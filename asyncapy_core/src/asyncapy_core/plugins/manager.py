@@ -95,10 +95,11 @@ class PluginManager:
         Raises:
             ConfigError: a plugin that this denies is loaded already.
         """
+        fine = [record for record in self._records if record.entry_point is not None and not self._denied(record)]
         if allow is not None:
             self._allow = set(allow) if self._allow is None else set(allow).intersection(self._allow)
         self._deny = {*self._deny, *deny}
-        for record in self._records:
+        for record in fine:
             if record.state == "loaded" and self._denied(record):
                 raise ConfigError(
                     f"{record.title} is loaded already, so this server cannot deny it: make the server before you use "
@@ -155,7 +156,8 @@ class PluginManager:
             try:
                 await self._call(record, "asyncapy_setup", server=server, options=validate_options(record, options))
             except Exception as error:
-                raise PluginError(f"{record.title} failed in setup: {error}") from error
+                log.error("%s failed in setup", record.title, exc_info=error)
+                raise PluginError(f"{record.title} failed in setup: {type(error).__name__}: {error}") from error
             done.append(record)
 
     async def shutdown(self, server: Server, options: RawOptions, done: list[PluginRecord]) -> list[Exception]:

@@ -28,6 +28,7 @@ def validate_options(record: PluginRecord, options: Mapping[str, Mapping[str, An
     try:
         return model.model_validate(dict(given), extra="forbid")
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}, got {e['input']!r}" for e in error.errors())
+        faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
         allowed = ", ".join(model.model_fields)
-        raise ConfigError(f"options of {record.title}: {faults} (its options: {allowed})") from error
+        message = f"options of {record.title}: {faults} (its options: {allowed})"
+    raise ConfigError(message)  # not from pydantic's error, which quotes the values, and these may be secrets

@@ -30,6 +30,8 @@ def filters(result: Any) -> dict[str, type[Filter]]:
     """Read what `asyncapy_filters` returned."""
     found = _named(result)
     for name, value in found.items():
+        if not name.isidentifier() or name.startswith("_") or hasattr(Filter, name):
+            raise TypeError(f"{name!r} cannot be used as Filters.{name}")
         if not (inspect.isclass(value) and issubclass(value, Filter)):
             raise TypeError(f"{name} is {value!r}, which is no subclass of Filter")
     return found

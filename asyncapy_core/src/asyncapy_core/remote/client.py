@@ -184,6 +184,12 @@ class Client:
 
         try:
             context = self._ssl_context or ssl.create_default_context(cafile=self._ca_file)
+        except OSError as error:
+            connected.close()
+            raise RemoteError(
+                f"cannot read CA certificates from {self._ca_file}: {error}; give a file in PEM form"
+            ) from error
+        try:
             return context.wrap_socket(connected, server_hostname=hostname)
         except ssl.SSLCertVerificationError as error:
             connected.close()

@@ -7,6 +7,7 @@ import datetime as dt
 import json
 import re
 import sys
+import unicodedata
 from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeVar
 
@@ -17,7 +18,6 @@ from asyncapy_core import APIKeyFactory, KeyRecord
 F = TypeVar("F", bound=Callable[..., Any])
 
 LONGEST_QUOTE: Final = 100
-UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
@@ -224,4 +224,4 @@ def _shown(name: str, value: Any) -> str:
         except (ValueError, OverflowError, OSError):  # beyond the year 9999
             return f"{value:g}"
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return "".join(f"\\u{ord(each):04x}" if unicodedata.category(each)[0] == "C" else each for each in text)

@@ -68,8 +68,10 @@ def connect(url: str, timeout: float) -> Client:
 def shown(url: str) -> str:
     """Return a URL for messages: without user, password and options, however badly they are written."""
     scheme, _, rest = url.partition("://")
-    place = rest.rpartition("@")[2]
-    return f"{scheme}://{place.partition('?')[0].partition('#')[0]}"
+    place, mark, options = rest.replace("#", "?").partition("?")
+    if mark and "@" in options:
+        return f"{scheme}://..."  # the ? may be a part of the password
+    return f"{scheme}://{place.rpartition('@')[2]}"
 
 
 def _sentinel(url: str, settings: dict[str, Any]) -> Client:

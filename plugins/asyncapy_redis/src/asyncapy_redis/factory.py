@@ -10,8 +10,8 @@ class RedisAPIKeyFactory(APIKeyFactory):
     """An `APIKeyFactory` whose keys are in Redis.
 
     They outlive the process, and every server that uses the same Redis knows them. A key that is revoked through one
-    server is refused by all others within ``recall_seconds``. When Redis is away, no key passes, and nothing waits
-    longer than ``timeout``.
+    server is refused by all others within ``recall_seconds``. When Redis is away, no key passes, and no filter or
+    method that begins with ``a`` waits longer than ``timeout``.
 
     Args:
         url: ``redis://``, ``rediss://`` (TLS), ``redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/DB`` or

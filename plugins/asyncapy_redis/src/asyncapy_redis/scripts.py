@@ -43,15 +43,17 @@ return 1
 
 PURGE: Final = r"""
 local purged = 0
-local entries = redis.call('HGETALL', KEYS[1])
-for index = 1, #entries, 2 do
-    local id, expires = string.match(entries[index + 1], '^([^\n]*)\n[^\n]*\n([^\n]*)\n')
-    if expires ~= '' and tonumber(expires) <= tonumber(ARGV[1]) then
-        redis.call('HDEL', KEYS[1], entries[index])
-        redis.call('HDEL', KEYS[2], id)
-        purged = purged + 1
+for index = 2, #ARGV do
+    local record = redis.call('HGET', KEYS[1], ARGV[index])
+    if record then
+        local id, expires = string.match(record, '^([^\n]*)\n[^\n]*\n([^\n]*)\n')
+        if expires ~= '' and tonumber(expires) <= tonumber(ARGV[1]) then
+            redis.call('HDEL', KEYS[1], ARGV[index])
+            redis.call('HDEL', KEYS[2], id)
+            purged = purged + 1
+        end
     end
 end
 return purged
 """
-"""UNIX time: forget the records that have expired; the number of these."""
+"""UNIX time, digests: forget those of these records that have expired; the number of those."""

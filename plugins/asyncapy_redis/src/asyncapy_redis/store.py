@@ -22,6 +22,9 @@ from asyncapy_redis.connecting import Client, check, connect, shown
 
 DEFAULT_PREFIX: Final = "asyncapy"
 LONGEST_TIMEOUT: Final = 3600.0
+PAGE: Final = 500
+"""Records that are looked at in one step of a purge."""
+
 PAUSE: Final = 0.25
 """Seconds for which Redis is left alone after it did not answer."""
 
@@ -132,7 +135,19 @@ class RedisKeyStore:
         return iter(sorted(records, key=lambda item: (item[1].issued, item[0])))
 
     def purge(self, now: float) -> int:
-        return int(self._run(scripts.PURGE, repr(now)))
+        purged, cursor, more = 0, 0, True
+        while more:  # a page at a time, for Redis serves nobody else while a script runs
+            cursor, page = self._page(cursor)
+            expired = [digest for digest, value in page.items() if _decoded(value).expired(now)]
+            if expired:
+                purged += int(self._run(scripts.PURGE, repr(now), *expired))
+            more = cursor != 0
+        return purged
+
+    def _page(self, cursor: int) -> tuple[int, dict[str, str]]:
+        """Return some records, and where to go on; 0 at the end."""
+        page: tuple[int, dict[str, str]] = self._ask(lambda client: client.hscan(self._names[0], cursor, count=PAGE))
+        return page
 
     def close(self) -> None:
         """Close all connections."""

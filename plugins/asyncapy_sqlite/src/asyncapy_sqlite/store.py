@@ -66,8 +66,10 @@ class SQLiteKeyStore:
         """
         parts = urlsplit(url)
         options = dict(parse_qsl(parts.query, keep_blank_values=True))
-        if parts.netloc or len(parts.path) < 2:
-            raise KeyStoreError(f"{url!r} names no file: write sqlite:///keys.db, or sqlite:////var/lib/keys.db")
+        if parts.netloc or len(parts.path) < 2 or "#" in url:
+            raise KeyStoreError(
+                f"{url!r} names no file: write sqlite:///keys.db, or sqlite:////var/lib/keys.db, with # as %23"
+            )
         try:
             numbers = {name: float(options.pop(name)) for name in ("timeout", "recall_seconds") if name in options}
         except ValueError as error:
