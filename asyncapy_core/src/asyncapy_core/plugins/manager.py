@@ -156,7 +156,7 @@ class PluginManager:
             try:
                 await self._call(record, "asyncapy_setup", server=server, options=validate_options(record, options))
             except Exception as error:
-                log.error("%s failed in setup", record.title, exc_info=error)
+                log.debug("%s failed in setup", record.title, exc_info=error)
                 raise PluginError(f"{record.title} failed in setup: {type(error).__name__}: {error}") from error
             done.append(record)
 
@@ -176,10 +176,10 @@ class PluginManager:
         """Validate all options before anything is started.
 
         Raises:
-            ConfigError: a plugin does not take what it is given, or is not there.
+            ConfigError: a plugin does not take what it is given, lacks what it needs, or is not there.
         """
         known = {record.name: record for record in self.plugins}
-        for name in options:
+        for name in (*known, *options):
             validate_options(known.get(name) or PluginRecord(name, "no installed package"), options)
 
     def _load(self) -> None:
