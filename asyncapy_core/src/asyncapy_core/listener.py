@@ -70,7 +70,7 @@ def _listen(family: int, kind: int, protocol: int, address: tuple[object, ...]) 
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listener.bind(address)
         listener.listen(BACKLOG)
-    except BaseException:
+    except BaseException:  # whatever it is, it goes on, and the socket does not stay open
         listener.close()
         raise
     return listener

@@ -178,7 +178,7 @@ class Outbox:
                 self._deadlines.start(self)
                 await self._transport.send(view[start : start + CHUNK])
                 self._deadlines.stop(self)
-        except BaseException:
+        except BaseException:  # a cancelled write as well: nobody knows how much of it is out
             self._deadlines.stop(self)
             self._writing = False
             self.poison()

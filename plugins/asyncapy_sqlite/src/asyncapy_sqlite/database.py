@@ -53,7 +53,7 @@ class Database:
             self._connection = sqlite3.connect(path, timeout, isolation_level=None, check_same_thread=False)
             try:
                 self._prepare()
-            except BaseException:
+            except BaseException:  # whatever it is, it goes on, and the file does not stay open
                 self._connection.close()
                 raise
 
@@ -71,7 +71,7 @@ class Database:
             try:
                 yield cursor
                 cursor.execute("COMMIT")
-            except BaseException:
+            except BaseException:  # whatever it is, it goes on, and the lock is given back
                 if self._connection.in_transaction:
                     cursor.execute("ROLLBACK")
                 raise
