@@ -7,7 +7,7 @@ from asyncapy.filters import Filters
 server = Server(port=0)
 
 
-@server.add_handler(Filters.HasFields(test=None))
+@server.add_handler(Filters.Fields(test=None))
 async def echo(client: Client, packet: Packet) -> None:
     """Send it back."""
     await client.send(packet)

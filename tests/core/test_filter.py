@@ -78,7 +78,7 @@ async def asked(filter: Filter) -> bool | str:
     try:
         verdict = await handler.check(NOBODY, PACKET)
         if not handler.is_async:
-            assert handler.check_now(NOBODY, PACKET) is verdict
+            assert handler.match(NOBODY, PACKET) is verdict
     except Exception as error:
         return str(error)
     return verdict

@@ -94,7 +94,7 @@ async def test_what_is_put_in_is_sent_at_once(line: Line) -> None:
 
 
 async def test_what_is_put_in_while_corked_is_held_back_and_sent_in_one_piece(line: Line) -> None:
-    line.outbox.corked = True
+    line.outbox.cork()
     for piece in (b"one", b"two", b"three"):
         assert line.outbox.hold(piece)
     assert line.transport.sends == 0
@@ -105,7 +105,7 @@ async def test_what_is_put_in_while_corked_is_held_back_and_sent_in_one_piece(li
 
 
 async def test_uncorking_sends_what_was_held_back_and_holds_back_nothing_more(line: Line) -> None:
-    line.outbox.corked = True
+    line.outbox.cork()
     assert line.outbox.hold(b"one")
     line.outbox.uncork()
     assert line.read_now() == b"one"
@@ -121,7 +121,7 @@ async def test_uncorking_and_flushing_with_nothing_held_back_does_nothing(line: 
 
 
 async def test_no_more_than_a_chunk_is_held_back(line: Line) -> None:
-    line.outbox.corked = True
+    line.outbox.cork()
     assert line.outbox.hold(b"x" * (CHUNK - 1))
     assert line.outbox.hold(b"y")
     assert not line.outbox.hold(b"z")
@@ -174,7 +174,7 @@ async def test_flushing_waits_until_another_task_has_sent_everything(line: Line)
 
 
 async def test_uncorking_leaves_what_the_peer_does_not_take_at_once_to_a_task(line: Line) -> None:
-    line.outbox.corked = True
+    line.outbox.cork()
     line.outbox._queue.append(b"1" * MANY)
     line.outbox._queued = MANY
     line.outbox.uncork()
@@ -189,14 +189,14 @@ async def test_a_peer_that_has_left_is_told_to_the_one_who_sends_and_to_all_afte
     assert line.outbox.poisoned
     with pytest.raises(ConnectionLost, match="broke before"):
         await line.outbox.put(b"two")
-    line.outbox.corked = True
+    line.outbox.cork()
     assert not line.outbox.hold(b"three")
     with pytest.raises(ConnectionLost, match="broke before"):
         await line.outbox.put(b"three")
 
 
 async def test_a_peer_that_has_left_is_found_out_quietly_when_uncorking(line: Line) -> None:
-    line.outbox.corked = True
+    line.outbox.cork()
     assert line.outbox.hold(b"one")
     line.peer.close()
     line.outbox.uncork()
@@ -218,7 +218,7 @@ async def test_a_peer_that_leaves_in_the_middle_of_a_write_is_told_to_all_who_wa
 
 
 async def test_a_task_that_sends_the_rest_after_uncorking_ends_quietly_when_the_peer_leaves(line: Line) -> None:
-    line.outbox.corked = True
+    line.outbox.cork()
     line.outbox._queue.append(b"1" * MANY)
     line.outbox._queued = MANY
     line.outbox.uncork()
@@ -328,3 +328,39 @@ async def test_cancelling_a_sender_whose_bytes_are_out_breaks_nothing(line: Line
     await wait_all_tasks_blocked()
     assert await line.read(MANY) == b"2" * MANY
     assert not line.outbox.poisoned
+
+
+async def test_what_is_held_back_is_sent_at_once_where_that_needs_no_waiting(line: Line) -> None:
+    line.outbox.cork()
+    assert line.outbox.flush_now()
+    assert line.transport.sends == 0
+    assert line.outbox.hold(b"one")
+    assert line.outbox.hold(b"two")
+    assert line.outbox.flush_now()
+    assert (line.transport.sends, line.read_now()) == (1, b"onetwo")
+
+
+async def test_what_is_not_taken_at_once_is_kept_for_flush_in_order(line: Line) -> None:
+    while line.transport.send_now(b" "):
+        pass  # until the socket takes no more
+    line.outbox.cork()
+    assert line.outbox.hold(b"one")
+    assert not line.outbox.flush_now()
+    assert line.outbox.hold(b"two")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(line.outbox.flush)
+        await wait_all_tasks_blocked()
+        assert not line.outbox.flush_now()
+        data = b""
+        while not data.endswith(b"onetwo"):
+            await trio.lowlevel.wait_readable(line.peer)
+            data += line.peer.recv(CHUNK)
+
+
+async def test_nothing_is_sent_at_once_to_a_peer_that_has_left(line: Line) -> None:
+    line.outbox.cork()
+    assert line.outbox.hold(b"one")
+    line.outbox.poison()
+    assert not line.outbox.flush_now()
+    line.outbox.cork()
+    assert not line.outbox.hold(b"two")

@@ -104,14 +104,6 @@ def test_a_packet_behaves_like_a_dictionary() -> None:
     assert not Packet({})
 
 
-def test_a_received_packet_takes_the_fields_as_they_are() -> None:
-    client = Client("192.0.2.1", cast("Any", None), cast("Any", None))
-    fields = {"a": 1}
-    packet = Packet.received(fields, "ziproto", client)
-    assert packet.fields is fields
-    assert (packet.encoding, packet.sender) == ("ziproto", client)
-
-
 def test_stop_propagation_raises_when_called() -> None:
     with pytest.raises(StopPropagation):
         Packet({}).stop_propagation()

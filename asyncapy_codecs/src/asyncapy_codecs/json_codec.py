@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from asyncapy_codecs.trees import LARGE, MAX_DEPTH, find_fault, garbage_left, plain_form, sendable
+from asyncapy_codecs.trees import MAX_DEPTH, decode_large, find_fault, plain_form, sendable
 from asyncapy_core.errors import DecodeError, EncodeError
 
 
@@ -22,7 +22,7 @@ class JsonCodec:
 
     def __init__(self) -> None:
         self._encode = msgspec.json.Encoder(enc_hook=plain_form).encode
-        self._decode = msgspec.json.Decoder(dict[str, Any]).decode
+        self._decode = msgspec.json.Decoder(dict).decode
 
     def encode(self, fields: Mapping[str, Any]) -> bytes:
         """Return the JSON object that these fields make.
@@ -34,10 +34,8 @@ class JsonCodec:
             payload = self._encode(fields)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise EncodeError(f"these fields cannot be sent as JSON: {error}") from error
-        if b"null" in payload or (
-            len(payload) > MAX_DEPTH and _may_be_deep(payload)
-        ):  # msgspec writes null for what is not finite
-            sendable(fields)
+        if payload.find(b"null") >= 0 or (len(payload) > MAX_DEPTH and _may_be_deep(payload)):
+            sendable(fields)  # msgspec writes null for what is not finite
         return payload
 
     def decode(self, payload: bytes) -> dict[str, Any]:
@@ -47,14 +45,12 @@ class JsonCodec:
             DecodeError: the payload is not exactly one JSON object, or nested too deep.
         """
         try:
-            if len(payload) < LARGE:
-                fields = self._decode(payload)
-            else:
-                with garbage_left():
-                    fields = self._decode(payload)
+            if len(payload) <= MAX_DEPTH:
+                return self._decode(payload)
+            fields = decode_large(self._decode, payload)
         except (ValueError, RecursionError) as error:
             raise DecodeError(f"not a JSON object: {error}") from error
-        if len(payload) > MAX_DEPTH and _may_be_deep(payload) and (fault := find_fault(fields)):
+        if _may_be_deep(payload) and (fault := find_fault(fields)):
             raise DecodeError(f"not a payload: {fault}")
         return fields
 

@@ -5,10 +5,9 @@ Knows no encoding: looks at values only.
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -98,14 +97,15 @@ def plain_form(value: object) -> object:
     raise TypeError(f"a value is of type {type(value).__name__}")
 
 
-@contextlib.contextmanager
-def garbage_left() -> Iterator[None]:
-    """Do not collect garbage: a decoder that makes many containers makes none, and would be ten times as slow."""
-    if not gc.isenabled():
-        yield
-        return
+def decode_large(decode: Callable[[bytes], dict[str, Any]], payload: bytes) -> dict[str, Any]:
+    """Decode, and collect no garbage meanwhile where the payload is large.
+
+    A decoder that makes many containers makes no garbage, and looking for it would make it ten times as slow.
+    """
+    if len(payload) < LARGE or not gc.isenabled():
+        return decode(payload)
     gc.disable()
     try:
-        yield
+        return decode(payload)
     finally:
         gc.enable()

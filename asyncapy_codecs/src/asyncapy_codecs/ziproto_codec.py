@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, NoReturn
 import msgspec
 
 from asyncapy_codecs.reference import Reference
-from asyncapy_codecs.trees import LARGE, find_fault, garbage_left, plain_form, sendable
+from asyncapy_codecs.trees import MAX_DEPTH, decode_large, find_fault, plain_form, sendable
 from asyncapy_core.errors import DecodeError, EncodeError
 
 _SEARCH: Final = re.compile(rb"[\x80-\x9f\xc7-\xcb\xd4-\xd8\xdc-\xdf]").search
@@ -63,11 +63,7 @@ class ZiProtoCodec:
             DecodeError: the payload is anything else, or nested too deep.
         """
         try:
-            if len(payload) < LARGE:
-                fields = self._decode(payload)
-            else:
-                with garbage_left():
-                    fields = self._decode(payload)
+            fields = self._decode(payload) if len(payload) <= MAX_DEPTH else decode_large(self._decode, payload)
         except (ValueError, RecursionError) as error:
             raise DecodeError(f"not a ZiProto map: {error}") from error
         if _SEARCH(payload, 1) and (fault := find_fault(fields)):

@@ -9,10 +9,12 @@ import logging
 import time
 import traceback
 import uuid
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Final
 
 import trio
 
+from asyncapy_core.dispatch import NoHandler
 from asyncapy_core.errors import (
     ClientDisconnected,
     ConnectionLost,
@@ -28,9 +30,10 @@ from asyncapy_core.packet import Packet
 from asyncapy_core.session import Client, Session
 from asyncapy_core.stepping import run_noting_waits
 from asyncapy_core.transport import Transport, Woken
-from asyncapy_core.wire import Frame, FrameDecoder
+from asyncapy_core.wire import FrameDecoder
 
 if TYPE_CHECKING:
+    from asyncapy_core.codec import Codec
     from asyncapy_core.service import Service
 
 LINGER_BYTES: Final = 64 * 1024
@@ -49,8 +52,10 @@ class Connection:
     """A peer, its session, and the loop that serves it."""
 
     __slots__ = (
+        "_between_turns",
         "_closing",
         "_codec",
+        "_codecs",
         "_debug",
         "_decoder",
         "_encoding_known",
@@ -58,6 +63,7 @@ class Connection:
         "_outbox",
         "_service",
         "_transport",
+        "_wire",
         "client",
         "log",
         "session",
@@ -68,9 +74,12 @@ class Connection:
         self._transport = transport
         self._decoder = FrameDecoder(service.wire, service.codecs.by_id)
         self._outbox = Outbox(transport, service.writing, service.config.max_output, service.spawn)
+        self._wire = service.wire
+        self._codecs = service.codecs.by_id
         self._codec = service.codecs.default
         self._encoding_known = False
         self._expired = False
+        self._between_turns = False
         self._closing = False
         self._debug = service.log.isEnabledFor(logging.DEBUG)
         self.client = Client(address, service.server, self, encoding=self._codec.name)
@@ -83,10 +92,11 @@ class Connection:
         try:
             linger = True
             try:
-                linger = await run_noting_waits(self._serve(), self._outbox.uncork)
+                linger = await run_noting_waits(self._serve(), self._about_to_wait)
             except ProtocolError as error:
-                self.log.info("{Client handler} %s: %s", error.code.value, shown(error))
-                await self._reply(error.code)
+                if not self._closing:  # what comes behind a close is nobody's business
+                    self.log.info("{Client handler} %s: %s", error.code.value, shown(error))
+                    await self._reply(error.code)
             await self._part(linger=linger)
         except ConnectionLost as error:
             self.log.info("{Client handler} The client has left: %s", shown(error))
@@ -116,32 +126,34 @@ class Connection:
         Returns:
             Whether the peer may have sent what is not read.
         """
-        decoder, outbox, reading = self._decoder, self._outbox, self._service.reading
+        decoder, outbox = self._decoder, self._outbox
         dispatch, client = self._service.dispatcher.dispatch, self.client
         while data := await self._receive():
             decoder.feed(data)
             turn = 0
-            while (frame := decoder.next_frame()) is not None:
-                reading.stop(self)
-                self._expired = False
-                outbox.corked = True
-                packet = self._packet(frame)
+            for encoding, payload in decoder.frames():
+                if not outbox.corked:  # this task has waited, or the connection was closed
+                    if self._closing or outbox.poisoned:
+                        return True
+                    self._stop_waiting()
+                    outbox.cork()
+                packet = self._packet(encoding, payload)
                 try:
-                    matched = await dispatch(client, packet)
-                except StopPropagation:
-                    matched = True
-                except Exception as error:
-                    matched = True
-                    await self._handler_raised(error)
-                if not matched:
+                    await dispatch(client, packet)
+                except NoHandler:
                     await self._reply(ErrorCode.NO_HANDLER)
-                if self._closing or outbox.poisoned:
-                    return True
+                except StopPropagation:
+                    pass
+                except Exception as error:
+                    await self._handler_raised(error)
                 turn += 1
                 if turn == TURN:
-                    await trio.lowlevel.checkpoint()
                     turn = 0
-            await outbox.flush()
+                    await self._let_others_go_on()
+            if self._closing or outbox.poisoned:
+                return True
+            if not outbox.flush_now():
+                await outbox.flush()
         return self._closing
 
     async def _receive(self) -> bytes:
@@ -168,22 +180,32 @@ class Connection:
                 continue
         return data or b""
 
-    def _packet(self, frame: Frame) -> Packet:
+    async def _let_others_go_on(self) -> None:
+        """Give the others their turn, in the middle of this one's packets; the replies wait for the rest of them."""
+        self._between_turns = True
+        await trio.lowlevel.checkpoint()
+        self._between_turns = False
+
+    def _about_to_wait(self) -> None:
+        if not self._between_turns:
+            self._outbox.uncork()
+
+    def _stop_waiting(self) -> None:
+        """A whole packet is there."""
+        self._service.reading.stop(self)
+        self._expired = False
+
+    def _packet(self, encoding: int, payload: bytes) -> Packet:
         """Return the packet that a frame carries; the first one fixes the encoding of the session.
 
         Raises:
             MalformedPacket: its payload is not what its header says.
         """
-        codec = self._service.codecs.by_id[frame.encoding]
-        if not self._encoding_known:
-            self._encoding_known = True
-            self._codec = codec
-            self.client.encoding = codec.name
-        if self._debug:
-            self.log.debug("{Client handler} Expected stream length is %d", len(frame.payload))
-            self.log.debug("{API Parser} Protocol-Version is V2, Content-Encoding is %s", codec.name)
+        codec = self._codecs[encoding]
+        if not self._encoding_known or self._debug:
+            self._note(codec, payload)
         try:
-            fields = codec.decode(frame.payload)
+            fields = codec.decode(payload)
         except DecodeError as error:
             raise MalformedPacket(str(error)) from error
         except Exception as error:
@@ -192,7 +214,19 @@ class Connection:
         if not isinstance(fields, dict):
             self.log.error("{API Parser} The codec %r is broken: it returned a %s", codec.name, type(fields).__name__)
             raise MalformedPacket(f"the payload is a {type(fields).__name__}, not a map")
-        return Packet.received(fields, codec.name, self.client)
+        packet: Packet = Packet.__new__(Packet)  # what a codec returned need not be checked and copied
+        packet.fields = fields
+        packet.encoding = codec.name
+        packet.sender = self.client
+        return packet
+
+    def _note(self, codec: Codec, payload: bytes) -> None:
+        if not self._encoding_known:
+            self._encoding_known = True
+            self._codec = codec
+            self.client.encoding = codec.name
+        self.log.debug("{Client handler} Expected stream length is %d", len(payload))
+        self.log.debug("{API Parser} Protocol-Version is V2, Content-Encoding is %s", codec.name)
 
     async def _handler_raised(self, error: Exception) -> None:
         """Answer for a handler, unless all it let through was the end of the propagation or of its own session."""
@@ -213,30 +247,36 @@ class Connection:
 
     async def _reply(self, code: ErrorCode) -> None:
         payload = self._codec.encode({"status": "failure", "error": code.value})
-        data = self._service.wire.encode(self._codec.wire_id, payload)
+        data = self._wire.encode(self._codec.wire_id, payload)
         if not self._outbox.hold(data):
             await self._outbox.put(data)
 
-    async def send_packet(self, packet: Packet) -> None:
-        """Send a packet, in the session's encoding if a peer sent it, otherwise in its own.
+    def post(self, packet: Packet) -> Awaitable[None] | None:
+        """Encode a packet, in the session's encoding if a peer sent it, otherwise in its own, and have it sent.
+
+        Returns:
+            What to wait for until it is on its way; or None when it goes out together with others.
 
         Raises:
-            ClientDisconnected: the peer has left, or the connection was closed before.
+            ClientDisconnected: the connection was closed before; the peer has left, where there is something to wait.
             EncodeError: the packet cannot be carried; nothing of it was sent.
         """
         if self._closing:
             raise ClientDisconnected("the connection to this client was closed before", self.client)
         codec = self._codec if packet.sender is not None else self._service.codecs.named(packet.encoding)
-        data = self._service.wire.encode(codec.wire_id, codec.encode(packet.fields))
+        data = self._wire.encode(codec.wire_id, codec.encode(packet.fields))
         if self._debug:
-            self.log.debug("{Response handler} Sending response to client")
+            return self._put(data)
+        return None if self._outbox.hold(data) else self._put(data)
+
+    async def _put(self, data: bytes) -> None:
+        self.log.debug("{Response handler} Sending response to client")
         if not self._outbox.hold(data):
             try:
                 await self._outbox.put(data)
             except ConnectionLost as error:
                 raise ClientDisconnected("this client has left", self.client) from error
-        if self._debug:
-            self.log.debug("{Response handler} Response sent")
+        self.log.debug("{Response handler} Response sent")
 
     async def close(self) -> None:
         """Close the connection behind what was sent; packets that came and were not handled yet are dropped."""
@@ -245,6 +285,7 @@ class Connection:
         self._closing = True
         self._service.sessions.discard(self.session)
         try:
+            self._outbox.uncork()  # the loop looks at what has changed where nothing is held back
             await self._outbox.flush()
             self._transport.send_eof()
         except ConnectionLost:

@@ -6,7 +6,7 @@ Knows no connection: what is raised here is answered by the one who asked.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from asyncapy_core.filter import Filter, is_async, passed, returns_coroutine
@@ -20,6 +20,10 @@ HandlerFunction: TypeAlias = Callable[[Any, Any], Awaitable[Any]]
 """``async def handler(client: Client, packet: Packet)``."""
 
 
+class NoHandler(Exception):
+    """No handler of any group wants the packet (WIRE.md, ERR_NO_HANDLER)."""
+
+
 class Handler:
     """A function together with the filters that a packet has to pass to reach it.
 
@@ -31,7 +35,7 @@ class Handler:
         TypeError: the function is not asynchronous, or a filter is not a `Filter`.
     """
 
-    __slots__ = ("_checks", "filters", "function", "is_async", "worth_a_line")
+    __slots__ = ("_checks", "filters", "function", "is_async", "match", "worth_a_line")
 
     def __init__(self, function: HandlerFunction, filters: Sequence[Filter] | None = None) -> None:
         _require_async(function)
@@ -42,6 +46,7 @@ class Handler:
                 raise TypeError(f"a filter must be a Filter, such as Filters.Fields(a=None); got {filter!r}")
         self._checks = tuple((filter.check, is_async(filter)) for filter in self.filters)
         self.is_async = any(awaited for _, awaited in self._checks)
+        self.match = self._matcher()
         self.worth_a_line = RateLimited()
 
     @property
@@ -61,7 +66,15 @@ class Handler:
                 return False
         return True
 
-    def check_now(self, client: Client, packet: Packet) -> bool:
+    def _matcher(self) -> Callable[[Client, Packet], Any]:
+        """Choose, once, what decides about a packet: what it returns is to be awaited if `is_async`, then judged."""
+        if self.is_async:
+            return self.check
+        if len(self._checks) == 1:
+            return self._checks[0][0]
+        return self._check_now
+
+    def _check_now(self, client: Client, packet: Packet) -> bool:
         """`check`, for a handler none of whose filters has to be awaited."""
         for check, _ in self._checks:
             result = check(client, packet)
@@ -79,6 +92,7 @@ class Dispatcher:
     def __init__(self, log: logging.Logger) -> None:
         self._log = log
         self._groups: tuple[tuple[int, tuple[Handler, ...]], ...] = ()
+        self._at_once: tuple[Handler, ...] | None = ()
 
     def register(self, handler: Handler, group: int) -> None:
         """Add a handler behind those that its group already has; a packet under way does not see it any more."""
@@ -87,43 +101,64 @@ class Dispatcher:
         groups = self.groups
         groups[group] = (*groups.get(group, ()), handler)
         self._groups = tuple(sorted(groups.items()))
+        only = self._groups[0][1] if len(self._groups) == 1 else None
+        self._at_once = only if only is not None and not any(handler.is_async for handler in only) else None
 
     @property
     def groups(self) -> dict[int, tuple[Handler, ...]]:
         """The handlers by group, in the order in which they are asked."""
         return dict(self._groups)
 
-    async def dispatch(self, client: Client, packet: Packet) -> bool:
+    def dispatch(self, client: Client, packet: Packet) -> Awaitable[None]:
         """Give the packet to the first handler of each group whose filters pass, lower groups first.
 
         Returns:
-            True when there was such a handler in at least one group.
+            What to wait for until that is done. Where there is one group, and no filter has to be awaited, that is
+            the handler's own coroutine.
 
         Raises:
+            NoHandler: there was no such handler in any group; raised at once, or when it is awaited.
             StopPropagation: a handler stopped the packet; no later group has seen it.
             Exception: what a handler raised; no later group has seen the packet.
         """
+        if self._at_once is None or self._log.level <= logging.DEBUG:
+            return self._dispatch_to_groups(client, packet)
+        for handler in self._at_once:
+            try:
+                found = handler.match(client, packet)
+                if found is not True and not passed(found):
+                    continue
+            except Exception as error:
+                self._filter_failed(client, handler, error)
+            else:
+                return handler.function(client, packet)
+        raise NoHandler
+
+    async def _dispatch_to_groups(self, client: Client, packet: Packet) -> None:
         matched = False
-        debug = self._log.isEnabledFor(logging.DEBUG)
+        debug = self._log.level <= logging.DEBUG
         for number, handlers in self._groups:
             if debug:
                 client.log.debug("{API Parser} Checking group %d", number)
-            for handler in handlers:
-                try:
-                    if handler.is_async:
-                        found = await handler.check(client, packet)
-                    else:
-                        found = handler.check_now(client, packet)
-                except Exception as error:
-                    self._filter_failed(client, handler, error)
-                    continue
-                if found:
-                    matched = True
-                    if debug:
-                        client.log.debug("{API Parser} Calling '%s' in group %d", handler.name, number)
-                    await handler.function(client, packet)
-                    break
-        return matched
+            handler = await self._first(handlers, client, packet)
+            if handler is not None:
+                matched = True
+                if debug:
+                    client.log.debug("{API Parser} Calling '%s' in group %d", handler.name, number)
+                await handler.function(client, packet)
+        if not matched:
+            raise NoHandler
+
+    async def _first(self, handlers: Iterable[Handler], client: Client, packet: Packet) -> Handler | None:
+        """Return the first handler whose filters pass."""
+        for handler in handlers:
+            try:
+                found = handler.match(client, packet)
+                if found is True or passed(await found if handler.is_async else found):
+                    return handler
+            except Exception as error:
+                self._filter_failed(client, handler, error)
+        return None
 
     def _filter_failed(self, client: Client, handler: Handler, error: Exception) -> None:
         """Say so, at most once a second: a key store that is away fails every packet's filter."""

@@ -65,11 +65,16 @@ class Outbox:
 
     def hold(self, data: bytes) -> bool:
         """Hold back bytes, to be sent by the next `uncork` or `flush`; say no where they may not be held back."""
-        if not self.corked or self.poisoned or self._writing or self._queued + len(data) > CHUNK:
+        queued = self._queued + len(data)
+        if not self.corked or queued > CHUNK:
             return False
         self._queue.append(data)
-        self._queued += len(data)
+        self._queued = queued
         return True
+
+    def cork(self) -> None:
+        """Hold back from now on, unless something is being sent already, or nothing can be sent any more."""
+        self.corked = not (self.poisoned or self._writing)
 
     async def put(self, data: bytes) -> None:
         """Send bytes behind those held back, or queue them where another task is sending, when there is room for them.
@@ -91,6 +96,20 @@ class Outbox:
         if self._turn >= CHUNK:
             self._turn = 0
             await trio.lowlevel.checkpoint()
+
+    def flush_now(self) -> bool:
+        """Send what was held back, as far as it is taken without waiting; say whether nothing is left to be sent.
+
+        Raises:
+            ConnectionLost: the connection broke, now or before.
+        """
+        if self._writing or self.poisoned:
+            return False
+        if self._queue and (rest := self._send_now()):
+            self._queue.append(bytes(rest))
+            self._queued = len(rest)
+            return False
+        return True
 
     async def flush(self) -> None:
         """Return when everything that was put in has been sent.
@@ -131,6 +150,7 @@ class Outbox:
     def poison(self) -> None:
         """Give up: nothing more is sent, who waits is told."""
         self.poisoned = True
+        self.corked = False
         self._queue.clear()
         self._queued = 0
         self._transport.abort()

@@ -40,15 +40,6 @@ class Packet(MutableMapping[str, Any]):
         self.encoding = encoding
         self.sender = sender
 
-    @classmethod
-    def received(cls, fields: dict[str, Any], encoding: str, sender: Client) -> Packet:
-        """Return the packet a peer sent; ``fields`` come from a codec and are taken as they are."""
-        packet = cls.__new__(cls)
-        packet.fields = fields
-        packet.encoding = encoding
-        packet.sender = sender
-        return packet
-
     def stop_propagation(self) -> NoReturn:
         """Keep the packet from the handlers of later groups.
 

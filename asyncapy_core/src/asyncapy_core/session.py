@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import uuid
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from asyncapy_core.logs import SessionLog
@@ -23,7 +23,7 @@ class Stream(Protocol):
     @property
     def log(self) -> SessionLog: ...
 
-    async def send_packet(self, packet: Packet) -> None: ...
+    def post(self, packet: Packet) -> Awaitable[None] | None: ...
 
     async def close(self) -> None: ...
 
@@ -71,7 +71,9 @@ class Client:
             ClientDisconnected: the peer has left, or the connection was closed before.
             EncodeError: the packet cannot be carried; nothing of it was sent.
         """
-        await self.stream.send_packet(packet if isinstance(packet, Packet) else Packet(packet, self.encoding, self))
+        under_way = self.stream.post(packet if isinstance(packet, Packet) else Packet(packet, self.encoding, self))
+        if under_way is not None:
+            await under_way
         if close:
             await self.stream.close()
 

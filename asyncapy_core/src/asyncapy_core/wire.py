@@ -1,13 +1,14 @@
 """AsyncAProto framing without I/O: bytes in, frames out, and back (WIRE.md, "A packet" and "What a parser may do").
 
-Knows no codec, no socket, no clock: a `FrameDecoder` is fed whatever arrived and is asked for frames.
+Knows no codec, no socket, no clock: a `FrameDecoder` is fed whatever arrived and gives out frames.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container
+import struct
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NoReturn, TypeAlias
 
 from asyncapy_core.errors import EncodeError, InvalidHeader, MalformedPacket, PacketTooLarge, ProtocolError
 
@@ -22,32 +23,15 @@ MINIMUM_LENGTH: Final = 5
 _AFTER_LENGTH: Final = 2
 """Bytes of header that Content-Length counts: version and encoding."""
 
+_LENGTH_CODES: Final = {1: "B", 2: "H", 4: "I", 8: "Q"}
+"""How `struct` calls a Content-Length of so many bytes."""
+
 _AFTER_HEADER: Final = tuple(bytes((PROTOCOL_VERSION, encoding)) for encoding in range(256))
 """Version and encoding, by encoding."""
 
 
-class Frame:
-    """One packet as it stood on the wire, its payload still encoded.
-
-    Attributes:
-        encoding: the wire id of the codec that made the payload, 0..255.
-        payload: Content-Length - 2 bytes.
-    """
-
-    __slots__ = ("encoding", "payload")
-
-    def __init__(self, encoding: int, payload: bytes) -> None:
-        self.encoding = encoding
-        self.payload = payload
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Frame) and (self.encoding, self.payload) == (other.encoding, other.payload)
-
-    def __hash__(self) -> int:
-        return hash((self.encoding, self.payload))
-
-    def __repr__(self) -> str:
-        return f"Frame(encoding={self.encoding}, payload=<{len(self.payload)} bytes>)"
+Frame: TypeAlias = tuple[int, bytes]
+"""One packet as it stood on the wire: the wire id of its codec, and its payload, still encoded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +89,13 @@ class FrameDecoder:
         encodings: the wire ids that some codec claims; any other is an `InvalidHeader`.
     """
 
-    __slots__ = ("_buffer", "_byteorder", "_encodings", "_error", "_header", "_max_packet", "_start")
+    __slots__ = ("_buffer", "_byteorder", "_encodings", "_error", "_header", "_max_packet", "_read_header", "_start")
 
     def __init__(self, wire: WireFormat, encodings: Container[int]) -> None:
         self._header = wire.header_size
         self._byteorder = wire.byteorder
         self._max_packet = wire.max_packet
+        self._read_header = _header_reader(wire)
         self._encodings = encodings
         self._buffer: bytes | bytearray = b""
         self._start = 0
@@ -133,7 +118,7 @@ class FrameDecoder:
         """Take in what arrived."""
         if self._error is not None:
             return
-        if not self._buffer:
+        if not self.buffered:
             self._buffer = data
         elif type(self._buffer) is bytearray:
             del self._buffer[: self._start]
@@ -143,56 +128,75 @@ class FrameDecoder:
             self._buffer += data
         self._start = 0
 
-    def next_frame(self) -> Frame | None:
-        """Return the next whole frame, or None when more bytes are needed.
+    def frames(self) -> Iterator[Frame]:
+        """Give out the frames that are whole. What is not asked for is kept for the next call.
 
         Raises:
             PacketTooLarge: judged on the length alone, before anything else.
             MalformedPacket: the length is below the minimum.
             InvalidHeader: wrong version or unknown encoding, judged as soon as these bytes are here.
         """
+        if self._error is not None:
+            raise self._error
+        buffer, start, read_header = self._buffer, self._start, self._read_header
+        header, encodings, most = self._header, self._encodings, self._max_packet
+        payload_at = header + _AFTER_LENGTH
+        size = len(buffer)
+        whole = buffer if isinstance(buffer, bytes) else None
+        while start + payload_at <= size:
+            length, version, encoding = read_header(buffer, start)
+            if version != PROTOCOL_VERSION or encoding not in encodings or not MINIMUM_LENGTH <= length <= most:
+                break
+            end = start + header + length
+            if end > size:
+                break
+            if whole is not None:
+                payload = whole[start + payload_at : end]
+            else:
+                payload = bytes(memoryview(buffer)[start + payload_at : end])
+            self._start = start = end
+            yield encoding, payload
+        if start == size:
+            self._buffer = b""
+            self._start = 0
+        else:
+            self._judge()
+
+    def _judge(self) -> None:
+        """Raise what is wrong with the packet at hand, as far as it has come."""
         buffer = self._buffer
         body = self._start + self._header
         have = len(buffer) - body
         if have < 0:
-            if self._error is not None:
-                raise self._error
-            return None
-        length = int.from_bytes(buffer[self._start : body], self._byteorder)
-        if not MINIMUM_LENGTH <= length <= self._max_packet:
-            raise self._fail(self._length_error(length))
-        if have < 1:
-            return None
-        if buffer[body] != PROTOCOL_VERSION:
-            raise self._fail(InvalidHeader(f"protocol version {buffer[body]}; this is version {PROTOCOL_VERSION}"))
-        if have < _AFTER_LENGTH:
-            return None
-        encoding = buffer[body + 1]
-        if encoding not in self._encodings:
-            raise self._fail(InvalidHeader(f"no codec claims encoding {encoding}"))
-        if have < length:
-            return None
-        end = body + length
-        if type(buffer) is bytes:
-            payload = buffer[body + _AFTER_LENGTH : end]
-        else:
-            payload = bytes(memoryview(buffer)[body + _AFTER_LENGTH : end])
-        if end == len(buffer):
-            self._buffer = b""
-            end = 0
-        self._start = end
-        return Frame(encoding, payload)
+            return
+        length = self._length()
+        if length < MINIMUM_LENGTH:
+            self._fail(MalformedPacket(f"Content-Length is {length}; a packet has at least {MINIMUM_LENGTH}"))
+        if length > self._max_packet:
+            self._fail(PacketTooLarge(f"Content-Length is {length}; at most {self._max_packet} are accepted"))
+        if have > 0 and buffer[body] != PROTOCOL_VERSION:
+            self._fail(InvalidHeader(f"protocol version {buffer[body]}; this is version {PROTOCOL_VERSION}"))
+        if have > 1 and buffer[body + 1] not in self._encodings:
+            self._fail(InvalidHeader(f"no codec claims encoding {buffer[body + 1]}"))
 
     def _length(self) -> int:
         return int.from_bytes(self._buffer[self._start : self._start + self._header], self._byteorder)
 
-    def _length_error(self, length: int) -> ProtocolError:
-        if length < MINIMUM_LENGTH:
-            return MalformedPacket(f"Content-Length is {length}; a packet has at least {MINIMUM_LENGTH}")
-        return PacketTooLarge(f"Content-Length is {length}; at most {self._max_packet} are accepted")
-
-    def _fail(self, error: ProtocolError) -> ProtocolError:
+    def _fail(self, error: ProtocolError) -> NoReturn:
         self._error = error
         self._buffer = b""
         self._start = 0
-        return error
+        raise error
+
+
+def _header_reader(wire: WireFormat) -> Callable[[bytes | bytearray, int], tuple[int, ...]]:
+    """Return a function that reads Content-Length, version and encoding from a buffer at an offset."""
+    size, order = wire.header_size, wire.byteorder
+    if size in _LENGTH_CODES:
+        return struct.Struct(f"{'>' if order == 'big' else '<'}{_LENGTH_CODES[size]}BB").unpack_from
+
+    def read(buffer: bytes | bytearray, start: int) -> tuple[int, ...]:
+        body = start + size
+        return int.from_bytes(buffer[start:body], order), buffer[body], buffer[body + 1]
+
+    return read

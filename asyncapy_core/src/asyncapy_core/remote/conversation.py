@@ -71,7 +71,7 @@ class Conversation:
             InvalidReply: what arrived is no packet.
         """
         try:
-            return self._decoder.next_frame()
+            return next(self._decoder.frames(), None)
         except ProtocolError as error:
             raise InvalidReply(
                 f"the server sent what is no AsyncAProto packet: {error}; {self._hint()} Is tls the same on both?"
@@ -79,7 +79,7 @@ class Conversation:
 
     def raw(self, frame: Frame) -> bytes:
         """Return a reply as it was on the wire, headers included."""
-        return self._wire.encode(frame.encoding, frame.payload)
+        return self._wire.encode(*frame)
 
     def fields(self, frame: Frame) -> dict[str, Any]:
         """Return the fields of a reply.
@@ -87,8 +87,9 @@ class Conversation:
         Raises:
             InvalidReply: its payload is not what its header says.
         """
-        codec = self._codecs.by_id[frame.encoding]
+        encoding, payload = frame
+        codec = self._codecs.by_id[encoding]
         try:
-            return codec.decode(frame.payload)
+            return codec.decode(payload)
         except DecodeError as error:
             raise InvalidReply(f"the server sent a payload that is not {codec.name}: {error}") from error
