@@ -172,7 +172,7 @@ def test_names_of_plugins_are_separated_by_commas(text: Any, names: list[str]) -
 
 
 WRONG: list[tuple[str, Any, str]] = [
-    ("addr", "", "a host name or IP address"),
+    ("addr", "", "host names, IP addresses"),
     ("port", "eighty", "a TCP port, 0 to 65535"),
     ("port", -1, "a TCP port, 0 to 65535"),
     ("port", 65536, "a TCP port, 0 to 65535"),

@@ -4,9 +4,10 @@ What is named here is public, and so are the modules `asyncapy_core.errors`, `as
 `asyncapy_core.testing`; everything else may change.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from asyncapy_core import errors, remote
 from asyncapy_core.codec import Codec, CodecRegistry
-from asyncapy_core.config import ServerConfig
 from asyncapy_core.dispatch import Handler
 from asyncapy_core.filter import Filter
 from asyncapy_core.filters import Filters
@@ -17,6 +18,9 @@ from asyncapy_core.plugins import PluginManager, hookimpl
 from asyncapy_core.recall import Recall
 from asyncapy_core.server import Server
 from asyncapy_core.session import Client, Session
+
+if TYPE_CHECKING:
+    from asyncapy_core.config import ServerConfig
 
 __all__ = [
     "APIKeyFactory",
@@ -42,3 +46,12 @@ __all__ = [
 ]
 
 __version__ = "0.6.0.dev0"
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs pydantic, which costs more than all the rest, when it is asked for."""
+    if name == "ServerConfig":
+        from asyncapy_core.config import ServerConfig  # noqa: PLC0415
+
+        return ServerConfig
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,13 +7,14 @@ a section ``[AsyncAPY]``, or TOML with a table of that name) or a configparser.
 from __future__ import annotations
 
 import configparser
+import ipaddress
 import os
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from asyncapy_core.errors import ConfigError
 from asyncapy_core.wire import DEFAULT_HEADER_SIZE, DEFAULT_MAX_PACKET, MINIMUM_LENGTH, WireFormat
@@ -27,6 +28,10 @@ def _listed(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
+def _joined(value: object) -> object:
+    return ", ".join(value) if isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value) else value
+
+
 Names = Annotated[list[str], BeforeValidator(_listed)]
 
 
@@ -35,7 +40,11 @@ class ServerConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    addr: str = Field("127.0.0.1", description="a host name or IP address to bind to", min_length=1)
+    addr: Annotated[str, BeforeValidator(_joined)] = Field(
+        "127.0.0.1",
+        description="host names, IP addresses and unix:/paths to bind to, separated by commas",
+        min_length=1,
+    )
     port: int = Field(8081, description="a TCP port, 0 to 65535; 0 picks a free one", ge=0, le=65535)
     buf: int = Field(1024, description="bytes to ask of a socket at least, 1 to 1048576", ge=1, le=1048576)
     logging_level: int = Field(20, description="a level of the logging module, as a number or name", ge=0)
@@ -49,7 +58,24 @@ class ServerConfig(BaseModel):
     max_connections: int = Field(10_000, description="connections at a time, 1 or more", ge=1)
     max_output: int = Field(1024 * 1024, description="bytes queued for one connection, 1 or more", ge=1)
     send_timeout: float = Field(10, description="seconds, more than 0", gt=0, allow_inf_nan=False)
+    handler_timeout: float | None = Field(
+        None,
+        description="seconds that a handler may take, more than 0; without it, any time",
+        gt=0,
+        allow_inf_nan=False,
+    )
+    handshake_timeout: float = Field(
+        10, description="seconds that a TLS handshake may take, more than 0", gt=0, allow_inf_nan=False
+    )
     drain_timeout: float = Field(10, description="seconds, 0 or more", ge=0, allow_inf_nan=False)
+    tls_cert: str | None = Field(None, description="a PEM file: the server's certificate and its chain", min_length=1)
+    tls_key: str | None = Field(None, description="a PEM file: the key, where it is not in tls_cert", min_length=1)
+    tls_client_ca: str | None = Field(
+        None, description="a PEM file: the CAs that clients' certificates have to be from", min_length=1
+    )
+    proxy_protocol_from: Names = Field(
+        [], description="networks of proxies that begin with a PROXY header, or unix, separated by commas"
+    )
     plugins_allow: Names | None = Field(None, description="names of plugins, separated by commas; without it, all")
     plugins_deny: Names = Field([], description="names of plugins, separated by commas")
     plugins_require: Names = Field([], description="names of plugins, separated by commas")
@@ -80,6 +106,31 @@ class ServerConfig(BaseModel):
         if isinstance(value, bool):
             raise ValueError("Input should not be a boolean")
         return value
+
+    @field_validator("tls_cert", "tls_key", "tls_client_ca", mode="before")
+    @classmethod
+    def _path(cls, value: object) -> object:
+        return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+    @field_validator("tls_key", "tls_client_ca")
+    @classmethod
+    def _with_certificate(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and info.data.get("tls_cert") is None:
+            raise ValueError("it is of no use without tls_cert")
+        return value
+
+    @field_validator("proxy_protocol_from")
+    @classmethod
+    def _networks(cls, value: list[str]) -> list[str]:
+        for network in value:
+            if network != "unix":
+                ipaddress.ip_network(network)
+        return value
+
+    @property
+    def addresses(self) -> list[str]:
+        """What to bind to, each by itself."""
+        return [part.strip() for part in self.addr.split(",") if part.strip()]
 
     @property
     def wire(self) -> WireFormat:

@@ -6,6 +6,7 @@ Knows the peer through its transport, the server only through the `Service` that
 from __future__ import annotations
 
 import logging
+import math
 import time
 import traceback
 import uuid
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from asyncapy_core.dispatch import NoHandler
+from asyncapy_core.dispatch import NoHandler, is_own_failure
 from asyncapy_core.errors import (
     ClientDisconnected,
     ConnectionLost,
@@ -58,6 +59,7 @@ class Connection:
         "_codecs",
         "_debug",
         "_decoder",
+        "_dispatch",
         "_encoding_known",
         "_expired",
         "_outbox",
@@ -74,6 +76,8 @@ class Connection:
         self._transport = transport
         self._decoder = FrameDecoder(service.wire, service.codecs.by_id)
         self._outbox = Outbox(transport, service.writing, service.config.max_output, service.spawn)
+        timed = service.config.handler_timeout is not None
+        self._dispatch = self._dispatch_in_time if timed else service.dispatcher.dispatch
         self._wire = service.wire
         self._codecs = service.codecs.by_id
         self._codec = service.codecs.default
@@ -127,7 +131,7 @@ class Connection:
             Whether the peer may have sent what is not read.
         """
         decoder, outbox = self._decoder, self._outbox
-        dispatch, client = self._service.dispatcher.dispatch, self.client
+        dispatch, client = self._dispatch, self.client
         while data := await self._receive():
             decoder.feed(data)
             turn = 0
@@ -144,7 +148,9 @@ class Connection:
                     await self._reply(ErrorCode.NO_HANDLER)
                 except StopPropagation:
                     pass
-                except Exception as error:
+                except (Exception, SystemExit, KeyboardInterrupt, BaseExceptionGroup) as error:
+                    if not is_own_failure(error):
+                        raise
                     await self._handler_raised(error)
                 turn += 1
                 if turn == TURN:
@@ -228,14 +234,25 @@ class Connection:
         self.log.debug("{Client handler} Expected stream length is %d", len(payload))
         self.log.debug("{API Parser} Protocol-Version is V2, Content-Encoding is %s", codec.name)
 
-    async def _handler_raised(self, error: Exception) -> None:
+    async def _dispatch_in_time(self, client: Client, packet: Packet) -> None:
+        """Dispatch, and cut off a handler that takes longer than ``handler_timeout``."""
+        timeout = self._service.config.handler_timeout or math.inf
+        with trio.move_on_after(timeout) as scope:
+            await self._service.dispatcher.dispatch(client, packet)
+        if scope.cancelled_caught:
+            raise TimeoutError(f"cut off after {timeout:g} s (handler_timeout)")
+
+    async def _handler_raised(self, error: BaseException) -> None:
         """Answer for a handler, unless all it let through was the end of the propagation or of its own session."""
 
         def expected(leaf: BaseException) -> bool:
             own = isinstance(leaf, ClientDisconnected) and leaf.client is self.client
             return own or isinstance(leaf, StopPropagation)
 
-        failure = error.split(expected)[1] if isinstance(error, ExceptionGroup) else None if expected(error) else error
+        if isinstance(error, BaseExceptionGroup):
+            failure: BaseException | None = error.split(expected)[1]
+        else:
+            failure = None if expected(error) else error
         if failure is None:
             return
         self.log.error("{API Parser} A handler failed: %s", describe(failure))

@@ -5,7 +5,9 @@ Knows no connection: what is raised here is answered by the one who asked.
 
 from __future__ import annotations
 
+import inspect
 import logging
+import traceback
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -87,12 +89,19 @@ class Handler:
 
 
 class Dispatcher:
-    """The handlers of one server, and the order in which a packet meets them."""
+    """The guards and handlers of one server, and the order in which a packet meets them."""
 
     def __init__(self, log: logging.Logger) -> None:
         self._log = log
+        self._guards: tuple[Handler, ...] = ()
         self._groups: tuple[tuple[int, tuple[Handler, ...]], ...] = ()
         self._at_once: tuple[Handler, ...] | None = ()
+
+    def guard(self, check: Filter | Callable[[Any, Any], Any]) -> None:
+        """Have every packet checked before any handler is looked for: by a filter, or a function like its ``check``."""
+        filter = check if isinstance(check, Filter) else _Check(check)
+        self._guards = (*self._guards, Handler(_nothing, [filter]))
+        self._at_once = None
 
     def register(self, handler: Handler, group: int) -> None:
         """Add a handler behind those that its group already has; a packet under way does not see it any more."""
@@ -101,8 +110,15 @@ class Dispatcher:
         groups = self.groups
         groups[group] = (*groups.get(group, ()), handler)
         self._groups = tuple(sorted(groups.items()))
-        only = self._groups[0][1] if len(self._groups) == 1 else None
+        only = self._groups[0][1] if len(self._groups) == 1 and not self._guards else None
         self._at_once = only if only is not None and not any(handler.is_async for handler in only) else None
+
+    @property
+    def authenticates(self) -> bool:
+        """Whether peers have to show who they are, as far as filters tell; what a guard function does is trusted."""
+        handlers = [handler for _, group in self._groups for handler in group]
+        shown_to = [any(filter.authenticates for filter in handler.filters) for handler in handlers]
+        return bool(self._guards) or any(shown_to)
 
     @property
     def groups(self) -> dict[int, tuple[Handler, ...]]:
@@ -135,6 +151,10 @@ class Dispatcher:
         raise NoHandler
 
     async def _dispatch_to_groups(self, client: Client, packet: Packet) -> None:
+        for guard in self._guards:
+            if await self._first((guard,), client, packet) is None:
+                client.log.info("{API Parser} Refused a packet: the guard %r did not pass it", guard.filters[0])
+                raise NoHandler
         matched = False
         debug = self._log.level <= logging.DEBUG
         for number, handlers in self._groups:
@@ -169,6 +189,39 @@ class Dispatcher:
                 type(error).__name__,
                 shown(error),
             )
+
+
+class _Check(Filter):
+    """A function as a filter."""
+
+    def __init__(self, function: object) -> None:
+        if not callable(function) or inspect.isclass(function):
+            raise TypeError(f"a guard is a Filter, or a function of client and packet; got {function!r}")
+        self.check = function  # type: ignore[method-assign]  # asked like a method
+
+    def check(self, c: Client, p: Packet) -> Any:
+        """What the function says."""
+
+    def __repr__(self) -> str:
+        return str(getattr(self.check, "__name__", "function"))
+
+
+async def _nothing(client: Client, packet: Packet) -> None:
+    """What is behind a guard."""
+
+
+def is_own_failure(error: BaseException) -> bool:
+    """Say whether what a handler raised is a failure of its own, which the server survives.
+
+    A handler does not end the server with SystemExit, nor with a KeyboardInterrupt of its own making; one that trio
+    raised, because somebody pressed Ctrl+C, goes through, and so does a cancellation.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(is_own_failure, error.exceptions))
+    if isinstance(error, KeyboardInterrupt):
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+        return not (frames and str(frames[-1].f_globals.get("__name__")).startswith("trio._core."))
+    return isinstance(error, (Exception, SystemExit))
 
 
 def _require_async(function: object) -> None:

@@ -21,7 +21,13 @@ class Filter(ABC):
 
     A subclass has one method, ``check``, plain or ``async``. Filters combine: ``a & b`` passes when both do, ``a | b``
     when one does, ``~a`` when ``a`` does not. A filter that raises does not pass, and neither does its ``~``.
+
+    Attributes:
+        authenticates: whether who passes has shown who they are, by an API key for instance. A server that anybody can
+            reach, and that nobody has to show anything, says so in its log.
     """
+
+    authenticates: bool = False
 
     @abstractmethod
     def check(self, c: Client, p: Packet) -> bool | Awaitable[bool]:
@@ -108,6 +114,11 @@ class _Compound(Filter):
 class And(_Compound):
     """Passes when all do; the next is asked only when the one before it passed."""
 
+    @property
+    def authenticates(self) -> bool:  # type: ignore[override]  # as its operands are
+        """Whether one of them does."""
+        return any(operand.authenticates for operand in self.operands)
+
     async def decide(self, c: Client, p: Packet) -> bool:
         for check, awaited in self._checks:
             if not await _ask(check, awaited, c, p):
@@ -120,6 +131,11 @@ class And(_Compound):
 
 class Or(_Compound):
     """Passes when one does, even when one before it raised; raises when one raised and none passed."""
+
+    @property
+    def authenticates(self) -> bool:  # type: ignore[override]  # as its operands are
+        """Whether each of them does."""
+        return all(operand.authenticates for operand in self.operands)
 
     async def decide(self, c: Client, p: Packet) -> bool:
         failure: Exception | None = None

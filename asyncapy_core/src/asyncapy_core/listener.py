@@ -10,7 +10,8 @@ import errno
 import logging
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 import trio
@@ -18,6 +19,8 @@ import trio
 from asyncapy_core.errors import BindError
 from asyncapy_core.logs import RateLimited
 
+UNIX: Final = "unix:"
+"""How an address begins that is the path of a Unix domain socket."""
 BACKLOG: Final = 1024
 ACCEPT_BURST: Final = 64
 EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -29,17 +32,38 @@ _ADVICE = {
     errno.EADDRNOTAVAIL: "this machine has no such address; 127.0.0.1 is local, 0.0.0.0 all of IPv4, :: all of IPv6",
 }
 
+_UNIX_ADVICE = {
+    errno.EADDRINUSE: "another server listens there, or a file of that name is in the way; give another path",
+    errno.EACCES: "this user may not write to its folder; give another path",
+    errno.ENOENT: "its folder does not exist; make it, or give another path",
+}
 
-async def open_listeners(addr: str, port: int) -> list[socket.socket]:
-    """Bind and listen on every address that a host name stands for, all on one port.
+
+async def open_listeners(addresses: Sequence[str], port: int) -> list[socket.socket]:
+    """Bind and listen on every address, and on all that a host name stands for; all TCP addresses on one port.
 
     Args:
-        addr: a host name, or an IPv4 or IPv6 address.
+        addresses: host names, IPv4 and IPv6 addresses, and ``unix:`` with the path of a Unix domain socket.
         port: a TCP port; 0 picks a free one.
 
     Raises:
         BindError: one of them cannot be had; the message says which, why and what to do.
     """
+    listeners: list[socket.socket] = []
+    try:
+        for address in addresses:
+            if address.startswith(UNIX):
+                listeners.append(_open_unix(address.removeprefix(UNIX)))
+            else:
+                listeners.extend(await _open_tcp(address, _port(listeners) or port))
+    except BindError:
+        for listener in listeners:
+            close_listener(listener)
+        raise
+    return listeners
+
+
+async def _open_tcp(addr: str, port: int) -> list[socket.socket]:
     try:
         found = await trio.socket.getaddrinfo(addr, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
@@ -47,24 +71,60 @@ async def open_listeners(addr: str, port: int) -> list[socket.socket]:
     listeners: list[socket.socket] = []
     try:
         for family, kind, protocol, _, address in dict.fromkeys(found):
-            bound_port = listeners[0].getsockname()[1] if listeners else port
-            listeners.append(_listen(family, kind, protocol, (address[0], bound_port, *address[2:])))
+            listeners.append(_listen(family, kind, protocol, (address[0], _port(listeners) or port, *address[2:])))
     except OSError as error:
         for listener in listeners:
             listener.close()
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        advice = _ADVICE.get(error.errno or 0, "give another address or port")
-        failure = BindError(f"cannot listen on {addr}:{port}: {reason}; {advice}")
-        failure.errno = error.errno
-        raise failure from error
+        raise _bind_error(f"{addr}:{port}", error, _ADVICE) from error
     return listeners
 
 
-def _listen(family: int, kind: int, protocol: int, address: tuple[object, ...]) -> socket.socket:
+def _open_unix(path: str) -> socket.socket:
+    """Listen at a path; a socket that a server left behind there, and nobody listens on, is replaced."""
+    try:
+        if Path(path).is_socket() and not _is_served(path):
+            Path(path).unlink()
+        return _listen(socket.AF_UNIX, socket.SOCK_STREAM, 0, path)
+    except OSError as error:
+        raise _bind_error(UNIX + path, error, _UNIX_ADVICE) from error
+
+
+def _is_served(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            return False
+        return True
+
+
+def _port(listeners: Iterable[socket.socket]) -> int:
+    """Return the port of the first that has one, or 0."""
+    return next((int(listener.getsockname()[1]) for listener in listeners if listener.family != socket.AF_UNIX), 0)
+
+
+def _bind_error(where: str, error: OSError, advice: Mapping[int, str]) -> BindError:
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    hint = advice.get(error.errno or 0, "give another address or port")
+    failure = BindError(f"cannot listen on {where}: {reason}; {hint}")
+    failure.errno = error.errno
+    return failure
+
+
+def close_listener(listener: socket.socket) -> None:
+    """Close it; the file of a Unix domain socket goes with it."""
+    path = listener.getsockname() if listener.family == socket.AF_UNIX else None
+    listener.close()
+    if path:
+        with contextlib.suppress(OSError):  # somebody has cleaned up already
+            Path(path).unlink()
+
+
+def _listen(family: int, kind: int, protocol: int, address: tuple[object, ...] | str) -> socket.socket:
     listener = socket.socket(family, kind, protocol)
     try:
         listener.settimeout(0)
-        if os.name == "posix":
+        if os.name == "posix" and family != socket.AF_UNIX:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -81,9 +141,12 @@ async def accept_forever(
 ) -> None:
     """Accept connections until cancelled, and hand each to ``accepted(socket, peer_host)``; close the listener then.
 
+    The host of peers on a Unix domain socket is ``unix:`` with its path, as they have no address of their own.
+
     Without file descriptors to spare it pauses, says so at most once a second, and goes on.
     """
     worth_a_line = RateLimited()
+    local = f"{UNIX}{listener.getsockname()}" if listener.family == socket.AF_UNIX else None
     try:
         while True:
             await trio.lowlevel.wait_readable(listener)
@@ -100,9 +163,10 @@ async def accept_forever(
                         break
                     continue  # this peer has gone already
                 connected.settimeout(0)
-                with contextlib.suppress(OSError):  # a peer that has gone already is noticed when it is read from
-                    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                accepted(connected, address[0])
+                if local is None:
+                    with contextlib.suppress(OSError):  # a peer that has gone already is noticed when it is read from
+                        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                accepted(connected, local or address[0])
     finally:
         trio.lowlevel.notify_closing(listener)
-        listener.close()
+        close_listener(listener)

@@ -5,42 +5,41 @@ Knows how the rooms fit together, and nothing of what happens inside one connect
 
 from __future__ import annotations
 
-import configparser
 import contextlib
-import functools
 import inspect
 import logging
-import math
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
-from asyncapy_core.admission import admit
+from asyncapy_core.admission import Admission, connection_limit
 from asyncapy_core.arguments import noting_given
 from asyncapy_core.codec import INSTALL_HINT, CodecRegistry
-from asyncapy_core.config import load_config
 from asyncapy_core.dispatch import Dispatcher, Handler, HandlerFunction
 from asyncapy_core.errors import BindError, ConfigError, PluginError
+from asyncapy_core.lifecycle import set_up
 from asyncapy_core.listener import accept_forever, open_listeners
 from asyncapy_core.logs import server_logger
+from asyncapy_core.notices import announce
 from asyncapy_core.plugins.manager import PluginManager, default_manager
+from asyncapy_core.proxy import Proxies
 from asyncapy_core.service import Service
 from asyncapy_core.session import SessionTable
-from asyncapy_core.signals import stop_on_signals
+from asyncapy_core.signals import obey_signals
 
 if TYPE_CHECKING:
+    import configparser
+    import ssl
+
     from asyncapy_core.filter import Filter
-    from asyncapy_core.plugins.record import PluginRecord
 
 H = TypeVar("H", bound=HandlerFunction)
+G = TypeVar("G", bound="Filter | Callable[[Any, Any], Any]")
 T = TypeVar("T")
-
-CLEANUP_SECONDS = 10.0
-"""How long ``shutdown`` and the plugins may take when `Server.serve` is cancelled."""
 
 
 class Server:
@@ -50,7 +49,7 @@ class Server:
     from the file ``config``, in this order; `asyncapy_core.config.ServerConfig` describes them all.
 
     Args:
-        addr: the address to bind to.
+        addr: what to bind to: an address, a host name, ``unix:/path`` for a Unix domain socket, or a list of these.
         port: the TCP port to bind to; 0 picks a free one.
         buf: bytes to ask of a socket at least.
         logging_level: the level of this server's own logger.
@@ -74,7 +73,7 @@ class Server:
     @noting_given
     def __init__(
         self,
-        addr: str | None = "127.0.0.1",
+        addr: str | Sequence[str] | None = "127.0.0.1",
         port: int | None = 8081,
         buf: int | None = 1024,
         logging_level: int = logging.INFO,
@@ -90,6 +89,8 @@ class Server:
         plugins: PluginManager | None = None,
         **settings: Any,
     ) -> None:
+        from asyncapy_core.config import load_config  # noqa: PLC0415  # pydantic costs more than all the rest
+
         written = {**self._given, **settings}
         for name in ("settings", "config", "cfg_parser", "plugins"):
             written.pop(name, None)
@@ -99,7 +100,7 @@ class Server:
         self.plugins.restrict(self.config.plugins_allow, self.config.plugins_deny)
         self.log = server_logger(self.config.logging_level, self.config.console_format, self.config.datefmt)
         self.exit_stack = AsyncExitStack()
-        self.addresses: tuple[tuple[Any, ...], ...] = ()
+        self.addresses: tuple[Any, ...] = ()
         self._dispatcher = Dispatcher(self.log)
         self._service: Service | None = None
         self._stopping = trio.Event()
@@ -113,7 +114,8 @@ class Server:
     @property
     def port(self) -> int:
         """The port that the server listens on; before that, the one it was told to."""
-        return int(self.addresses[0][1]) if self.addresses else self.config.port
+        ports = [int(address[1]) for address in self.addresses if isinstance(address, tuple)]
+        return ports[0] if ports else self.config.port
 
     @property
     def handlers(self) -> dict[int, tuple[Handler, ...]]:
@@ -149,6 +151,18 @@ class Server:
             TypeError: it is not asynchronous, a filter is not a `Filter`, or the group is not an integer.
         """
         self._dispatcher.register(Handler(handler, filters), group)
+
+    def guard(self, check: G) -> G:
+        """Have every packet checked before any group sees it, and return what checks it; a decorator.
+
+        A packet that a guard does not pass reaches no handler, and its sender is told ERR_NO_HANDLER. A guard that
+        raises passes nothing.
+
+        Args:
+            check: a filter, or a function of client and packet, plain or ``async``, that says whether it may pass.
+        """
+        self._dispatcher.guard(check)
+        return check
 
     async def run_sync_task(
         self,
@@ -190,15 +204,14 @@ class Server:
                 raise
             _raise_exit(expected)
 
-    async def serve(
-        self, *, task_status: trio.TaskStatus[tuple[tuple[Any, ...], ...]] = trio.TASK_STATUS_IGNORED
-    ) -> None:
+    async def serve(self, *, task_status: trio.TaskStatus[tuple[Any, ...]] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until `stop` is called or this is cancelled; for programs that run trio themselves.
 
         ``await nursery.start(server.serve)`` returns the addresses that it listens on, as the socket module has them.
 
         Raises:
             BindError: the address or the port cannot be had.
+            ConfigError: a certificate cannot be used.
             PluginError: no codec is there, or a plugin that is required is not, or one failed in setup.
         """
         if self._token is not None:
@@ -206,10 +219,11 @@ class Server:
         self._token = trio.lowlevel.current_trio_token()
         try:
             codecs = self._codecs()
-            async with self._set_up():
-                listeners = await open_listeners(self.config.addr, self.config.port)
+            tls = self._tls_context()
+            async with set_up(self, self._options):
+                listeners = await open_listeners(self.config.addresses, self.config.port)
                 self.addresses = tuple(listener.getsockname() for listener in listeners)
-                await self._run(codecs, listeners, task_status)
+                await self._run(codecs, tls, listeners, task_status)
         finally:
             self.addresses = ()
             self._service = None
@@ -224,6 +238,17 @@ class Server:
         else:
             with contextlib.suppress(trio.RunFinishedError):  # then it has ended
                 token.run_sync_soon(self._stopping.set, idempotent=True)
+
+    def reload_certificates(self) -> None:
+        """Read the TLS files anew, as SIGHUP does; sessions go on, and a file that is wrong leaves all as it was."""
+        if self._service is None or self._service.tls is None:
+            return
+        try:
+            self._service.tls = self._tls_context()
+        except ConfigError as error:
+            self.log.error("{Server} The certificates stay as they were: %s", error)
+        else:
+            self.log.info("{Server} The certificates were read anew")
 
     def __repr__(self) -> str:
         return f"<Server {self.addr}:{self.port} handlers={sum(map(len, self.handlers.values()))}>"
@@ -243,11 +268,19 @@ class Server:
             raise PluginError(f"no codec is installed, so no packet could be read; {INSTALL_HINT}")
         return codecs
 
+    def _tls_context(self) -> ssl.SSLContext | None:
+        if self.config.tls_cert is None:
+            return None
+        from asyncapy_core.tls import server_context  # noqa: PLC0415  # only where TLS is on
+
+        return server_context(self.config.tls_cert, self.config.tls_key, self.config.tls_client_ca)
+
     async def _run(
         self,
         codecs: CodecRegistry,
+        tls: ssl.SSLContext | None,
         listeners: list[socket.socket],
-        task_status: trio.TaskStatus[tuple[tuple[Any, ...], ...]],
+        task_status: trio.TaskStatus[tuple[Any, ...]],
     ) -> None:
         async with trio.open_nursery() as nursery:
             service = self._service = Service(
@@ -259,14 +292,17 @@ class Server:
                 sessions=SessionTable(self.config.session_limit),
                 log=self.log,
                 spawn=nursery.start_soon,
+                max_connections=connection_limit(self.config.max_connections),
+                tls=tls,
+                proxies=Proxies(self.config.proxy_protocol_from),
             )
-            for deadlines in (service.reading, service.writing, service.lingering):
+            for deadlines in service.deadlines:
                 nursery.start_soon(deadlines.run)
             async with trio.open_nursery() as accepting:
+                admit = Admission(service).admit
                 for listener in listeners:
-                    accepting.start_soon(accept_forever, listener, functools.partial(admit, service), self.log)
-                where = ", ".join(f"{address[0]}:{address[1]}" for address in self.addresses)
-                self.log.info("{Server} Serving on %s (codecs: %s)", where, ", ".join(codecs))
+                    accepting.start_soon(accept_forever, listener, admit, self.log)
+                announce(service, self.addresses)
                 task_status.started(self.addresses)
                 await self._stopping.wait()
                 accepting.cancel_scope.cancel()
@@ -282,36 +318,8 @@ class Server:
         if scope.cancelled_caught:
             self.log.warning("{Server} %d connections did not finish in time", len(service.connections))
 
-    @asynccontextmanager
-    async def _set_up(self) -> AsyncIterator[None]:
-        """Set up plugins one after the other, then the server; afterwards shut down in reverse what was set up."""
-        done: list[PluginRecord] = []
-        async with AsyncExitStack() as self.exit_stack:
-            try:
-                await self.plugins.setup(self, self._options, done)
-                await _awaited(self.setup())
-                try:
-                    yield
-                finally:
-                    with self._cleaning_up("shutdown"):
-                        await _awaited(self.shutdown())
-            finally:
-                with self._cleaning_up("the plugins' shutdown"):
-                    for failure in await self.plugins.shutdown(self, self._options, done):
-                        self.log.error("{Server} A plugin failed in shutdown", exc_info=failure)
-
-    @contextmanager
-    def _cleaning_up(self, what: str) -> Iterator[None]:
-        """Shield a clean-up; it may take as long as it wants, or `CLEANUP_SECONDS` where `serve` was cancelled."""
-        cancelled = trio.current_effective_deadline() == -math.inf
-        with trio.CancelScope(shield=True) as scope:
-            scope.deadline = trio.current_time() + CLEANUP_SECONDS if cancelled else math.inf
-            yield
-        if scope.cancelled_caught:
-            self.log.error("{Server} %s was not done after %g s, and was cancelled", what, CLEANUP_SECONDS)
-
     async def _serve_until_signalled(self) -> None:
-        with stop_on_signals(self.stop):
+        with obey_signals(self.stop, self.reload_certificates):
             await self.serve()
 
 
@@ -327,9 +335,3 @@ def _raise_exit(group: BaseExceptionGroup[BaseException]) -> None:
             raise error
         elif not isinstance(error, KeyboardInterrupt):
             raise SystemExit(f"asyncapy: {error}") from error
-
-
-async def _awaited(result: object) -> None:
-    """Wait for what an overridable method returned, which may be plain or async."""
-    if inspect.isawaitable(result):
-        await result

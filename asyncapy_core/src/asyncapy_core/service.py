@@ -7,15 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
 from asyncapy_core.deadlines import Deadlines
 from asyncapy_core.outbox import Outbox
+from asyncapy_core.proxy import Proxies
+from asyncapy_core.transport import SocketTransport
 
 if TYPE_CHECKING:
     import logging
+    import ssl
 
     from asyncapy_core.codec import CodecRegistry
     from asyncapy_core.config import ServerConfig
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
 
 LINGER_SECONDS: Final = 2.0
 """How long a connection that is being closed is read from, so that its last reply is not lost to a reset."""
+
+PROXY_SECONDS: Final = 3.0
+"""How long a trusted proxy may take to say who its client is."""
 
 
 @dataclass(slots=True)
@@ -41,25 +47,50 @@ class Service:
     sessions: SessionTable
     log: logging.Logger
     spawn: Callable[..., None]
+    max_connections: int
+    tls: ssl.SSLContext | None = None
+    proxies: Proxies = field(default_factory=lambda: Proxies([]))
     draining: bool = False
     connections: set[Connection] = field(default_factory=set)
     refused: set[Connection] = field(default_factory=set)
+    arriving: set[SocketTransport] = field(default_factory=set)
     idle: trio.Event = field(default_factory=trio.Event)
     reading: Deadlines[Connection] = field(init=False)
     writing: Deadlines[Outbox] = field(init=False)
     lingering: Deadlines[Connection] = field(init=False)
+    introducing: Deadlines[SocketTransport] = field(init=False)
+    handshaking: Deadlines[SocketTransport] = field(init=False)
 
     def __post_init__(self) -> None:
         self.reading = Deadlines(self.config.timeout, _expire)
         self.writing = Deadlines(self.config.send_timeout, Outbox.poison)
         self.lingering = Deadlines(LINGER_SECONDS, _expire)
+        self.introducing = Deadlines(PROXY_SECONDS, SocketTransport.abort)
+        self.handshaking = Deadlines(self.config.handshake_timeout, SocketTransport.abort)
+
+    @property
+    def deadlines(self) -> tuple[Deadlines[Any], ...]:
+        """All that is to be watched over."""
+        return self.reading, self.writing, self.lingering, self.introducing, self.handshaking
+
+    @property
+    def full(self) -> bool:
+        """Whether there are as many connections as there may be."""
+        return len(self.connections) + len(self.arriving) >= self.max_connections
 
     def drain(self) -> None:
         """Have every connection end when it has answered what was sent to it; ``idle`` is set when the last one has."""
         self.draining = True
         for connection in self.connections:
             connection.wake()
+        for transport in tuple(self.arriving):
+            transport.abort()
         self.lingering.expire_all()
+        self._note_idle()
+
+    def arrived(self, transport: SocketTransport) -> None:
+        """A peer has introduced itself, or given up."""
+        self.arriving.discard(transport)
         self._note_idle()
 
     def forget(self, connection: Connection) -> None:
@@ -72,7 +103,7 @@ class Service:
         self._note_idle()
 
     def _note_idle(self) -> None:
-        if self.draining and not (self.connections or self.refused):
+        if self.draining and not (self.connections or self.refused or self.arriving):
             self.idle.set()
 
 

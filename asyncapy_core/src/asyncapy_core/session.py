@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import uuid
+from collections import Counter
 from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -39,11 +40,16 @@ class Client:
         stream: its connection.
         session: its session, set by the server.
         encoding: the name of the session's encoding, fixed by its first packet (WIRE.md, "A session").
+
+    Attributes:
+        tls_peer: the subject of the peer's certificate by attribute, such as ``{"commonName": "alice"}``, where
+            ``tls_client_ca`` is set and it was verified; None otherwise.
     """
 
-    __slots__ = ("address", "encoding", "server", "session", "stream")
+    __slots__ = ("address", "encoding", "server", "session", "stream", "tls_peer")
 
     session: Session
+    tls_peer: Mapping[str, str] | None
 
     def __init__(
         self, address: str, server: Server, stream: Stream, session: Session | None = None, encoding: str = "json"
@@ -52,6 +58,7 @@ class Client:
         self.server = server
         self.stream = stream
         self.encoding = encoding
+        self.tls_peer = None
         if session is not None:
             self.session = session
 
@@ -129,28 +136,40 @@ class Session:
 
 
 class SessionTable:
-    """The active sessions of one server, by address."""
+    """The active sessions of one server, by address and, for the limit, by network: one address, or a /64 of IPv6."""
 
-    __slots__ = ("_by_address", "limit")
+    __slots__ = ("_by_address", "_in_network", "limit")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._by_address: dict[str, dict[uuid.UUID, Session]] = {}
+        self._in_network: Counter[str] = Counter()
 
     def add(self, session: Session) -> bool:
-        """Enter a session, unless its address has as many as the limit allows; say whether it was entered."""
-        sessions = self._by_address.setdefault(session.client.address, {})
-        if self.limit and len(sessions) >= self.limit:
+        """Enter a session, unless its network has as many as the limit allows; say whether it was entered.
+
+        Peers on a Unix domain socket have no address of their own, and no limit.
+        """
+        address = session.client.address
+        network = _network(address)
+        if self.limit and self._in_network[network] >= self.limit and not address.startswith("unix:"):
             return False
-        sessions[session.session_id] = session
+        self._in_network[network] += 1
+        self._by_address.setdefault(address, {})[session.session_id] = session
         return True
 
     def discard(self, session: Session) -> None:
         """Take a session out; one that is not there may be taken out again."""
-        sessions = self._by_address.get(session.client.address, {})
-        sessions.pop(session.session_id, None)
+        address = session.client.address
+        sessions = self._by_address.get(address, {})
+        if sessions.pop(session.session_id, None) is None:
+            return
         if not sessions:
-            self._by_address.pop(session.client.address, None)
+            del self._by_address[address]
+        network = _network(address)
+        self._in_network[network] -= 1
+        if not self._in_network[network]:
+            del self._in_network[network]
 
     def of(self, address: str) -> list[Session]:
         """Return the sessions of an address, the oldest first."""
@@ -162,7 +181,14 @@ class SessionTable:
 
 def peer_address(host: str) -> str:
     """Return an IP address in its usual form: without a zone, and IPv4 as IPv4 where it came mapped into IPv6."""
-    if ":" not in host:
+    if ":" not in host or host.startswith("unix:"):
         return host
     address = ipaddress.IPv6Address(host.partition("%")[0])
     return str(address.ipv4_mapped or address)
+
+
+def _network(address: str) -> str:
+    """Return what counts as one peer: an IPv4 address, or the /64 that one host gets its IPv6 addresses from."""
+    if ":" not in address or address.startswith("unix:"):
+        return address
+    return str(ipaddress.IPv6Network((address, 64), strict=False))

@@ -1,4 +1,4 @@
-"""Ending a program in order: the first SIGINT or SIGTERM asks it to stop, the second ends it at once."""
+"""Signals: the first SIGINT or SIGTERM asks a program to stop, the second ends it at once; SIGHUP asks it to reload."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextlib.contextmanager
-def stop_on_signals(stop: Callable[[], None]) -> Iterator[None]:
+def obey_signals(stop: Callable[[], None], reload: Callable[[], None]) -> Iterator[None]:
     """Call ``stop()`` in the trio loop on the first signal; on the second let the signal do what it does by default.
+
+    SIGHUP, where there is one, calls ``reload()`` in the trio loop, as often as it comes.
 
     Does nothing outside the main thread, where Python delivers no signals.
     """
@@ -29,7 +31,12 @@ def stop_on_signals(stop: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
         token.run_sync_soon(stop, idempotent=True)
 
+    def hang_up(signum: int, frame: FrameType | None) -> None:
+        token.run_sync_soon(reload, idempotent=True)
+
     before = {number: signal.signal(number, ask) for number in STOPPING}
+    if hasattr(signal, "SIGHUP"):
+        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, hang_up)
     try:
         yield
     finally:

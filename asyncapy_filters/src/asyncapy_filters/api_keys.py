@@ -27,6 +27,8 @@ class APIFactory(Filter):
         ValueError: ``field_name`` is not a string.
     """
 
+    authenticates = True
+
     def __init__(self, factory: APIKeyFactory, field_name: str) -> None:
         if not isinstance(factory, APIKeyFactory):
             raise TypeError(f"the factory must be an APIKeyFactory; got {factory!r}")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
-
-from pydantic import BaseModel, ValidationError
+from typing import TYPE_CHECKING, Any
 
 from asyncapy_core.errors import ConfigError
 from asyncapy_core.plugins.record import PluginRecord
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 
 def validate_options(record: PluginRecord, options: Mapping[str, Mapping[str, Any]]) -> BaseModel | None:
@@ -25,6 +26,8 @@ def validate_options(record: PluginRecord, options: Mapping[str, Mapping[str, An
         if given:
             raise ConfigError(f"there are options for {record.title}, which takes none: {', '.join(sorted(given))}")
         return None
+    from pydantic import ValidationError  # noqa: PLC0415  # whoever has such a model has imported it already
+
     try:
         return model.model_validate(dict(given), extra="forbid")
     except ValidationError as error:

@@ -8,9 +8,6 @@ from typing import Final
 
 import click
 
-from asyncapy_core import __version__
-from asyncapy_core.errors import AsyncAPYError
-
 COMMANDS: Final = {"keys": "Issue, list and revoke API keys."}
 """Each is a module of this package with a click command of the same name."""
 
@@ -34,7 +31,7 @@ class LazyGroup(click.Group):
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="asyncapy")
+@click.version_option(package_name="asyncapy-cli", prog_name="asyncapy")
 def asyncapy() -> None:
     """Serve APIs over AsyncAProto."""
 
@@ -43,6 +40,10 @@ def main() -> None:
     """Run the command line; what AsyncAPY raises is one line on standard error and status 1."""
     try:
         asyncapy()
-    except AsyncAPYError as error:
+    except Exception as error:
+        from asyncapy_core.errors import AsyncAPYError  # noqa: PLC0415  # --help is to answer without waiting for trio
+
+        if not isinstance(error, AsyncAPYError):
+            raise
         click.echo(f"asyncapy: {error}", err=True)
         sys.exit(1)

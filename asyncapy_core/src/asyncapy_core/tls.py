@@ -1,0 +1,207 @@
+"""TLS over a plain transport: certificates to contexts, and a `Transport` that encrypts.
+
+Knows nothing of packets. OpenSSL works on two buffers in memory, so that what has come can be read, and what fits can
+be sent, without waiting; whoever uses it keeps the deadlines, as with any transport.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import ssl
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from asyncapy_core.errors import ConfigError, ConnectionLost
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from asyncapy_core.transport import SocketTransport
+
+RECORD: Final = 16 * 1024 + 256
+"""Bytes to ask of the socket at least: a whole TLS record."""
+
+AT_ONCE: Final = 64 * 1024
+"""Bytes that are encrypted before the socket has taken them."""
+
+
+def server_context(
+    cert: str | os.PathLike[str], key: str | os.PathLike[str] | None, client_ca: str | os.PathLike[str] | None
+) -> ssl.SSLContext:
+    """Return a context for a server: TLS 1.2 or later, and clients have to show a certificate where their CA is given.
+
+    Args:
+        cert: a PEM file with the certificate and the chain behind it.
+        key: a PEM file with its private key; None when that stands in the same file.
+        client_ca: a PEM file with the CAs that clients' certificates have to be from, or None to ask for none.
+
+    Raises:
+        ConfigError: a file cannot be read, or does not fit; the message says which, and what to do.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    for setting, path in (("tls_cert", cert), ("tls_key", key), ("tls_client_ca", client_ca)):
+        if path is not None and (reason := _unreadable(path)):
+            raise ConfigError(f"{setting} is {os.fspath(path)!r}: {reason}; give a file in PEM form")
+    try:
+        context.load_cert_chain(cert, key, _refuse_to_ask)
+    except ssl.SSLError as error:
+        where = f"{os.fspath(cert)!r}" if key is None else f"{os.fspath(cert)!r} and {os.fspath(key)!r}"
+        raise ConfigError(
+            f"no certificate and key in {where}: {error.reason or error}; tls_cert has to begin with the server's "
+            "certificate, and tls_key (or the same file) to hold its key, both in PEM form"
+        ) from error
+    if client_ca is not None:
+        try:
+            context.load_verify_locations(client_ca)
+        except ssl.SSLError as error:
+            raise ConfigError(
+                f"tls_client_ca is {os.fspath(client_ca)!r}: {error.reason or error}; give CA certificates in PEM form"
+            ) from error
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+class TlsTransport:
+    """`Transport` that encrypts what goes through another one; `handshake` comes before everything else.
+
+    Args:
+        transport: the bytes of the peer.
+        context: the server's certificate, and what is demanded of the peer's.
+    """
+
+    __slots__ = ("_ahead", "_incoming", "_outgoing", "_said_goodbye", "_tls", "_transport", "_unsent")
+
+    def __init__(self, transport: SocketTransport, context: ssl.SSLContext) -> None:
+        self._transport = transport
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._unsent: bytes | memoryview = b""
+        self._ahead = 0
+        self._said_goodbye = False
+
+    async def handshake(self) -> None:
+        """Agree with the peer on keys.
+
+        Raises:
+            ConnectionLost: that failed; the peer was told why, as far as TLS has words for it.
+        """
+        while True:
+            try:
+                self._tls.do_handshake()
+            except ssl.SSLWantReadError:
+                await self._push_all()
+                self._take_in(await self._transport.receive(RECORD))
+            except ssl.SSLError as error:
+                with contextlib.suppress(ConnectionLost):  # the peer has gone: it needs no telling
+                    self._push()
+                raise ConnectionLost(f"no TLS session: {error.reason or error}") from error
+            else:
+                return await self._push_all()
+
+    @property
+    def peer(self) -> Mapping[str, str] | None:
+        """The subject of the peer's certificate, by attribute (``commonName``), if one was asked for and verified."""
+        certificate = self._tls.getpeercert()
+        if not certificate:
+            return None
+        subject: Any = certificate.get("subject", ())
+        return {name: value for part in subject for name, value in part}
+
+    async def receive(self, size: int) -> bytes:
+        while (data := self.receive_now(size)) is None:
+            self._take_in(await self._transport.receive(max(size, RECORD)))
+        return data
+
+    def receive_now(self, size: int) -> bytes | None:
+        if self._said_goodbye:
+            return self._transport.receive_now(size)  # nobody reads it any more
+        while True:
+            try:
+                data = self._tls.read(size)
+            except ssl.SSLWantReadError:
+                coming = self._transport.receive_now(max(size, RECORD))
+                if coming is None:
+                    self._push()  # what TLS itself has to say
+                    return None
+                self._take_in(coming)
+            except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+                return b""
+            except ssl.SSLError as error:
+                raise ConnectionLost(f"the TLS session broke: {error.reason or error}") from error
+            else:
+                return data
+
+    def send_now(self, data: bytes | memoryview) -> int:
+        """As `Transport.send_now`. What was encrypted once counts as sent when the socket has taken all of it."""
+        if not self._ahead:
+            self._ahead = self._encrypt(data)
+        if self._push():
+            sent, self._ahead = self._ahead, 0
+            return sent
+        return 0
+
+    async def send(self, data: bytes | memoryview) -> None:
+        rest = memoryview(data)
+        while rest:
+            if not self._ahead:
+                self._ahead = self._encrypt(rest)
+            await self._push_all()
+            rest = rest[self._ahead :]
+            self._ahead = 0
+
+    def send_eof(self) -> None:
+        with contextlib.suppress(ssl.SSLError):  # the peer's own goodbye is not waited for
+            self._tls.unwrap()
+        self._said_goodbye = True
+        with contextlib.suppress(ConnectionLost):  # the peer has gone: it needs no telling
+            self._push()
+        self._transport.send_eof()
+
+    def wake(self) -> None:
+        self._transport.wake()
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    def _take_in(self, data: bytes) -> None:
+        if data:
+            self._incoming.write(data)
+        else:
+            self._incoming.write_eof()
+
+    def _encrypt(self, data: bytes | memoryview) -> int:
+        try:
+            return self._tls.write(data[:AT_ONCE])
+        except ssl.SSLError as error:
+            raise ConnectionLost(f"the TLS session broke: {error.reason or error}") from error
+
+    def _push(self) -> bool:
+        """Hand what is encrypted to the socket, as far as it takes it; say whether it took all."""
+        while self._unsent or self._outgoing.pending:
+            if not self._unsent:
+                self._unsent = self._outgoing.read()
+            sent = self._transport.send_now(self._unsent)
+            if not sent:
+                return False
+            self._unsent = memoryview(self._unsent)[sent:] if sent < len(self._unsent) else b""
+        return True
+
+    async def _push_all(self) -> None:
+        while not self._push():
+            rest, self._unsent = self._unsent, b""
+            await self._transport.send(rest)
+
+
+def _unreadable(path: str | os.PathLike[str]) -> str:
+    """Return why a file cannot be read, or nothing."""
+    try:
+        with open(path, "rb"):  # noqa: PTH123  # a path of any kind
+            return ""
+    except OSError as error:
+        return error.strerror or str(error)
+
+
+def _refuse_to_ask() -> NoReturn:
+    raise ConfigError("tls_key is encrypted, and a server asks for no password; give a key file without one")
