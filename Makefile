@@ -8,7 +8,7 @@ SOURCES := asyncapy asyncapy_core/src asyncapy_codecs/src asyncapy_filters/src $
 COVERED := */asyncapy_core/wire.py,*/asyncapy_core/dispatch.py,*/asyncapy_core/filter.py,*/asyncapy_core/filters.py
 COVERED := $(COVERED),*/asyncapy_core/keys.py,*/asyncapy_core/keystore.py,*/asyncapy_filters/*
 
-.PHONY: demo test lint format bench bench-quick bench-keys clean
+.PHONY: demo test lint format bench bench-quick bench-keys profile clean
 
 $(VENV)/.installed: constraints.txt $(addsuffix /pyproject.toml,$(PROJECTS))
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "AsyncAPY needs Python 3.11 or later; set PYTHON=python3.11")'
@@ -44,6 +44,9 @@ bench: $(VENV)/.installed $(VENV)-bench/.installed
 
 bench-quick: $(VENV)/.installed
 	$(BIN)/python benchmarks/bench.py --quick
+
+profile: $(VENV)/.installed $(VENV)-bench/.installed
+	$(BIN)/python benchmarks/profiling.py --py-spy $(VENV)-bench/bin/py-spy
 
 bench-keys: $(VENV)/.installed
 	$(BIN)/python benchmarks/keys.py

@@ -1,18 +1,35 @@
-"""The load: requests over plain sockets, so many connections with so many requests in flight each.
+"""The load: requests over sockets, so many connections with so many requests in flight each.
 
 Knows the two protocols only as bytes: what a request is, and where a reply ends.
 """
 
 from __future__ import annotations
 
+import json
 import selectors
 import socket
+import ssl
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import msgpack
+
+if TYPE_CHECKING:
+    from processes import Process
 
 BODY = b'{"test": 123456}'
+MAP = {
+    "id": 123456789,
+    "name": "Ada Lovelace",
+    "email": "ada@example.org",
+    "tags": ["a", "b", "c"],
+    "ok": True,
+    "score": 12.5,
+    "test": None,
+}
 
 
 @dataclass(frozen=True)
@@ -21,6 +38,7 @@ class Protocol:
 
     request: bytes
     split: Callable[[bytes], tuple[int, bytes]]
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,7 +83,21 @@ def _responses(data: bytes) -> tuple[int, bytes]:
     return count, data
 
 
-FRAMES = Protocol((len(BODY) + 2).to_bytes(4, "big") + b"\x16\x00" + BODY, _frames)
+def _framed(encoding: int, payload: bytes) -> bytes:
+    return (len(payload) + 2).to_bytes(4, "big") + bytes((22, encoding)) + payload
+
+
+def _large(encoding: int, size: int) -> bytes:
+    """A packet whose payload is one text of nearly this size."""
+    fields = {"test": "x" * (size - 64)}
+    return _framed(encoding, json.dumps(fields).encode() if encoding == 0 else msgpack.packb(fields))
+
+
+FRAMES = Protocol(_framed(0, BODY), _frames)
+MAP_JSON = Protocol(_framed(0, json.dumps(MAP, separators=(",", ":")).encode()), _frames)
+MAP_ZIPROTO = Protocol(_framed(1, msgpack.packb(MAP)), _frames)
+LARGE_JSON = Protocol(_large(0, 1024 * 1024), _frames, "JSON")
+LARGE_ZIPROTO = Protocol(_large(1, 1024 * 1024), _frames, "ZiProto")
 HTTP = Protocol(
     b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(BODY)
     + BODY,
@@ -73,11 +105,16 @@ HTTP = Protocol(
 )
 
 
-def run(port: int, protocol: Protocol, load: Load) -> float:
+def resized(protocol: Protocol, size: int) -> Protocol:
+    """Return the protocol of a large packet with one of another size."""
+    return replace(protocol, request=_large(protocol.request[5], size))
+
+
+def run(process: Process, protocol: Protocol, load: Load) -> float:
     """Put the load on a server; return the median time of a reply, in seconds, where one request is in flight."""
     if load.reconnect:
-        return _one_by_one(port, protocol, load)
-    sockets = [_connected(port) for _ in range(load.connections)]
+        return _one_by_one(process, protocol, load)
+    sockets = [connected(process) for _ in range(load.connections)]
     selector = selectors.DefaultSelector()
     rest = dict.fromkeys(sockets, b"")
     sent_at: dict[socket.socket, float] = {}
@@ -91,7 +128,7 @@ def run(port: int, protocol: Protocol, load: Load) -> float:
         for key, _ in selector.select():
             sock = key.fileobj
             assert isinstance(sock, socket.socket)
-            count, rest[sock] = protocol.split(rest[sock] + sock.recv(65536))
+            count, rest[sock] = protocol.split(rest[sock] + sock.recv(1 << 20))
             if count:
                 now = time.perf_counter()
                 latencies.append(now - sent_at[sock])
@@ -103,11 +140,11 @@ def run(port: int, protocol: Protocol, load: Load) -> float:
     return statistics.median(latencies)
 
 
-def _one_by_one(port: int, protocol: Protocol, load: Load) -> float:
+def _one_by_one(process: Process, protocol: Protocol, load: Load) -> float:
     latencies = []
     for _ in range(load.requests):
         began = time.perf_counter()
-        with _connected(port) as sock:
+        with connected(process) as sock:
             sock.sendall(protocol.request)
             data = b""
             while not protocol.split(data)[0]:
@@ -116,7 +153,10 @@ def _one_by_one(port: int, protocol: Protocol, load: Load) -> float:
     return statistics.median(latencies)
 
 
-def _connected(port: int) -> socket.socket:
-    sock = socket.create_connection(("127.0.0.1", port))
+def connected(process: Process) -> socket.socket:
+    """Connect to a server, with TLS if it speaks it."""
+    sock = socket.create_connection(("127.0.0.1", process.port))
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return sock
+    if process.ca is None:
+        return sock
+    return ssl.create_default_context(cafile=process.ca).wrap_socket(sock, server_hostname="127.0.0.1")

@@ -1,11 +1,15 @@
-"""trio alone: each frame is cut off the stream by its length and sent back; nothing is decoded, checked or timed."""
+"""trio alone: each frame is cut off the stream by its length and sent back; nothing is decoded, checked or timed.
 
+Takes the path of a certificate with its key, to speak TLS.
+"""
+
+import ssl
 import sys
 
 import trio
 
 
-async def echo(stream: trio.SocketStream) -> None:
+async def echo(stream: trio.abc.Stream) -> None:
     """Send each frame back."""
     buffer = b""
     try:
@@ -21,8 +25,15 @@ async def echo(stream: trio.SocketStream) -> None:
 async def main() -> None:
     """Serve on a free port, and say on which."""
     async with trio.open_nursery() as nursery:
-        listeners = await nursery.start(trio.serve_tcp, echo, 0)
-        print(f"Serving on 127.0.0.1:{listeners[0].socket.getsockname()[1]}", file=sys.stderr, flush=True)
+        if sys.argv[1:]:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(sys.argv[1])
+            listeners = await nursery.start(trio.serve_ssl_over_tcp, echo, 0, context)
+            port = listeners[0].transport_listener.socket.getsockname()[1]
+        else:
+            listeners = await nursery.start(trio.serve_tcp, echo, 0)
+            port = listeners[0].socket.getsockname()[1]
+        print(f"Serving on 127.0.0.1:{port}", file=sys.stderr, flush=True)
 
 
 trio.run(main)

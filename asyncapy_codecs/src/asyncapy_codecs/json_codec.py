@@ -7,7 +7,17 @@ from typing import Any
 
 import msgspec
 
-from asyncapy_codecs.trees import MAX_DEPTH, decode_large, find_fault, plain_form, sendable
+from asyncapy_codecs.trees import (
+    LARGE,
+    MANY,
+    MAX_DEPTH,
+    PATIENCE,
+    decode_large,
+    find_fault,
+    plain_form,
+    sendable,
+    usual_payload,
+)
 from asyncapy_core.errors import DecodeError, EncodeError
 
 
@@ -22,7 +32,8 @@ class JsonCodec:
 
     def __init__(self) -> None:
         self._encode = msgspec.json.Encoder(enc_hook=plain_form).encode
-        self._decode = msgspec.json.Decoder(dict).decode
+        self._decode = msgspec.json.Decoder(usual_payload()).decode
+        self._decode_any = msgspec.json.Decoder(dict[str, Any]).decode
 
     def encode(self, fields: Mapping[str, Any]) -> bytes:
         """Return the JSON object that these fields make.
@@ -45,12 +56,20 @@ class JsonCodec:
             DecodeError: the payload is not exactly one JSON object, or nested too deep.
         """
         try:
-            if len(payload) <= MAX_DEPTH:
-                return self._decode(payload)
-            fields = decode_large(self._decode, payload)
+            return decode_large(self._decode, payload) if len(payload) >= LARGE else self._decode(payload)
+        except msgspec.ValidationError:
+            return self._decode_unusual(payload)
         except (ValueError, RecursionError) as error:
             raise DecodeError(f"not a JSON object: {error}") from error
-        if _may_be_deep(payload) and (fault := find_fault(fields)):
+
+    def _decode_unusual(self, payload: bytes) -> dict[str, Any]:
+        if len(payload) >= LARGE and payload.count(b"[") + payload.count(b"{") > MANY:
+            raise DecodeError(f"not a payload: more than {MANY} maps and arrays, and nested deep")
+        try:
+            fields = decode_large(self._decode_any, payload)
+        except (ValueError, RecursionError) as error:
+            raise DecodeError(f"not a JSON object: {error}") from error
+        if fault := find_fault(fields, PATIENCE):
             raise DecodeError(f"not a payload: {fault}")
         return fields
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import gc
 import math
+import sys
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -20,9 +21,16 @@ MAX_DEPTH: Final = 128
 LARGE: Final = 16 * 1024
 """Bytes of a payload from which it is worth to stop collecting garbage while it is decoded."""
 
+PATIENCE: Final = 1_000_000
+"""How much of an unusual payload is looked through in Python, so that this ends soon: see `find_fault`."""
+
+MANY: Final = 100_000
+"""So many maps and arrays at most are looked through, where they are hardly nested."""
+
+_SHALLOW: Final = 6
 _BINARY: Final = (bytes, bytearray, memoryview)
 _SCALARS: Final = frozenset({type(None), bool, int, str, *_BINARY})
-_MANY: Final = 32
+_WORTH_A_LOOK: Final = 32
 _FORMS: Final[dict[type, Callable[[Any], object]]] = {
     str: str,
     bytes: bytes,
@@ -34,20 +42,43 @@ _FORMS: Final[dict[type, Callable[[Any], object]]] = {
 }
 
 
-def find_fault(fields: Mapping[Any, Any], depth: int = 1) -> str | None:
+def usual_payload() -> Any:
+    """Return what nearly all payloads are, as a type that msgspec decodes to: whatever is of it has no fault.
+
+    That is a map with strings as keys, of maps, arrays, strings, finite numbers, booleans and null, nested a few deep.
+    Payloads that are nested deeper, or hold bytes, have no such type, and are looked through by `find_fault`.
+    """
+    finite = Annotated[float, msgspec.Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
+    scalar: Any = None | bool | int | finite | str
+    value: Any = scalar
+    for _ in range(_SHALLOW):
+        value = scalar | list[value] | dict[str, value]
+    return dict[str, value]
+
+
+def find_fault(fields: Mapping[Any, Any], patience: int = 1_000_000_000) -> str | None:
     """Return what keeps these fields from being a payload, or None.
 
     A payload has strings as keys and finite numbers, knows no other types than maps, arrays, strings, bytes, numbers,
     booleans and null, and is nested at most `MAX_DEPTH` deep.
+
+    Args:
+        fields: what may be one.
+        patience: each map and array takes its depth and 8 of this; using it up is a fault as well.
     """
+    return _fault_in_map(fields, 1, [patience])
+
+
+def _fault_in_map(fields: Mapping[Any, Any], depth: int, left: list[int]) -> str | None:
     for key in fields:
         if type(key) is not str:
             return f"a key is of type {type(key).__name__}, and keys are strings"
-    return _find_fault_among(fields.values(), depth)
+    return _fault_among(fields.values(), depth, left)
 
 
-def _find_fault_among(values: Collection[Any], depth: int) -> str | None:
-    if len(values) > _MANY and _SCALARS.issuperset(map(type, values)):
+def _fault_among(values: Collection[Any], depth: int, left: list[int]) -> str | None:
+    """Look at the values of a map or an array at this depth; ``left`` is the patience."""
+    if len(values) > _WORTH_A_LOOK and _SCALARS.issuperset(map(type, values)):
         return None
     for value in values:
         kind = type(value)
@@ -60,7 +91,10 @@ def _find_fault_among(values: Collection[Any], depth: int) -> str | None:
             if depth == MAX_DEPTH:
                 return f"it is nested more than {MAX_DEPTH} deep"
             if value:
-                fault = (find_fault if kind is dict else _find_fault_among)(value, depth + 1)
+                left[0] -= depth + 8
+                if left[0] < 0:
+                    return "it holds too many maps and arrays in each other"
+                fault = (_fault_in_map if kind is dict else _fault_among)(value, depth + 1, left)
                 if fault is not None:
                     return fault
         else:
@@ -109,3 +143,6 @@ def decode_large(decode: Callable[[bytes], dict[str, Any]], payload: bytes) -> d
         return decode(payload)
     finally:
         gc.enable()
+        if not gc.get_freeze_count():
+            gc.freeze()  # and at once
+            gc.unfreeze()  # makes all that is there old, so that the next look for garbage need not go through it

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from typing import Any, Final, Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 import msgspec
 
 from asyncapy_codecs.reference import Reference
-from asyncapy_codecs.trees import MAX_DEPTH, decode_large, find_fault, plain_form, sendable
+from asyncapy_codecs.trees import LARGE, PATIENCE, decode_large, find_fault, plain_form, sendable, usual_payload
 from asyncapy_core.errors import DecodeError, EncodeError
-
-_SEARCH: Final = re.compile(rb"[\x80-\x9f\xc7-\xcb\xd4-\xd8\xdc-\xdf]").search
-"""Finds what may begin a nested map or array, a float, an extension or a timestamp; a hit may lie within text."""
-
-_NAMES: Final = frozenset({str})
 
 
 class ZiProtoCodec:
@@ -36,8 +30,9 @@ class ZiProtoCodec:
             raise ValueError(f"engine is {engine!r}; it must be 'msgspec' or 'ziproto'")
         self.engine = engine
         self._encode = msgspec.msgpack.Encoder(enc_hook=plain_form).encode
-        self._decode = msgspec.msgpack.Decoder(dict[str, Any], ext_hook=_no_extensions).decode
-        self._reference = Reference(self._decode) if engine == "ziproto" else None
+        self._decode = msgspec.msgpack.Decoder(usual_payload()).decode
+        self._decode_any = msgspec.msgpack.Decoder(dict[str, Any], ext_hook=_no_extensions).decode
+        self._reference = Reference(self._decode_any) if engine == "ziproto" else None
 
     def encode(self, fields: Mapping[str, Any]) -> bytes:
         """Return the ZiProto map that these fields make.
@@ -49,7 +44,9 @@ class ZiProtoCodec:
             if self._reference is not None:
                 return self._reference.encode(dict(sendable(fields)))
             payload = self._encode(fields)
-            if _SEARCH(payload, 1) or not _NAMES.issuperset(map(type, fields)):
+            try:
+                self._decode(payload)  # what can be read without a fault has none
+            except msgspec.ValidationError:
                 plain = sendable(fields)
                 return payload if plain is fields else self._encode(plain)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
@@ -63,12 +60,21 @@ class ZiProtoCodec:
             DecodeError: the payload is anything else, or nested too deep.
         """
         try:
-            fields = self._decode(payload) if len(payload) <= MAX_DEPTH else decode_large(self._decode, payload)
+            fields = decode_large(self._decode, payload) if len(payload) >= LARGE else self._decode(payload)
+        except msgspec.ValidationError:
+            fields = self._decode_unusual(payload)
         except (ValueError, RecursionError) as error:
             raise DecodeError(f"not a ZiProto map: {error}") from error
-        if _SEARCH(payload, 1) and (fault := find_fault(fields)):
-            raise DecodeError(f"not a payload: {fault}")
         return fields if self._reference is None else self._reference.decode(payload)
+
+    def _decode_unusual(self, payload: bytes) -> dict[str, Any]:
+        try:
+            fields = decode_large(self._decode_any, payload)
+        except (ValueError, RecursionError) as error:
+            raise DecodeError(f"not a ZiProto map: {error}") from error
+        if fault := find_fault(fields, PATIENCE):
+            raise DecodeError(f"not a payload: {fault}")
+        return fields
 
     def __repr__(self) -> str:
         return f"<ZiProtoCodec engine={self.engine!r}>"

@@ -1,0 +1,37 @@
+"""What an idle connection costs in memory: thousands of them, each served once, by the server's resident memory."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from load import FRAMES, connected
+from processes import allow_files, serving
+from rounds import verdict
+
+WANTED = 10_000
+KIBI = 1024
+TARGETS = {"AsyncAPY": 8.0}
+
+
+def measure_idle(programs: dict[str, Path]) -> list[dict[str, Any]]:
+    """Print and return KiB for each connection."""
+    allow_files()
+    count = min(WANTED, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 200)
+    rows = []
+    print(f"\n{count} idle connections, each served once")
+    for name, program in programs.items():
+        with ExitStack() as stack:
+            process = stack.enter_context(serving(program, sys.executable, tls=False))
+            before = process.resident_bytes()
+            for _ in range(count):
+                sock = stack.enter_context(connected(process))
+                sock.sendall(FRAMES.request)
+                assert FRAMES.split(sock.recv(4096))[0]
+            each = (process.resident_bytes() - before) / count / KIBI
+        print(f"  {name:22} {each:5.1f} KiB each{verdict(each, TARGETS.get(name))}")
+        rows.append({"what": "idle connection", "server": name, "KiB": each, "target": TARGETS.get(name)})
+    return rows

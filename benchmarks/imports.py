@@ -1,0 +1,44 @@
+"""What importing costs: `from asyncapy import Server`, over what it is built on, and the command's ``--help``."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from rounds import verdict
+
+BASE = "import trio, pluggy, pydantic, msgspec"
+ASKED = "import time; {}; print(time.process_time() * 1000)"
+HELP = """
+import sys, time
+sys.argv[1:] = ["--help"]
+from asyncapy_cli.main import main
+try:
+    main()
+except SystemExit:
+    print(time.process_time() * 1000)
+"""
+
+
+def measure_imports(rounds: int) -> list[dict[str, Any]]:
+    """Print and return milliseconds of CPU."""
+    over, help_ = [], []
+    for _ in range(rounds):
+        base, ours = (_cpu(ASKED.format(code)) for code in (BASE, f"{BASE}, asyncapy"))
+        over.append(ours - base)
+        help_.append(_cpu(HELP))
+    rows = []
+    print()
+    for what, values, target in (("import asyncapy", over, 40), ("asyncapy --help", help_, 150)):
+        value = statistics.median(values)
+        print(f"{what}: {value:.0f} ms of CPU{verdict(value, target)}")
+        rows.append({"what": what, "server": Path(sys.executable).name, "ms": value, "target": target})
+    return rows
+
+
+def _cpu(code: str) -> float:
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    return float(printed.split()[-1])

@@ -1,0 +1,104 @@
+"""Server programs as processes: started on core 0, and what they have used since."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import trustme
+from load import Protocol
+
+FILES = 25_000
+"""Files that a server, or the load, may open."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A server program, what is said to it, whether it needs the environment of the others, and speaks TLS."""
+
+    name: str
+    program: str
+    protocol: Protocol
+    foreign: bool = False
+    tls: bool = False
+
+
+@dataclass(frozen=True)
+class Process:
+    """A server that runs.
+
+    Attributes:
+        ca: the CA of its certificate, if it speaks TLS.
+    """
+
+    pid: int
+    port: int
+    ca: Path | None
+
+    def cpu_seconds(self) -> float:
+        """Return the CPU time that it has used so far, to the nanosecond."""
+        tasks = Path(f"/proc/{self.pid}/task").glob("*/schedstat")
+        return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
+
+    def resident_bytes(self) -> int:
+        """Return how much memory it has."""
+        found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{self.pid}/status").read_text())
+        assert found is not None
+        return int(found[1]) * 1024
+
+
+@contextmanager
+def certificates() -> Iterator[Path]:
+    """Give a folder with ``server.pem``, a certificate for 127.0.0.1 and its key, and ``ca.pem``."""
+    with tempfile.TemporaryDirectory() as folder:
+        ca = trustme.CA()
+        ca.cert_pem.write_to_path(str(Path(folder, "ca.pem")))
+        ca.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(Path(folder, "server.pem")))
+        yield Path(folder)
+
+
+@contextmanager
+def serving(program: Path, python: str, tls: Path | Literal[False]) -> Iterator[Process]:
+    """Run a server on core 0, with a certificate from this folder if it is to speak TLS."""
+    command = [python, str(program), *([str(tls / "server.pem")] if tls else [])]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=_prepare) as process:  # noqa: PLW1509  # no thread runs yet that could hold a lock
+        try:
+            assert process.stderr is not None
+            found = None
+            while found is None:
+                line = process.stderr.readline()
+                if not line:
+                    sys.exit(f"{program} did not start")
+                found = re.search(r"Serving on 127\.0\.0\.1:(\d+)", line)
+            threading.Thread(target=process.stderr.read, daemon=True).start()
+            yield Process(process.pid, int(found[1]), tls / "ca.pem" if tls else None)
+        finally:
+            process.kill()
+
+
+def _prepare() -> None:
+    pin(0)
+    allow_files()
+
+
+def allow_files() -> None:
+    """Let this process open as many files as the longest measurement needs, if the system lets it."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if most == resource.RLIM_INFINITY else min(FILES, most)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+
+
+def pin(core: int) -> None:
+    """Keep this process on one core, where there are two."""
+    if (os.cpu_count() or 1) > 1:
+        os.sched_setaffinity(0, {core})

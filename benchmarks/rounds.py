@@ -1,0 +1,83 @@
+"""Contests: one load on several servers, in rounds that follow one another, judged by ratios within each round."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass, replace
+from typing import Any
+
+from load import Load, run
+from processes import Peer, Process
+
+
+@dataclass(frozen=True)
+class Contest:
+    """A load, the server that is judged, and those it is held against with the most that the ratio may be.
+
+    Attributes:
+        latency: judge by the median time of a reply, rather than by the server's CPU time for a request.
+    """
+
+    load: Load
+    ours: Peer
+    others: dict[Peer, float | None]
+    latency: bool = False
+
+    @property
+    def peers(self) -> list[Peer]:
+        """All servers that take part."""
+        return [self.ours, *self.others]
+
+    def at_home(self) -> Contest:
+        """The same without servers that need an environment of their own."""
+        return replace(self, others={peer: most for peer, most in self.others.items() if not peer.foreign})
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One round: microseconds of server CPU a request, and of the median reply."""
+
+    cpu: float
+    latency: float
+
+
+def hold(contest: Contest, servers: dict[Peer, Process], count: int) -> list[dict[str, Any]]:
+    """Run the rounds, print the figures and return them."""
+    rounds = [{peer: _measure(servers[peer], peer, contest.load) for peer in contest.peers} for _ in range(count)]
+    measured = "latency" if contest.latency else "cpu"
+    print(f"\n{contest.load.title}{', by latency' if contest.latency else ''}")
+    rows = []
+    for peer in contest.peers:
+        cpu = statistics.median(each[peer].cpu for each in rounds)
+        latency = statistics.median(each[peer].latency for each in rounds)
+        ratios = sorted(getattr(each[contest.ours], measured) / getattr(each[peer], measured) for each in rounds)
+        ratio, target = statistics.median(ratios), contest.others.get(peer)
+        print(
+            f"  {peer.name:22} {cpu:7.1f} us CPU  {latency:8.1f} us p50   ours/theirs {ratio:5.2f}"
+            f" ({ratios[0]:.2f} to {ratios[-1]:.2f}){verdict(ratio, target)}"
+        )
+        rows.append(
+            {
+                "what": contest.load.title,
+                "server": peer.name,
+                "cpu_us": cpu,
+                "p50_us": latency,
+                "ratio": ratio,
+                "spread": [ratios[0], ratios[-1]],
+                "target": target,
+            }
+        )
+    return rows
+
+
+def verdict(value: float, target: float | None) -> str:
+    """Return how a figure compares with the most that it may be."""
+    if target is None:
+        return ""
+    return f"  at most {target:g}: {'met' if value <= target else 'MISSED'}"
+
+
+def _measure(process: Process, peer: Peer, load: Load) -> Sample:
+    before = process.cpu_seconds()
+    latency = run(process, peer.protocol, load)
+    return Sample((process.cpu_seconds() - before) / load.requests * 1e6, latency * 1e6)
