@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import ssl
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+import trustme
 from peer import Peer
 
 from asyncapy import Server
@@ -131,3 +133,34 @@ async def serve() -> AsyncIterator[Serve]:
     for running in started:
         assert running.connections == 0
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("asyncapy")]
+
+
+@dataclass
+class Certificates:
+    """A CA, and files with what it has issued."""
+
+    folder: Path
+    ca: trustme.CA = field(default_factory=trustme.CA)
+
+    def __post_init__(self) -> None:
+        self.ca_file = self.folder / "ca.pem"
+        self.ca.cert_pem.write_to_path(str(self.ca_file))
+        self.server = self.issue("server.pem")
+
+    def issue(self, name: str, **subject: Any) -> Path:
+        """Write a certificate for 127.0.0.1 and localhost, with its key, into a file."""
+        path = self.folder / name
+        self.ca.issue_cert("127.0.0.1", "localhost", **subject).private_key_and_cert_chain_pem.write_to_path(str(path))
+        return path
+
+    def client_context(self, certificate: Path | None = None) -> ssl.SSLContext:
+        """What a client trusts this CA with, and shows this certificate."""
+        context = ssl.create_default_context(cafile=self.ca_file)
+        if certificate is not None:
+            context.load_cert_chain(certificate)
+        return context
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return Certificates(tmp_path_factory.mktemp("certificates"))

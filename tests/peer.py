@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import struct
 from typing import Any, Literal, Self
 
@@ -45,13 +46,28 @@ def failure(code: str) -> dict[str, str]:
 class Peer:
     """A raw connection to a server."""
 
-    def __init__(self, stream: trio.SocketStream) -> None:
-        self.stream = stream
+    def __init__(self, stream: trio.SocketStream | trio.SSLStream[trio.SocketStream]) -> None:
+        self.stream: Any = stream
         self._buffer = b""
 
     @classmethod
     async def connect(cls, port: int, host: str = "127.0.0.1") -> Peer:
         return cls(await trio.open_tcp_stream(host, port, happy_eyeballs_delay=1))
+
+    @classmethod
+    async def connect_tls(cls, port: int, context: ssl.SSLContext) -> Peer:
+        """Connect and shake hands."""
+        stream = trio.SSLStream(await trio.open_tcp_stream("127.0.0.1", port), context, server_hostname="127.0.0.1")
+        try:
+            await stream.do_handshake()
+        except BaseException:
+            await trio.aclose_forcefully(stream)
+            raise
+        return cls(stream)
+
+    @classmethod
+    async def connect_unix(cls, path: str) -> Peer:
+        return cls(await trio.open_unix_socket(path))
 
     @classmethod
     async def connect_from(cls, local: str, port: int, *, receive_buffer: int | None = None) -> Peer:
