@@ -77,18 +77,19 @@ class Running:
         }
 
     @asynccontextmanager
-    async def undisturbed(self, *, within: float = 5) -> AsyncIterator[None]:
+    async def undisturbed(self, *, within: float = 5, **fields: Any) -> AsyncIterator[None]:
         """Have another client, from another address, served all the while; then see that nothing is left behind."""
         done = trio.Event()
+        fields = fields or {"bystander": 1}
 
         async def go_on(bystander: Peer) -> None:
             while not done.is_set():
-                assert await bystander.ask(bystander=1) == usual
+                assert await bystander.ask(**fields) == usual
                 await trio.sleep(0.01)
-            assert await bystander.ask(bystander=1) == usual
+            assert await bystander.ask(**fields) == usual
 
         async with await Peer.connect_from("127.0.0.9", self.port) as bystander:
-            usual = await bystander.ask(bystander=1)
+            usual = await bystander.ask(**fields)
             assert usual is not None
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(go_on, bystander)

@@ -153,7 +153,8 @@ class Dispatcher:
     async def _dispatch_to_groups(self, client: Client, packet: Packet) -> None:
         for guard in self._guards:
             if await self._first((guard,), client, packet) is None:
-                client.log.info("{API Parser} Refused a packet: the guard %r did not pass it", guard.filters[0])
+                if guard.worth_a_line():
+                    client.log.info("{API Parser} A packet was refused by the guard %r", guard.filters[0])
                 raise NoHandler
         matched = False
         debug = self._log.level <= logging.DEBUG
