@@ -8,7 +8,7 @@ SOURCES := asyncapy asyncapy_core/src asyncapy_codecs/src asyncapy_filters/src $
 COVERED := */asyncapy_core/wire.py,*/asyncapy_core/dispatch.py,*/asyncapy_core/filter.py,*/asyncapy_core/filters.py
 COVERED := $(COVERED),*/asyncapy_core/keys.py,*/asyncapy_core/keystore.py,*/asyncapy_filters/*
 
-.PHONY: demo test lint format bench bench-quick bench-keys profile clean
+.PHONY: demo test lint format bench bench-quick bench-keys profile fuzz soak clean
 
 $(VENV)/.installed: constraints.txt $(addsuffix /pyproject.toml,$(PROJECTS))
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "AsyncAPY needs Python 3.11 or later; set PYTHON=python3.11")'
@@ -48,6 +48,23 @@ bench-quick: $(VENV)/.installed
 profile: $(VENV)/.installed $(VENV)-bench/.installed
 	$(BIN)/python benchmarks/profiling.py --py-spy $(VENV)-bench/bin/py-spy
 
+SECONDS ?= 60
+$(VENV)/.fuzz: $(VENV)/.installed tests/fuzz/requirements.txt
+	$(BIN)/python -m pip install --quiet --requirement tests/fuzz/requirements.txt
+	touch $@
+
+fuzz: $(VENV)/.fuzz
+	mkdir -p .fuzz
+	for target in frames json ziproto; do \
+	    mkdir -p .fuzz/$$target; \
+	    PYTHONPATH=tests $(BIN)/python tests/fuzz/fuzz.py $$target .fuzz/$$target -max_total_time=$(SECONDS) -max_len=400 \
+	        -print_final_stats=1 || exit 1; \
+	done
+
+MINUTES ?= 5
+soak: $(VENV)/.installed
+	PYTHONPATH=tests $(BIN)/python tests/soak/soak.py --minutes $(MINUTES)
+
 bench-keys: $(VENV)/.installed
 	$(BIN)/python benchmarks/keys.py
 
@@ -56,4 +73,4 @@ format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(VENV)-bench .fuzz .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -5,7 +5,6 @@ import math
 import struct
 import time
 import tracemalloc
-from collections.abc import Iterator
 from typing import Any, cast
 
 import msgpack
@@ -14,6 +13,7 @@ import ziproto
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from strict_msgpack import strict
 
 from asyncapy_codecs import ZiProtoCodec
 from asyncapy_codecs.plugin import Options, asyncapy_codecs
@@ -192,38 +192,6 @@ def test_a_small_payload_with_many_values_is_decoded_at_once() -> None:
     started = time.process_time()
     CODEC.decode(payload)
     assert time.process_time() - started < 1
-
-
-def strict(payload: bytes) -> dict[str, Any]:
-    """What the msgpack package makes of a payload, with the rules of WIRE.md; ValueError when one is broken."""
-
-    def pairs(items: list[tuple[Any, Any]]) -> dict[str, Any]:
-        if not all(type(key) is str for key, _ in items):
-            raise ValueError("keys")
-        return dict(items)
-
-    def no_extension(code: int, data: bytes) -> Any:
-        raise ValueError("ext")
-
-    fields = msgpack.unpackb(payload, strict_map_key=True, object_pairs_hook=pairs, ext_hook=no_extension)
-    if type(fields) is not dict:
-        raise ValueError("no map")
-    for value in leaves(fields):
-        if isinstance(value, msgpack.Timestamp):
-            raise ValueError("timestamp")
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError("not finite")
-    return fields
-
-
-def leaves(value: Any) -> Iterator[Any]:
-    if isinstance(value, dict):
-        value = list(value.values())
-    if not isinstance(value, list):
-        yield value
-        return
-    for each in value:
-        yield from leaves(each)
 
 
 def agree(payload: bytes) -> None:

@@ -1,0 +1,24 @@
+"""Run one target with atheris: ``fuzz.py TARGET [libFuzzer options]``; see the Makefile."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import atheris
+
+with atheris.instrument_imports(include=["asyncapy_core.wire", "asyncapy_codecs"]):
+    from targets import TARGETS
+
+
+def main() -> None:
+    name, *options = sys.argv[1:]
+    found = [option for option in options if not option.startswith("-")]  # folders: the first takes what is found
+    flags = [option for option in options if option.startswith("-")]
+    corpus = Path(__file__).parent / "corpus" / name
+    atheris.Setup([name, *found, str(corpus), *flags], TARGETS[name])
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

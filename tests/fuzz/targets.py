@@ -1,0 +1,98 @@
+"""What may be done to parsers with any bytes, and what has to hold then; `make fuzz` runs each with atheris."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from typing import Any
+
+import msgpack
+from strict_msgpack import strict
+
+from asyncapy_codecs import JsonCodec, ZiProtoCodec
+from asyncapy_codecs.trees import find_fault
+from asyncapy_core.errors import DecodeError, ProtocolError
+from asyncapy_core.wire import ByteOrder, FrameDecoder, WireFormat
+
+JSON = JsonCodec()
+ZIPROTO = ZiProtoCodec()
+MOST = 300
+
+
+def frames(data: bytes) -> None:
+    """However a stream is cut, it gives the same frames and the same error, and no more is held than may be."""
+    if len(data) < 3:
+        return
+    byteorder: ByteOrder = "little" if data[1] & 1 else "big"
+    wire = WireFormat(data[0] % 8 + 1, byteorder, MOST)
+    stream = data[3:]
+    chance = random.Random(data[2])
+    cuts: list[bytes] = []
+    while sum(map(len, cuts)) < len(stream):
+        start = sum(map(len, cuts))
+        cuts.append(stream[start : start + chance.randrange(1, 9)])
+    whole = _decoded(wire, [stream])
+    assert whole == _decoded(wire, cuts) == _decoded(wire, [stream[i : i + 1] for i in range(len(stream))])
+    frames, error = whole
+    sent = b"".join(wire.encode(*frame) for frame in frames)
+    assert stream.startswith(sent)
+    assert error is not None or len(stream) - len(sent) < wire.header_size + MOST
+
+
+def _decoded(wire: WireFormat, pieces: list[bytes]) -> tuple[list[tuple[int, bytes]], str | None]:
+    decoder = FrameDecoder(wire, (0, 1))
+    found: list[tuple[int, bytes]] = []
+    try:
+        for piece in pieces:
+            decoder.feed(piece)
+            for frame in decoder.frames():
+                found.append(frame)
+            assert decoder.buffered < wire.header_size + MOST
+    except ProtocolError as error:
+        return found, repr(error)
+    return found, None
+
+
+def json_payload(payload: bytes) -> None:
+    """What is decoded is what the standard library reads, and comes back the same."""
+    try:
+        fields = JSON.decode(payload)
+    except DecodeError:
+        return
+    again = JSON.decode(JSON.encode(fields)) if len(JSON.encode(fields)) < 1_000_000 else fields
+    assert repr(again) == repr(fields)
+    assert repr(json.loads(payload)) == repr(fields)
+
+
+def ziproto_payload(payload: bytes) -> None:
+    """The codec and the msgpack package make the same of any bytes.
+
+    What stood under a key that comes again is not looked at by the codec, as nobody ever sees it; the package does.
+    """
+    try:
+        expected = repr(strict(payload))
+    except (ValueError, TypeError, msgpack.UnpackException, RecursionError):
+        expected = ""
+    try:
+        fields = ZIPROTO.decode(payload)
+    except DecodeError as error:
+        if expected and "nested" not in str(error):
+            raise
+        return
+    if not expected:
+        expected = repr(msgpack.unpackb(payload, strict_map_key=False, object_pairs_hook=_with_any_keys))
+        assert find_fault(fields) is None
+    assert repr(fields) == expected
+    assert repr(ZIPROTO.decode(ZIPROTO.encode(fields))) == repr(fields)
+
+
+def _with_any_keys(items: list[tuple[Any, Any]]) -> dict[str, Any]:
+    return {key if type(key) is str else repr(key): value for key, value in items}
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "frames": frames,
+    "json": json_payload,
+    "ziproto": ziproto_payload,
+}

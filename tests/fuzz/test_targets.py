@@ -1,0 +1,32 @@
+"""What `make fuzz` runs for long, here for a moment: the corpus, and bytes that Hypothesis makes."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from targets import TARGETS  # it stands beside this file
+
+CORPUS = sorted(path for path in (Path(__file__).parent / "corpus").glob("*/*"))
+
+
+@pytest.mark.parametrize("path", CORPUS, ids=lambda path: f"{path.parent.name}-{path.name}")
+def test_the_corpus_holds(path: Path) -> None:
+    TARGETS[path.parent.name](path.read_bytes())
+
+
+def test_there_is_a_corpus_for_each_target() -> None:
+    assert {path.parent.name for path in CORPUS} == set(TARGETS)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@settings(max_examples=200)
+@given(st.binary(max_size=60))
+def test_any_bytes_hold(name: str, data: bytes) -> None:
+    TARGETS[name](data)

@@ -1,0 +1,41 @@
+"""ZiProto as the msgpack package reads it, with the rules of WIRE.md: what our codec is held against."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import msgpack
+
+
+def strict(payload: bytes) -> dict[str, Any]:
+    """What the msgpack package makes of a payload, with the rules of WIRE.md; ValueError when one is broken."""
+
+    def pairs(items: list[tuple[Any, Any]]) -> dict[str, Any]:
+        if not all(type(key) is str for key, _ in items):
+            raise ValueError("keys")
+        return dict(items)
+
+    def no_extension(code: int, data: bytes) -> Any:
+        raise ValueError("ext")
+
+    fields = msgpack.unpackb(payload, strict_map_key=True, object_pairs_hook=pairs, ext_hook=no_extension)
+    if type(fields) is not dict:
+        raise ValueError("no map")
+    for value in leaves(fields):
+        if isinstance(value, msgpack.Timestamp):
+            raise ValueError("timestamp")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError("not finite")
+    return fields
+
+
+def leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if not isinstance(value, list):
+        yield value
+        return
+    for each in value:
+        yield from leaves(each)
