@@ -103,6 +103,7 @@ class Peer:
         header = await self.read(6)
         if not header:
             return None
+        assert len(header) == 6, "the server closed in the middle of a header"
         length, version, encoding = struct.unpack(">IBB", header)
         assert version == 22
         body = await self.read(length - 2)
