@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from conftest import Certificates
 from redis_server import PROGRAM, RedisServer
 
 from asyncapy.client import Client
@@ -87,3 +88,24 @@ def test_one_program_keeps_its_keys_where_the_url_says(program: str, store_url: 
     with serving(path, store_url, "0") as client:
         assert ask(client, key=key) == {"welcome": "alice"}
         assert ask(client, key="wrong").get("welcome") is None
+
+
+def test_the_server_on_an_open_port_wants_tls_and_a_key(tmp_path: Path, certificates: Certificates) -> None:
+    program = tmp_path / "open.py"
+    program.write_text(readme_programs()[3].replace("port=1500", "port=0").replace("0.0.0.0", "127.0.0.1"))
+    command = [sys.executable, str(program), str(certificates.server)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            line = process.stderr.readline()
+            found = re.search(r"Serving on 127\.0\.0\.1:(\d+), unix:api\.sock", line)
+            assert found, line
+            with Client(ca_file=certificates.ca_file, timeout=10) as client:
+                client.connect("localhost", int(found[1]))
+                assert ask(client, key="wrong") == {"status": "failure", "error": "ERR_NO_HANDLER"}
+        finally:
+            process.terminate()
+        out = process.stdout.read()
+        assert process.wait(10) == 0
+    assert len(out.strip()) == 32, "the key that it printed"

@@ -125,6 +125,7 @@ note("end")
             except ConnectionRefusedError:
                 break
             assert time.monotonic() - signalled < 2
+        print(f"new connections were refused after {(time.monotonic() - signalled) * 1000:.0f} ms")  # 100 are wanted
         for number, caller in enumerate(callers):
             assert caller.receive() == {"number": number}
             assert caller.receive() is None

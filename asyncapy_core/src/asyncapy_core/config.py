@@ -57,6 +57,9 @@ class ServerConfig(BaseModel):
     max_packet: int = Field(DEFAULT_MAX_PACKET, description="the largest Content-Length accepted", ge=MINIMUM_LENGTH)
     max_connections: int = Field(10_000, description="connections at a time, 1 or more", ge=1)
     max_output: int = Field(1024 * 1024, description="bytes queued for one connection, 1 or more", ge=1)
+    packets_per_turn: int = Field(
+        20, description="pipelined packets before other connections get their turn, 1 or more", ge=1
+    )
     send_timeout: float = Field(10, description="seconds, more than 0", gt=0, allow_inf_nan=False)
     handler_timeout: float | None = Field(
         None,

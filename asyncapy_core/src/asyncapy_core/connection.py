@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
 LINGER_BYTES: Final = 64 * 1024
 LARGEST_READ: Final = 256 * 1024
-TURN: Final = 20
-"""Pipelined packets of one connection that are handled before the others get their turn."""
 
 
 class TimedOut(ProtocolError):
@@ -131,7 +129,7 @@ class Connection:
             Whether the peer may have sent what is not read.
         """
         decoder, outbox = self._decoder, self._outbox
-        dispatch, client = self._dispatch, self.client
+        dispatch, client, most = self._dispatch, self.client, self._service.config.packets_per_turn
         while data := await self._receive():
             decoder.feed(data)
             turn = 0
@@ -153,7 +151,7 @@ class Connection:
                         raise
                     await self._handler_raised(error)
                 turn += 1
-                if turn == TURN:
+                if turn == most:
                     turn = 0
                     await self._let_others_go_on()
             if self._closing or outbox.poisoned:

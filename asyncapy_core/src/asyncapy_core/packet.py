@@ -76,7 +76,8 @@ class Packet(MutableMapping[str, Any]):
         return f"Packet({text})"
 
     def __repr__(self) -> str:
-        return f"Packet({self.fields!r}, encoding={self.encoding!r})"
+        """Say what it is without its values, which may be secrets: a repr ends up in logs and tracebacks."""
+        return f"<Packet of {len(self.fields)} fields, encoding={self.encoding!r}>"
 
 
 def parse_fields(fields: Mapping[str, Any] | str | bytes) -> dict[str, Any]:
