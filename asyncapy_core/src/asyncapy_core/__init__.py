@@ -4,9 +4,10 @@ What is named here is public, and so are the modules `asyncapy_core.errors`, `as
 `asyncapy_core.testing`; everything else may change.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
-from asyncapy_core import errors, remote
+from asyncapy_core import errors
 from asyncapy_core.codec import Codec, CodecRegistry
 from asyncapy_core.dispatch import Handler
 from asyncapy_core.filter import Filter
@@ -20,6 +21,7 @@ from asyncapy_core.server import Server
 from asyncapy_core.session import Client, Session
 
 if TYPE_CHECKING:
+    from asyncapy_core import remote
     from asyncapy_core.config import ServerConfig
 
 __all__ = [
@@ -49,9 +51,9 @@ __version__ = "0.6.0.dev0"
 
 
 def __getattr__(name: str) -> Any:
-    """Import what needs pydantic, which costs more than all the rest, when it is asked for."""
+    """Import what a program may well do without when it is asked for: pydantic alone costs more than all the rest."""
     if name == "ServerConfig":
-        from asyncapy_core.config import ServerConfig  # noqa: PLC0415
-
-        return ServerConfig
+        return importlib.import_module("asyncapy_core.config").ServerConfig
+    if name == "remote":
+        return importlib.import_module("asyncapy_core.remote")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
