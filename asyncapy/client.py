@@ -1,5 +1,8 @@
-"""The client of the documentation, which connects to a server; not the `Client` that handlers are given."""
+"""Clients, which connect to a server; not the `Client` that handlers are given.
 
-from asyncapy_core.remote import Client
+`Client` is that of the documentation, for plain programs; `AsyncClient` and `Pool` are for programs that run trio.
+"""
 
-__all__ = ["Client"]
+from asyncapy_core.remote import AsyncClient, Client, Pool
+
+__all__ = ["AsyncClient", "Client", "Pool"]

@@ -37,7 +37,7 @@ async def odd(client, packet):
         await trio.sleep(packet["sleep"])
     if "stats" in packet:
         statistics = trio.lowlevel.current_statistics()
-        await client.send({"tasks": statistics.tasks_living, "sessions": len(server._service.sessions)})
+        await client.send({"tasks": statistics.tasks_living, "connections": len(server._service.connections)})
         packet.stop_propagation()
     if "big" in packet:
         await client.send({"n": packet["n"], "text": "x" * packet["big"]})
@@ -184,7 +184,7 @@ class Soak:
                 while True:
                     stats = await peer.ask(stats=1)
                     assert stats is not None
-                    if stats["sessions"] == 1:
+                    if stats["connections"] == 1:
                         break
                     await trio.sleep(0.1)
         return {**stats, "descriptors": self.descriptors(), "resident": self.resident()}
@@ -219,7 +219,7 @@ async def soak(pid: int, port: int, minutes: float) -> int:
     faults = state.wrong[:10]
     faults += [
         f"{name} were {before[name]}, and are {after[name]}"
-        for name in ("tasks", "sessions", "descriptors")
+        for name in ("tasks", "connections", "descriptors")
         if before[name] != after[name]
     ]
     if grown > ROOM_TO_GROW:

@@ -132,3 +132,47 @@ class ReplyTimeout(RemoteError, TimeoutError):
 
 class InvalidReply(RemoteError):
     """What the server sent is not an AsyncAProto packet that this client understands."""
+
+
+class FailureReply(RemoteError):
+    """The server answered a request with a failure: ``{"status": "failure", "error": CODE}``.
+
+    Attributes:
+        code: the ``error`` field, an `ErrorCode` where it is one of WIRE.md's.
+    """
+
+    def __init__(self, message: str, code: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class RequestMalformed(FailureReply):
+    """ERR_REQUEST_MALFORMED: the server could not read the packet; it closes the connection."""
+
+
+class HeaderRefused(FailureReply):
+    """ERR_HEADER_INVALID: the server does not know this version or encoding; it closes the connection."""
+
+
+class SessionTimedOut(FailureReply):
+    """ERR_TIMED_OUT: no whole packet reached the server in time; it closes the connection."""
+
+
+class SessionLimitReached(FailureReply):
+    """ERR_SESSION_LIMIT_REACHED: this address has as many sessions as it may have; the server closes the connection."""
+
+
+class RequestTooLarge(FailureReply):
+    """ERR_PACKET_TOO_LARGE: the packet is larger than the server accepts; it closes the connection."""
+
+
+class ServerBusy(FailureReply):
+    """ERR_SERVER_BUSY: the server has as many connections as it may have; it closes the connection."""
+
+
+class NoHandlerFound(FailureReply):
+    """ERR_NO_HANDLER: no handler of the server wants such a packet, or none may have it; the session goes on."""
+
+
+class HandlerFailed(FailureReply):
+    """ERR_HANDLER_FAILED: the handler on the server raised an exception; the session goes on."""

@@ -1,5 +1,7 @@
-"""Clients of a server: a half without I/O, `conversation`, and the synchronous client, `client`."""
+"""Clients of a server: a half without I/O, `conversation`, the synchronous client, the trio client and its pool."""
 
+from asyncapy_core.remote.async_client import AsyncClient
 from asyncapy_core.remote.client import Client
+from asyncapy_core.remote.pool import Pool
 
-__all__ = ["Client"]
+__all__ = ["AsyncClient", "Client", "Pool"]

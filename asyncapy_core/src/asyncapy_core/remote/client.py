@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from asyncapy_core.codec import CodecRegistry
 from asyncapy_core.errors import NotConnected, RemoteError, ReplyTimeout, ServerDisconnected
 from asyncapy_core.plugins.manager import PluginManager, default_manager
+from asyncapy_core.remote.connecting import Trust, check_timeout, client_wire, refuse_handshake, unreachable
 from asyncapy_core.remote.conversation import Conversation
-from asyncapy_core.wire import ByteOrder, Frame, WireFormat
+from asyncapy_core.wire import ByteOrder, Frame
 
 if TYPE_CHECKING:
     import ssl
@@ -59,16 +60,11 @@ class Client:
         max_packet: int | None = None,
         plugins: PluginManager | None = None,
     ) -> None:
-        if not tls and (ssl_context is not None or ca_file is not None):
-            raise ValueError("an ssl_context or a ca_file is of no use with tls=False; leave it out, or set tls=True")
-        if timeout is not None and not timeout > 0:
-            raise ValueError(f"timeout is {timeout!r}; it must be more than 0 seconds, or None to wait for ever")
-        largest = 256 ** min(max(header_size, 1), 8) - 1
-        self._wire = WireFormat(header_size, byteorder, largest if max_packet is None else max_packet)
+        self._trust = Trust(tls, ssl_context, ca_file)
+        check_timeout(timeout)
+        self._wire = client_wire(header_size, byteorder, max_packet)
         self._codecs = CodecRegistry((plugins or default_manager()).codecs())
         self._codecs.named(encoding)
-        self._ssl_context = ssl_context
-        self._ca_file = ca_file
         self._socket: socket.socket | None = None
         self._conversation: Conversation | None = None
         self.tls = tls
@@ -88,7 +84,7 @@ class Client:
         except TimeoutError as error:
             raise ReplyTimeout(f"{hostname}:{port} did not answer within {self.timeout:g} s") from error
         except (OSError, UnicodeError) as error:
-            raise NotConnected(f"cannot connect to {hostname}:{port}: {error}; is the server running there?") from error
+            raise unreachable(error, hostname, port) from error
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket = self._secured(connected, hostname, port) if self.tls else connected
         self._conversation = Conversation(self._wire, self._codecs, self.encoding)
@@ -180,25 +176,11 @@ class Client:
         return frame
 
     def _secured(self, connected: socket.socket, hostname: str, port: int) -> socket.socket:
-        import ssl  # noqa: PLC0415  # costs 10 ms, which a plain connection need not pay
-
         try:
-            context = self._ssl_context or ssl.create_default_context(cafile=self._ca_file)
+            return self._trust.context().wrap_socket(connected, server_hostname=hostname)
         except OSError as error:
             connected.close()
-            raise RemoteError(
-                f"cannot read CA certificates from {self._ca_file}: {error}; give a file in PEM form"
-            ) from error
-        try:
-            return context.wrap_socket(connected, server_hostname=hostname)
-        except ssl.SSLCertVerificationError as error:
+            refuse_handshake(error, hostname, port)
+        except RemoteError:
             connected.close()
-            raise RemoteError(
-                f"the certificate of {hostname}:{port} is not to be trusted: {error.verify_message}; "
-                "give its CA as ca_file=, or connect by the name that it is for"
-            ) from error
-        except OSError as error:
-            connected.close()
-            raise RemoteError(
-                f"no TLS connection with {hostname}:{port}: {error}; if the server speaks plain TCP, use tls=False"
-            ) from error
+            raise

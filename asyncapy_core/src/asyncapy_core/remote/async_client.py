@@ -1,0 +1,284 @@
+"""The trio client: requests from many tasks at once, pipelined over one connection that is made anew when it is lost.
+
+Knows streams and deadlines; what is said over them is `Conversation`'s business.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import ssl
+from collections import deque
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Any, Final, Self
+
+import trio
+
+from asyncapy_core.codec import CodecRegistry
+from asyncapy_core.errors import NotConnected, RemoteError, ReplyTimeout, ServerDisconnected
+from asyncapy_core.plugins.manager import PluginManager, default_manager
+from asyncapy_core.remote.connecting import Trust, check_timeout, client_wire, refuse_handshake, unreachable
+from asyncapy_core.remote.conversation import Conversation
+from asyncapy_core.remote.failures import failure
+from asyncapy_core.wire import ByteOrder
+
+READ: Final = 64 * 1024
+FIRST_PAUSE: Final = 0.05
+LONGEST_PAUSE: Final = 5.0
+"""Seconds between attempts to connect: doubled each time, and half of it left to chance."""
+
+
+class _Request:
+    """A packet, and what became of it."""
+
+    __slots__ = ("answer", "data", "done", "payload")
+
+    def __init__(self, payload: Mapping[str, Any] | str | bytes, data: bytes) -> None:
+        self.payload = payload
+        self.data = data
+        self.done = trio.Event()
+        self.answer: dict[str, Any] | Exception | None = None
+
+    def settle(self, answer: dict[str, Any] | Exception) -> None:
+        """Say what came of it; only the first word counts."""
+        if not self.done.is_set():
+            self.answer = answer
+            self.done.set()
+
+
+class AsyncClient:
+    """Talks to a server from any number of tasks: ``async with AsyncClient(host, port) as client``, then `request`.
+
+    Requests go out in the order in which they are made, without waiting for the replies to those before them, and each
+    gets the reply that is its own. When the connection is lost, it is made anew, at growing intervals, for the requests
+    that were never sent; those that were sent fail, as nobody knows what the server did with them.
+
+    Args:
+        hostname: the name or the IP address of the server.
+        port: its TCP port.
+        byteorder: the order of the bytes of Content-Length, ``"big"`` or ``"little"``; as the server has it.
+        header_size: bytes of Content-Length, 1 to 8; as the server has it.
+        tls: speak TLS, and verify the server's certificate and name.
+        encoding: the encoding of the session, the name of an installed codec.
+        timeout: seconds that a request may take, connecting included; None waits for ever.
+        ssl_context: what to verify with, in place of the system's certificates.
+        ca_file: a file of CA certificates in PEM form, in place of the system's.
+        max_packet: the largest reply accepted, in bytes; as large as the header can say unless given.
+        raise_failures: raise a `FailureReply` for a reply that is a failure of the server's own making.
+        plugins: where codecs are from; those installed unless given.
+
+    Raises:
+        UnknownCodec: no codec has the name ``encoding``.
+        ValueError: another argument is out of range, or TLS is set up and switched off.
+    """
+
+    def __init__(
+        self,
+        hostname: str,
+        port: int,
+        *,
+        byteorder: ByteOrder = "big",
+        header_size: int = 4,
+        tls: bool = True,
+        encoding: str = "json",
+        timeout: float | None = 60,
+        ssl_context: ssl.SSLContext | None = None,
+        ca_file: str | os.PathLike[str] | None = None,
+        max_packet: int | None = None,
+        raise_failures: bool = False,
+        plugins: PluginManager | None = None,
+    ) -> None:
+        self._trust = Trust(tls, ssl_context, ca_file)
+        check_timeout(timeout)
+        self._wire = client_wire(header_size, byteorder, max_packet)
+        self._codecs = CodecRegistry((plugins or default_manager()).codecs())
+        self._codecs.named(encoding)
+        self.hostname = hostname
+        self.port = port
+        self.encoding = encoding
+        self.timeout = timeout
+        self.raise_failures = raise_failures
+        self._packing = Conversation(self._wire, self._codecs, encoding)
+        self._unsent: deque[_Request] = deque()
+        self._sent: deque[_Request] = deque()
+        self._wanted = trio.Event()
+        self._unreachable: NotConnected | None = None
+        self._stack: AsyncExitStack | None = None
+
+    @property
+    def pending(self) -> int:
+        """How many requests have no reply yet."""
+        return len(self._unsent) + len(self._sent)
+
+    async def request(
+        self,
+        payload: Mapping[str, Any] | str | bytes,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109  # where the reply comes too late, the connection goes on
+    ) -> dict[str, Any]:
+        """Send a packet and return the fields of its reply.
+
+        Args:
+            payload: its fields, or a JSON object as text.
+            timeout: seconds that this request may take, if not as long as the others.
+
+        Raises:
+            EncodeError, TypeError, ValueError: the payload cannot be sent.
+            ReplyTimeout: there was no whole reply in time; one that comes late is dropped.
+            ServerDisconnected: the connection was lost after this was sent, so that nobody knows what became of it.
+            NotConnected: the server could not be reached in time, and this was never sent; or the client is not open,
+                or was closed before there was a reply.
+            FailureReply: the server made a failure of it, and ``raise_failures`` is set.
+            RemoteError: the server cannot be trusted, or speaks something else.
+        """
+        if self._stack is None:
+            raise NotConnected("this client is not open; use it within 'async with AsyncClient(...) as client:'")
+        request = _Request(payload, self._packing.request(payload))
+        seconds = self.timeout if timeout is None else timeout
+        check_timeout(seconds)
+        self._unsent.append(request)
+        self._wanted.set()
+        try:
+            with trio.fail_after(math.inf if seconds is None else seconds):
+                await request.done.wait()
+        except trio.TooSlowError:
+            if request in self._unsent and self._unreachable is not None:
+                raise NotConnected(f"never sent within {seconds:g} s: {self._unreachable}") from self._unreachable
+            raise ReplyTimeout(f"no whole reply within {seconds:g} s") from None
+        finally:
+            request.settle(NotConnected("nobody waits for this any more"))  # its reply, should one come, is dropped
+        answer = request.answer
+        if isinstance(answer, Exception):
+            raise answer
+        assert answer is not None
+        if self.raise_failures and (failed := failure(answer)) is not None:
+            raise failed
+        return answer
+
+    async def __aenter__(self) -> Self:
+        if self._stack is not None:
+            raise RemoteError("this client is open already; make another for another connection")
+        async with AsyncExitStack() as stack:
+            nursery = await stack.enter_async_context(trio.open_nursery())
+            nursery.start_soon(self._keep_connected)
+            stack.callback(nursery.cancel_scope.cancel)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        stack, self._stack = self._stack, None
+        if stack is not None:
+            self._fail(NotConnected("the client was closed before the reply came"), self._sent, self._unsent)
+            await stack.aclose()
+
+    async def _keep_connected(self) -> None:
+        """Connect when there is something to send, and again when the connection is lost."""
+        pause = FIRST_PAUSE
+        while True:
+            await self._until_wanted()
+            try:
+                stream = await self._connect_in_time()
+            except NotConnected as error:
+                self._unreachable = error
+                await trio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311  # so that not all come back at once
+                pause = min(2 * pause, LONGEST_PAUSE)
+                continue
+            except RemoteError as error:  # trying again would not help
+                self._fail(error, self._unsent)
+                continue
+            pause = FIRST_PAUSE
+            self._unreachable = None
+            reason = await self._converse(stream)
+            self._fail(reason, self._sent)
+
+    async def _until_wanted(self) -> None:
+        while not any(not request.done.is_set() for request in self._unsent):
+            self._unsent.clear()
+            self._wanted = trio.Event()
+            await self._wanted.wait()
+
+    async def _connect_in_time(self) -> trio.abc.Stream:
+        with trio.move_on_after(math.inf if self.timeout is None else self.timeout):
+            return await self._connect()
+        raise unreachable(TimeoutError(f"no answer within {self.timeout:g} s"), self.hostname, self.port)
+
+    async def _connect(self) -> trio.abc.Stream:
+        try:
+            plain = await trio.open_tcp_stream(self.hostname, self.port)
+        except (OSError, UnicodeError) as error:
+            raise unreachable(error, self.hostname, self.port) from error
+        if not self._trust.tls:
+            return plain
+        try:
+            stream = trio.SSLStream(plain, self._trust.context(), server_hostname=self.hostname, https_compatible=True)
+            await stream.do_handshake()
+        except (trio.BrokenResourceError, ssl.SSLError) as error:
+            await trio.aclose_forcefully(plain)
+            cause = error.__cause__
+            refuse_handshake(cause if isinstance(cause, OSError) else OSError(str(error)), self.hostname, self.port)
+        except BaseException:
+            await trio.aclose_forcefully(plain)
+            raise
+        return stream
+
+    async def _converse(self, stream: trio.abc.Stream) -> ServerDisconnected | RemoteError:
+        """Send what is wanted and read what comes, until the connection is lost; return what is to be said of that."""
+        conversation = Conversation(self._wire, self._codecs, self.encoding)
+        reason: ServerDisconnected | RemoteError = ServerDisconnected("the connection was lost")
+        async with stream, trio.open_nursery() as nursery:
+            nursery.start_soon(self._send_all, stream, nursery.cancel_scope)
+            try:
+                await self._read(stream, conversation)
+            except RemoteError as error:
+                reason = error
+            except trio.BrokenResourceError as error:
+                reason = ServerDisconnected(f"the connection was lost {conversation.state}: {error}")
+            nursery.cancel_scope.cancel()
+        return reason
+
+    async def _send_all(self, stream: trio.abc.Stream, scope: trio.CancelScope) -> None:
+        """Send requests in the order in which they were made; those that came together go out in one piece."""
+        while True:
+            batch = []
+            while self._unsent:
+                request = self._unsent.popleft()
+                if not request.done.is_set():
+                    self._sent.append(request)
+                    batch.append(request.data)
+            if batch:
+                try:
+                    await stream.send_all(b"".join(batch))
+                except trio.BrokenResourceError:
+                    return  # the reader finds the reason, which may be a last reply
+            else:
+                self._wanted = trio.Event()
+                await self._wanted.wait()
+
+    async def _read(self, stream: trio.abc.Stream, conversation: Conversation) -> None:
+        """Give each reply to the request that it is for.
+
+        Raises:
+            ServerDisconnected: the server closed the connection.
+            InvalidReply: it sent what is no reply.
+        """
+        last: dict[str, Any] | None = None
+        while data := await stream.receive_some(READ):
+            conversation.feed(bytes(data))
+            while (frame := conversation.next_frame()) is not None:
+                reply = conversation.fields(frame)
+                if self._sent:
+                    self._sent.popleft().settle(reply)
+                else:
+                    last = reply  # unasked, such as that the session has timed out
+        said = "" if last is None or (meaning := failure(last)) is None else f" ({meaning})"
+        raise ServerDisconnected(f"the server closed the connection {conversation.state}{said}")
+
+    def _fail(self, error: Exception, *queues: deque[_Request]) -> None:
+        for queue in queues:
+            while queue:
+                queue.popleft().settle(error)
