@@ -109,3 +109,13 @@ def test_the_server_on_an_open_port_wants_tls_and_a_key(tmp_path: Path, certific
         out = process.stdout.read()
         assert process.wait(10) == 0
     assert len(out.strip()) == 32, "the key that it printed"
+
+
+def test_the_commands_of_the_readme_print_what_it_says(tmp_path: Path) -> None:
+    readme = (ROOT / "README.md").read_text()
+    (tmp_path / "example.py").write_text(readme_programs()[0])
+    shown = re.search(r"explain example.py -\n(.*?)```", readme, re.DOTALL)
+    assert shown is not None
+    command = [sys.executable, "-m", "asyncapy_cli", "explain", "example.py", "-"]
+    done = subprocess.run(command, input='{"text": "x"}', capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert (done.returncode, done.stdout) == (1, shown[1])

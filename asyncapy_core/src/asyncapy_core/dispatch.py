@@ -93,14 +93,14 @@ class Dispatcher:
 
     def __init__(self, log: logging.Logger) -> None:
         self._log = log
-        self._guards: tuple[Handler, ...] = ()
+        self.guards: tuple[Handler, ...] = ()
         self._groups: tuple[tuple[int, tuple[Handler, ...]], ...] = ()
         self._at_once: tuple[Handler, ...] | None = ()
 
     def guard(self, check: Filter | Callable[[Any, Any], Any]) -> None:
         """Have every packet checked before any handler is looked for: by a filter, or a function like its ``check``."""
         filter = check if isinstance(check, Filter) else _Check(check)
-        self._guards = (*self._guards, Handler(_nothing, [filter]))
+        self.guards = (*self.guards, Handler(_nothing, [filter]))
         self._at_once = None
 
     def register(self, handler: Handler, group: int) -> None:
@@ -110,7 +110,7 @@ class Dispatcher:
         groups = self.groups
         groups[group] = (*groups.get(group, ()), handler)
         self._groups = tuple(sorted(groups.items()))
-        only = self._groups[0][1] if len(self._groups) == 1 and not self._guards else None
+        only = self._groups[0][1] if len(self._groups) == 1 and not self.guards else None
         self._at_once = only if only is not None and not any(handler.is_async for handler in only) else None
 
     @property
@@ -118,7 +118,7 @@ class Dispatcher:
         """Whether peers have to show who they are, as far as filters tell; what a guard function does is trusted."""
         handlers = [handler for _, group in self._groups for handler in group]
         shown_to = [any(filter.authenticates for filter in handler.filters) for handler in handlers]
-        return bool(self._guards) or any(shown_to)
+        return bool(self.guards) or any(shown_to)
 
     @property
     def groups(self) -> dict[int, tuple[Handler, ...]]:
@@ -151,7 +151,7 @@ class Dispatcher:
         raise NoHandler
 
     async def _dispatch_to_groups(self, client: Client, packet: Packet) -> None:
-        for guard in self._guards:
+        for guard in self.guards:
             if await self._first((guard,), client, packet) is None:
                 if guard.worth_a_line():
                     client.log.info("{API Parser} A packet was refused by the guard %r", guard.filters[0])

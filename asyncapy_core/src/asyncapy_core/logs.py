@@ -23,12 +23,18 @@ def server_logger(level: int, line_format: str, datefmt: str) -> logging.Logger:
     Raises:
         ValueError: ``line_format`` is not a %-style logging format.
     """
-    logger = logging.Logger("asyncapy.server", level)  # noqa: LOG001  # a registered one would be shared
+    logger = logging.Logger("asyncapy.server")  # noqa: LOG001  # a registered one would be shared
     logger.propagate = False
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter(line_format, datefmt))
-    logger.addHandler(handler)
+    logger.addHandler(logging.StreamHandler())
+    adjust_logger(logger, level, line_format, datefmt)
     return logger
+
+
+def adjust_logger(logger: logging.Logger, level: int, line_format: str, datefmt: str) -> None:
+    """Give a server's logger another level and other formats."""
+    logger.setLevel(level)
+    for handler in logger.handlers:
+        handler.setFormatter(logging.Formatter(line_format, datefmt))
 
 
 class SessionLog(logging.LoggerAdapter[logging.Logger]):

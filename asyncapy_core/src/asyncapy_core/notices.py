@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from asyncapy_core.listener import UNIX
 from asyncapy_core.service import Service
+
+if TYPE_CHECKING:
+    from asyncapy_core.dispatch import Handler
 
 
 def announce(service: Service, addresses: Iterable[Any]) -> None:
@@ -28,11 +31,30 @@ def announce(service: Service, addresses: Iterable[Any]) -> None:
             service.max_connections,
             config.max_connections,
         )
+    for group, handlers in service.dispatcher.groups.items():
+        for later, earlier in _unreachable(handlers):
+            log.warning(
+                "{Server} '%s' in group %d can never run: '%s', before it, takes all that it would; "
+                "register it first, or in another group",
+                later.name,
+                group,
+                earlier.name,
+            )
     if service.tls is None and not service.dispatcher.authenticates and any(map(_is_exposed, listening)):
         log.warning(
             "{Server} Anybody who reaches this address can use every handler, and read what is sent: set tls_cert, "
             "add a guard (@server.guard) or a filter for API keys (Filters.APIFactory), or bind to 127.0.0.1"
         )
+
+
+def _unreachable(handlers: Sequence[Handler]) -> Iterator[tuple[Handler, Handler]]:
+    """Find the handlers of a group behind one that wants nothing that they do not, and name both."""
+    for position, later in enumerate(handlers):
+        wanted = {repr(filter) for filter in later.filters}
+        for earlier in handlers[:position]:
+            if wanted.issuperset(repr(filter) for filter in earlier.filters):
+                yield later, earlier
+                break
 
 
 def _shown(address: Any) -> str:

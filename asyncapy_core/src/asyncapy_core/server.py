@@ -10,7 +10,7 @@ import inspect
 import logging
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,7 +23,7 @@ from asyncapy_core.dispatch import Dispatcher, Handler, HandlerFunction
 from asyncapy_core.errors import BindError, ConfigError, PluginError
 from asyncapy_core.lifecycle import set_up
 from asyncapy_core.listener import accept_forever, open_listeners
-from asyncapy_core.logs import server_logger
+from asyncapy_core.logs import adjust_logger, server_logger
 from asyncapy_core.notices import announce
 from asyncapy_core.plugins.manager import PluginManager, default_manager
 from asyncapy_core.proxy import Proxies
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import configparser
     import ssl
 
+    from asyncapy_core.config import PluginOptions, ServerConfig
     from asyncapy_core.filter import Filter
 
 H = TypeVar("H", bound=HandlerFunction)
@@ -89,15 +90,13 @@ class Server:
         plugins: PluginManager | None = None,
         **settings: Any,
     ) -> None:
-        from asyncapy_core.config import load_config  # noqa: PLC0415  # pydantic costs more than all the rest
-
         written = {**self._given, **settings}
         for name in ("settings", "config", "cfg_parser", "plugins"):
             written.pop(name, None)
-        written = {name: value for name, value in written.items() if value is not None}
-        self.config, self._options = load_config(written, path=config, parser=cfg_parser)
+        self._written = {name: value for name, value in written.items() if value is not None}
+        self._sources: dict[str, Any] = {"path": config, "parser": cfg_parser}
         self.plugins = plugins or default_manager()
-        self.plugins.restrict(self.config.plugins_allow, self.config.plugins_deny)
+        self.config, self._options = self._load()
         self.log = server_logger(self.config.logging_level, self.config.console_format, self.config.datefmt)
         self.exit_stack = AsyncExitStack()
         self.addresses: tuple[Any, ...] = ()
@@ -121,6 +120,32 @@ class Server:
     def handlers(self) -> dict[int, tuple[Handler, ...]]:
         """The handlers by group, in the order in which they are asked."""
         return self._dispatcher.groups
+
+    @property
+    def guards(self) -> tuple[Handler, ...]:
+        """The guards, in the order in which they are asked, each as a handler with that one filter."""
+        return self._dispatcher.guards
+
+    def configure(
+        self, settings: Mapping[str, Any] | None = None, *, path: str | os.PathLike[str] | None = None
+    ) -> None:
+        """Change settings before the server serves.
+
+        Args:
+            settings: what comes before all other sources, by name.
+            path: a configuration file to be read in place of the one that the server was made with.
+
+        Raises:
+            ConfigError: a setting is wrong; the message says which, where it is from and what is allowed.
+            RuntimeError: the server serves already.
+        """
+        if self._token is not None:
+            raise RuntimeError("this server is serving already; configure it before")
+        self._written.update(settings or {})
+        if path is not None:
+            self._sources["path"] = path
+        self.config, self._options = self._load()
+        adjust_logger(self.log, self.config.logging_level, self.config.console_format, self.config.datefmt)
 
     def add_handler(self, *filters: Filter, group: int = 0) -> Callable[[H], H]:
         """Return a decorator that registers a handler and returns it as it was.
@@ -252,6 +277,14 @@ class Server:
 
     def __repr__(self) -> str:
         return f"<Server {self.addr}:{self.port} handlers={sum(map(len, self.handlers.values()))}>"
+
+    def _load(self) -> tuple[ServerConfig, PluginOptions]:
+        """Put the settings together, and keep out the plugins that they deny."""
+        from asyncapy_core.config import load_config  # noqa: PLC0415  # pydantic costs more than all the rest
+
+        config, options = load_config(self._written, **self._sources)
+        self.plugins.restrict(config.plugins_allow, config.plugins_deny)
+        return config, options
 
     def _codecs(self) -> CodecRegistry:
         """Collect what the plugins bring.

@@ -49,11 +49,15 @@ class Claims(Generic[T]):
         self.report()
         return {name: claims[0][1] for name, claims in self._claims.items() if len(claims) == 1}
 
+    @property
+    def complaints(self) -> list[str]:
+        """What is to be said of each name that is claimed more than once."""
+        return [self._complaint(name) for name, claims in self._claims.items() if len(claims) > 1]
+
     def report(self) -> None:
         """Log each name that is claimed more than once."""
-        for name, claims in self._claims.items():
-            if len(claims) > 1:
-                log.error("%s", self._complaint(name))
+        for complaint in self.complaints:
+            log.error("%s", complaint)
 
     def _complaint(self, name: str) -> str:
         owners = " and ".join(record.title for record, _ in self._claims[name])

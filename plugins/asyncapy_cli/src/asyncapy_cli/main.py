@@ -8,7 +8,15 @@ from typing import Final
 
 import click
 
-COMMANDS: Final = {"keys": "Issue, list and revoke API keys."}
+COMMANDS: Final = {
+    "serve": "Run the server that a module or a file defines.",
+    "call": "Send packets to a server and print its replies.",
+    "explain": "Say why a packet does, or does not, reach a handler.",
+    "plugins": "List the installed plugins, and what is wrong with them.",
+    "config": "Check configuration files.",
+    "keys": "Issue, list and revoke API keys.",
+    "completion": "Print what makes a shell complete this command.",
+}
 """Each is a module of this package with a click command of the same name."""
 
 

@@ -1,0 +1,19 @@
+"""``asyncapy completion``: what makes a shell complete commands and options."""
+
+from __future__ import annotations
+
+import click
+from click.shell_completion import get_completion_class
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(context: click.Context, *, shell: str) -> None:
+    """Print a script that makes SHELL complete this command.
+
+    Have the shell read it when it starts: eval "$(asyncapy completion bash)"
+    """
+    found = get_completion_class(shell)
+    assert found is not None
+    click.echo(found(context.find_root().command, {}, "asyncapy", "_ASYNCAPY_COMPLETE").source())

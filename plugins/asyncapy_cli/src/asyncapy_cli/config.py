@@ -1,0 +1,29 @@
+"""``asyncapy config``: look at configuration files without starting anything."""
+
+from __future__ import annotations
+
+import click
+
+from asyncapy_core.config import ServerConfig, load_config
+from asyncapy_core.plugins import default_manager
+
+
+@click.group()
+def config() -> None:
+    """Check configuration files."""
+
+
+@config.command()
+@click.argument("path", type=click.Path(exists=True, dir_okay=False))
+def check(path: str) -> None:
+    """Validate PATH, with the environment and the options of plugins, and print the settings that are made."""
+    settings, options = load_config({}, path=path)
+    manager = default_manager()
+    manager.restrict(settings.plugins_allow, settings.plugins_deny)
+    manager.check_options(options)
+    manager.require(settings.plugins_require)
+    for name in ServerConfig.model_fields:
+        value = getattr(settings, name)
+        if name in settings.model_fields_set:
+            click.echo(f"{name} = {value!r}")
+    click.echo(f"{path} is as it should be.", err=True)

@@ -1,0 +1,52 @@
+"""``asyncapy explain``: why a packet does, or does not, reach a handler (the documentation's FAQ 1.3.2)."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+import trio
+
+from asyncapy_cli.target import load_server
+from asyncapy_core.explaining import Verdict, explain_packet
+
+
+@click.command()
+@click.argument("target")
+@click.argument("packet", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
+@click.option("--from", "address", default="127.0.0.1", show_default=True, help="The address of the client.")
+def explain(*, target: str, packet: str, address: str) -> None:
+    """Say which handlers of TARGET a packet would reach, and which filters keep it from the others.
+
+    TARGET is module:server or path/to/file.py:server, PACKET a file with a JSON object, - for standard input. No
+    handler is called. The status is 1 when no handler would run.
+    """
+    text = sys.stdin.read() if packet == "-" else Path(packet).read_text(encoding="utf-8")
+    server = load_server(target)
+    try:
+        verdicts = trio.run(explain_packet, server, text, address)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
+    for verdict in verdicts:
+        click.echo(_line(verdict))
+    running = [verdict.handler for verdict in verdicts if verdict.runs]
+    refused = any(verdict.guard and not verdict.passes for verdict in verdicts)
+    if running and not refused:
+        click.echo(f"It would be given to {', then '.join(running)}.")
+        return
+    click.echo("A guard refuses it: no handler would run." if refused else "No handler would run (ERR_NO_HANDLER).")
+    sys.exit(1)
+
+
+def _line(verdict: Verdict) -> str:
+    where = "guard" if verdict.guard else f"group {verdict.group}"
+    if verdict.runs:
+        state = "runs"
+    elif verdict.passes:
+        state = "passes" if verdict.guard else "would match, but an earlier handler of the group runs"
+    else:
+        state = "does not match"
+    lines = [f"{where}: {verdict.handler} {state}"]
+    lines += [f"    {'passed' if check.passed else 'FAILED'}  {check.filter}{check.reason}" for check in verdict.checks]
+    return "\n".join(lines)

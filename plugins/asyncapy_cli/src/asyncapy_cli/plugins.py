@@ -1,0 +1,78 @@
+"""``asyncapy plugins``: what is installed, and what is wrong with it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import click
+
+from asyncapy_core.plugins import PluginManager, PluginRecord, default_manager
+
+
+@click.group(invoke_without_command=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+@click.pass_context
+def plugins(context: click.Context, *, as_json: bool) -> None:
+    """List the installed plugins: from where they are, what they implement, and what became of them."""
+    if context.invoked_subcommand is not None:
+        return
+    records = _looked_through(default_manager()).plugins
+    if as_json:
+        click.echo(json.dumps([_fields(record) for record in records], indent=2))
+    else:
+        _print_table(records)
+
+
+@plugins.command()
+def doctor() -> None:
+    """Say what is wrong with the installed plugins; the status is 1 when something is."""
+    manager = _looked_through(default_manager())
+    faults = [f"{record.title} is quarantined: {record.reason}" for record in manager.problems]
+    faults += [*manager.filters.complaints, *manager.key_stores.complaints]
+    if not list(manager.codecs()):
+        faults.append("no codec is installed, so no server can start; pip install asyncapy-codecs")
+    for record in manager.problems:
+        if record.traceback:
+            click.echo(record.traceback, err=True)
+    for fault in faults:
+        click.echo(fault)
+    if faults:
+        sys.exit(1)
+    click.echo(f"{len(manager.plugins)} plugins, and nothing is wrong with them.")
+
+
+def _looked_through(manager: PluginManager) -> PluginManager:
+    """Collect all that plugins bring, so that those that fail at it are found."""
+    manager.report()
+    manager.codecs()
+    return manager
+
+
+def _fields(record: PluginRecord) -> dict[str, Any]:
+    return {
+        "name": record.name,
+        "distribution": record.distribution,
+        "version": record.version,
+        "state": record.state,
+        "reason": record.reason,
+        "hooks": list(record.hooks),
+        "import_seconds": record.import_seconds,
+    }
+
+
+def _print_table(records: tuple[PluginRecord, ...]) -> None:
+    from rich.console import Console  # noqa: PLC0415  # only a table needs it
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    table = Table(box=None, pad_edge=False)
+    for name in ("Plugin", "Distribution", "Version", "State", "Import", "Hooks"):
+        table.add_column(name, overflow="fold")
+    for record in records:
+        state = f"{record.state}: {record.reason}" if record.reason else record.state
+        hooks = ", ".join(hook.removeprefix("asyncapy_") for hook in record.hooks)
+        took = f"{record.import_seconds * 1000:.0f} ms"
+        table.add_row(*map(Text, (record.name, record.distribution, record.version, state, took, hooks)))
+    Console().print(table)

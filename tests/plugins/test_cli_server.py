@@ -1,0 +1,360 @@
+"""``asyncapy serve``, ``call``, ``explain``, ``plugins``, ``config`` and ``completion``, as programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from conftest import Certificates
+
+from asyncapy.client import Client
+
+APP = """
+from asyncapy import Server
+from asyncapy.filters import Filters
+
+server = Server(port=0)
+other = Server(port=0)
+
+
+@server.guard
+def no_root(client, packet):
+    return packet.get("user") != "root"
+
+
+@server.add_handler(Filters.Fields(foo=r"\\d+", bar=None), Filters.Ip("10.0.0.0/8"))
+async def numbers(client, packet):
+    await client.send({"by": "numbers"})
+
+
+@server.add_handler(Filters.HasFields(foo=None))
+async def any_foo(client, packet):
+    await client.send(packet)
+
+
+@server.add_handler(group=1)
+async def everything(client, packet):
+    pass
+"""
+
+
+ODD = """
+from asyncapy import Server
+from asyncapy.filters import Filter
+
+
+class Odd(Filter):
+    def check(self, c, p):
+        return p["nothing"]
+
+    def __repr__(self):
+        return "Odd()"
+
+
+server = Server()
+
+
+@server.add_handler(~Odd())
+async def handler(c, p): ...
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "app.py").write_text(APP)
+    return tmp_path
+
+
+def run(folder: Path, *arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
+    """Run the command to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "asyncapy_cli", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        input=text,
+        timeout=60,
+        env={name: value for name, value in os.environ.items() if not name.startswith("ASYNCAPY_")},
+    )
+
+
+class Serving:
+    """A running ``asyncapy serve``, and what it has written."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "asyncapy_cli", "serve", *arguments],
+            cwd=folder,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        self.lines.extend(iter(self.process.stderr.readline, ""))
+
+    def wait_for(self, pattern: str, *, count: int = 1) -> re.Match[str]:
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            found = [match for line in list(self.lines) if (match := re.search(pattern, line))]
+            if len(found) >= count:
+                return found[count - 1]
+            time.sleep(0.02)
+        raise AssertionError(f"{count} lines with {pattern!r} are not in {self.lines}")
+
+    @property
+    def port(self) -> int:
+        return int(self.wait_for(r"Serving on 127\.0\.0\.1:(\d+)")[1])
+
+    def end(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        status = self.process.wait(20)
+        self._reader.join()
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+        return status
+
+
+@contextmanager
+def serving(folder: Path, *arguments: str) -> Iterator[Serving]:
+    server = Serving(folder, *arguments)
+    try:
+        yield server
+    finally:
+        if server.process.poll() is None:
+            assert server.end() == 0
+
+
+def ask(port: int, **fields: object) -> dict[str, object]:
+    with Client(tls=False, timeout=10) as client:
+        client.connect("127.0.0.1", port)
+        client.send(fields)
+        return client.receive()
+
+
+@pytest.mark.parametrize("target", ["app:server", "app", "app.py", "app.py:server", "./app.py"])
+def test_a_server_is_served_by_its_module_or_its_file(folder: Path, target: str) -> None:
+    with serving(folder, target) as server:
+        assert ask(server.port, foo=1) == {"foo": 1}
+        banner = "".join(server.lines)
+    for said in (
+        "3 handlers in 2 groups",
+        "json, ziproto",
+        "APIFactory, Fields, HasFields, Ip",
+        "1048576 bytes a packet",
+    ):
+        assert said in banner
+
+
+def test_a_program_that_starts_its_server_can_be_served_and_explained(folder: Path) -> None:
+    (folder / "program.py").write_text(APP + "\n\nserver.start()\n")
+    with serving(folder, "program.py", "--port", "0") as server:
+        assert ask(server.port, foo=1) == {"foo": 1}
+    assert "any_foo runs" in run(folder, "explain", "program", "-", text='{"foo": 1}').stdout
+
+
+def test_options_come_before_what_the_program_says(folder: Path) -> None:
+    (folder / "strict.py").write_text(APP.replace("Server(port=0)", "Server(port=0, max_packet=100, timeout=7)"))
+    (folder / "server.toml").write_text("[AsyncAPY]\ntimeout = 8\nsession_limit = 3\n")
+    arguments = ("strict.py", "--config", "server.toml", "--max-packet", "5000", "--logging-level", "DEBUG")
+    with serving(folder, *arguments) as server:
+        assert ask(server.port, foo="x" * 1000) == {"foo": "x" * 1000}
+        server.wait_for(r"\[DEBUG\]")
+        server.wait_for("5000 bytes a packet, 10000 connections, 7 s")
+
+
+def test_a_wrong_option_is_one_line_and_status_1(folder: Path) -> None:
+    done = run(folder, "serve", "app", "--max-packet", "2")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith("asyncapy: max_packet is '2', from the argument max_packet: ")
+
+
+MISTAKES = {
+    "ap:server": "no module is called 'ap' here; did you mean app:server?",
+    "nothing_like_it": "no module is called 'nothing_like_it' here; give MODULE:SERVER, or the path of a file",
+    "app:srv": "app:srv: there is no 'srv' in app; servers in it: server, other",
+    "app:no_root": "app:no_root: no_root is <function",
+    "none.py": "there is no file none.py; give MODULE:SERVER, or the path of a file",
+    "empty.py": "empty.py: there is no 'server' in empty.py; make one in it, as in server = Server()",
+}
+
+
+@pytest.mark.parametrize(("target", "message"), MISTAKES.items())
+def test_a_target_that_is_not_there_is_told_with_what_is(folder: Path, target: str, message: str) -> None:
+    (folder / "empty.py").write_text("")
+    done = run(folder, "serve", target)
+    assert done.returncode == 1
+    assert f"Error: {message}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_module_that_imports_what_is_not_there_says_what(folder: Path) -> None:
+    (folder / "broken.py").write_text("import nothing_like_it\n")
+    done = run(folder, "serve", "broken")
+    assert done.returncode == 1
+    assert "ModuleNotFoundError: No module named 'nothing_like_it'" in done.stderr
+
+
+def test_a_port_in_use_is_told(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = run(folder, "serve", "app", "--port", str(taken.getsockname()[1]))
+    assert done.returncode == 1
+    assert "stop the program that uses it, or give another port (0 picks a free one)" in done.stderr
+
+
+def test_reload_serves_anew_what_has_changed_and_ends_in_order(folder: Path) -> None:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    with serving(folder, "app", "--reload", "--port", str(port)) as server:
+        assert ask(server.port, foo=1) == {"foo": 1}
+        time.sleep(0.5)  # the watch has no line that says it has begun
+        (folder / "app.py").write_text(APP.replace("client.send(packet)", 'client.send({"new": 1})'))
+        server.wait_for("app.py changed; starting anew")
+        server.wait_for("Serving on", count=2)
+        assert ask(port, foo=1) == {"new": 1}
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), 5)
+
+
+def test_a_handler_that_can_never_run_is_told_at_the_start(folder: Path) -> None:
+    late = "@server.add_handler(Filters.HasFields(foo=None), Filters.Ip('::1'))\nasync def late(c, p): ...\n"
+    (folder / "app.py").write_text(APP + late)
+    with serving(folder, "app") as server:
+        server.wait_for(r"\[WARNING\].*'late' in group 0 can never run: 'any_foo', before it, takes all that it would")
+        assert not [line for line in server.lines if "'any_foo' in group 0 can never" in line]
+
+
+def test_a_call_prints_the_reply_and_its_status_tells_what_it_was(folder: Path) -> None:
+    with serving(folder, "app") as server:
+        where = f"localhost:{server.port}"
+        done = run(folder, "call", where, '{"foo": "x"}')
+        assert (done.returncode, done.stdout, done.stderr) == (0, '{"foo": "x"}\n', "")
+        done = run(folder, "call", where, "--ziproto", "--raw", '{"foo": "x"}')
+        assert done.stdout == "00000000  00 00 00 09 16 01 81 a3 66 6f 6f a1 78           ........foo.x\n"
+        done = run(folder, "call", where, "-", text='{"foo": 1}\n\n{"foo": 2}\n')
+        assert (done.returncode, done.stdout) == (0, '{"foo": 1}\n{"foo": 2}\n')
+        done = run(folder, "call", where, '{"user": "root"}')
+        assert done.returncode == 1
+        assert json.loads(done.stdout) == {"status": "failure", "error": "ERR_NO_HANDLER"}
+        assert "check its fields and key" in done.stderr
+        done = run(folder, "call", where, "[1]")
+        assert done.returncode == 2
+        assert "must be a JSON object" in done.stderr
+        done = run(folder, "call", where, "--header-size", "2", "--timeout", "0.5", '{"foo": 1}')
+        assert done.returncode == 3
+        assert "asyncapy: " in done.stderr
+    done = run(folder, "call", where, '{"foo": 1}')
+    assert done.returncode == 3
+    assert "is the server running there?" in done.stderr
+
+
+def test_a_call_speaks_tls(folder: Path, certificates: Certificates) -> None:
+    with serving(folder, "app", "--tls-cert", str(certificates.server)) as server:
+        where = f"localhost:{server.port}"
+        done = run(folder, "call", where, "--ca-file", str(certificates.ca_file), '{"foo": 1}')
+        assert (done.returncode, done.stdout) == (0, '{"foo": 1}\n')
+        done = run(folder, "call", where, "--tls", '{"foo": 1}')
+        assert done.returncode == 3
+        assert "give its CA as ca_file=" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "address", ["localhost", "localhost:", ":80", "localhost:http", "localhost:0", "localhost:70000"]
+)
+def test_an_address_that_is_none_is_told(folder: Path, address: str) -> None:
+    done = run(folder, "call", address, "{}")
+    assert done.returncode == 2
+    assert "is no HOST:PORT, such as localhost:8081 or [::1]:8081" in done.stderr
+
+
+def test_explain_says_why_a_packet_reaches_a_handler_or_not(folder: Path) -> None:
+    (folder / "packet.json").write_text('{"foo": 12, "bar": 1}')
+    done = run(folder, "explain", "app", "packet.json")
+    assert done.returncode == 0
+    assert done.stdout.splitlines() == [
+        "guard: no_root passes",
+        "    passed  no_root",
+        "group 0: numbers does not match",
+        "    passed  Fields(foo='\\\\d+', bar=None)",
+        "    FAILED  Ip(['10.0.0.0/8'])",
+        "group 0: any_foo runs",
+        "    passed  HasFields(foo=None)",
+        "group 1: everything runs",
+        "It would be given to any_foo, then everything.",
+    ]
+    done = run(folder, "explain", "app", "packet.json", "--from", "10.1.2.3")
+    assert "group 0: numbers runs" in done.stdout
+    assert "any_foo would match, but an earlier handler of the group runs" in done.stdout
+    done = run(folder, "explain", "app", "-", text='{"user": "root", "foo": 1}')
+    assert done.returncode == 1
+    assert done.stdout.endswith("A guard refuses it: no handler would run.\n")
+    done = run(folder, "explain", "app", "-", text="[1]")
+    assert done.returncode == 1
+    assert "must be a JSON object" in done.stderr
+
+
+def test_a_filter_that_raises_is_explained_too(folder: Path) -> None:
+    (folder / "odd.py").write_text(ODD)
+    done = run(folder, "explain", "odd", "-", text='{"a": 1}')
+    assert done.returncode == 1
+    assert "FAILED  ~Odd() (KeyError: 'nothing')" in done.stdout
+    assert done.stdout.endswith("No handler would run (ERR_NO_HANDLER).\n")
+
+
+def test_plugins_are_listed_and_found_well(folder: Path) -> None:
+    listed = run(folder, "plugins")
+    assert listed.returncode == 0
+    for name in ("codecs", "filters", "redis", "sqlite"):
+        assert re.search(rf"^{name}\s+asyncapy-{name}\s+0\.6\.0\.dev0\s+loaded", listed.stdout, re.MULTILINE)
+    records = {record["name"]: record for record in json.loads(run(folder, "plugins", "--json").stdout)}
+    assert records["codecs"]["hooks"] == ["asyncapy_codecs"]
+    done = run(folder, "plugins", "doctor")
+    assert (done.returncode, done.stdout) == (0, "4 plugins, and nothing is wrong with them.\n")
+
+
+def test_a_configuration_is_checked(folder: Path) -> None:
+    (folder / "good.ini").write_text("[AsyncAPY]\nport = 99\n[plugin:codecs]\nengine = msgspec\n")
+    done = run(folder, "config", "check", "good.ini")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "port = 99\n", "good.ini is as it should be.\n")
+    for text, message in (
+        ("[AsyncAPY]\nport = 99999\n", "port is '99999', from bad.ini, section [AsyncAPY]"),
+        ("[AsyncAPY]\nprot = 1\n", "did you mean 'port'?"),
+        ("[plugin:codecs]\nengine = steam\n", "options of plugin 'codecs' of asyncapy-codecs"),
+        ("[plugin:nobody]\na = 1\n", "there are options for plugin 'nobody'"),
+        ("[AsyncAPY]\nplugins_require = nobody\n", "plugin 'nobody' is required but not installed"),
+    ):
+        (folder / "bad.ini").write_text(text)
+        done = run(folder, "config", "check", "bad.ini")
+        assert done.returncode == 1
+        assert message in done.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_is_told_how_to_complete(folder: Path, shell: str) -> None:
+    done = run(folder, "completion", shell)
+    assert done.returncode == 0
+    assert "_ASYNCAPY_COMPLETE" in done.stdout
+
+
+def test_help_lists_every_command(folder: Path) -> None:
+    done = run(folder, "--help")
+    for command in ("serve", "call", "explain", "plugins", "config", "keys", "completion"):
+        assert re.search(rf"^  {command}\s+\S", done.stdout, re.MULTILINE)
+        assert run(folder, command, "--help").returncode == 0
+    assert run(folder, "--version").stdout == "asyncapy, version 0.6.0.dev0\n"
