@@ -219,3 +219,16 @@ def test_it_is_a_codec_with_the_name_and_id_of_the_protocol() -> None:
 
 def test_the_plugin_brings_both_codecs() -> None:
     assert [(codec.name, codec.wire_id) for codec in asyncapy_codecs(Options())] == [("json", 0), ("ziproto", 1)]
+
+
+@pytest.mark.parametrize("beside", [{}, {"n": None}, {"n": "null"}])
+@pytest.mark.parametrize(("key", "sent"), [(1, b'"1"'), (1.5, b'"1.5"')])
+def test_whether_a_key_that_is_no_text_is_sent_does_not_depend_on_what_is_beside_it(
+    key: Any, sent: bytes, beside: dict[str, Any]
+) -> None:
+    assert sent + b":true" in JsonCodec().encode({"v": {key: True}, **beside})
+
+
+def test_bytes_that_cannot_be_read_in_one_piece_are_an_encode_error() -> None:
+    with pytest.raises(EncodeError):
+        JsonCodec().encode({"a": memoryview(b"abcdef")[::2]})

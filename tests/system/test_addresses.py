@@ -131,6 +131,13 @@ async def test_what_was_opened_before_an_address_that_cannot_be_had_is_closed(tm
     assert not path.exists()
 
 
+async def test_a_name_that_can_be_none_is_told_and_nothing_stays_open(tmp_path: Path) -> None:
+    path = tmp_path / "api.sock"
+    with pytest.raises(BindError, match="give an IP address or a host name"):
+        await telling([f"unix:{path}", "b" * 70 + ".x"]).serve()
+    assert not path.exists()
+
+
 async def test_a_unix_domain_socket_may_be_that_of_a_proxy(tmp_path: Path, nursery_for_servers: trio.Nursery) -> None:
     path = tmp_path / "api.sock"
     await nursery_for_servers.start(telling(f"unix:{path}", proxy_protocol_from="unix").serve)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import random
 import signal
@@ -36,7 +37,13 @@ def failing(error: BaseException) -> Server:
     return server
 
 
+class Foreign(BaseException):
+    """What another library may raise, and no `except Exception` catches."""
+
+
 FAILURES = [
+    Foreign("of its own kind"),
+    asyncio.CancelledError(),
     ValueError("oops"),
     ExceptionGroup("several", [ValueError("one"), OSError("two")]),
     SystemExit(3),

@@ -10,7 +10,7 @@ from conftest import Serve
 from peer import json_packet
 
 from asyncapy import Server
-from asyncapy.filters import Filters
+from asyncapy.filters import Filter, Filters
 from asyncapy.util import APIKeyFactory
 
 
@@ -160,3 +160,24 @@ async def test_a_guard_holds_for_handlers_that_are_registered_later_and_before(s
 def test_what_can_be_no_guard_is_a_type_error(guard: Any) -> None:
     with pytest.raises(TypeError, match="a guard is a Filter, or a function of client and packet"):
         Server().guard(guard)
+
+
+@pytest.mark.parametrize("as_filter", [True, False])
+async def test_a_check_that_replies_and_closes_has_its_reply_arrive(serve: Serve, as_filter: bool) -> None:
+    class Closing(Filter):
+        async def check(self, c: Any, p: Any) -> bool:
+            await c.send({"text": "x" * 1_000_000}, close=True)
+            return False
+
+    server = Server(port=0)
+
+    @server.add_handler(*([Closing()] if as_filter else []))
+    async def never(client: Any, packet: Any) -> None: ...
+
+    if not as_filter:
+        server.guard(Closing())
+    running = await serve(server)
+    async with await running.connect() as peer:
+        await peer.send(json_packet(a=1) * 300)
+        assert await peer.json() == {"text": "x" * 1_000_000}
+        assert await peer.closed()

@@ -299,6 +299,23 @@ async def test_a_draining_server_ends_an_idle_session_without_a_word(serve: Serv
             assert await talker.closed()
 
 
+async def test_a_draining_server_s_last_reply_is_not_lost_to_what_comes_behind_it(serve: Serve) -> None:
+    server = Server(port=0)
+
+    @server.add_handler()
+    async def reply(client: Any, packet: Any) -> None:
+        await client.send({"text": "x" * 1_500_000})
+
+    running = await serve(server)
+    async with await running.connect() as peer:
+        await peer.send(json_packet(a=1))
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        server.stop()
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        await peer.send(json_packet(a=2))
+        assert await peer.json() == {"text": "x" * 1_500_000}
+
+
 async def test_a_draining_server_answers_what_it_was_sent_before(serve: Serve) -> None:
     server = Server(port=0)
     begun = trio.Event()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import socket
 import ssl
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from program import ECHO, running
 from asyncapy import Server
 from asyncapy.client import Client
 from asyncapy.errors import ConfigError
+from asyncapy_core.tls import TlsTransport, server_context
+from asyncapy_core.transport import SocketTransport, Woken
 
 ECHO_TLS = """
 server = Server(port=0, tls_cert={cert!r})
@@ -242,11 +246,10 @@ def test_sighup_reads_the_certificate_anew_and_drops_no_session(tmp_path: Path, 
         assert program.end(signal.SIGTERM) == 0
 
 
-def test_sighup_does_nothing_to_a_server_without_tls(tmp_path: Path) -> None:
+def test_sighup_ends_a_server_without_tls_as_it_ends_any_program(tmp_path: Path) -> None:
     with running(tmp_path, ECHO + "server.start()") as program, program.connect() as caller:
-        program.process.send_signal(signal.SIGHUP)
         assert caller.ask(a=1) == {"a": 1}
-        assert program.end(signal.SIGTERM) == 0
+        assert program.end(signal.SIGHUP) == -signal.SIGHUP
 
 
 def encrypted_key(folder: Path) -> Path:
@@ -293,3 +296,122 @@ async def test_a_file_that_cannot_be_used_keeps_the_server_from_starting(
 def test_a_key_without_a_certificate_is_a_mistake(name: str) -> None:
     with pytest.raises(ConfigError, match=f"{name} is 'a.pem'.*of no use without tls_cert"):
         Server(**{name: "a.pem"})
+
+
+@pytest.mark.parametrize("size", [1, 3_000_000])
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_a_peer_that_half_closes_without_a_goodbye_gets_its_reply_and_a_clean_end(
+    serve: Serve, certificates: Certificates, size: int, version: ssl.TLSVersion
+) -> None:
+    server = Server(port=0, tls_cert=certificates.server)
+
+    @server.add_handler()
+    async def reply(client: Any, packet: Any) -> None:
+        await client.send({"text": "x" * size})
+
+    running = await serve(server)
+    context = certificates.client_context()
+    context.minimum_version = context.maximum_version = version
+    peer = await Peer.connect_tls(running.port, context)
+    await peer.send(json_packet(a=1))
+    await peer.stream.transport_stream.send_eof()
+    assert await peer.json() == {"text": "x" * size}
+    assert await peer.closed()
+    await trio.aclose_forcefully(peer.stream)
+    await running.settle()
+
+
+async def test_what_comes_behind_the_goodbye_is_read_up_to_a_limit_and_then_cut(
+    serve: Serve, certificates: Certificates
+) -> None:
+    running = await serve(tls_cert=certificates.server)
+    peer = await Peer.connect_tls(running.port, certificates.client_context())
+    await peer.send(packet(JSON, b"[]]"))
+    assert await peer.failure() == "ERR_REQUEST_MALFORMED"
+    sent = 0
+    with pytest.raises(trio.BrokenResourceError), trio.fail_after(10):  # noqa: PT012  # one of these sends is the last
+        while True:
+            await peer.stream.transport_stream.send_all(bytes(4096))
+            sent += 4096
+            await trio.sleep(0.001)
+    assert sent < 1_000_000
+    await trio.aclose_forcefully(peer.stream)
+    await running.settle()
+
+
+async def test_peers_that_do_not_finish_their_handshakes_take_nobody_s_place(
+    serve: Serve, certificates: Certificates
+) -> None:
+    running = await serve(tls_cert=certificates.server, max_connections=2)
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(60):
+            await stack.enter_async_context(await running.connect())
+        for host in ("127.0.0.2", "127.0.0.3"):
+            plain = await Peer.connect_from(host, running.port)
+            stream = trio.SSLStream(plain.stream, certificates.client_context(), server_hostname="127.0.0.1")
+            peer = await stack.enter_async_context(Peer(stream))
+            assert await peer.ask(a=1) == {"a": 1}
+    await running.settle()
+
+
+@pytest.fixture
+async def line(certificates: Certificates) -> AsyncIterator[tuple[TlsTransport, trio.SSLStream[trio.SocketStream]]]:
+    """A transport and the peer at its other end, with their hands shaken."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    transport = TlsTransport(SocketTransport(ours), server_context(certificates.server, None, None))
+    stream = trio.SSLStream(
+        trio.SocketStream(trio.socket.from_stdlib_socket(theirs)),
+        certificates.client_context(),
+        server_hostname="localhost",
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(transport.handshake)
+        await stream.do_handshake()
+    yield transport, stream
+    transport.abort()
+    await trio.aclose_forcefully(stream)
+
+
+async def test_bytes_that_are_no_data_yet_let_the_reader_look_whether_it_was_woken(line: Any) -> None:
+    transport, stream = line
+    async with trio.open_nursery() as nursery:
+
+        async def wait() -> None:
+            with pytest.raises(Woken):
+                await transport.receive(100)
+
+        nursery.start_soon(wait)
+        await trio.testing.wait_all_tasks_blocked()
+        await stream.transport_stream.send_all(b"\x17\x03\x03")
+
+
+async def test_a_wake_ends_a_wait(line: Any) -> None:
+    transport, _ = line
+    async with trio.open_nursery() as nursery:
+
+        async def wait() -> None:
+            with pytest.raises(Woken):
+                await transport.receive(100)
+
+        nursery.start_soon(wait)
+        await trio.testing.wait_all_tasks_blocked()
+        transport.wake()
+
+
+async def test_what_was_not_taken_counts_as_not_sent_until_it_is_offered_again(line: Any) -> None:
+    transport, stream = line
+    data = bytes(range(256)) * 1024
+    sent = 0
+    while taken := transport.send_now(data):
+        sent += taken
+    got = bytearray()
+
+    async def read() -> None:
+        while len(got) < sent + len(data):
+            got.extend(await stream.receive_some())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        await transport.send(data)
+    assert bytes(got[sent:]) == data, "the bytes that were offered again came once"

@@ -7,17 +7,8 @@ from typing import Any
 
 import msgspec
 
-from asyncapy_codecs.trees import (
-    LARGE,
-    MANY,
-    MAX_DEPTH,
-    PATIENCE,
-    decode_large,
-    find_fault,
-    plain_form,
-    sendable,
-    usual_payload,
-)
+from asyncapy_codecs.large import LARGE, LargeDecoder
+from asyncapy_codecs.trees import MANY, MAX_DEPTH, PATIENCE, find_fault, plain_form, require_finite, usual_payload
 from asyncapy_core.errors import DecodeError, EncodeError
 
 
@@ -33,7 +24,8 @@ class JsonCodec:
     def __init__(self) -> None:
         self._encode = msgspec.json.Encoder(enc_hook=plain_form).encode
         self._decode = msgspec.json.Decoder(usual_payload()).decode
-        self._decode_any = msgspec.json.Decoder(dict[str, Any]).decode
+        self._decode_large = LargeDecoder(self._decode)
+        self._decode_any = LargeDecoder(msgspec.json.Decoder(dict[str, Any]).decode)
 
     def encode(self, fields: Mapping[str, Any]) -> bytes:
         """Return the JSON object that these fields make.
@@ -43,10 +35,10 @@ class JsonCodec:
         """
         try:
             payload = self._encode(fields)
-        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        except (TypeError, ValueError, OverflowError, RecursionError, BufferError) as error:
             raise EncodeError(f"these fields cannot be sent as JSON: {error}") from error
         if payload.find(b"null") >= 0 or (len(payload) > MAX_DEPTH and _may_be_deep(payload)):
-            sendable(fields)  # msgspec writes null for what is not finite
+            require_finite(fields)  # msgspec writes null for what is not
         return payload
 
     def decode(self, payload: bytes) -> dict[str, Any]:
@@ -56,7 +48,7 @@ class JsonCodec:
             DecodeError: the payload is not exactly one JSON object, or nested too deep.
         """
         try:
-            return decode_large(self._decode, payload) if len(payload) >= LARGE else self._decode(payload)
+            return self._decode(payload) if len(payload) < LARGE else self._decode_large(payload)
         except msgspec.ValidationError:
             return self._decode_unusual(payload)
         except (ValueError, RecursionError) as error:
@@ -66,7 +58,7 @@ class JsonCodec:
         if len(payload) >= LARGE and payload.count(b"[") + payload.count(b"{") > MANY:
             raise DecodeError(f"not a payload: more than {MANY} maps and arrays, and nested deep")
         try:
-            fields = decode_large(self._decode_any, payload)
+            fields = self._decode_any(payload)
         except (ValueError, RecursionError) as error:
             raise DecodeError(f"not a JSON object: {error}") from error
         if fault := find_fault(fields, PATIENCE):

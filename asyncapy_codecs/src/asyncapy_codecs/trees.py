@@ -5,7 +5,6 @@ Knows no encoding: looks at values only.
 
 from __future__ import annotations
 
-import gc
 import math
 import sys
 from collections.abc import Callable, Collection, Mapping
@@ -17,9 +16,6 @@ from asyncapy_core.errors import EncodeError
 
 MAX_DEPTH: Final = 128
 """How deep maps and arrays may be nested, the payload itself counted."""
-
-LARGE: Final = 16 * 1024
-"""Bytes of a payload from which it is worth to stop collecting garbage while it is decoded."""
 
 PATIENCE: Final = 1_000_000
 """How much of an unusual payload is looked through in Python, so that this ends soon: see `find_fault`."""
@@ -119,6 +115,29 @@ def sendable(fields: Mapping[str, Any]) -> Mapping[str, Any]:
     return plain
 
 
+def require_finite(fields: Mapping[str, Any]) -> None:
+    """Check that these fields, which an encoder has written, hold no number that is not finite, and are not too deep.
+
+    Raises:
+        EncodeError: they do, or are.
+    """
+    if find_fault(fields) is None:
+        return
+    try:
+        plain = msgspec.to_builtins(fields, builtin_types=_BINARY, enc_hook=plain_form)
+    except (TypeError, ValueError, RecursionError, OverflowError) as error:
+        raise EncodeError(f"these fields cannot be sent: {error}") from error
+    if fault := find_fault(_with_text_as_keys(plain)):
+        raise EncodeError(f"these fields cannot be sent: {fault}")
+
+
+def _with_text_as_keys(value: Any) -> Any:
+    """Return a value with other keys than text, which an encoder has written as text, left out of the question."""
+    if isinstance(value, dict):
+        return {str(key): _with_text_as_keys(each) for key, each in value.items()}
+    return [_with_text_as_keys(each) for each in value] if isinstance(value, (list, tuple)) else value
+
+
 def plain_form(value: object) -> object:
     """Return what msgspec does not know in the form of the builtin type that it is a kind of.
 
@@ -129,20 +148,3 @@ def plain_form(value: object) -> object:
         if isinstance(value, kind):
             return make(value)
     raise TypeError(f"a value is of type {type(value).__name__}")
-
-
-def decode_large(decode: Callable[[bytes], dict[str, Any]], payload: bytes) -> dict[str, Any]:
-    """Decode, and collect no garbage meanwhile where the payload is large.
-
-    A decoder that makes many containers makes no garbage, and looking for it would make it ten times as slow.
-    """
-    if len(payload) < LARGE or not gc.isenabled():
-        return decode(payload)
-    gc.disable()
-    try:
-        return decode(payload)
-    finally:
-        gc.enable()
-        if not gc.get_freeze_count():
-            gc.freeze()  # and at once
-            gc.unfreeze()  # makes all that is there old, so that the next look for garbage need not go through it

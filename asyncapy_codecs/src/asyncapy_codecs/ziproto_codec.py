@@ -7,8 +7,9 @@ from typing import Any, Literal, NoReturn
 
 import msgspec
 
+from asyncapy_codecs.large import LARGE, LargeDecoder
 from asyncapy_codecs.reference import Reference
-from asyncapy_codecs.trees import LARGE, PATIENCE, decode_large, find_fault, plain_form, sendable, usual_payload
+from asyncapy_codecs.trees import PATIENCE, find_fault, plain_form, sendable, usual_payload
 from asyncapy_core.errors import DecodeError, EncodeError
 
 
@@ -31,7 +32,8 @@ class ZiProtoCodec:
         self.engine = engine
         self._encode = msgspec.msgpack.Encoder(enc_hook=plain_form).encode
         self._decode = msgspec.msgpack.Decoder(usual_payload()).decode
-        self._decode_any = msgspec.msgpack.Decoder(dict[str, Any], ext_hook=_no_extensions).decode
+        self._decode_large = LargeDecoder(self._decode)
+        self._decode_any = LargeDecoder(msgspec.msgpack.Decoder(dict[str, Any], ext_hook=_no_extensions).decode)
         self._reference = Reference(self._decode_any) if engine == "ziproto" else None
 
     def encode(self, fields: Mapping[str, Any]) -> bytes:
@@ -49,7 +51,7 @@ class ZiProtoCodec:
             except msgspec.ValidationError:
                 plain = sendable(fields)
                 return payload if plain is fields else self._encode(plain)
-        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        except (TypeError, ValueError, OverflowError, RecursionError, BufferError) as error:
             raise EncodeError(f"these fields cannot be sent as ZiProto: {error}") from error
         return payload
 
@@ -60,7 +62,7 @@ class ZiProtoCodec:
             DecodeError: the payload is anything else, or nested too deep.
         """
         try:
-            fields = decode_large(self._decode, payload) if len(payload) >= LARGE else self._decode(payload)
+            fields = self._decode(payload) if len(payload) < LARGE else self._decode_large(payload)
         except msgspec.ValidationError:
             fields = self._decode_unusual(payload)
         except (ValueError, RecursionError) as error:
@@ -69,7 +71,7 @@ class ZiProtoCodec:
 
     def _decode_unusual(self, payload: bytes) -> dict[str, Any]:
         try:
-            fields = decode_large(self._decode_any, payload)
+            fields = self._decode_any(payload)
         except (ValueError, RecursionError) as error:
             raise DecodeError(f"not a ZiProto map: {error}") from error
         if fault := find_fault(fields, PATIENCE):

@@ -6,6 +6,7 @@ Knows the limits and what comes before a session, a PROXY header and a TLS hands
 from __future__ import annotations
 
 import socket
+from collections import Counter
 from collections.abc import Mapping
 from typing import Final
 
@@ -17,8 +18,14 @@ from asyncapy_core.service import Service
 from asyncapy_core.session import peer_address
 from asyncapy_core.transport import SocketTransport, Transport, Woken
 
-MAX_REFUSED: Final = 64
+MAX_REFUSED: Final = 24
 """How many refused peers are told why at a time; those beyond are dropped."""
+
+MAX_ARRIVING: Final = 24
+"""How many peers may be introducing themselves at least, however full the server is."""
+
+ARRIVING_EACH: Final = 32
+"""How many of them may be from one address, so that one cannot keep the others out; proxies have no such limit."""
 
 
 SPARE_DESCRIPTORS: Final = 64
@@ -41,6 +48,7 @@ class Admission:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._worth_a_line = RateLimited()
+        self._from_address: Counter[str] = Counter()
 
     def admit(self, sock: socket.socket, host: str) -> None:
         """Serve or refuse an accepted socket, at once or when it has introduced itself."""
@@ -50,15 +58,20 @@ class Admission:
         proxied = bool(service.proxies) and address in service.proxies
         if not proxied and service.tls is None:
             self._take_in(transport, address, None)
-        elif service.full and len(service.arriving) >= MAX_REFUSED:
+        elif not proxied and self._from_address[address] >= ARRIVING_EACH and not address.startswith("unix:"):
             transport.abort()
         else:
-            service.arriving.add(transport)
+            places = max(MAX_ARRIVING, service.max_connections - len(service.connections))
+            if len(service.arriving) >= places:
+                next(iter(service.arriving)).abort()  # who came first has taken longest
+            service.arriving[transport] = None
+            self._from_address[address] += 1
             service.spawn(self._introduce, transport, address, proxied)
 
     async def _introduce(self, transport: SocketTransport, address: str, proxied: bool) -> None:  # noqa: FBT001  # called by spawn
         """Read who a proxy speaks for, and shake hands; a peer that fails gets no reply."""
         service = self._service
+        peer = address
         secured: Transport = transport
         tls_peer = None
         introduced = False
@@ -85,6 +98,9 @@ class Admission:
             service.introducing.stop(transport)
             service.handshaking.stop(transport)
             service.arrived(transport)
+            self._from_address[peer] -= 1
+            if not self._from_address[peer]:
+                del self._from_address[peer]
         self._take_in(secured, address, tls_peer)
 
     def _take_in(self, transport: Transport, address: str, tls_peer: Mapping[str, str] | None) -> None:
@@ -94,7 +110,7 @@ class Admission:
         connection.client.tls_peer = tls_peer
         if service.draining:
             connection.drop()
-        elif service.full:
+        elif len(service.connections) >= service.max_connections:
             self._refuse(connection, ErrorCode.SERVER_BUSY)
         elif not service.sessions.add(connection.session):
             self._refuse(connection, ErrorCode.SESSION_LIMIT_REACHED)

@@ -146,7 +146,7 @@ class Connection:
                     await self._reply(ErrorCode.NO_HANDLER)
                 except StopPropagation:
                     pass
-                except (Exception, SystemExit, KeyboardInterrupt, BaseExceptionGroup) as error:
+                except BaseException as error:  # a handler ends nobody but itself, whatever it raises
                     if not is_own_failure(error):
                         raise
                     await self._handler_raised(error)
@@ -158,7 +158,7 @@ class Connection:
                 return True
             if not outbox.flush_now():
                 await outbox.flush()
-        return self._closing
+        return self._closing or self._service.draining
 
     async def _receive(self) -> bytes:
         """Give others their turn, then return what has come; nothing when the peer is done, or nothing more is wanted.
@@ -257,10 +257,12 @@ class Connection:
         if self._debug:
             for line in "".join(traceback.format_exception(failure)).splitlines():
                 self.log.debug("{API Parser} %s", line.encode("unicode_escape").decode("ascii"))
-        if not (self._closing or self._outbox.poisoned):
-            await self._reply(ErrorCode.HANDLER_FAILED)
+        await self._reply(ErrorCode.HANDLER_FAILED)
 
     async def _reply(self, code: ErrorCode) -> None:
+        """Send a reply of the server's own, unless the connection was closed, or broke, before."""
+        if self._closing or self._outbox.poisoned:
+            return
         payload = self._codec.encode({"status": "failure", "error": code.value})
         data = self._wire.encode(self._codec.wire_id, payload)
         if not self._outbox.hold(data):

@@ -11,6 +11,8 @@ import traceback
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import trio
+
 from asyncapy_core.filter import Filter, is_async, passed, returns_coroutine
 from asyncapy_core.logs import RateLimited, shown
 
@@ -114,13 +116,6 @@ class Dispatcher:
         self._at_once = only if only is not None and not any(handler.is_async for handler in only) else None
 
     @property
-    def authenticates(self) -> bool:
-        """Whether peers have to show who they are, as far as filters tell; what a guard function does is trusted."""
-        handlers = [handler for _, group in self._groups for handler in group]
-        shown_to = [any(filter.authenticates for filter in handler.filters) for handler in handlers]
-        return bool(self.guards) or any(shown_to)
-
-    @property
     def groups(self) -> dict[int, tuple[Handler, ...]]:
         """The handlers by group, in the order in which they are asked."""
         return dict(self._groups)
@@ -214,15 +209,15 @@ async def _nothing(client: Client, packet: Packet) -> None:
 def is_own_failure(error: BaseException) -> bool:
     """Say whether what a handler raised is a failure of its own, which the server survives.
 
-    A handler does not end the server with SystemExit, nor with a KeyboardInterrupt of its own making; one that trio
-    raised, because somebody pressed Ctrl+C, goes through, and so does a cancellation.
+    A handler does not end the server, with SystemExit or with what another library cancels its tasks with. What trio
+    raised goes through: a cancellation, and the KeyboardInterrupt of somebody who pressed Ctrl+C.
     """
     if isinstance(error, BaseExceptionGroup):
         return all(map(is_own_failure, error.exceptions))
     if isinstance(error, KeyboardInterrupt):
         frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
         return not (frames and str(frames[-1].f_globals.get("__name__")).startswith("trio._core."))
-    return isinstance(error, (Exception, SystemExit))
+    return not isinstance(error, (trio.Cancelled, GeneratorExit))
 
 
 def _require_async(function: object) -> None:

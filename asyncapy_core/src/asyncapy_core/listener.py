@@ -56,7 +56,7 @@ async def open_listeners(addresses: Sequence[str], port: int) -> list[socket.soc
                 listeners.append(_open_unix(address.removeprefix(UNIX)))
             else:
                 listeners.extend(await _open_tcp(address, _port(listeners) or port))
-    except BindError:
+    except BaseException:  # whatever it is, it goes on, and nothing stays open
         for listener in listeners:
             close_listener(listener)
         raise
@@ -66,8 +66,9 @@ async def open_listeners(addresses: Sequence[str], port: int) -> list[socket.soc
 async def _open_tcp(addr: str, port: int) -> list[socket.socket]:
     try:
         found = await trio.socket.getaddrinfo(addr, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except OSError as error:
-        raise BindError(f"cannot listen on {addr!r}: {error.strerror}; give an IP address or a host name") from error
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise BindError(f"cannot listen on {addr!r}: {reason}; give an IP address or a host name") from error
     listeners: list[socket.socket] = []
     try:
         for family, kind, protocol, _, address in dict.fromkeys(found):
@@ -91,10 +92,13 @@ def _open_unix(path: str) -> socket.socket:
 
 def _is_served(path: str) -> bool:
     with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1)
         try:
             probe.connect(path)
         except ConnectionRefusedError:
             return False
+        except TimeoutError:
+            return True  # somebody does, and has much to do
         return True
 
 

@@ -11,7 +11,7 @@ from asyncapy_core.listener import UNIX
 from asyncapy_core.service import Service
 
 if TYPE_CHECKING:
-    from asyncapy_core.dispatch import Handler
+    from asyncapy_core.dispatch import Dispatcher, Handler
 
 
 def announce(service: Service, addresses: Iterable[Any]) -> None:
@@ -40,11 +40,17 @@ def announce(service: Service, addresses: Iterable[Any]) -> None:
                 group,
                 earlier.name,
             )
-    if service.tls is None and not service.dispatcher.authenticates and any(map(_is_exposed, listening)):
+    if service.tls is None and not _asks_who_they_are(service.dispatcher) and any(map(_is_exposed, listening)):
         log.warning(
             "{Server} Anybody who reaches this address can use every handler, and read what is sent: set tls_cert, "
             "add a guard (@server.guard) or a filter for API keys (Filters.APIFactory), or bind to 127.0.0.1"
         )
+
+
+def _asks_who_they_are(dispatcher: Dispatcher) -> bool:
+    """Say whether peers have to show who they are, as far as filters tell; what a guard function does is trusted."""
+    filters = [filter for group in dispatcher.groups.values() for handler in group for filter in handler.filters]
+    return bool(dispatcher.guards) or any(filter.authenticates for filter in filters)
 
 
 def _unreachable(handlers: Sequence[Handler]) -> Iterator[tuple[Handler, Handler]]:

@@ -352,7 +352,7 @@ class Server:
             self.log.warning("{Server} %d connections did not finish in time", len(service.connections))
 
     async def _serve_until_signalled(self) -> None:
-        with obey_signals(self.stop, self.reload_certificates):
+        with obey_signals(self.stop, self.reload_certificates if self.config.tls_cert else None):
             await self.serve()
 
 

@@ -53,7 +53,7 @@ class Service:
     draining: bool = False
     connections: set[Connection] = field(default_factory=set)
     refused: set[Connection] = field(default_factory=set)
-    arriving: set[SocketTransport] = field(default_factory=set)
+    arriving: dict[SocketTransport, None] = field(default_factory=dict)
     idle: trio.Event = field(default_factory=trio.Event)
     reading: Deadlines[Connection] = field(init=False)
     writing: Deadlines[Outbox] = field(init=False)
@@ -73,11 +73,6 @@ class Service:
         """All that is to be watched over."""
         return self.reading, self.writing, self.lingering, self.introducing, self.handshaking
 
-    @property
-    def full(self) -> bool:
-        """Whether there are as many connections as there may be."""
-        return len(self.connections) + len(self.arriving) >= self.max_connections
-
     def drain(self) -> None:
         """Have every connection end when it has answered what was sent to it; ``idle`` is set when the last one has."""
         self.draining = True
@@ -90,7 +85,7 @@ class Service:
 
     def arrived(self, transport: SocketTransport) -> None:
         """A peer has introduced itself, or given up."""
-        self.arriving.discard(transport)
+        self.arriving.pop(transport, None)
         self._note_idle()
 
     def forget(self, connection: Connection) -> None:

@@ -14,10 +14,10 @@ STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextlib.contextmanager
-def obey_signals(stop: Callable[[], None], reload: Callable[[], None]) -> Iterator[None]:
+def obey_signals(stop: Callable[[], None], reload: Callable[[], None] | None) -> Iterator[None]:
     """Call ``stop()`` in the trio loop on the first signal; on the second let the signal do what it does by default.
 
-    SIGHUP, where there is one, calls ``reload()`` in the trio loop, as often as it comes.
+    SIGHUP calls ``reload()`` in the trio loop, as often as it comes; without that it does what it does by default.
 
     Does nothing outside the main thread, where Python delivers no signals.
     """
@@ -32,10 +32,11 @@ def obey_signals(stop: Callable[[], None], reload: Callable[[], None]) -> Iterat
         token.run_sync_soon(stop, idempotent=True)
 
     def hang_up(signum: int, frame: FrameType | None) -> None:
-        token.run_sync_soon(reload, idempotent=True)
+        if reload is not None:
+            token.run_sync_soon(reload, idempotent=True)
 
     before = {number: signal.signal(number, ask) for number in STOPPING}
-    if hasattr(signal, "SIGHUP"):
+    if reload is not None and hasattr(signal, "SIGHUP"):
         before[signal.SIGHUP] = signal.signal(signal.SIGHUP, hang_up)
     try:
         yield

@@ -12,6 +12,7 @@ import ssl
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from asyncapy_core.errors import ConfigError, ConnectionLost
+from asyncapy_core.transport import Woken
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,18 +46,18 @@ def server_context(
             raise ConfigError(f"{setting} is {os.fspath(path)!r}: {reason}; give a file in PEM form")
     try:
         context.load_cert_chain(cert, key, _refuse_to_ask)
-    except ssl.SSLError as error:
+    except OSError as error:
         where = f"{os.fspath(cert)!r}" if key is None else f"{os.fspath(cert)!r} and {os.fspath(key)!r}"
         raise ConfigError(
-            f"no certificate and key in {where}: {error.reason or error}; tls_cert has to begin with the server's "
+            f"no certificate and key in {where}: {_reason(error)}; tls_cert has to begin with the server's "
             "certificate, and tls_key (or the same file) to hold its key, both in PEM form"
         ) from error
     if client_ca is not None:
         try:
             context.load_verify_locations(client_ca)
-        except ssl.SSLError as error:
+        except OSError as error:
             raise ConfigError(
-                f"tls_client_ca is {os.fspath(client_ca)!r}: {error.reason or error}; give CA certificates in PEM form"
+                f"tls_client_ca is {os.fspath(client_ca)!r}: {_reason(error)}; give CA certificates in PEM form"
             ) from error
         context.verify_mode = ssl.CERT_REQUIRED
     return context
@@ -64,6 +65,10 @@ def server_context(
 
 class TlsTransport:
     """`Transport` that encrypts what goes through another one; `handshake` comes before everything else.
+
+    What is encrypted waits in OpenSSL's buffer and then, in part, in ``_unsent``, in this order, whoever sends it.
+    ``_ahead`` is how many bytes of data are encrypted and not yet reported as sent: whoever was told that none were
+    offers the same bytes again, at the head of what it sends next, as `Outbox` does.
 
     Args:
         transport: the bytes of the peer.
@@ -92,7 +97,10 @@ class TlsTransport:
                 self._tls.do_handshake()
             except ssl.SSLWantReadError:
                 await self._push_all()
-                self._take_in(await self._transport.receive(RECORD))
+                if data := await self._transport.receive(RECORD):
+                    self._incoming.write(data)
+                else:
+                    raise ConnectionLost("no TLS session: the peer left in the middle of the handshake") from None
             except ssl.SSLError as error:
                 with contextlib.suppress(ConnectionLost):  # the peer has gone: it needs no telling
                     self._push()
@@ -110,23 +118,29 @@ class TlsTransport:
         return {name: value for part in subject for name, value in part}
 
     async def receive(self, size: int) -> bytes:
-        while (data := self.receive_now(size)) is None:
-            self._take_in(await self._transport.receive(max(size, RECORD)))
+        """As `Transport.receive`; `Woken` also when bytes came that are no data yet, as a wake may have gone by."""
+        if self._said_goodbye:
+            return await self._transport.receive(size)  # nobody reads it any more
+        if (data := self.receive_now(size)) is None:
+            await self._transport.wait_readable()
+            data = self.receive_now(size)
+        if data is None:
+            raise Woken("no whole record has come")
         return data
 
     def receive_now(self, size: int) -> bytes | None:
         if self._said_goodbye:
-            return self._transport.receive_now(size)  # nobody reads it any more
+            return self._transport.receive_now(size)
         while True:
             try:
                 data = self._tls.read(size)
             except ssl.SSLWantReadError:
                 coming = self._transport.receive_now(max(size, RECORD))
-                if coming is None:
+                if not coming:
                     self._push()  # what TLS itself has to say
-                    return None
-                self._take_in(coming)
-            except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+                    return coming
+                self._incoming.write(coming)
+            except ssl.SSLZeroReturnError:
                 return b""
             except ssl.SSLError as error:
                 raise ConnectionLost(f"the TLS session broke: {error.reason or error}") from error
@@ -165,12 +179,6 @@ class TlsTransport:
     def abort(self) -> None:
         self._transport.abort()
 
-    def _take_in(self, data: bytes) -> None:
-        if data:
-            self._incoming.write(data)
-        else:
-            self._incoming.write_eof()
-
     def _encrypt(self, data: bytes | memoryview) -> int:
         try:
             return self._tls.write(data[:AT_ONCE])
@@ -190,8 +198,11 @@ class TlsTransport:
 
     async def _push_all(self) -> None:
         while not self._push():
-            rest, self._unsent = self._unsent, b""
-            await self._transport.send(rest)
+            await self._transport.wait_writable()
+
+
+def _reason(error: OSError) -> str:
+    return str(getattr(error, "reason", None) or error)
 
 
 def _unreadable(path: str | os.PathLike[str]) -> str:

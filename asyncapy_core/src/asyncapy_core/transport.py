@@ -73,10 +73,19 @@ class SocketTransport:
 
     async def receive(self, size: int) -> bytes:
         while True:
-            await self._wait(wait_readable)
+            await self.wait_readable()
             data = self.receive_now(size)
             if data is not None:
                 return data
+
+    async def wait_readable(self) -> None:
+        """Wait until something has come; `receive` without receiving."""
+        await self._wait(wait_readable)
+
+    async def wait_writable(self) -> None:
+        """Wait until something is taken again; a wake is meant for the reader, and may let this return early."""
+        with contextlib.suppress(Woken):
+            await self._wait(wait_writable)
 
     def receive_now(self, size: int) -> bytes | None:
         try:
@@ -100,8 +109,7 @@ class SocketTransport:
             sent = self.send_now(rest)
             rest = rest[sent:]
             if rest:
-                with contextlib.suppress(Woken):  # a wake is meant for the reader
-                    await self._wait(wait_writable)
+                await self.wait_writable()
 
     def send_eof(self) -> None:
         with contextlib.suppress(OSError):  # the peer has gone: it needs no telling

@@ -40,13 +40,17 @@ def load_server(target: str) -> Server:
 
 @contextlib.contextmanager
 def _programs_that_do_not_start() -> Iterator[None]:
-    """Have ``server.start()`` do nothing: programs that end with it, as those of the documentation do, can be loaded."""
+    """Have ``server.start()`` do nothing, so that programs that end with it can be loaded, the documented ones too."""
     start = Server.start
-    Server.start = lambda self: None  # type: ignore[method-assign]  # as long as a program is being loaded
+    Server.start = _ignore  # type: ignore[assignment, method-assign]  # as long as a program is being loaded
     try:
         yield
     finally:
         Server.start = start  # type: ignore[method-assign]
+
+
+def _ignore(server: Server) -> None:
+    """Take the place of `Server.start`."""
 
 
 def _from_module(name: str) -> ModuleType:
