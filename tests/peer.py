@@ -60,7 +60,7 @@ class Peer:
         stream = trio.SSLStream(await trio.open_tcp_stream("127.0.0.1", port), context, server_hostname="127.0.0.1")
         try:
             await stream.do_handshake()
-        except BaseException:
+        except BaseException:  # whatever it is, it goes on, and the connection does not stay open
             await trio.aclose_forcefully(stream)
             raise
         return cls(stream)

@@ -20,6 +20,7 @@ from program import ECHO, running
 from asyncapy import Server
 from asyncapy.client import Client
 from asyncapy.errors import ConfigError
+from asyncapy_core.admission import MAX_ARRIVING
 from asyncapy_core.tls import TlsTransport, server_context
 from asyncapy_core.transport import SocketTransport, Woken
 
@@ -336,6 +337,21 @@ async def test_what_comes_behind_the_goodbye_is_read_up_to_a_limit_and_then_cut(
             await trio.sleep(0.001)
     assert sent < 1_000_000
     await trio.aclose_forcefully(peer.stream)
+    await running.settle()
+
+
+async def test_a_burst_of_peers_that_do_not_finish_their_handshakes_is_bounded(
+    serve: Serve, certificates: Certificates
+) -> None:
+    running = await serve(tls_cert=certificates.server, max_connections=2)
+    async with contextlib.AsyncExitStack() as stack:
+        for number in range(200):
+            await stack.enter_async_context(await Peer.connect_from(f"127.0.1.{number}", running.port))
+            service = running.server._service
+            assert service is not None
+            assert len(service.arriving) <= MAX_ARRIVING
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert len(service.arriving) == MAX_ARRIVING
     await running.settle()
 
 

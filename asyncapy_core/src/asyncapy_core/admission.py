@@ -63,7 +63,9 @@ class Admission:
         else:
             places = max(MAX_ARRIVING, service.max_connections - len(service.connections))
             if len(service.arriving) >= places:
-                next(iter(service.arriving)).abort()  # who came first has taken longest
+                longest = next(iter(service.arriving))  # who came first
+                del service.arriving[longest]
+                longest.abort()
             service.arriving[transport] = None
             self._from_address[address] += 1
             service.spawn(self._introduce, transport, address, proxied)

@@ -221,7 +221,7 @@ class AsyncClient:
             await trio.aclose_forcefully(plain)
             cause = error.__cause__
             refuse_handshake(cause if isinstance(cause, OSError) else OSError(str(error)), self.hostname, self.port)
-        except BaseException:
+        except BaseException:  # whatever it is, it goes on, and the connection does not stay open
             await trio.aclose_forcefully(plain)
             raise
         return stream
@@ -231,7 +231,7 @@ class AsyncClient:
         conversation = Conversation(self._wire, self._codecs, self.encoding)
         reason: ServerDisconnected | RemoteError = ServerDisconnected("the connection was lost")
         async with stream, trio.open_nursery() as nursery:
-            nursery.start_soon(self._send_all, stream, nursery.cancel_scope)
+            nursery.start_soon(self._send_all, stream)
             try:
                 await self._read(stream, conversation)
             except RemoteError as error:
@@ -241,7 +241,7 @@ class AsyncClient:
             nursery.cancel_scope.cancel()
         return reason
 
-    async def _send_all(self, stream: trio.abc.Stream, scope: trio.CancelScope) -> None:
+    async def _send_all(self, stream: trio.abc.Stream) -> None:
         """Send requests in the order in which they were made; those that came together go out in one piece."""
         while True:
             batch = []
