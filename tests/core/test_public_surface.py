@@ -92,7 +92,15 @@ SURFACE: dict[str, set[str]] = {
     },
     "asyncapy_core.plugins": {"PluginManager", "PluginRecord", "default_manager", "hookimpl"},
     "asyncapy_core.remote": {"AsyncClient", "Client", "Pool"},
-    "asyncapy_core.testing": {"KeyStoreContract"},
+    "asyncapy_core.testing": {
+        "CodecContract",
+        "Detached",
+        "FilterContract",
+        "KeyStoreContract",
+        "Sample",
+        "ServerInMemory",
+        "serving",
+    },
     "asyncapy_codecs": {"JsonCodec", "ZiProtoCodec"},
     "asyncapy_filters": {"APIFactory", "Fields", "HasFields", "Ip"},
 }

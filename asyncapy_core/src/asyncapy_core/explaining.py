@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from asyncapy_core.detached import Detached
 from asyncapy_core.dispatch import Handler
 from asyncapy_core.filter import check
-from asyncapy_core.logs import SessionLog, shown
-from asyncapy_core.packet import Packet
-from asyncapy_core.session import Client, Session
+from asyncapy_core.logs import shown
 
 if TYPE_CHECKING:
+    from asyncapy_core.packet import Packet
     from asyncapy_core.server import Server
+    from asyncapy_core.session import Client
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,21 +51,11 @@ class Verdict:
         return self.group is None
 
 
-class _Nowhere:
-    """The connection of a client that is not there: nothing can be sent over it."""
-
-    def __init__(self, server: Server, client: Client) -> None:
-        self.log = SessionLog(server.log, "explain")
-        self._client = client
+class _Silent(Detached):
+    """A client that nothing can be sent to."""
 
     def post(self, packet: Packet) -> NoReturn:
         raise RuntimeError("a filter sent something; filters only say whether a packet passes")
-
-    async def close(self) -> None:
-        """There is nothing to close."""
-
-    def sessions(self) -> list[Session]:
-        return [self._client.session]
 
 
 async def explain_packet(server: Server, fields: Any, address: str = "127.0.0.1") -> list[Verdict]:
@@ -79,11 +69,8 @@ async def explain_packet(server: Server, fields: Any, address: str = "127.0.0.1"
     Raises:
         ValueError: the text is no JSON object.
     """
-    packet = Packet(fields)
-    client = Client(address, server, None)  # type: ignore[arg-type]  # set in the next line
-    client.stream = _Nowhere(server, client)
-    client.session = Session(uuid.uuid4(), client, 0.0)
-    packet.sender = client
+    detached = _Silent(address, server=server)
+    client, packet = detached.client, detached.packet(fields)
     verdicts = []
     for guard in server.guards:
         checks = await _ask(guard, client, packet)

@@ -116,7 +116,9 @@ def _bind_error(where: str, error: OSError, advice: Mapping[int, str]) -> BindEr
 
 
 def close_listener(listener: socket.socket) -> None:
-    """Close it; the file of a Unix domain socket goes with it."""
+    """Close it; the file of a Unix domain socket goes with it. A second time does nothing."""
+    if listener.fileno() < 0:
+        return
     path = listener.getsockname() if listener.family == socket.AF_UNIX else None
     listener.close()
     if path:

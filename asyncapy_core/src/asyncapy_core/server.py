@@ -22,7 +22,7 @@ from asyncapy_core.codec import INSTALL_HINT, CodecRegistry
 from asyncapy_core.dispatch import Dispatcher, Handler, HandlerFunction
 from asyncapy_core.errors import BindError, ConfigError, PluginError
 from asyncapy_core.lifecycle import set_up
-from asyncapy_core.listener import accept_forever, open_listeners
+from asyncapy_core.listener import accept_forever, close_listener, open_listeners
 from asyncapy_core.logs import adjust_logger, server_logger
 from asyncapy_core.notices import announce
 from asyncapy_core.plugins.manager import PluginManager, default_manager
@@ -102,6 +102,7 @@ class Server:
         self.addresses: tuple[Any, ...] = ()
         self._dispatcher = Dispatcher(self.log)
         self._service: Service | None = None
+        self._admission: Admission | None = None
         self._stopping = trio.Event()
         self._token: trio.lowlevel.TrioToken | None = None
 
@@ -229,10 +230,19 @@ class Server:
                 raise
             _raise_exit(expected)
 
-    async def serve(self, *, task_status: trio.TaskStatus[tuple[Any, ...]] = trio.TASK_STATUS_IGNORED) -> None:
+    async def serve(
+        self,
+        *,
+        listeners: Sequence[socket.socket] | None = None,
+        task_status: trio.TaskStatus[tuple[Any, ...]] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
         """Serve until `stop` is called or this is cancelled; for programs that run trio themselves.
 
         ``await nursery.start(server.serve)`` returns the addresses that it listens on, as the socket module has them.
+
+        Args:
+            listeners: listening sockets to serve on, in place of ``addr`` and ``port``; they are closed at the end.
+                There may be none: such a server serves what `admit` gives it.
 
         Raises:
             BindError: the address or the port cannot be had.
@@ -242,18 +252,37 @@ class Server:
         if self._token is not None:
             raise RuntimeError("this server is serving already; make another Server to listen elsewhere")
         self._token = trio.lowlevel.current_trio_token()
+        given = tuple(listeners or ())
         try:
             codecs = self._codecs()
             tls = self._tls_context()
             async with set_up(self, self._options):
-                listeners = await open_listeners(self.config.addresses, self.config.port)
+                if listeners is None:
+                    listeners = await open_listeners(self.config.addresses, self.config.port)
                 self.addresses = tuple(listener.getsockname() for listener in listeners)
                 await self._run(codecs, tls, listeners, task_status)
         finally:
+            for listener in given:
+                close_listener(listener)
             self.addresses = ()
-            self._service = None
+            self._service = self._admission = None
             self._token = None
             self._stopping = trio.Event()
+
+    def admit(self, sock: socket.socket, address: str) -> None:
+        """Serve a connection that was accepted elsewhere, as those that come over the listeners; from the trio loop.
+
+        Args:
+            sock: a connected stream socket, which belongs to the server from then on.
+            address: the IP address of the peer, or ``unix:`` with a path.
+
+        Raises:
+            RuntimeError: the server does not serve.
+        """
+        if self._admission is None:
+            raise RuntimeError("this server does not serve yet, or no longer; admit connections while it does")
+        sock.settimeout(0)
+        self._admission.admit(sock, address)
 
     def stop(self) -> None:
         """End `serve` or `start` in order, as the first signal does; from any thread, and even before it has begun."""
@@ -312,7 +341,7 @@ class Server:
         self,
         codecs: CodecRegistry,
         tls: ssl.SSLContext | None,
-        listeners: list[socket.socket],
+        listeners: Sequence[socket.socket],
         task_status: trio.TaskStatus[tuple[Any, ...]],
     ) -> None:
         async with trio.open_nursery() as nursery:
@@ -332,9 +361,10 @@ class Server:
             for deadlines in service.deadlines:
                 nursery.start_soon(deadlines.run)
             async with trio.open_nursery() as accepting:
-                admit = Admission(service).admit
+                self._admission = Admission(service)
                 for listener in listeners:
-                    accepting.start_soon(accept_forever, listener, admit, self.log)
+                    listener.settimeout(0)
+                    accepting.start_soon(accept_forever, listener, self._admission.admit, self.log)
                 announce(service, self.addresses)
                 task_status.started(self.addresses)
                 await self._stopping.wait()

@@ -5,12 +5,13 @@ Knows streams and deadlines; what is said over them is `Conversation`'s business
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import random
 import ssl
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Final, Self
@@ -69,6 +70,8 @@ class AsyncClient:
         max_packet: the largest reply accepted, in bytes; as large as the header can say unless given.
         raise_failures: raise a `FailureReply` for a reply that is a failure of the server's own making.
         plugins: where codecs are from; those installed unless given.
+        open_stream: what opens a stream to the server, in place of TCP to ``hostname`` and ``port``; such as
+            ``functools.partial(trio.open_unix_socket, path)``.
 
     Raises:
         UnknownCodec: no codec has the name ``encoding``.
@@ -90,7 +93,9 @@ class AsyncClient:
         max_packet: int | None = None,
         raise_failures: bool = False,
         plugins: PluginManager | None = None,
+        open_stream: Callable[[], Awaitable[trio.abc.Stream]] | None = None,
     ) -> None:
+        self._open_stream = open_stream or functools.partial(trio.open_tcp_stream, hostname, port)
         self._trust = Trust(tls, ssl_context, ca_file)
         check_timeout(timeout)
         self._wire = client_wire(header_size, byteorder, max_packet)
@@ -209,7 +214,7 @@ class AsyncClient:
 
     async def _connect(self) -> trio.abc.Stream:
         try:
-            plain = await trio.open_tcp_stream(self.hostname, self.port)
+            plain = await self._open_stream()
         except (OSError, UnicodeError) as error:
             raise unreachable(error, self.hostname, self.port) from error
         if not self._trust.tls:

@@ -1,0 +1,169 @@
+"""What every filter has to do, as tests: subclass `FilterContract` in a file that pytest collects.
+
+Knows no filter and no test runner; a failed expectation is an AssertionError.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from asyncapy_core.codec import Codec
+from asyncapy_core.detached import Detached
+from asyncapy_core.filter import Filter, check
+from asyncapy_core.plugins import PluginManager, hookimpl
+from asyncapy_core.server import Server
+from asyncapy_core.testing.memory import serving
+
+if TYPE_CHECKING:
+    from asyncapy_core.packet import Packet
+    from asyncapy_core.session import Client
+
+ODD_VALUES: tuple[Any, ...] = (None, True, 0, -1, 2**80, 0.5, "", "x" * 100_000, "\x00\u2028", [], [[]], {}, {"a": []})
+"""What a peer may send where a filter expects something else; none of it may raise anything."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A packet, and who it is from.
+
+    Attributes:
+        fields: its fields.
+        address: the IP address of the client.
+        tls_peer: the subject of the client's certificate.
+    """
+
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    address: str = "127.0.0.1"
+    tls_peer: Mapping[str, str] | None = None
+
+
+class FilterContract(ABC):
+    """Subclass it as ``class TestMyFilter(FilterContract)``, say how to make the filter, and give samples.
+
+    Attributes:
+        passing: packets that pass, at least one: mappings, or a `Sample` where it matters who it is from.
+        failing: packets that do not, at least one.
+    """
+
+    passing: Sequence[Mapping[str, Any] | Sample] = ()
+    failing: Sequence[Mapping[str, Any] | Sample] = ()
+
+    @abstractmethod
+    def filter(self) -> Filter:
+        """Return the filter; in one test, every call returns one that decides the same."""
+
+    def test_passes_what_it_should(self) -> None:
+        for sample in _samples(self.passing):
+            assert _ask(self.filter(), sample) is True, f"{sample} does not pass"
+
+    def test_keeps_out_what_it_should(self) -> None:
+        for sample in _samples(self.failing):
+            assert _ask(self.filter(), sample) is False, f"{sample} passes"
+
+    def test_combines_with_others(self) -> None:
+        filter = self.filter()
+        yes, no = _Constant(True), _Constant(False)  # noqa: FBT003  # that is all it is about
+        for samples, passes in ((self.passing, True), (self.failing, False)):
+            for sample in _samples(samples):
+                assert _ask(~filter, sample) is not passes
+                assert _ask(~~filter, sample) is passes
+                assert _ask(filter & yes, sample) is _ask(yes & filter, sample) is passes
+                assert _ask(filter | no, sample) is _ask(no | filter, sample) is passes
+                assert _ask(filter & no, sample) is False
+                assert _ask(filter | yes, sample) is True
+
+    def test_decides_the_same_when_asked_again(self) -> None:
+        filter = self.filter()
+        for sample in _samples([*self.passing, *self.failing]):
+            assert _ask(filter, sample) is _ask(filter, sample) is _ask(self.filter(), sample)
+
+    def test_leaves_the_packet_as_it_was(self) -> None:
+        for sample in _samples([*self.passing, *self.failing]):
+            before = copy.deepcopy(dict(sample.fields))
+            peer = Detached(sample.address, tls_peer=sample.tls_peer)
+            packet = peer.packet(sample.fields)
+            trio.run(check, self.filter(), peer.client, packet)
+            assert packet == before
+            assert peer.sent == []
+            assert not peer.closed
+
+    def test_raises_nothing_whatever_a_peer_sends(self) -> None:
+        filter = self.filter()
+        names = {name for sample in _samples([*self.passing, *self.failing]) for name in sample.fields}
+        _ask(filter, Sample())
+        for sample in _samples(self.passing):
+            for name in names | {"unheard of", ""}:
+                for value in ODD_VALUES:
+                    odd = {**sample.fields, name: value}
+                    assert _ask(filter, Sample(odd, sample.address, sample.tls_peer)) in {True, False}
+
+    def test_says_what_it_is(self) -> None:
+        filter = self.filter()
+        assert not re.search(" at 0x[0-9a-f]+>", repr(filter)), (
+            f"{filter!r} says nothing: give the filter a __repr__, for 'asyncapy explain' and the log show it"
+        )
+        assert repr(filter) == repr(self.filter()), "two that are the same are to look the same"
+
+    def test_guards_a_handler(self) -> None:
+        trio.run(self._guard)
+
+    async def _guard(self) -> None:
+        plugins = PluginManager(discover=False)
+        plugins.register(_JsonPlugin(), "contract")
+        server = Server(plugins=plugins)
+
+        @server.add_handler(self.filter())
+        async def inner(client: Any, packet: Any) -> None:
+            await client.send({"reached": True})
+
+        refusal = {"status": "failure", "error": "ERR_NO_HANDLER"}
+        async with serving(server) as running:
+            for samples, wanted in ((self.passing, {"reached": True}), (self.failing, refusal)):
+                for sample in _samples(samples):
+                    if sample.fields and sample.tls_peer is None:  # an empty payload is none, and there is no TLS here
+                        async with running.client(address=sample.address, plugins=plugins) as client:
+                            assert await client.request(sample.fields) == wanted, f"{sample}"
+
+
+class _Constant(Filter):
+    def __init__(self, answer: bool) -> None:  # noqa: FBT001  # that is all it is about
+        self._answer = answer
+
+    def check(self, c: Client, p: Packet) -> bool:
+        return self._answer
+
+
+class _JsonPlugin:
+    """A codec for where none is installed: JSON as the standard library has it."""
+
+    name = "json"
+    wire_id = 0
+
+    def encode(self, fields: Mapping[str, Any]) -> bytes:
+        return json.dumps(dict(fields)).encode()
+
+    def decode(self, payload: bytes) -> dict[str, Any]:
+        fields: dict[str, Any] = json.loads(payload)
+        return fields
+
+    @hookimpl
+    def asyncapy_codecs(self) -> list[Codec]:
+        return [self]
+
+
+def _ask(filter: Filter, sample: Sample) -> bool:
+    peer = Detached(sample.address, tls_peer=sample.tls_peer)
+    return trio.run(check, filter, peer.client, peer.packet(sample.fields))
+
+
+def _samples(given: Sequence[Mapping[str, Any] | Sample]) -> Iterator[Sample]:
+    assert given, "give samples of both kinds, as in passing = [{'text': 'HELLO'}] and failing = [{'text': 'hello'}]"
+    return (each if isinstance(each, Sample) else Sample(each) for each in given)

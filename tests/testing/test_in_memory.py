@@ -1,0 +1,185 @@
+"""Servers and clients in memory, under a clock that jumps: no test here waits for anything."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import trio
+from conftest import Certificates
+from peer import JSON, Peer, json_packet, packet
+from trio.testing import MockClock
+
+from asyncapy import Server
+from asyncapy.errors import BindError, ConfigError, NotConnected, ReplyTimeout
+from asyncapy.filters import Filters
+from asyncapy_core.testing import ServerInMemory, serving
+
+Start = Callable[[Server], Awaitable[ServerInMemory]]
+
+
+def sleeper(**settings: Any) -> Server:
+    """A server that answers after as many seconds as it is told."""
+    server = Server(**settings)
+
+    @server.add_handler()
+    async def sleep(client: Any, packet: Any) -> None:
+        await trio.sleep(packet.get("seconds", 0))
+        await client.send({"slept": packet.get("seconds", 0), "address": client.address})
+
+    return server
+
+
+async def test_a_silent_client_is_told_so_after_60_seconds(asyncapy_server: Start, autojump_clock: MockClock) -> None:
+    running = await asyncapy_server(sleeper())
+    before = trio.current_time()
+    async with await running.connect() as stream:
+        assert await stream.receive_some() == packet(JSON, b'{"status":"failure","error":"ERR_TIMED_OUT"}')
+        assert await stream.receive_some() == b""
+    assert trio.current_time() - before == 60
+
+
+async def test_a_trickle_does_not_extend_the_deadline(asyncapy_server: Start, autojump_clock: MockClock) -> None:
+    running = await asyncapy_server(sleeper(timeout=10))
+    before = trio.current_time()
+    async with Peer(await running.connect()) as peer:
+        for byte in json_packet(seconds=1)[:9]:
+            await peer.send(bytes((byte,)))
+            await trio.sleep(1)
+        assert await peer.failure() == "ERR_TIMED_OUT"
+    assert trio.current_time() - before == 10
+
+
+async def test_a_handler_is_cut_off_in_time(asyncapy_server: Start, autojump_clock: MockClock) -> None:
+    running = await asyncapy_server(sleeper(handler_timeout=30))
+    async with running.client() as client:
+        before = trio.current_time()
+        assert await client.request({"seconds": 31}) == {"status": "failure", "error": "ERR_HANDLER_FAILED"}
+        assert trio.current_time() - before == 30
+        assert await client.request({"seconds": 29}) == {"slept": 29, "address": "127.0.0.1"}
+    assert [line for line in running.log if "cut off after 30 s" in line]
+
+
+async def test_a_client_gives_up_in_time(asyncapy_server: Start, autojump_clock: MockClock) -> None:
+    running = await asyncapy_server(sleeper())
+    async with running.client(timeout=20) as client:
+        before = trio.current_time()
+        with pytest.raises(ReplyTimeout, match="within 20 s"):
+            await client.request({"seconds": 21})
+        assert trio.current_time() - before == 20
+
+
+async def test_clients_come_from_any_address(asyncapy_server: Start) -> None:
+    server = Server(session_limit=1, header_size=2, byteorder="little")
+
+    @server.add_handler(Filters.Ip("10.0.0.0/8"))
+    async def inner(client: Any, packet: Any) -> None:
+        await client.send({"address": client.address, "sessions": len(client.get_sessions())})
+
+    running = await asyncapy_server(server)
+    async with running.client(address="10.0.0.1") as one, running.client(address="10.0.0.2", encoding="ziproto") as two:
+        assert await one.request({"a": 1}) == {"address": "10.0.0.1", "sessions": 1}
+        assert await two.request({"a": 1}) == {"address": "10.0.0.2", "sessions": 1}
+        async with running.client(address="10.0.0.1") as third:
+            assert await third.request({"a": 1}) == {"status": "failure", "error": "ERR_SESSION_LIMIT_REACHED"}
+    async with running.client(address="192.0.2.1") as stranger:
+        assert await stranger.request({"a": 1}) == {"status": "failure", "error": "ERR_NO_HANDLER"}
+
+
+async def test_tls_is_spoken_where_the_server_speaks_it(asyncapy_server: Start, certificates: Certificates) -> None:
+    running = await asyncapy_server(sleeper(tls_cert=certificates.server))
+    async with running.client(tls=True, ca_file=certificates.ca_file) as client:
+        assert await client.request({"seconds": 0}) == {"slept": 0, "address": "127.0.0.1"}
+
+
+async def test_setup_and_shutdown_are_run(autojump_clock: MockClock) -> None:
+    said = []
+
+    class Noting(Server):
+        async def setup(self) -> None:
+            said.append("setup")
+
+        async def shutdown(self) -> None:
+            said.append("shutdown")
+
+    server = Noting()
+    for _ in range(2):  # one server may serve again
+        async with serving(server):
+            assert said == ["setup"]
+        assert said == ["setup", "shutdown"]
+        said.clear()
+
+
+async def test_what_goes_wrong_comes_out_as_it_is(autojump_clock: MockClock) -> None:
+    with pytest.raises(ConfigError, match="tls_cert"):
+        async with serving(sleeper(tls_cert="nowhere.pem")):
+            raise AssertionError
+    with pytest.raises(ZeroDivisionError):  # noqa: PT012  # what it is raised within is what is tested
+        async with serving(sleeper()) as running:
+            stream = await running.connect()
+            raise ZeroDivisionError
+    with pytest.raises(trio.ClosedResourceError):
+        await stream.receive_some()
+
+
+async def test_who_comes_after_the_end_is_told_that_nobody_is_there(autojump_clock: MockClock) -> None:
+    async with serving(sleeper()) as running, running.client(timeout=100) as client:
+        await client.request({"seconds": 0})
+        await running.stop()
+        with pytest.raises(NotConnected, match="does not serve"):
+            await client.request({"seconds": 0})
+
+
+async def test_no_port_is_opened_and_nothing_is_left() -> None:
+    async with serving(sleeper()) as running:
+        assert running.server.addresses == ()
+        await running.connect()
+        assert [line for line in running.log if "Serving on no address" in line]
+    assert running.server.log.handlers
+    assert not any(type(handler).__name__ == "_Lines" for handler in running.server.log.handlers)
+
+
+async def test_a_server_serves_on_sockets_that_it_is_given() -> None:
+    server = sleeper()
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    async with trio.open_nursery() as nursery:
+        addresses = await nursery.start(lambda task_status: server.serve(listeners=[listener], task_status=task_status))
+        assert addresses == (("127.0.0.1", port),)
+        async with await Peer.connect(port) as peer:
+            assert await peer.ask(seconds=0) == {"slept": 0, "address": "127.0.0.1"}
+        server.stop()
+    assert listener.fileno() == -1
+
+
+async def test_sockets_that_it_is_given_are_closed_even_where_it_cannot_serve() -> None:
+    with socket.socket() as listener:
+        with pytest.raises(ConfigError):
+            await sleeper(tls_cert="nowhere.pem").serve(listeners=[listener])
+        assert listener.fileno() == -1
+
+
+async def test_a_server_that_does_not_serve_admits_nobody() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs, pytest.raises(RuntimeError, match="does not serve yet"):
+        sleeper().admit(theirs, "127.0.0.1")
+
+
+async def test_a_thread_of_a_handler_is_waited_for_without_a_clock_that_jumps(asyncapy_server: Start) -> None:
+    server = Server()
+
+    @server.add_handler()
+    async def work(client: Any, packet: Any) -> None:
+        await client.send({"main": await server.run_sync_task(threading.current_thread) is threading.main_thread()})
+
+    running = await asyncapy_server(server)
+    async with running.client() as client:
+        assert await client.request({"a": 1}) == {"main": False}
+
+
+def test_bind_errors_are_still_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(BindError, match="in use"):
+        trio.run(sleeper(port=taken.getsockname()[1]).serve)
