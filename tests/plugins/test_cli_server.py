@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pty
 import re
 import signal
 import socket
@@ -77,7 +78,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(folder: Path, *arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
+def run(folder: Path, *arguments: str, text: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
     return subprocess.run(
         [sys.executable, "-m", "asyncapy_cli", *arguments],
@@ -86,7 +87,7 @@ def run(folder: Path, *arguments: str, text: str = "") -> subprocess.CompletedPr
         text=True,
         input=text,
         timeout=60,
-        env={name: value for name, value in os.environ.items() if not name.startswith("ASYNCAPY_")},
+        env={**{name: value for name, value in os.environ.items() if not name.startswith("ASYNCAPY_")}, **environ},
     )
 
 
@@ -123,7 +124,8 @@ class Serving:
         return int(self.wait_for(r"Serving on 127\.0\.0\.1:(\d+)")[1])
 
     def end(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
         status = self.process.wait(20)
         self._reader.join()
         assert self.process.stderr is not None
@@ -137,8 +139,9 @@ def serving(folder: Path, *arguments: str) -> Iterator[Serving]:
     try:
         yield server
     finally:
-        if server.process.poll() is None:
-            assert server.end() == 0
+        running = server.process.poll() is None
+        status = server.end()
+        assert status == 0 or not running
 
 
 def ask(port: int, **fields: object) -> dict[str, object]:
@@ -169,6 +172,34 @@ def test_a_program_that_starts_its_server_can_be_served_and_explained(folder: Pa
     assert "any_foo runs" in run(folder, "explain", "program", "-", text='{"foo": 1}').stdout
 
 
+def test_what_stands_behind_the_start_of_a_server_is_done_when_it_has_ended(folder: Path) -> None:
+    (folder / "program.py").write_text(
+        APP + "\nother.start()\nserver.start()\nimport sys\nprint('cleaned up', file=sys.stderr)\n"
+    )
+    with serving(folder, "program.py") as server:
+        assert ask(server.port, foo=1) == {"foo": 1}
+        assert not [line for line in server.lines if "cleaned up" in line]
+    assert server.lines[-1] == "cleaned up\n"
+    assert "cleaned up" not in run(folder, "explain", "program", "-", text='{"foo": 1}').stderr
+
+
+@pytest.mark.parametrize(
+    ("program", "lines"),
+    [
+        ("def f():\n    return nowhere\nf()\n", ["f()", "return nowhere", "NameError: name 'nowhere' is not defined"]),
+        ("server = Server(\n", ["SyntaxError: '(' was never closed"]),
+    ],
+)
+def test_a_program_that_fails_is_told_by_its_own_lines(folder: Path, program: str, lines: list[str]) -> None:
+    (folder / "broken.py").write_text(program)
+    done = run(folder, "serve", "broken.py")
+    assert done.returncode == 1
+    assert all(line in done.stderr for line in lines)
+    assert done.stderr.endswith("asyncapy: broken.py raised this before it could serve\n")
+    assert "importlib" not in done.stderr
+    assert "target.py" not in done.stderr
+
+
 def test_options_come_before_what_the_program_says(folder: Path) -> None:
     (folder / "strict.py").write_text(APP.replace("Server(port=0)", "Server(port=0, max_packet=100, timeout=7)"))
     (folder / "server.toml").write_text("[AsyncAPY]\ntimeout = 8\nsession_limit = 3\n")
@@ -176,7 +207,7 @@ def test_options_come_before_what_the_program_says(folder: Path) -> None:
     with serving(folder, *arguments) as server:
         assert ask(server.port, foo="x" * 1000) == {"foo": "x" * 1000}
         server.wait_for(r"\[DEBUG\]")
-        server.wait_for("5000 bytes a packet, 10000 connections, 7 s")
+        server.wait_for("5000 bytes a packet, 10000 connections, 3 an address, 7 s")
 
 
 def test_a_wrong_option_is_one_line_and_status_1(folder: Path) -> None:
@@ -235,6 +266,75 @@ def test_reload_serves_anew_what_has_changed_and_ends_in_order(folder: Path) -> 
         socket.create_connection(("127.0.0.1", port), 5)
 
 
+SLOW = """
+import trio
+from asyncapy import Server
+
+server = Server(port=0)
+
+
+@server.add_handler()
+async def slow(client, packet):
+    await trio.sleep(1)
+    await client.send(packet)
+"""
+
+
+def test_ctrl_c_on_a_terminal_lets_a_reloading_server_finish_what_it_does(folder: Path) -> None:
+    (folder / "slow.py").write_text(SLOW)
+    with serving(folder, "slow.py", "--reload") as server, Client(tls=False, timeout=10) as client:
+        client.connect("127.0.0.1", server.port)
+        client.send({"a": 1})
+        server.wait_for("New session started")
+        os.killpg(server.process.pid, signal.SIGINT)  # all in the foreground of a terminal get it
+        assert client.receive() == {"a": 1}
+        assert server.process.wait(20) == 0
+
+
+def test_hanging_up_ends_a_reloading_server(folder: Path) -> None:
+    with serving(folder, "app", "--reload") as server:
+        port = server.port
+        server.process.send_signal(signal.SIGHUP)
+        assert server.process.wait(20) == 0
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port))
+
+
+def test_a_server_that_is_stuck_is_killed_by_a_second_signal(folder: Path) -> None:
+    (folder / "stuck.py").write_text(SLOW.replace("await trio.sleep(1)", "__import__('time').sleep(1000)"))
+    with serving(folder, "stuck.py", "--reload") as server, Client(tls=False) as client:
+        client.connect("127.0.0.1", server.port)
+        client.send({"a": 1})
+        server.wait_for("New session started")
+        for _ in range(2):
+            server.process.send_signal(signal.SIGTERM)
+            time.sleep(0.5)  # two that come at once are one
+        assert server.process.wait(10) == 128 + signal.SIGKILL
+
+
+def test_a_reloading_server_sees_changes_beside_its_file_and_in_its_configuration(tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    (there / "app.py").write_text(APP)
+    config = there / "server.toml"
+    config.write_text("[AsyncAPY]\nport = 0\n")
+    with serving(here, "../there/app.py", "--config", str(config), "--reload") as server:
+        assert ask(server.port, foo=1) == {"foo": 1}
+        written = 0
+        deadline = time.monotonic() + 20
+        while not [line for line in server.lines if "server.toml changed" in line] and time.monotonic() < deadline:
+            written += 1
+            config.write_text(f"[AsyncAPY]\nport = 0\nsession_limit = {written}\n")
+            time.sleep(0.2)  # nobody tells when the watch has begun
+        server.wait_for("an address")
+        while not [line for line in server.lines if "app.py changed" in line] and time.monotonic() < deadline:
+            written += 1
+            (there / "app.py").write_text(APP + f"# {written}\n")
+            time.sleep(0.2)  # as above
+        server.wait_for(r"app\.py changed")
+
+
 def test_a_handler_that_can_never_run_is_told_at_the_start(folder: Path) -> None:
     late = "@server.add_handler(Filters.HasFields(foo=None), Filters.Ip('::1'))\nasync def late(c, p): ...\n"
     (folder / "app.py").write_text(APP + late)
@@ -256,6 +356,9 @@ def test_a_call_prints_the_reply_and_its_status_tells_what_it_was(folder: Path) 
         assert done.returncode == 1
         assert json.loads(done.stdout) == {"status": "failure", "error": "ERR_NO_HANDLER"}
         assert "check its fields and key" in done.stderr
+        json_failure = done.stderr
+        done = run(folder, "call", where, "--raw", '{"user": "root"}')
+        assert (done.returncode, done.stderr) == (1, json_failure)
         done = run(folder, "call", where, "[1]")
         assert done.returncode == 2
         assert "must be a JSON object" in done.stderr
@@ -265,6 +368,45 @@ def test_a_call_prints_the_reply_and_its_status_tells_what_it_was(folder: Path) 
     done = run(folder, "call", where, '{"foo": 1}')
     assert done.returncode == 3
     assert "is the server running there?" in done.stderr
+
+
+def test_a_call_shows_a_terminal_nothing_that_moves_its_cursor(folder: Path) -> None:
+    (folder / "rude.py").write_text(
+        SLOW.replace("await trio.sleep(1)", "packet['\\x9b31m\\x7f'] = '\\x1b[2J käse'").replace(
+            "client.send(packet)", "client.send(packet if 'x' in packet else dict(status='failure', error='\\x1b[2J'))"
+        )
+    )
+    with serving(folder, "rude.py") as server:
+        ours, theirs = pty.openpty()
+        done = subprocess.run(
+            [sys.executable, "-m", "asyncapy_cli", "call", f"localhost:{server.port}", '{"x": 1}'],
+            stdout=theirs, timeout=60, env={**os.environ, "TERM": "dumb", "COLUMNS": "200"},
+        )  # fmt: skip
+        os.close(theirs)
+        shown = os.read(ours, 10_000).decode()
+        os.close(ours)
+        assert done.returncode == 0
+        assert r"\u009b31m\u007f" in shown
+        assert r"\u001b[2J käse" in shown
+        assert not re.search("[\x1b\x7f-\x9f]", shown)
+        done = run(folder, "call", f"localhost:{server.port}", '{"y": 1}')
+        assert done.returncode == 1
+        assert done.stderr == "asyncapy: \\x1b[2J: the server reports a failure of its own kind\n"
+
+
+def test_ctrl_c_and_a_closed_pipe_end_a_call_as_a_shell_expects(folder: Path) -> None:
+    (folder / "slow.py").write_text(SLOW.replace("sleep(1)", "sleep(packet['seconds'])"))
+    with serving(folder, "slow.py") as server:
+        command = [sys.executable, "-m", "asyncapy_cli", "call", f"localhost:{server.port}"]
+        waiting = subprocess.Popen([*command, '{"seconds": 100}'], stderr=subprocess.DEVNULL)
+        server.wait_for("New session started")
+        waiting.send_signal(signal.SIGINT)
+        assert waiting.wait(20) == 130
+        ends = os.pipe()
+        os.close(ends[0])
+        done = subprocess.run([*command, '{"seconds": 0}'], stdout=ends[1], stderr=subprocess.PIPE, timeout=60)
+        os.close(ends[1])
+        assert (done.returncode, done.stderr) == (141, b"")
 
 
 def test_a_call_speaks_tls(folder: Path, certificates: Certificates) -> None:
@@ -278,7 +420,7 @@ def test_a_call_speaks_tls(folder: Path, certificates: Certificates) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["localhost", "localhost:", ":80", "localhost:http", "localhost:0", "localhost:70000"]
+    "address", ["localhost", "localhost:", ":80", "localhost:http", "localhost:0", "localhost:70000", "localhost:²"]
 )
 def test_an_address_that_is_none_is_told(folder: Path, address: str) -> None:
     done = run(folder, "call", address, "{}")
@@ -310,6 +452,11 @@ def test_explain_says_why_a_packet_reaches_a_handler_or_not(folder: Path) -> Non
     done = run(folder, "explain", "app", "-", text="[1]")
     assert done.returncode == 1
     assert "must be a JSON object" in done.stderr
+    (folder / "latin.json").write_bytes(b'{"a": "\xff"}')
+    done = run(folder, "explain", "app", "latin.json")
+    assert (done.returncode, "can't decode byte 0xff" in done.stderr) == (1, True)
+    done = run(folder, "explain", "app", "packet.json", "--from", "nowhere")
+    assert (done.returncode, "'nowhere' does not appear to be an IPv4 or IPv6 address" in done.stderr) == (1, True)
 
 
 def test_a_filter_that_raises_is_explained_too(folder: Path) -> None:
@@ -341,11 +488,18 @@ def test_a_configuration_is_checked(folder: Path) -> None:
         ("[plugin:codecs]\nengine = steam\n", "options of plugin 'codecs' of asyncapy-codecs"),
         ("[plugin:nobody]\na = 1\n", "there are options for plugin 'nobody'"),
         ("[AsyncAPY]\nplugins_require = nobody\n", "plugin 'nobody' is required but not installed"),
+        ("[AsyncAPY]\ntls_cert = nowhere.pem\n", "nowhere.pem"),
     ):
         (folder / "bad.ini").write_text(text)
         done = run(folder, "config", "check", "bad.ini")
         assert done.returncode == 1
         assert message in done.stderr
+
+
+def test_what_is_wrong_in_a_file_is_told_though_the_environment_hides_it(folder: Path) -> None:
+    (folder / "bad.ini").write_text("[AsyncAPY]\nport = many\n")
+    done = run(folder, "config", "check", "bad.ini", ASYNCAPY_PORT="1")
+    assert (done.returncode, "port is 'many', from bad.ini" in done.stderr) == (1, True)
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -23,7 +23,6 @@ from asyncapy.errors import (
     NoHandlerFound,
     NotConnected,
     RemoteError,
-    ReplyTimeout,
     ServerBusy,
     ServerDisconnected,
     SessionLimitReached,
@@ -97,29 +96,6 @@ async def test_what_cannot_be_sent_is_told_and_harms_nobody(serve: Serve) -> Non
         with pytest.raises(TypeError):
             await client.request([1])  # type: ignore[arg-type]  # the slip that is tested
         assert await client.request({"a": 1}) == {"a": 1}
-
-
-async def test_a_request_that_takes_too_long_is_given_up_and_its_late_reply_goes_to_nobody(serve: Serve) -> None:
-    server = Server(port=0)
-    go_on = trio.Event()
-
-    @server.add_handler()
-    async def wait(client: Any, packet: Any) -> None:
-        if "wait" in packet:
-            await go_on.wait()
-        await client.send(packet)
-
-    running = await serve(server)
-    async with client_of(running.port) as client:
-        with pytest.raises(ReplyTimeout, match=r"no whole reply within 0\.1 s"):
-            await client.request({"wait": 1}, timeout=0.1)
-        with trio.move_on_after(0.1) as scope:
-            await client.request({"wait": 2})
-        assert scope.cancelled_caught
-        assert client.pending == 2
-        go_on.set()
-        assert await client.request({"a": 1}) == {"a": 1}
-        assert client.pending == 0
 
 
 async def test_requests_wait_for_a_server_that_is_not_there_yet(serve: Serve) -> None:

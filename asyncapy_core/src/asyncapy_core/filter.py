@@ -22,6 +22,9 @@ class Filter(ABC):
     A subclass has one method, ``check``, plain or ``async``. Filters combine: ``a & b`` passes when both do, ``a | b``
     when one does, ``~a`` when ``a`` does not. A filter that raises does not pass, and neither does its ``~``.
 
+    Filters that compare equal have to decide alike, always: a handler behind another with equal filters can never run,
+    of which the server warns. Without an ``__eq__`` of its own, a filter is equal to itself alone.
+
     Attributes:
         authenticates: whether who passes has shown who they are, by an API key for instance. A server that anybody can
             reach, and that nobody has to show anything, says so in its log.
@@ -97,6 +100,12 @@ class _Compound(Filter):
         self._checks = tuple((operand.check, is_async(operand)) for operand in operands)
         if any(awaited for _, awaited in self._checks):
             self.check = self.decide  # type: ignore[method-assign]  # chosen here, once, rather than for each packet
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Compound) and type(self) is type(other) and self.operands == other.operands
+
+    def __hash__(self) -> int:
+        return hash((type(self), self.operands))
 
     @abstractmethod
     async def decide(self, c: Client, p: Packet) -> bool:

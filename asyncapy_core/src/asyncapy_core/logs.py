@@ -71,6 +71,11 @@ def shown(text: object) -> str:
     return cut + "..." if len(raw) > SHOWN_BYTES or len(escaped) > SHOWN_BYTES else cut
 
 
+def endpoint(host: str, port: int) -> str:
+    """Return a host and a port as one reads them, an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def describe(error: BaseException) -> str:
     """Return an exception as one harmless line: its type, its message, cut and escaped, and where it was raised."""
     more = ""

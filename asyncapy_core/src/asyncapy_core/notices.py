@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from asyncapy_core.listener import UNIX
+from asyncapy_core.logs import endpoint
 from asyncapy_core.service import Service
 
 if TYPE_CHECKING:
@@ -57,9 +58,8 @@ def _asks_who_they_are(dispatcher: Dispatcher) -> bool:
 def _unreachable(handlers: Sequence[Handler]) -> Iterator[tuple[Handler, Handler]]:
     """Find the handlers of a group behind one that wants nothing that they do not, and name both."""
     for position, later in enumerate(handlers):
-        wanted = {repr(filter) for filter in later.filters}
         for earlier in handlers[:position]:
-            if wanted.issuperset(repr(filter) for filter in earlier.filters):
+            if all(filter in later.filters for filter in earlier.filters):
                 yield later, earlier
                 break
 
@@ -67,8 +67,7 @@ def _unreachable(handlers: Sequence[Handler]) -> Iterator[tuple[Handler, Handler
 def _shown(address: Any) -> str:
     if isinstance(address, str):
         return UNIX + address
-    host, port = address[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return endpoint(*address[:2])
 
 
 def _is_exposed(address: Any) -> bool:

@@ -49,5 +49,13 @@ class APIFactory(Filter):
         key = p.fields.get(self.field_name)
         return isinstance(key, str) and len(key) <= LONGEST_KEY and await self.factory.acontains(key)
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, APIFactory):
+            return NotImplemented
+        return (type(self), id(self.factory), self.field_name) == (type(other), id(other.factory), other.field_name)
+
+    def __hash__(self) -> int:
+        return hash((type(self), id(self.factory), self.field_name))
+
     def __repr__(self) -> str:
         return f"APIFactory(<{type(self.factory).__name__}>, {self.field_name!r})"

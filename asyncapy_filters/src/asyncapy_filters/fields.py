@@ -47,6 +47,14 @@ class HasFields(Filter):
                 return False
         return True
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, HasFields):
+            return NotImplemented
+        return type(self) is type(other) and self._expected == other._expected
+
+    def __hash__(self) -> int:
+        return hash((type(self), self.names))
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{name}={pattern!r}' for name, pattern in self._expected.items())})"
 

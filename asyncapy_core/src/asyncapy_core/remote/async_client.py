@@ -5,6 +5,7 @@ Knows streams and deadlines; what is said over them is `Conversation`'s business
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 import os
@@ -21,13 +22,16 @@ import trio
 from asyncapy_core.codec import CodecRegistry
 from asyncapy_core.errors import NotConnected, RemoteError, ReplyTimeout, ServerDisconnected
 from asyncapy_core.plugins.manager import PluginManager, default_manager
-from asyncapy_core.remote.connecting import Trust, check_timeout, client_wire, refuse_handshake, unreachable
+from asyncapy_core.remote.connecting import Trust, check_port, check_timeout, client_wire, refuse_handshake, unreachable
 from asyncapy_core.remote.conversation import Conversation
 from asyncapy_core.remote.failures import failure
 from asyncapy_core.wire import ByteOrder
 
 READ: Final = 64 * 1024
+BATCH: Final = 64 * 1024
+"""Bytes that go out in one piece at most, unless one packet is larger; only so much is in doubt when it fails."""
 FIRST_PAUSE: Final = 0.05
+NOT_CONNECTED_YET: Final = "there was no connection in time"
 LONGEST_PAUSE: Final = 5.0
 """Seconds between attempts to connect: doubled each time, and half of it left to chance."""
 
@@ -35,10 +39,9 @@ LONGEST_PAUSE: Final = 5.0
 class _Request:
     """A packet, and what became of it."""
 
-    __slots__ = ("answer", "data", "done", "payload")
+    __slots__ = ("answer", "data", "done")
 
-    def __init__(self, payload: Mapping[str, Any] | str | bytes, data: bytes) -> None:
-        self.payload = payload
+    def __init__(self, data: bytes) -> None:
         self.data = data
         self.done = trio.Event()
         self.answer: dict[str, Any] | Exception | None = None
@@ -56,6 +59,11 @@ class AsyncClient:
     Requests go out in the order in which they are made, without waiting for the replies to those before them, and each
     gets the reply that is its own. When the connection is lost, it is made anew, at growing intervals, for the requests
     that were never sent; those that were sent fail, as nobody knows what the server did with them.
+
+    Which reply is whose is told by their order alone (WIRE.md, "A session"), so the server's handlers have to answer
+    each packet once. A connection on which one is not answered in time, or is no longer waited for, is given up: the
+    requests behind it fail, and the next ones go over a new connection. So is one on which a packet comes that nobody
+    asked for.
 
     Args:
         hostname: the name or the IP address of the server.
@@ -75,7 +83,7 @@ class AsyncClient:
 
     Raises:
         UnknownCodec: no codec has the name ``encoding``.
-        ValueError: another argument is out of range, or TLS is set up and switched off.
+        TypeError, ValueError: another argument is wrong, or TLS is set up and switched off.
     """
 
     def __init__(
@@ -95,7 +103,10 @@ class AsyncClient:
         plugins: PluginManager | None = None,
         open_stream: Callable[[], Awaitable[trio.abc.Stream]] | None = None,
     ) -> None:
-        self._open_stream = open_stream or functools.partial(trio.open_tcp_stream, hostname, port)
+        if open_stream is None:
+            check_port(port)
+            open_stream = functools.partial(trio.open_tcp_stream, hostname, port)
+        self._open_stream = open_stream
         self._trust = Trust(tls, ssl_context, ca_file)
         check_timeout(timeout)
         self._wire = client_wire(header_size, byteorder, max_packet)
@@ -107,11 +118,14 @@ class AsyncClient:
         self.timeout = timeout
         self.raise_failures = raise_failures
         self._packing = Conversation(self._wire, self._codecs, encoding)
-        self._unsent: deque[_Request] = deque()
+        self._unsent: dict[_Request, None] = {}
         self._sent: deque[_Request] = deque()
         self._wanted = trio.Event()
-        self._unreachable: NotConnected | None = None
+        self._talking = trio.CancelScope()
+        self._given_up = False
+        self._not_ready = NOT_CONNECTED_YET
         self._stack: AsyncExitStack | None = None
+        self._open = False
 
     @property
     def pending(self) -> int:
@@ -122,7 +136,7 @@ class AsyncClient:
         self,
         payload: Mapping[str, Any] | str | bytes,
         *,
-        timeout: float | None = None,  # noqa: ASYNC109  # where the reply comes too late, the connection goes on
+        timeout: float | None = None,  # noqa: ASYNC109  # what is too late is an error of its own kind
     ) -> dict[str, Any]:
         """Send a packet and return the fields of its reply.
 
@@ -132,32 +146,36 @@ class AsyncClient:
 
         Raises:
             EncodeError, TypeError, ValueError: the payload cannot be sent.
-            ReplyTimeout: there was no whole reply in time; one that comes late is dropped.
-            ServerDisconnected: the connection was lost after this was sent, so that nobody knows what became of it.
-            NotConnected: the server could not be reached in time, and this was never sent; or the client is not open,
-                or was closed before there was a reply.
+            ReplyTimeout: there was no whole reply in time, and the connection is given up.
+            ServerDisconnected: the connection was lost, or given up, after this was sent, so that nobody knows what
+                became of it.
+            NotConnected: this was never sent, as there was no connection in time, or the server took nothing more; or
+                the client is not open, or was closed before there was a reply.
             FailureReply: the server made a failure of it, and ``raise_failures`` is set.
             RemoteError: the server cannot be trusted, or speaks something else.
         """
-        if self._stack is None:
-            raise NotConnected("this client is not open; use it within 'async with AsyncClient(...) as client:'")
-        request = _Request(payload, self._packing.request(payload))
+        if not self._open:
+            raise NotConnected(
+                "this client is not open, or was closed; use it within 'async with AsyncClient(...) as client:'"
+            )
         seconds = self.timeout if timeout is None else timeout
         check_timeout(seconds)
-        self._unsent.append(request)
+        request = _Request(self._packing.request(payload))
+        self._unsent[request] = None
         self._wanted.set()
         try:
-            with trio.fail_after(math.inf if seconds is None else seconds):
+            with trio.move_on_after(math.inf if seconds is None else seconds):
                 await request.done.wait()
-        except trio.TooSlowError:
-            if request in self._unsent and self._unreachable is not None:
-                raise NotConnected(f"never sent within {seconds:g} s: {self._unreachable}") from self._unreachable
-            raise ReplyTimeout(f"no whole reply within {seconds:g} s") from None
+            if request in self._unsent:
+                raise NotConnected(f"never sent within {seconds:g} s: {self._not_ready}")
+            if not request.done.is_set():
+                raise ReplyTimeout(f"no whole reply within {seconds:g} s")
         finally:
-            request.settle(NotConnected("nobody waits for this any more"))  # its reply, should one come, is dropped
+            if not request.done.is_set():
+                self._give_up(request)
         answer = request.answer
         if isinstance(answer, Exception):
-            raise answer
+            raise copy.copy(answer) from answer.__cause__  # others may wait for the same, and raise their own
         assert answer is not None
         if self.raise_failures and (failed := failure(answer)) is not None:
             raise failed
@@ -171,6 +189,7 @@ class AsyncClient:
             nursery.start_soon(self._keep_connected)
             stack.callback(nursery.cancel_scope.cancel)
             self._stack = stack.pop_all()
+            self._open = True
         return self
 
     async def __aexit__(
@@ -178,32 +197,61 @@ class AsyncClient:
     ) -> None:
         stack, self._stack = self._stack, None
         if stack is not None:
-            self._fail(NotConnected("the client was closed before the reply came"), self._sent, self._unsent)
+            self._close()
             await stack.aclose()
+
+    def _close(self) -> None:
+        """Take no more requests, and end those that wait."""
+        self._open = False
+        self._fail(NotConnected("the client was closed before the reply came"), self._sent, self._unsent)
+
+    def _give_up(self, request: _Request) -> None:
+        """Nobody waits for this any more: forget it, and the connection if it was sent, as its reply may never come.
+
+        Replies to what was sent before it are still waited for.
+        """
+        request.settle(NotConnected("nobody waits for this any more"))
+        if request in self._unsent:
+            del self._unsent[request]
+            return
+        if request not in self._sent:
+            return
+        behind = deque[_Request]()
+        while (last := self._sent.pop()) is not request:
+            behind.append(last)
+        self._fail(
+            ServerDisconnected("the connection was given up: a request before this had no reply in time"), behind
+        )
+        self._given_up = True
+        if not self._sent:
+            self._talking.cancel()
 
     async def _keep_connected(self) -> None:
         """Connect when there is something to send, and again when the connection is lost."""
-        pause = FIRST_PAUSE
-        while True:
-            await self._until_wanted()
-            try:
-                stream = await self._connect_in_time()
-            except NotConnected as error:
-                self._unreachable = error
-                await trio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311  # so that not all come back at once
-                pause = min(2 * pause, LONGEST_PAUSE)
-                continue
-            except RemoteError as error:  # trying again would not help
-                self._fail(error, self._unsent)
-                continue
+        try:
             pause = FIRST_PAUSE
-            self._unreachable = None
-            reason = await self._converse(stream)
-            self._fail(reason, self._sent)
+            while True:
+                await self._until_wanted()
+                try:
+                    stream = await self._connect_in_time()
+                except NotConnected as error:
+                    self._not_ready = str(error)
+                    await trio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311  # so that not all come back at once
+                    pause = min(2 * pause, LONGEST_PAUSE)
+                    continue
+                except RemoteError as error:  # trying again would not help
+                    self._fail(error, self._unsent)
+                    continue
+                pause = FIRST_PAUSE
+                self._not_ready = "the server took no more, as it has not answered what was sent before"
+                reason = await self._converse(stream)
+                self._not_ready = NOT_CONNECTED_YET
+                self._fail(reason, self._sent)
+        finally:
+            self._close()
 
     async def _until_wanted(self) -> None:
-        while not any(not request.done.is_set() for request in self._unsent):
-            self._unsent.clear()
+        while not self._unsent:
             self._wanted = trio.Event()
             await self._wanted.wait()
 
@@ -231,30 +279,36 @@ class AsyncClient:
             raise
         return stream
 
-    async def _converse(self, stream: trio.abc.Stream) -> ServerDisconnected | RemoteError:
+    async def _converse(self, stream: trio.abc.Stream) -> RemoteError:
         """Send what is wanted and read what comes, until the connection is lost; return what is to be said of that."""
         conversation = Conversation(self._wire, self._codecs, self.encoding)
-        reason: ServerDisconnected | RemoteError = ServerDisconnected("the connection was lost")
+        reason: RemoteError = ServerDisconnected("the connection was given up")
+        self._given_up = False
         async with stream, trio.open_nursery() as nursery:
+            self._talking = nursery.cancel_scope
             nursery.start_soon(self._send_all, stream)
             try:
                 await self._read(stream, conversation)
             except RemoteError as error:
                 reason = error
             except trio.BrokenResourceError as error:
-                reason = ServerDisconnected(f"the connection was lost {conversation.state}: {error}")
+                cause = error.__cause__ or error
+                reason = ServerDisconnected(f"the connection was lost {conversation.state}: {cause}")
+                reason.__cause__ = cause
             nursery.cancel_scope.cancel()
         return reason
 
     async def _send_all(self, stream: trio.abc.Stream) -> None:
         """Send requests in the order in which they were made; those that came together go out in one piece."""
-        while True:
-            batch = []
-            while self._unsent:
-                request = self._unsent.popleft()
-                if not request.done.is_set():
-                    self._sent.append(request)
-                    batch.append(request.data)
+        while not self._given_up:
+            batch: list[bytes] = []
+            size = 0
+            while self._unsent and size < BATCH:
+                request = next(iter(self._unsent))
+                del self._unsent[request]
+                self._sent.append(request)
+                batch.append(request.data)
+                size += len(request.data)
             if batch:
                 try:
                     await stream.send_all(b"".join(batch))
@@ -265,25 +319,27 @@ class AsyncClient:
                 await self._wanted.wait()
 
     async def _read(self, stream: trio.abc.Stream, conversation: Conversation) -> None:
-        """Give each reply to the request that it is for.
+        """Give each reply to the request that it is for, until the connection is given up.
 
         Raises:
-            ServerDisconnected: the server closed the connection.
+            ServerDisconnected: the server closed the connection, or sent what nobody asked for.
             InvalidReply: it sent what is no reply.
         """
-        last: dict[str, Any] | None = None
         while data := await stream.receive_some(READ):
             conversation.feed(bytes(data))
             while (frame := conversation.next_frame()) is not None:
                 reply = conversation.fields(frame)
-                if self._sent:
-                    self._sent.popleft().settle(reply)
-                else:
-                    last = reply  # unasked, such as that the session has timed out
-        said = "" if last is None or (meaning := failure(last)) is None else f" ({meaning})"
-        raise ServerDisconnected(f"the server closed the connection {conversation.state}{said}")
+                if not self._sent:  # such as that the session has timed out
+                    meaning = failure(reply)
+                    raise ServerDisconnected(f"the server sent what nobody asked for ({meaning or 'a packet'})")
+                self._sent.popleft().settle(reply)
+                if self._given_up and not self._sent:
+                    return
+        raise ServerDisconnected(f"the server closed the connection {conversation.state}")
 
-    def _fail(self, error: Exception, *queues: deque[_Request]) -> None:
+    @staticmethod
+    def _fail(error: Exception, *queues: deque[_Request] | dict[_Request, None]) -> None:
         for queue in queues:
-            while queue:
-                queue.popleft().settle(error)
+            for request in queue:
+                request.settle(error)
+            queue.clear()

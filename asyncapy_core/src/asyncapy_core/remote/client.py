@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from asyncapy_core.codec import CodecRegistry
 from asyncapy_core.errors import NotConnected, RemoteError, ReplyTimeout, ServerDisconnected
+from asyncapy_core.logs import endpoint
 from asyncapy_core.plugins.manager import PluginManager, default_manager
-from asyncapy_core.remote.connecting import Trust, check_timeout, client_wire, refuse_handshake, unreachable
+from asyncapy_core.remote.connecting import Trust, check_port, check_timeout, client_wire, refuse_handshake, unreachable
 from asyncapy_core.remote.conversation import Conversation
 from asyncapy_core.wire import ByteOrder, Frame
 
@@ -67,6 +68,7 @@ class Client:
         self._codecs.named(encoding)
         self._socket: socket.socket | None = None
         self._conversation: Conversation | None = None
+        self._fault: OSError | None = None
         self.tls = tls
         self.encoding = encoding
         self.timeout = timeout
@@ -77,17 +79,19 @@ class Client:
         Raises:
             RemoteError: it cannot be reached, or its certificate is not to be trusted; the message says which.
         """
+        check_port(port)
         if self._socket is not None:
             raise RemoteError("this client is connected already; disconnect it first, or make another")
         try:
             connected = socket.create_connection((hostname, port), self.timeout)
         except TimeoutError as error:
-            raise ReplyTimeout(f"{hostname}:{port} did not answer within {self.timeout:g} s") from error
+            raise ReplyTimeout(f"{endpoint(hostname, port)} did not answer within {self.timeout:g} s") from error
         except (OSError, UnicodeError) as error:
             raise unreachable(error, hostname, port) from error
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket = self._secured(connected, hostname, port) if self.tls else connected
         self._conversation = Conversation(self._wire, self._codecs, self.encoding)
+        self._fault = None
 
     def disconnect(self) -> None:
         """Close the connection; the server notices by itself. A second time does nothing."""
@@ -116,6 +120,9 @@ class Client:
             raise ReplyTimeout(f"the server did not take the packet within {self.timeout:g} s; disconnected") from error
         except OSError as error:
             raise ServerDisconnected(f"the server has left: {error}") from error
+        except BaseException:  # whatever it is, half a packet may be out, and nothing may follow it
+            self.disconnect()
+            raise
 
     def receive(self) -> dict[str, Any]:
         """Wait for a whole reply and return its fields.
@@ -129,7 +136,8 @@ class Client:
         _, conversation = self._connection()
         frame = self._next_frame()
         if frame is None:
-            raise ServerDisconnected(f"the server closed the connection {conversation.state}")
+            why = "" if self._fault is None else f": {self._fault}"
+            raise ServerDisconnected(f"the server closed the connection {conversation.state}{why}") from self._fault
         return conversation.fields(frame)
 
     def receive_raw(self) -> bytes:
@@ -168,7 +176,8 @@ class Client:
                 data = connected.recv(min(max(conversation.missing, LEAST_READ), LARGEST_READ))
             except TimeoutError as error:
                 raise ReplyTimeout(f"no whole reply within {self.timeout:g} s, {conversation.state}") from error
-            except OSError:
+            except OSError as error:
+                self._fault = error
                 return None
             if not data:
                 return None

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import ssl
+import threading
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from asyncapy_core.errors import NotConnected, RemoteError
+from asyncapy_core.logs import endpoint
 from asyncapy_core.wire import ByteOrder, WireFormat
+
+LONGEST_WAIT: Final = threading.TIMEOUT_MAX
+"""Seconds, about 292 years; sockets take no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +50,16 @@ class Trust:
 
 def check_timeout(timeout: float | None) -> None:
     """Raise ValueError for what is no time to wait."""
-    if timeout is not None and not timeout > 0:
+    if timeout is not None and not 0 < timeout <= LONGEST_WAIT:
         raise ValueError(f"timeout is {timeout!r}; it must be more than 0 seconds, or None to wait for ever")
+
+
+def check_port(port: int) -> None:
+    """Raise TypeError or ValueError for what is no TCP port to connect to."""
+    if isinstance(port, bool) or not isinstance(port, int):
+        raise TypeError(f"port is {port!r}; it must be a number, such as 8081")
+    if not 0 < port < 65536:
+        raise ValueError(f"port is {port}; a TCP port is 1 to 65535")
 
 
 def client_wire(header_size: int, byteorder: ByteOrder, max_packet: int | None) -> WireFormat:
@@ -59,18 +72,27 @@ def refuse_handshake(error: OSError, hostname: str, port: int) -> NoReturn:
     """Say why there is no TLS connection, and what to do.
 
     Raises:
-        RemoteError: always.
+        NotConnected: the connection broke meanwhile, so that trying again may help.
+        RemoteError: the server is not to be trusted, or does not speak TLS.
     """
+    where = endpoint(hostname, port)
     if isinstance(error, ssl.SSLCertVerificationError):
         raise RemoteError(
-            f"the certificate of {hostname}:{port} is not to be trusted: {error.verify_message}; "
+            f"the certificate of {where} is not to be trusted: {error.verify_message}; "
             "give its CA as ca_file=, or connect by the name that it is for"
         ) from error
-    raise RemoteError(
-        f"no TLS connection with {hostname}:{port}: {error}; if the server speaks plain TCP, use tls=False"
-    ) from error
+    if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
+        raise RemoteError(
+            f"no TLS connection with {where}: {error}; if the server speaks plain TCP, use tls=False"
+        ) from error
+    raise NotConnected(f"the connection to {where} broke before TLS was set up: {error}; does it speak TLS?") from error
 
 
 def unreachable(error: Exception, hostname: str, port: int) -> NotConnected:
     """Return what is to be raised when there is no TCP connection."""
-    return NotConnected(f"cannot connect to {hostname}:{port}: {error}; is the server running there?")
+    reasons: BaseException | None = error.__cause__  # of trio's, which tries each address of a name
+    if isinstance(reasons, BaseExceptionGroup):
+        told = " and ".join(dict.fromkeys(str(reason) for reason in reasons.exceptions))
+    else:
+        told = str(reasons or error)
+    return NotConnected(f"cannot connect to {endpoint(hostname, port)}: {told}; is the server running there?")

@@ -1,1 +1,1 @@
-"""The command line of AsyncAPY: ``asyncapy keys``."""
+"""The command line of AsyncAPY: the command ``asyncapy``."""

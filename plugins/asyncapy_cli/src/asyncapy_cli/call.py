@@ -10,15 +10,10 @@ from typing import Any
 
 import click
 
-from asyncapy_core.errors import (
-    EncodeError,
-    InvalidReply,
-    NotConnected,
-    RemoteError,
-    ReplyTimeout,
-    ServerDisconnected,
-    UnknownCodec,
-)
+from asyncapy_cli.printable import printable
+from asyncapy_core import CodecRegistry
+from asyncapy_core.errors import DecodeError, EncodeError, RemoteError, ServerDisconnected, UnknownCodec
+from asyncapy_core.plugins import default_manager
 from asyncapy_core.remote import Client
 from asyncapy_core.remote.failures import failure
 
@@ -33,7 +28,7 @@ class Address(click.ParamType):  # type: ignore[type-arg]  # generic in later re
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
         host, separator, port = str(value).rpartition(":")
-        if not separator or not port.isdigit() or not 0 < int(port) < 65536 or not host:
+        if not separator or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536 or not host:
             self.fail(f"{value!r} is no HOST:PORT, such as localhost:8081 or [::1]:8081", param, ctx)
         return host.removeprefix("[").removesuffix("]"), int(port)
 
@@ -63,10 +58,11 @@ def call(*, address: tuple[str, int], payload: str, raw: bool, tls: bool, ca_fil
             client.connect(*address)
             for text in _payloads(payload):
                 client.send(text)
-                failed |= _print_raw(client) if raw else _print(client.receive())
+                reply = _receive_raw(client, settings["header_size"]) if raw else _receive(client)
+                failed |= _is_failure(reply)
     except (UnknownCodec, EncodeError, TypeError, ValueError) as error:
         _complain(error, UNUSABLE)
-    except (NotConnected, ReplyTimeout, ServerDisconnected, InvalidReply, RemoteError) as error:
+    except (RemoteError, DecodeError) as error:
         _complain(error, UNREACHABLE)
     sys.exit(FAILED if failed else 0)
 
@@ -78,21 +74,22 @@ def _payloads(payload: str) -> Iterator[str]:
     yield from (line for line in sys.stdin if line.strip())
 
 
-def _print(reply: dict[str, Any]) -> bool:
-    """Print a reply, on several coloured lines on a terminal and on one line elsewhere; say whether it is a failure."""
-    failed = failure(reply)
+def _receive(client: Client) -> dict[str, Any]:
+    """Print a reply: on several coloured lines on a terminal, on one line elsewhere."""
+    reply = client.receive()
     if sys.stdout.isatty():
         from rich.console import Console  # noqa: PLC0415  # a pipe does without
+        from rich.syntax import Syntax  # noqa: PLC0415
 
-        Console().print_json(json.dumps(reply, default=_text))
+        text = printable(json.dumps(reply, default=_text, indent=2, ensure_ascii=False))
+        Console().print(Syntax(text, "json", background_color="default", word_wrap=True))
     else:
         click.echo(json.dumps(reply, default=_text))
-    if failed is not None:
-        click.echo(f"asyncapy: {failed}", err=True)
-    return failed is not None
+    return reply
 
 
-def _print_raw(client: Client) -> bool:
+def _receive_raw(client: Client, header_size: int) -> dict[str, Any]:
+    """Print a reply as the bytes that came."""
     data = client.receive_raw()
     if not data:
         raise ServerDisconnected("the server closed the connection without a reply")
@@ -100,7 +97,16 @@ def _print_raw(client: Client) -> bool:
         row = data[start : start + 16]
         shown = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)
         click.echo(f"{start:08x}  {row.hex(' '):47}  {shown}")
-    return False
+    codec = CodecRegistry(default_manager().codecs()).by_id[data[header_size + 1]]
+    return codec.decode(data[header_size + 2 :])
+
+
+def _is_failure(reply: dict[str, Any]) -> bool:
+    """Say whether a reply is a failure of the server's own making, and what it means."""
+    failed = failure(reply)
+    if failed is not None:
+        click.echo(f"asyncapy: {failed}", err=True)
+    return failed is not None
 
 
 def _text(value: object) -> str:

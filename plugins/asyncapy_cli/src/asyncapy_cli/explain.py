@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
 import sys
 from pathlib import Path
 
 import click
 import trio
 
-from asyncapy_cli.target import load_server
+from asyncapy_cli.target import Target
 from asyncapy_core.explaining import Verdict, explain_packet
 
 
@@ -22,10 +23,11 @@ def explain(*, target: str, packet: str, address: str) -> None:
     TARGET is module:server or path/to/file.py:server, PACKET a file with a JSON object, - for standard input. No
     handler is called. The status is 1 when no handler would run.
     """
-    text = sys.stdin.read() if packet == "-" else Path(packet).read_text(encoding="utf-8")
-    server = load_server(target)
+    fields = sys.stdin.buffer.read() if packet == "-" else Path(packet).read_bytes()
+    server = Target(target).load()
     try:
-        verdicts = trio.run(explain_packet, server, text, address)
+        ipaddress.ip_address(address)
+        verdicts = trio.run(explain_packet, server, fields, address)
     except ValueError as error:
         raise click.ClickException(str(error)) from error
     for verdict in verdicts:

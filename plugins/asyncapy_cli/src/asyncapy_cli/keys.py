@@ -7,12 +7,12 @@ import datetime as dt
 import json
 import re
 import sys
-import unicodedata
 from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeVar
 
 import click
 
+from asyncapy_cli.printable import printable
 from asyncapy_core import APIKeyFactory, KeyRecord
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -224,4 +224,4 @@ def _shown(name: str, value: Any) -> str:
         except (ValueError, OverflowError, OSError):  # beyond the year 9999
             return f"{value:g}"
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return "".join(f"\\u{ord(each):04x}" if unicodedata.category(each)[0] == "C" else each for each in text)
+    return printable(text.replace("\n", "\\u000a"))

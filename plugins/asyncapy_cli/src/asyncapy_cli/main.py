@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
-from typing import Final
+from typing import Any, Final
 
 import click
 
@@ -20,6 +21,11 @@ COMMANDS: Final = {
 """Each is a module of this package with a click command of the same name."""
 
 
+INTERRUPTED: Final = 130
+BROKEN_PIPE: Final = 141
+"""Exit statuses, as a shell has them for SIGINT and SIGPIPE."""
+
+
 class LazyGroup(click.Group):
     """A group that knows the names and summaries of its commands without importing them."""
 
@@ -32,6 +38,13 @@ class LazyGroup(click.Group):
         module = importlib.import_module(f"asyncapy_cli.{cmd_name}")
         command: click.Command = getattr(module, cmd_name)
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # who reads what this prints has read enough; click would make it status 1
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return ctx.exit(BROKEN_PIPE)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -47,11 +60,17 @@ def asyncapy() -> None:
 def main() -> None:
     """Run the command line; what AsyncAPY raises is one line on standard error and status 1."""
     try:
-        asyncapy()
+        status = asyncapy.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        status = error.exit_code
+    except click.Abort:  # Ctrl+C
+        status = INTERRUPTED
     except Exception as error:
         from asyncapy_core.errors import AsyncAPYError  # noqa: PLC0415  # --help is to answer without waiting for trio
 
         if not isinstance(error, AsyncAPYError):
             raise
         click.echo(f"asyncapy: {error}", err=True)
-        sys.exit(1)
+        status = 1
+    sys.exit(status)

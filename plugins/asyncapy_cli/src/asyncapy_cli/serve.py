@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
 import sys
-import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from asyncapy_cli.target import load_server
+from asyncapy_cli.target import Target
 from asyncapy_core import Server, ServerConfig
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -29,44 +25,28 @@ def with_settings(function: F) -> F:
 @click.command()
 @click.argument("target")
 @click.option("--config", "path", type=click.Path(dir_okay=False), help="A configuration file, INI or TOML.")
-@click.option("--reload", is_flag=True, help="Start anew when a Python file below this folder changes.")
+@click.option(
+    "--reload", is_flag=True, help="Start anew when a Python file here or beside TARGET, or --config, changes."
+)
 @with_settings
 def serve(*, target: str, path: str | None, reload: bool, **settings: str | None) -> None:
     """Run the server that TARGET names: module:server, or path/to/file.py:server.
 
-    Settings given here come before those in the program, the environment and configuration files.
+    Settings given here come before those in the program, the environment and configuration files. The program runs as
+    written; what stands behind server.start() in it is done when the server has ended.
     """
+    program = Target(target)
     if reload:
-        sys.exit(_serve_and_watch(Path.cwd()))
-    server = load_server(target)
-    server.configure({name: value for name, value in settings.items() if value is not None}, path=path)
-    _print_banner(target, server)
-    server.start()
+        from asyncapy_cli.reloading import serve_and_watch  # noqa: PLC0415  # watchfiles is needed here only
 
+        sys.exit(serve_and_watch(program.folder, path))
 
-def _serve_and_watch(folder: Path) -> int:
-    """Run this command without ``--reload`` in a process of its own, anew after each change; return its last status."""
-    from watchfiles import PythonFilter, watch  # noqa: PLC0415  # only for --reload
+    def start(server: Server) -> None:
+        server.configure({name: value for name, value in settings.items() if value is not None}, path=path)
+        _print_banner(target, server)
+        server.start()
 
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    command = [sys.executable, sys.argv[0], *(argument for argument in sys.argv[1:] if argument != "--reload")]
-    process = subprocess.Popen(command)  # noqa: S603  # this very command
-    try:
-        for changes in watch(folder, watch_filter=PythonFilter(), stop_event=stop):
-            names = ", ".join(sorted({str(Path(name).relative_to(folder)) for _, name in changes})[:3])
-            click.echo(f"{names} changed; starting anew", err=True)
-            _end(process)
-            process = subprocess.Popen(command)  # noqa: S603  # as above
-    finally:
-        _end(process)
-    return process.returncode
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    process.wait()
+    program.run(start)
 
 
 def _print_banner(target: str, server: Server) -> None:
@@ -75,17 +55,17 @@ def _print_banner(target: str, server: Server) -> None:
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    config = server.config
     loaded = [record.name for record in server.plugins.plugins if record.state == "loaded"]
     problems = [f"{record.name}: {record.reason}" for record in server.plugins.problems]
     handlers = sum(map(len, server.handlers.values()))
+    guards = f", behind {len(server.guards)} guards" if server.guards else ""
     rows = {
-        "server": f"{target}, {handlers} handlers in {len(server.handlers)} groups",
-        "address": f"{config.addr}, port {config.port or 'any'}{', TLS' if config.tls_cert else ''}",
+        "server": f"{target}, {handlers} handlers in {len(server.handlers)} groups{guards}",
+        "address": _addresses(server.config),
         "codecs": ", ".join(codec.name for codec in server.plugins.codecs()) or "none",
         "filters": ", ".join(server.plugins.filters) or "none",
         "plugins": ", ".join(loaded) or "none",
-        "limits": f"{config.max_packet} bytes a packet, {config.max_connections} connections, {config.timeout:g} s",
+        "limits": _limits(server.config),
     }
     if problems:
         rows["quarantined"] = "; ".join(problems)
@@ -93,3 +73,21 @@ def _print_banner(target: str, server: Server) -> None:
     for name, value in rows.items():
         table.add_row(Text(name, style="bold"), Text(value))
     Console(stderr=True).print(table)
+
+
+def _addresses(config: ServerConfig) -> str:
+    unix = [address for address in config.addresses if address.startswith("unix:")]
+    hosts = [address for address in config.addresses if address not in unix]
+    if hosts:
+        hosts[-1] += f", port {config.port or 'any'}"
+    return ", ".join([*hosts, *unix]) + (", TLS" if config.tls_cert else "")
+
+
+def _limits(config: ServerConfig) -> str:
+    limits = [f"{config.max_packet} bytes a packet", f"{config.max_connections} connections"]
+    if config.session_limit:
+        limits.append(f"{config.session_limit} an address")
+    limits.append(f"{config.timeout:g} s")
+    if config.handler_timeout is not None:
+        limits.append(f"handlers {config.handler_timeout:g} s")
+    return ", ".join(limits)

@@ -1,81 +1,153 @@
-"""From ``module:server`` or ``path/to/file.py:server`` to a server."""
+"""From ``module:server`` or ``path/to/file.py:server`` to a server, and to a program that runs as written."""
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Final, NoReturn
 
 import click
 
 from asyncapy_core import Server
 
-DEFAULT_NAME = "server"
+DEFAULT_NAME: Final = "server"
 
 
-def load_server(target: str) -> Server:
-    """Return the server that a target names; the working directory is searched for modules first.
+class Target:
+    """A program, and which server of it is meant.
 
-    Raises:
-        click.ClickException: there is none; the message says what was looked for, and what is there.
+    Args:
+        text: ``module:server`` or ``path/to/file.py:server``; without a name it is ``server``. Modules are looked for
+            in the working directory first.
+
+    Attributes:
+        folder: where the program is, as far as that is known.
     """
-    place, _, name = target.partition(":")
-    is_file = place.endswith(".py") or "/" in place
-    with _programs_that_do_not_start():
-        module = _from_file(Path(place)) if is_file else _from_module(place)
-    wanted = name or DEFAULT_NAME
-    found = getattr(module, wanted, None)
-    if isinstance(found, Server):
-        return found
-    servers = [key for key, value in vars(module).items() if isinstance(value, Server)]
-    got = f"{wanted} is {found!r}" if found is not None else f"there is no {wanted!r}"
-    advice = f"servers in it: {', '.join(servers)}" if servers else "make one in it, as in server = Server()"
-    raise click.ClickException(f"{target}: {got} in {place}; {advice}")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._place, _, name = text.partition(":")
+        self._name = name or DEFAULT_NAME
+        self._is_file = self._place.endswith(".py") or "/" in self._place
+        self.folder = Path(self._place).resolve().parent if self._is_file else Path.cwd()
+
+    def load(self) -> Server:
+        """Return the server; the program is left where it would start it.
+
+        Raises:
+            click.ClickException: there is none; the message says what was looked for, and what is there.
+        """
+        try:
+            return self._run(_leave)
+        except _Begun as begun:
+            return begun.server
+
+    def run(self, start: Callable[[Server], None]) -> None:
+        """Run the program as written, with ``start(server)`` in place of ``server.start()``, or behind it at its end.
+
+        Raises:
+            click.ClickException: there is no such server.
+        """
+        started = False
+
+        def start_once(server: Server) -> None:
+            nonlocal started
+            started = True
+            start(server)
+
+        server = self._run(start_once)
+        if not started:
+            start(server)
+
+    def _run(self, start: Callable[[Server], None]) -> Server:
+        """Execute the program; the other servers that it may start are not started."""
+        original = Server.start
+        module_name = Path(self._place).stem if self._is_file else self._place
+        wanted = self._name
+
+        def started(self: Server) -> None:
+            if getattr(sys.modules.get(module_name), wanted, None) is self:
+                Server.start = original  # type: ignore[method-assign]  # what comes next is the program's business
+                start(self)
+
+        Server.start = started  # type: ignore[method-assign]  # as long as the program is being executed
+        try:
+            module = self._from_file(Path(self._place)) if self._is_file else self._from_module(self._place)
+        except (click.ClickException, _Begun):
+            raise
+        except Exception as error:  # the program may raise anything
+            _show_where_it_failed(self.text, error)
+        finally:
+            Server.start = original  # type: ignore[method-assign]  # as it was
+        return self._server_in(module)
+
+    def _server_in(self, module: ModuleType) -> Server:
+        found = getattr(module, self._name, None)
+        if isinstance(found, Server):
+            return found
+        servers = [key for key, value in vars(module).items() if isinstance(value, Server)]
+        got = f"{self._name} is {found!r}" if found is not None else f"there is no {self._name!r}"
+        advice = f"servers in it: {', '.join(servers)}" if servers else "make one in it, as in server = Server()"
+        raise click.ClickException(f"{self.text}: {got} in {self._place}; {advice}")
+
+    def _from_module(self, name: str) -> ModuleType:
+        sys.path.insert(0, str(Path.cwd()))
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
+                raise  # it is there, and imports what is not
+            files = [path.stem for path in Path.cwd().glob("*.py")]
+            close = difflib.get_close_matches(name, files, n=1)
+            advice = (
+                f"did you mean {close[0]}:{DEFAULT_NAME}?" if close else "give MODULE:SERVER, or the path of a file"
+            )
+            raise click.ClickException(f"no module is called {name!r} here; {advice}") from error
+        except ValueError as error:
+            if name.strip("."):
+                raise
+            raise click.ClickException(f"{name!r} is no name of a module; give MODULE:SERVER") from error
+
+    def _from_file(self, path: Path) -> ModuleType:
+        if not path.is_file():
+            raise click.ClickException(f"there is no file {path}; give MODULE:SERVER, or the path of a file")
+        sys.path.insert(0, str(path.resolve().parent))
+        specification = importlib.util.spec_from_file_location(path.stem, path)
+        if specification is None or specification.loader is None:
+            raise click.ClickException(f"{path} is no Python file; its name has to end in .py")
+        module = importlib.util.module_from_spec(specification)
+        sys.modules[path.stem] = module
+        specification.loader.exec_module(module)
+        return module
 
 
-@contextlib.contextmanager
-def _programs_that_do_not_start() -> Iterator[None]:
-    """Have ``server.start()`` do nothing, so that programs that end with it can be loaded, the documented ones too."""
-    start = Server.start
-    Server.start = _ignore  # type: ignore[assignment, method-assign]  # as long as a program is being loaded
-    try:
-        yield
-    finally:
-        Server.start = start  # type: ignore[method-assign]
+class _Begun(BaseException):
+    """Leaves a program where it would start its server."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__("the program starts its server here")
+        self.server = server
 
 
-def _ignore(server: Server) -> None:
-    """Take the place of `Server.start`."""
+def _leave(server: Server) -> NoReturn:
+    raise _Begun(server)
 
 
-def _from_module(name: str) -> ModuleType:
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
-            raise  # it is there, and imports what is not
-        files = [path.stem for path in Path.cwd().glob("*.py")]
-        close = difflib.get_close_matches(name, files, n=1)
-        advice = f"did you mean {close[0]}:{DEFAULT_NAME}?" if close else "give MODULE:SERVER, or the path of a file"
-        raise click.ClickException(f"no module is called {name!r} here; {advice}") from error
-    except ValueError as error:
-        raise click.ClickException(f"{name!r} is no name of a module: {error}; give MODULE:SERVER") from error
+def _show_where_it_failed(target: str, error: Exception) -> NoReturn:
+    """Print the traceback of a program without the frames of those who called it, and end with status 1."""
+    trace = error.__traceback__
+    while trace is not None and _is_machinery(trace.tb_frame.f_code.co_filename):
+        trace = trace.tb_next
+    lines = traceback.format_exception(type(error), error, trace)
+    click.echo(f"{''.join(lines)}asyncapy: {target} raised this before it could serve", err=True)
+    sys.exit(1)
 
 
-def _from_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise click.ClickException(f"there is no file {path}; give MODULE:SERVER, or the path of a file")
-    sys.path.insert(0, str(path.resolve().parent))
-    specification = importlib.util.spec_from_file_location(path.stem, path)
-    if specification is None or specification.loader is None:
-        raise click.ClickException(f"{path} is no Python file; its name has to end in .py")
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[path.stem] = module
-    specification.loader.exec_module(module)
-    return module
+def _is_machinery(filename: str) -> bool:
+    return filename == __file__ or filename.startswith("<frozen") or filename == importlib.__file__
