@@ -146,6 +146,13 @@ class Environment:
         file.write_text(program, encoding="utf-8")
         return [str(self.python), str(file)]
 
+    def execute(self, name: str, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """Run one of its commands to its end."""
+        return subprocess.run(
+            [str(self.path / "bin" / name), *arguments], cwd=cwd or self.path, env=clean_environ(), capture_output=True,
+            text=True, check=False, timeout=120,
+        )  # fmt: skip
+
     def run(self, program: str, **environ: str) -> subprocess.CompletedProcess[str]:
         """Run a program to its end."""
         return subprocess.run(
@@ -257,6 +264,9 @@ def wheelhouse() -> Path:
     declared = [tomllib.loads((project / "pyproject.toml").read_text("utf-8"))["project"] for project in PROJECTS]
     ours = {canonicalize_name(project["name"]) for project in declared}
     needed = sorted({text for project in declared for text in project.get("dependencies", ())})
+    needed += [
+        text for project in declared for extra in project.get("optional-dependencies", {}).values() for text in extra
+    ]
     needed = [text for text in needed if canonicalize_name(Requirement(text).name) not in ours]
     pinned = constraints.read_bytes() if constraints.exists() else b""
     machine = f"{sys.version} {sysconfig.get_platform()}"
@@ -277,16 +287,23 @@ def wheelhouse() -> Path:
 
 @pytest.fixture(scope="session")
 def install(wheels: dict[str, Path], wheelhouse: Path, tmp_path_factory: pytest.TempPathFactory) -> Install:
-    """Return ``install(*names)``: a fresh environment with these distributions, one for all who ask for the same."""
+    """Return ``install(*names)``: a fresh environment with these distributions, one for all who ask for the same.
+
+    A name may have an extra behind it, as in ``asyncapy-core[testing]``.
+    """
     made: dict[frozenset[str], Environment] = {}
     offline = clean_environ(PIP_CONFIG_FILE=os.devnull, PIP_DISABLE_PIP_VERSION_CHECK="1")
+
+    def wheel(name: str) -> str:
+        plain, bracket, extra = name.partition("[")
+        return f"{wheels[plain]}{bracket}{extra}"
 
     def make(*names: str) -> Environment:
         if frozenset(names) not in made:
             environment = Environment(tmp_path_factory.mktemp("environment"))
             run(sys.executable, "-m", "venv", "--without-pip", environment.path, environ=offline)
             sources: list[str | Path] = [
-                option for folder in (wheelhouse, wheels[names[0]].parent) for option in ("--find-links", folder)
+                option for folder in (wheelhouse, wheels["asyncapy"].parent) for option in ("--find-links", folder)
             ]
             pip: list[str | Path] = [
                 sys.executable,
@@ -298,7 +315,7 @@ def install(wheels: dict[str, Path], wheelhouse: Path, tmp_path_factory: pytest.
                 "--quiet",
                 "--no-compile",
             ]
-            run(*pip, "--no-index", *sources, *(wheels[name] for name in names), environ=offline)
+            run(*pip, "--no-index", *sources, *map(wheel, names), environ=offline)
             made[frozenset(names)] = environment
         return made[frozenset(names)]
 

@@ -45,8 +45,9 @@ def metadata(wheel: Path) -> Message:
 
 
 def requirements(wheel: Path) -> dict[str, Requirement]:
+    """What it cannot do without; what only an extra needs is not among it."""
     parsed = [Requirement(text) for text in metadata(wheel).get_all("Requires-Dist") or ()]
-    return {canonicalize_name(requirement.name): requirement for requirement in parsed}
+    return {canonicalize_name(found.name): found for found in parsed if "extra" not in str(found.marker)}
 
 
 def test_the_distributions_of_the_repository_are_these(ours: dict[str, tuple[Path, Path]]) -> None:
@@ -60,6 +61,13 @@ def test_each_wheel_holds_its_one_package_which_is_typed(ours: dict[str, tuple[P
         assert f"{package}/__init__.py" in files, name
         assert f"{package}/py.typed" in files, name
         assert [file for file in files if not file.startswith(f"{package}/")] == [], name
+
+
+def test_what_commands_read_is_in_the_wheel(ours: dict[str, tuple[Path, Path]]) -> None:
+    project, wheel = ours["asyncapy-cli"]
+    templates = {path.relative_to(project / "src").as_posix() for path in project.rglob("templates/*.txt")}
+    assert templates
+    assert templates <= set(contents(wheel))
 
 
 def test_each_module_of_the_source_is_in_its_wheel(ours: dict[str, tuple[Path, Path]]) -> None:

@@ -396,7 +396,7 @@ def test_a_call_shows_a_terminal_nothing_that_moves_its_cursor(folder: Path) -> 
 
 def test_ctrl_c_and_a_closed_pipe_end_a_call_as_a_shell_expects(folder: Path) -> None:
     (folder / "slow.py").write_text(SLOW.replace("sleep(1)", "sleep(packet['seconds'])"))
-    with serving(folder, "slow.py") as server:
+    with serving(folder, "slow.py", "--drain-timeout", "0") as server:
         command = [sys.executable, "-m", "asyncapy_cli", "call", f"localhost:{server.port}"]
         waiting = subprocess.Popen([*command, '{"seconds": 100}'], stderr=subprocess.DEVNULL)
         server.wait_for("New session started")

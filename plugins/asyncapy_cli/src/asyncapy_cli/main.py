@@ -15,6 +15,7 @@ COMMANDS: Final = {
     "explain": "Say why a packet does, or does not, reach a handler.",
     "plugins": "List the installed plugins, and what is wrong with them.",
     "config": "Check configuration files.",
+    "new": "Begin a plugin: a project with its tests.",
     "keys": "Issue, list and revoke API keys.",
     "completion": "Print what makes a shell complete this command.",
 }

@@ -1,0 +1,75 @@
+"""``asyncapy new``: the beginnings of a project."""
+
+from __future__ import annotations
+
+import re
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import Final
+
+import click
+
+KINDS: Final = {
+    "filter": ("A filter", '`Filters.$Class("text")` passes packets whose field `text` is written in capitals.'),
+    "codec": ("A codec", 'Clients and servers that have it installed may use `encoding="$name"`.'),
+    "keystore": ("A key store", '`APIKeyFactory(store="$scheme:///path/to/keys.json")` keeps API keys in a file.'),
+    "hooks": ("Setup and shutdown hooks", 'Every server of its environment answers `{"ping": 1}`.'),
+}
+"""What a plugin may be, with what its README says."""
+
+NAME: Final = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
+
+
+@click.group()
+def new() -> None:
+    """Begin a project."""
+
+
+@new.command()
+@click.argument("name")
+@click.option("--kind", type=click.Choice(list(KINDS)), default="filter", show_default=True, help="What it brings.")
+def plugin(*, name: str, kind: str) -> None:
+    """Write a plugin NAME, with its tests, into a folder asyncapy-NAME."""
+    if NAME.fullmatch(name) is None:
+        raise click.BadParameter(f"{name!r}: give small letters, digits and dashes, such as shout", param_hint="NAME")
+    folder = Path(f"asyncapy-{name}")
+    if folder.exists():
+        raise click.ClickException(f"{folder} is there already; give another name, or move it away")
+    for path, text in _project(name, kind).items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text, encoding="utf-8")
+        click.echo(f"{folder / path}")
+    click.echo(f"\nNext: cd {folder} && pip install -e '.[test]' && pytest", err=True)
+
+
+def _project(name: str, kind: str) -> dict[str, str]:
+    """Return the files of a project, with their paths."""
+    identifier = name.replace("-", "_")
+    core = version("asyncapy-core")
+    major, minor, *_ = core.split(".")
+    values = {
+        "name": identifier,
+        "Class": "".join(part.capitalize() for part in identifier.split("_")),
+        "package": f"asyncapy_{identifier}",
+        "distribution": f"asyncapy-{name.replace('_', '-')}",
+        "scheme": name.replace("_", "-"),
+        "core": core,
+        "next_core": f"{major}.{int(minor) + 1}",
+    }
+    summary, usage = KINDS[kind]
+    values["summary"] = summary
+    values["usage"] = Template(usage).substitute(values)
+    templates = {
+        "pyproject.toml": "pyproject.toml",
+        "README.md": "README.md",
+        f"src/{values['package']}/__init__.py": f"{kind}.py",
+        f"tests/test_{identifier}.py": f"{kind}_test.py",
+    }
+    folder = files("asyncapy_cli") / "templates"
+    project = {
+        path: Template((folder / f"{source}.txt").read_text(encoding="utf-8")).substitute(values)
+        for path, source in templates.items()
+    }
+    return {**project, f"src/{values['package']}/py.typed": ""}

@@ -1,0 +1,102 @@
+"""``asyncapy new plugin`` in a fresh environment: what it writes is installed, and its tests pass as written."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.installs.conftest import Environment, Install
+
+KINDS = ("filter", "codec", "keystore", "hooks")
+
+
+@pytest.fixture(scope="module")
+def environment(install: Install) -> Environment:
+    return install("asyncapy", "asyncapy-core[testing]")
+
+
+def add(environment: Environment, project: Path) -> None:
+    """Build a wheel of a project, and install it."""
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", "dist"]
+    subprocess.run(build, cwd=project, check=True, capture_output=True, timeout=60)
+    (wheel,) = (project / "dist").glob("*.whl")
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        str(environment.python),
+        "install",
+        "--quiet",
+        "--no-index",
+        str(wheel),
+    ]
+    offline = {**os.environ, "PIP_CONFIG_FILE": os.devnull, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    subprocess.run(pip, check=True, timeout=60, env=offline)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_new_plugin_works_as_it_is_written(environment: Environment, tmp_path: Path, kind: str) -> None:
+    name = f"my-{kind}"
+    done = environment.execute("asyncapy", "new", "plugin", name, "--kind", kind, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    project = tmp_path / f"asyncapy-{name}"
+    package = f"asyncapy_my_{kind}"
+    assert set(done.stdout.split()) == {
+        f"asyncapy-{name}/{path}"
+        for path in (
+            "pyproject.toml",
+            "README.md",
+            f"src/{package}/__init__.py",
+            f"src/{package}/py.typed",
+            f"tests/test_my_{kind}.py",
+        )
+    }
+    assert f"cd asyncapy-{name} && pip install -e '.[test]' && pytest" in done.stderr
+    add(environment, project)
+    tested = environment.execute("pytest", "-q", cwd=project)
+    assert tested.returncode == 0, tested.stdout
+    assert " passed" in tested.stdout
+    assert "skipped" not in tested.stdout
+    listed = environment.execute("asyncapy", "plugins")
+    assert f"my_{kind}" in listed.stdout
+    doctor = environment.execute("asyncapy", "plugins", "doctor")
+    assert doctor.returncode == 0, doctor.stdout
+
+
+def test_what_is_written_is_as_our_own_code(environment: Environment, tmp_path: Path) -> None:
+    for kind in KINDS:
+        done = environment.execute("asyncapy", "new", "plugin", f"my-{kind}", "--kind", kind, cwd=tmp_path)
+        assert done.returncode == 0
+    ruff = ("--isolated", "--line-length", "120")
+    for project in tmp_path.iterdir():
+        check(project, "ruff", "format", "--check", *ruff)
+        check(project, "ruff", "check", *ruff, "--extend-select", "I,B,UP,RUF,SIM")
+    sources = map(str, tmp_path.glob("*/src"))
+    check(tmp_path, "mypy", "--strict", "--python-executable", str(environment.python), *sources)
+
+
+def check(folder: Path, *command: str) -> None:
+    done = subprocess.run([sys.executable, "-m", *command], cwd=folder, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("name", ["Shout", "9lives", "a--b", "über", "../x", ""])
+def test_a_name_that_is_none_is_told(environment: Environment, tmp_path: Path, name: str) -> None:
+    done = environment.execute("asyncapy", "new", "plugin", name, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "give small letters, digits and dashes, such as shout" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_there_is_left_alone(environment: Environment, tmp_path: Path) -> None:
+    (tmp_path / "asyncapy-shout").mkdir()
+    done = environment.execute("asyncapy", "new", "plugin", "shout", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "asyncapy-shout is there already; give another name, or move it away" in done.stderr
