@@ -8,7 +8,7 @@ SOURCES := asyncapy asyncapy_core/src asyncapy_codecs/src asyncapy_filters/src $
 COVERED := */asyncapy_core/wire.py,*/asyncapy_core/dispatch.py,*/asyncapy_core/filter.py,*/asyncapy_core/filters.py
 COVERED := $(COVERED),*/asyncapy_core/keys.py,*/asyncapy_core/keystore.py,*/asyncapy_filters/*
 
-.PHONY: demo test lint format bench bench-quick bench-keys profile fuzz soak clean
+.PHONY: demo test lint docs format bench bench-quick bench-keys profile fuzz soak clean
 
 $(VENV)/.installed: constraints.txt $(addsuffix /pyproject.toml,$(PROJECTS))
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "AsyncAPY needs Python 3.11 or later; set PYTHON=python3.11")'
@@ -33,6 +33,14 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy $(SOURCES) examples
 	$(BIN)/lint-imports
+
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group docs
+	touch $@
+
+# The site is docs/_build/html/index.html; a warning is an error.
+docs: $(VENV)/.docs
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --fresh-env --quiet --builder html docs docs/_build/html
 
 $(VENV)-bench/.installed: benchmarks/requirements.txt
 	$(PYTHON) -m venv $(VENV)-bench
@@ -73,4 +81,4 @@ format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) $(VENV)-bench .fuzz .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(VENV)-bench docs/_build docs/generated .fuzz .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,67 @@
+"""What the code says of itself, as pages: the settings of a server, the hooks, the commands."""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+from pathlib import Path
+
+import click
+
+from asyncapy_cli.main import asyncapy as command_line
+from asyncapy_core import ServerConfig
+from asyncapy_core.plugins import hookspecs
+
+
+def write_reference(folder: Path) -> None:
+    """Write the parts of pages that others include."""
+    folder.mkdir(exist_ok=True)
+    for name, text in {"settings": _settings(), "hooks": _hooks(), "commands": _commands()}.items():
+        (folder / f"{name}.txt").write_text(text, encoding="utf-8")
+
+
+def _settings() -> str:
+    lines = ["| setting | default | what it is |", "|---|---|---|"]
+    for name, field in ServerConfig.model_fields.items():
+        default = "none" if field.default is None else f"`{field.default!r}`"
+        allowed = (field.description or "").replace("|", "\\|")
+        lines.append(f"| `{name}` | {default} | {allowed} |")
+    return "\n".join(lines) + "\n"
+
+
+def _hooks() -> str:
+    parts = []
+    for name, hook in vars(hookspecs).items():
+        if name.startswith("asyncapy_"):
+            signature = str(inspect.signature(hook)).replace("asyncapy_core.", "")
+            parts.append(
+                f"## `{name}`\n\n```python\ndef {name}{_short(signature)}: ...\n```\n\n{_markdown(hook.__doc__)}\n"
+            )
+    return "\n".join(parts)
+
+
+def _short(signature: str) -> str:
+    return signature.replace("'", "").replace("collections.abc.", "").replace("typing.", "")
+
+
+def _markdown(doc: str | None) -> str:
+    first, _, rest = (doc or "").partition("\n")
+    return f"{first}\n{textwrap.dedent(rest)}".replace("``", "`").strip()
+
+
+def _commands() -> str:
+    parts: list[str] = []
+
+    def describe(command: click.Command, name: str, parent: click.Context | None) -> None:
+        context = click.Context(command, info_name=name, parent=parent)
+        if parent is not None:
+            help_text = command.get_help(context)
+            parts.append(f"## {context.command_path}\n\n```text\n{help_text}\n```\n")
+        if isinstance(command, click.Group):
+            for child in command.list_commands(context):
+                found = command.get_command(context, child)
+                assert found is not None
+                describe(found, child, context)
+
+    describe(command_line, "asyncapy", None)
+    return "\n".join(parts)
