@@ -264,6 +264,7 @@ def wheelhouse() -> Path:
     declared = [tomllib.loads((project / "pyproject.toml").read_text("utf-8"))["project"] for project in PROJECTS]
     ours = {canonicalize_name(project["name"]) for project in declared}
     needed = sorted({text for project in declared for text in project.get("dependencies", ())})
+    needed += ["editables>=0.5", "hatchling>=1.27"]  # what an editable install of a plugin is built with
     needed += [
         text for project in declared for extra in project.get("optional-dependencies", {}).values() for text in extra
     ]
@@ -289,17 +290,19 @@ def wheelhouse() -> Path:
 def install(wheels: dict[str, Path], wheelhouse: Path, tmp_path_factory: pytest.TempPathFactory) -> Install:
     """Return ``install(*names)``: a fresh environment with these distributions, one for all who ask for the same.
 
-    A name may have an extra behind it, as in ``asyncapy-core[testing]``.
+    A name may have an extra behind it, as in ``asyncapy-core[testing]``. With ``own``, it is shared only with those who
+    say the same.
     """
-    made: dict[frozenset[str], Environment] = {}
+    made: dict[tuple[str, ...], Environment] = {}
     offline = clean_environ(PIP_CONFIG_FILE=os.devnull, PIP_DISABLE_PIP_VERSION_CHECK="1")
 
     def wheel(name: str) -> str:
         plain, bracket, extra = name.partition("[")
         return f"{wheels[plain]}{bracket}{extra}"
 
-    def make(*names: str) -> Environment:
-        if frozenset(names) not in made:
+    def make(*names: str, own: str = "") -> Environment:
+        key = (own, *sorted(names))
+        if key not in made:
             environment = Environment(tmp_path_factory.mktemp("environment"))
             run(sys.executable, "-m", "venv", "--without-pip", environment.path, environ=offline)
             sources: list[str | Path] = [
@@ -315,9 +318,10 @@ def install(wheels: dict[str, Path], wheelhouse: Path, tmp_path_factory: pytest.
                 "--quiet",
                 "--no-compile",
             ]
-            run(*pip, "--no-index", *sources, *map(wheel, names), environ=offline)
-            made[frozenset(names)] = environment
-        return made[frozenset(names)]
+            if names:
+                run(*pip, "--no-index", *sources, *map(wheel, names), environ=offline)
+            made[key] = environment
+        return made[key]
 
     return make
 

@@ -1,0 +1,113 @@
+"""Every page of the documentation, followed step by step in an environment made of wheels: what it says is what happens."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from conftest import Certificates
+from pages import Reader, blocks, matches
+
+if TYPE_CHECKING:
+    from tests.installs.conftest import Environment, Install
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = sorted(page.name for page in DOCS.glob("*.md"))
+EMPTY = ("install.md",)
+"""Pages that begin with nothing installed."""
+FRAGMENTS = {"python", "toml", "ini", "console", "text", "pytest"}
+HAPROXY = shutil.which("haproxy", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+
+
+@pytest.fixture
+def environ(
+    request: pytest.FixtureRequest, install: Install, wheels: dict[str, Path], wheelhouse: Path, tmp_path: Path
+) -> dict[str, str]:
+    """The environment variables of somebody who works in a virtual environment, whose pip knows our wheels."""
+    page = request.node.callspec.params["page"]
+    if page in EMPTY:
+        environment = install(own=page)
+    elif page == "plugin-tutorial.md":
+        environment = install("asyncapy", own=page)
+    else:
+        environment = install("asyncapy", "asyncapy-core[testing]", "asyncapy-sqlite")
+    return _environ(environment, [wheels["asyncapy"].parent, wheelhouse], tmp_path)
+
+
+def _environ(environment: Environment, folders: list[Path], home: Path) -> dict[str, str]:
+    pip = environment.path / "bin" / "pip"
+    pip.write_text(f'#!/bin/sh\nexec {sys.executable} -m pip --python {environment.python} "$@"\n')
+    pip.chmod(0o755)
+    return {
+        "PATH": f"{environment.path / 'bin'}:/usr/bin:/bin",
+        "HOME": str(home),
+        "LANG": "C.UTF-8",
+        "PYTHONUNBUFFERED": "1",
+        "PIP_NO_INDEX": "1",
+        "PIP_FIND_LINKS": " ".join(map(str, folders)),
+        "PIP_CONFIG_FILE": os.devnull,
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+    }
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_does_what_it_says(page: str, environ: dict[str, str], tmp_path: Path) -> None:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    with Reader(folder, environ) as reader:
+        for block in blocks(DOCS / page):
+            assert block.language in FRAGMENTS, f"{page}:{block.line}: {block.language}"
+            if block.language == "toml":
+                tomllib.loads(block.text)
+            reader.follow(block)
+
+
+def test_every_fence_of_a_page_is_read() -> None:
+    for page in PAGES:
+        text = (DOCS / page).read_text(encoding="utf-8")
+        others = text.count("\n```{include}") + text.count("\n```{toctree}") + text.count("\n```{eval-rst}")
+        others += text.startswith("```{include}")
+        assert text.count("\n```\n") + text.endswith("\n```") == len(blocks(DOCS / page)) + others, page
+
+
+@pytest.mark.skipif(HAPROXY is None, reason="haproxy is not installed; .ci/run installs it")
+def test_haproxy_takes_the_configuration_of_the_page(tmp_path: Path, certificates: Certificates) -> None:
+    (block,) = (block for block in blocks(DOCS / "operating.md") if block.caption == "haproxy.cfg")
+    config = tmp_path / "haproxy.cfg"
+    timeouts = "defaults\n    timeout connect 5s\n    timeout client 1m\n    timeout server 1m\n\n"
+    config.write_text(timeouts + block.text.replace("/etc/haproxy/api.pem", str(certificates.server)))
+    assert HAPROXY is not None
+    done = subprocess.run([HAPROXY, "-c", "-f", str(config)], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_unit_of_systemd_can_be_read() -> None:
+    (block,) = (block for block in blocks(DOCS / "operating.md") if block.caption.endswith(".service"))
+    unit = configparser.RawConfigParser()
+    unit.read_string(block.text)
+    assert unit["Service"]["ExecStart"].split()[1:3] == ["serve", "app:server"]
+    assert unit["Service"]["ExecReload"].split()[:2] == ["/bin/kill", "-HUP"]
+
+
+@pytest.mark.parametrize(
+    ("expected", "said", "same"),
+    [
+        ("a\nb", "a\nb\n", True),
+        ("a b", "a    b", True),
+        ("a ... c", "a\nb\nc", True),
+        ("...b...", "abc", True),
+        ("a", "ab", False),
+        ("a...", "ba", False),
+        ("a\nb", "a\nc", False),
+        ("{...}", "{", False),
+    ],
+)
+def test_an_output_is_compared_as_a_reader_would(expected: str, said: str, same: bool) -> None:
+    assert matches(expected, said) is same
