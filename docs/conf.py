@@ -23,7 +23,6 @@ myst_heading_anchors = 3
 myst_enable_extensions = ["attrs_inline", "deflist"]
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
-autodoc_class_signature = "separated"
 napoleon_use_rtype = False
 suppress_warnings = ["ref.python"]  # there are two classes called Client, as documented
 html_theme = "furo"

@@ -21,12 +21,11 @@ def write_reference(folder: Path) -> None:
 
 
 def _settings() -> str:
-    lines = ["| setting | default | what it is |", "|---|---|---|"]
+    parts = []
     for name, field in ServerConfig.model_fields.items():
         default = "none" if field.default is None else f"`{field.default!r}`"
-        allowed = (field.description or "").replace("|", "\\|")
-        lines.append(f"| `{name}` | {default} | {allowed} |")
-    return "\n".join(lines) + "\n"
+        parts.append(f"`{name}`, by default {default}\n: {field.description}\n")
+    return "\n".join(parts)
 
 
 def _hooks() -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Self
 
 FENCE = re.compile(r"^```(?:\{code-block\} )?(\w+)\n(?::caption: (.*?)\n\n)?(.*?)^```$", re.MULTILINE | re.DOTALL)
-PORTS = ("1500", "1501", "8081")
+PORTS = ("1500", "1501", "1502", "1503", "8081")
 """Ports that pages name; each run takes free ones in their place."""
 PATIENCE = 30.0
 
@@ -35,7 +35,8 @@ class Block:
 def blocks(page: Path) -> list[Block]:
     text = page.read_text(encoding="utf-8")
     return [
-        Block(found[1], found[2] or "", found[3], text[: found.start()].count("\n") + 1) for found in FENCE.finditer(text)
+        Block(found[1], found[2] or "", found[3], text[: found.start()].count("\n") + 1)
+        for found in FENCE.finditer(text)
     ]
 
 
@@ -106,7 +107,7 @@ class Reader:
                 time.sleep(0.02)
 
     def adapted(self, text: str) -> str:
-        return re.sub(r"\b(1500|1501|8081)\b", lambda found: self.ports[found[1]], text)
+        return re.sub(rf"\b({'|'.join(PORTS)})\b", lambda found: self.ports[found[1]], text)
 
     def __enter__(self) -> Self:
         return self

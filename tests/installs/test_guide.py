@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import trustme
 from conftest import Certificates
 from pages import Reader, blocks, matches
 
@@ -61,6 +62,9 @@ def _environ(environment: Environment, folders: list[Path], home: Path) -> dict[
 def test_a_page_does_what_it_says(page: str, environ: dict[str, str], tmp_path: Path) -> None:
     folder = tmp_path / "work"
     folder.mkdir()
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
+    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(folder / "server.pem"))
     with Reader(folder, environ) as reader:
         for block in blocks(DOCS / page):
             assert block.language in FRAGMENTS, f"{page}:{block.line}: {block.language}"

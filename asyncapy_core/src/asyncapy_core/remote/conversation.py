@@ -31,6 +31,7 @@ class Conversation:
         self._codecs = codecs
         self._codec = codecs.named(encoding)
         self._decoder = FrameDecoder(wire, codecs.by_id)
+        self._heard = False
 
     def request(self, payload: Mapping[str, Any] | str | bytes) -> bytes:
         """Return the packet that carries a mapping, or a JSON object given as text.
@@ -49,6 +50,8 @@ class Conversation:
     @property
     def state(self) -> str:
         """How far the reply at hand has come, in words, with what may be wrong."""
+        if not self._heard:
+            return "without a reply; is tls the same on both sides?"
         if not self._decoder.buffered:
             return "without a reply"
         return (
@@ -62,6 +65,7 @@ class Conversation:
 
     def feed(self, data: bytes) -> None:
         """Take in what arrived."""
+        self._heard = True
         self._decoder.feed(data)
 
     def next_frame(self) -> Frame | None:
