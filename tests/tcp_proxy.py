@@ -15,11 +15,13 @@ class TcpProxy:
         port: where it listens.
         delay: seconds for which each chunk is held back, in both directions.
         accepted: how many connections there have been.
+        heard: all chunks, as the number of the connection, whether the client sent it, and its bytes.
     """
 
     def __init__(self, target: int) -> None:
         self.delay = 0.0
         self.accepted = 0
+        self.heard: list[tuple[int, bool, bytes]] = []
         self._target = target
         self._refusing = False
         self._lock = threading.Lock()
@@ -97,16 +99,20 @@ class TcpProxy:
                     return
                 self.accepted += 1
                 self._pairs.append((client, server))
-                cut = self._cut
-            self._start(self._pump, client, server, cut)
-            self._start(self._pump, server, client, cut)
+                cut, number = self._cut, self.accepted
+            self._start(self._pump, client, server, cut, (number, True))
+            self._start(self._pump, server, client, cut, (number, False))
 
-    def _pump(self, source: socket.socket, sink: socket.socket, cut: threading.Event) -> None:
+    def _pump(self, source: socket.socket, sink: socket.socket, cut: threading.Event, label: tuple[int, bool]) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
+                self.heard.append((*label, data))
                 if cut.wait(self.delay):
                     break
                 sink.sendall(data)
+            else:  # the source has said its last; what the other side still says goes on
+                sink.shutdown(socket.SHUT_WR)
+                return
         _close(source)
         _close(sink)
 
