@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from conftest import Certificates
@@ -15,6 +16,8 @@ from redis_server import PROGRAM, RedisServer
 
 from asyncapy.client import Client
 from asyncapy.util import APIKeyFactory
+from asyncapy_core import PluginManager
+from asyncapy_core.testing import Detached
 
 ROOT = Path(__file__).parents[2]
 
@@ -119,3 +122,21 @@ def test_the_commands_of_the_readme_print_what_it_says(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "asyncapy_cli", "explain", "example.py", "-"]
     done = subprocess.run(command, input='{"text": "x"}', capture_output=True, text=True, cwd=tmp_path, timeout=60)
     assert (done.returncode, done.stdout) == (1, shown[1])
+
+
+def test_the_filter_of_the_readme_is_a_plugin() -> None:
+    plugins = PluginManager(discover=False)
+    module = ModuleType("acme")
+    exec(readme_programs()[4], module.__dict__)
+    plugins.register(module, "acme")
+    shout = plugins.filters["Shout"]("text")
+    peer = Detached()
+    assert [shout.check(peer.client, peer.packet({"text": text})) for text in ("HELLO", "hello")] == [True, False]
+
+
+def test_the_test_of_the_readme_passes(tmp_path: Path) -> None:
+    (tmp_path / "test_app.py").write_text("from asyncapy import Server\n\nserver = Server()\n" + readme_programs()[5])
+    (tmp_path / "pytest.ini").write_text("[pytest]\ntrio_mode = true\n")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert "1 passed" in done.stdout, done.stdout

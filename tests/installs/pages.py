@@ -81,8 +81,8 @@ class Reader:
     def run(self, command: str, expected: str) -> None:
         """Run a command to its end; it has to say what the page says, or, where that says nothing, to succeed."""
         done = subprocess.run(
-            ["bash", "-c", command], cwd=self.folder, env=self.environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, timeout=120,
+            ["bash", "-c", command], cwd=self.folder, env=self.environ, text=True, timeout=120,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
         if expected:
             assert matches(expected, done.stdout), f"$ {command}\n{done.stdout}\n-- but the page says --\n{expected}"

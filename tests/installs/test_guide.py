@@ -1,4 +1,4 @@
-"""Every page of the documentation, followed step by step in an environment made of wheels: what it says is what happens."""
+"""Every page of the documentation, followed step by step in an environment of wheels: what it says is what happens."""
 
 from __future__ import annotations
 
