@@ -28,7 +28,8 @@ import importlib.util, json, pkgutil, sys
 import asyncapy_core
 
 for module in pkgutil.walk_packages(asyncapy_core.__path__, "asyncapy_core."):
-    importlib.import_module(module.name)
+    if module.name != "asyncapy_core.testing.fixtures":  # a plugin of pytest
+        importlib.import_module(module.name)
 found = [name for name in {LEFT_OUT} if importlib.util.find_spec(name)]
 loaded = [name for name in {LEFT_OUT} if name in sys.modules]
 print(json.dumps({{"version": asyncapy_core.__version__, "found": found, "loaded": loaded}}))

@@ -37,13 +37,18 @@ class _Child:
         self._process = subprocess.Popen(command, start_new_session=True)  # noqa: S603  # this very command
 
     def end(self) -> int:
-        """Let it end in order, or kill it after `LAST_SECONDS`; return the status, as a shell has it."""
+        """Let it end in order, or kill it after `LAST_SECONDS`; return the status, as a shell has it.
+
+        One that was told to end before it served has nothing to bring in order: that is status 0 as well.
+        """
         self._process.terminate()
         try:
             status = self._process.wait(LAST_SECONDS)
         except subprocess.TimeoutExpired:
             self.kill()
             status = self._process.wait()
+        if status == -signal.SIGTERM:
+            return 0
         return status if status >= 0 else 128 - status
 
     def kill(self) -> None:
