@@ -16,27 +16,24 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
-from asyncapy_core.admission import Admission, connection_limit
+from asyncapy_core.admission import Admission
 from asyncapy_core.arguments import noting_given
-from asyncapy_core.codec import INSTALL_HINT, CodecRegistry
 from asyncapy_core.dispatch import Dispatcher, Handler, HandlerFunction
-from asyncapy_core.errors import BindError, ConfigError, PluginError
+from asyncapy_core.errors import ConfigError
 from asyncapy_core.lifecycle import set_up
 from asyncapy_core.listener import accept_forever, close_listener, open_listeners
 from asyncapy_core.logs import adjust_logger, server_logger
 from asyncapy_core.notices import announce
 from asyncapy_core.plugins.manager import PluginManager, default_manager
-from asyncapy_core.proxy import Proxies
-from asyncapy_core.service import Service
-from asyncapy_core.session import SessionTable
-from asyncapy_core.signals import obey_signals
+from asyncapy_core.program import run_program
+from asyncapy_core.running import collect_codecs, in_service, tls_context
 
 if TYPE_CHECKING:
     import configparser
-    import ssl
 
     from asyncapy_core.config import PluginOptions, ServerConfig
     from asyncapy_core.filter import Filter
+    from asyncapy_core.service import Service
 
 H = TypeVar("H", bound=HandlerFunction)
 G = TypeVar("G", bound="Filter | Callable[[Any, Any], Any]")
@@ -220,15 +217,7 @@ class Server:
         Raises:
             SystemExit: the server cannot be started; one line on standard error says why.
         """
-        try:
-            trio.run(self._serve_until_signalled)
-        except (BindError, ConfigError, PluginError) as error:
-            raise SystemExit(f"asyncapy: {error}") from error
-        except BaseExceptionGroup as group:
-            expected, rest = group.split((SystemExit, KeyboardInterrupt, BindError, ConfigError, PluginError))
-            if rest is not None or expected is None:
-                raise
-            _raise_exit(expected)
+        run_program(self.serve, self.stop, self.reload_certificates if self.config.tls_cert else None)
 
     async def serve(
         self,
@@ -254,13 +243,15 @@ class Server:
         self._token = trio.lowlevel.current_trio_token()
         given = tuple(listeners or ())
         try:
-            codecs = self._codecs()
-            tls = self._tls_context()
+            codecs = collect_codecs(self.plugins, self.config, self._options)
+            tls = tls_context(self.config)
             async with set_up(self, self._options):
                 if listeners is None:
                     listeners = await open_listeners(self.config.addresses, self.config.port)
                 self.addresses = tuple(listener.getsockname() for listener in listeners)
-                await self._run(codecs, tls, listeners, task_status)
+                async with in_service(self, self._dispatcher, codecs, tls) as service:
+                    self._service = service
+                    await self._accept(service, listeners, task_status)
         finally:
             for listener in given:
                 close_listener(listener)
@@ -298,7 +289,7 @@ class Server:
         if self._service is None or self._service.tls is None:
             return
         try:
-            self._service.tls = self._tls_context()
+            self._service.tls = tls_context(self.config)
         except ConfigError as error:
             self.log.error("{Server} The certificates stay as they were: %s", error)
         else:
@@ -315,86 +306,16 @@ class Server:
         self.plugins.restrict(config.plugins_allow, config.plugins_deny)
         return config, options
 
-    def _codecs(self) -> CodecRegistry:
-        """Collect what the plugins bring.
-
-        Raises:
-            PluginError: no codec is there, or a plugin that is required is not.
-            ConfigError: a plugin does not take the options that it is given.
-        """
-        self.plugins.check_options(self._options)
-        self.plugins.report()
-        codecs = CodecRegistry(self.plugins.codecs(self._options))
-        self.plugins.require(self.config.plugins_require)
-        if not codecs:
-            raise PluginError(f"no codec is installed, so no packet could be read; {INSTALL_HINT}")
-        return codecs
-
-    def _tls_context(self) -> ssl.SSLContext | None:
-        if self.config.tls_cert is None:
-            return None
-        from asyncapy_core.tls import server_context  # noqa: PLC0415  # only where TLS is on
-
-        return server_context(self.config.tls_cert, self.config.tls_key, self.config.tls_client_ca)
-
-    async def _run(
-        self,
-        codecs: CodecRegistry,
-        tls: ssl.SSLContext | None,
-        listeners: Sequence[socket.socket],
-        task_status: trio.TaskStatus[tuple[Any, ...]],
+    async def _accept(
+        self, service: Service, listeners: Sequence[socket.socket], task_status: trio.TaskStatus[tuple[Any, ...]]
     ) -> None:
-        async with trio.open_nursery() as nursery:
-            service = self._service = Service(
-                server=self,
-                config=self.config,
-                wire=self.config.wire,
-                codecs=codecs,
-                dispatcher=self._dispatcher,
-                sessions=SessionTable(self.config.session_limit),
-                log=self.log,
-                spawn=nursery.start_soon,
-                max_connections=connection_limit(self.config.max_connections),
-                tls=tls,
-                proxies=Proxies(self.config.proxy_protocol_from),
-            )
-            for deadlines in service.deadlines:
-                nursery.start_soon(deadlines.run)
-            async with trio.open_nursery() as accepting:
-                self._admission = Admission(service)
-                for listener in listeners:
-                    listener.settimeout(0)
-                    accepting.start_soon(accept_forever, listener, self._admission.admit, self.log)
-                announce(service, self.addresses)
-                task_status.started(self.addresses)
-                await self._stopping.wait()
-                accepting.cancel_scope.cancel()
-            self.log.info("{Server} Stopping; %d connections are open", len(service.connections))
-            await self._drain(service)
-            nursery.cancel_scope.cancel()
-
-    async def _drain(self, service: Service) -> None:
-        """Let handlers finish what they were given, for at most ``drain_timeout`` seconds."""
-        service.drain()
-        with trio.move_on_after(self.config.drain_timeout) as scope:
-            await service.idle.wait()
-        if scope.cancelled_caught:
-            self.log.warning("{Server} %d connections did not finish in time", len(service.connections))
-
-    async def _serve_until_signalled(self) -> None:
-        with obey_signals(self.stop, self.reload_certificates if self.config.tls_cert else None):
-            await self.serve()
-
-
-def _raise_exit(group: BaseExceptionGroup[BaseException]) -> None:
-    """Raise what ends the program: the first SystemExit of a handler, or one for what kept the server from starting.
-
-    A KeyboardInterrupt that a handler raised has ended the server at once, without a drain; there is no more to it.
-    """
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            _raise_exit(error)
-        elif isinstance(error, SystemExit):
-            raise error
-        elif not isinstance(error, KeyboardInterrupt):
-            raise SystemExit(f"asyncapy: {error}") from error
+        """Accept connections until the server is told to stop."""
+        self._admission = Admission(service)
+        async with trio.open_nursery() as accepting:
+            for listener in listeners:
+                listener.settimeout(0)
+                accepting.start_soon(accept_forever, listener, self._admission.admit, self.log)
+            announce(service, self.addresses)
+            task_status.started(self.addresses)
+            await self._stopping.wait()
+            accepting.cancel_scope.cancel()

@@ -6,7 +6,7 @@ import click
 
 from asyncapy_core.config import ServerConfig, load_config
 from asyncapy_core.plugins import default_manager
-from asyncapy_core.tls import server_context
+from asyncapy_core.running import tls_context
 
 
 @click.group()
@@ -20,8 +20,7 @@ def check(path: str) -> None:
     """Validate PATH, with the environment and the options of plugins, and print the settings that are made."""
     load_config({}, path=path, environ={})  # the file by itself, as the environment may hide what is wrong in it
     settings, options = load_config({}, path=path)
-    if settings.tls_cert is not None:
-        server_context(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+    tls_context(settings)
     manager = default_manager()
     manager.restrict(settings.plugins_allow, settings.plugins_deny)
     manager.check_options(options)

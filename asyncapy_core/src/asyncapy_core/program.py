@@ -1,0 +1,52 @@
+"""A server as a whole program: it obeys signals, and what keeps it from serving is one line and an exit status."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import trio
+
+from asyncapy_core.errors import BindError, ConfigError, PluginError
+from asyncapy_core.signals import obey_signals
+
+EXPECTED: Final = (BindError, ConfigError, PluginError)
+"""What keeps a server from serving, and is no fault of its own."""
+
+
+def run_program(
+    serve: Callable[[], Awaitable[None]], stop: Callable[[], None], reload: Callable[[], None] | None
+) -> None:
+    """Run ``serve()`` until it ends, with the signals that `obey_signals` describes.
+
+    Raises:
+        SystemExit: it cannot be served; its message is the one line for standard error.
+    """
+
+    async def obeying() -> None:
+        with obey_signals(stop, reload):
+            await serve()
+
+    try:
+        trio.run(obeying)
+    except EXPECTED as error:
+        raise SystemExit(f"asyncapy: {error}") from error
+    except BaseExceptionGroup as group:
+        expected, rest = group.split((SystemExit, KeyboardInterrupt, *EXPECTED))
+        if rest is not None or expected is None:
+            raise
+        _raise_exit(expected)
+
+
+def _raise_exit(group: BaseExceptionGroup[BaseException]) -> None:
+    """Raise what ends the program: the first SystemExit of a handler, or one for what kept the server from starting.
+
+    A KeyboardInterrupt that a handler raised has ended the server at once, without a drain; there is no more to it.
+    """
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            _raise_exit(error)
+        elif isinstance(error, SystemExit):
+            raise error
+        elif not isinstance(error, KeyboardInterrupt):
+            raise SystemExit(f"asyncapy: {error}") from error

@@ -1,0 +1,100 @@
+"""A server while it serves: what it needs before, its service meanwhile, and draining it at the end.
+
+Knows no listener: who comes in is the business of `admission`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import trio
+
+from asyncapy_core.admission import connection_limit
+from asyncapy_core.codec import INSTALL_HINT, CodecRegistry
+from asyncapy_core.errors import PluginError
+from asyncapy_core.proxy import Proxies
+from asyncapy_core.service import Service
+from asyncapy_core.session import SessionTable
+
+if TYPE_CHECKING:
+    import ssl
+
+    from asyncapy_core.config import PluginOptions, ServerConfig
+    from asyncapy_core.dispatch import Dispatcher
+    from asyncapy_core.plugins.manager import PluginManager
+    from asyncapy_core.server import Server
+
+
+def collect_codecs(plugins: PluginManager, config: ServerConfig, options: PluginOptions) -> CodecRegistry:
+    """Collect what the plugins bring.
+
+    Raises:
+        PluginError: no codec is there, or a plugin that is required is not.
+        ConfigError: a plugin does not take the options that it is given.
+    """
+    plugins.check_options(options)
+    plugins.report()
+    codecs = CodecRegistry(plugins.codecs(options))
+    plugins.require(config.plugins_require)
+    if not codecs:
+        raise PluginError(f"no codec is installed, so no packet could be read; {INSTALL_HINT}")
+    return codecs
+
+
+def tls_context(config: ServerConfig) -> ssl.SSLContext | None:
+    """Return what a server speaks TLS with, or None when it does not.
+
+    Raises:
+        ConfigError: a file is not there, or not what it should be.
+    """
+    if config.tls_cert is None:
+        return None
+    from asyncapy_core.tls import server_context  # noqa: PLC0415  # only where TLS is on
+
+    return server_context(config.tls_cert, config.tls_key, config.tls_client_ca)
+
+
+@asynccontextmanager
+async def in_service(
+    server: Server, dispatcher: Dispatcher, codecs: CodecRegistry, tls: ssl.SSLContext | None
+) -> AsyncIterator[Service]:
+    """Make the service that all connections of a server share; behind the block, drain it.
+
+    Args:
+        server: what its handlers are to find in ``client.server``.
+        dispatcher: where packets go.
+        codecs: what may be spoken.
+        tls: what to speak TLS with, if at all.
+    """
+    config = server.config
+    async with trio.open_nursery() as nursery:
+        service = Service(
+            server=server,
+            config=config,
+            wire=config.wire,
+            codecs=codecs,
+            dispatcher=dispatcher,
+            sessions=SessionTable(config.session_limit),
+            log=server.log,
+            spawn=nursery.start_soon,
+            max_connections=connection_limit(config.max_connections),
+            tls=tls,
+            proxies=Proxies(config.proxy_protocol_from),
+        )
+        for deadlines in service.deadlines:
+            nursery.start_soon(deadlines.run)
+        yield service
+        await _drain(service)
+        nursery.cancel_scope.cancel()
+
+
+async def _drain(service: Service) -> None:
+    """Let handlers finish what they were given, for at most ``drain_timeout`` seconds."""
+    service.log.info("{Server} Stopping; %d connections are open", len(service.connections))
+    service.drain()
+    with trio.move_on_after(service.config.drain_timeout) as scope:
+        await service.idle.wait()
+    if scope.cancelled_caught:
+        service.log.warning("{Server} %d connections did not finish in time", len(service.connections))
