@@ -18,6 +18,7 @@ version = release = asyncapy.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
 default_role = "literal"
+smartquotes = False
 nitpicky = False
 myst_heading_anchors = 3
 myst_enable_extensions = ["attrs_inline", "deflist"]
@@ -26,6 +27,8 @@ autodoc_typehints = "signature"
 napoleon_use_rtype = False
 suppress_warnings = ["ref.python"]  # there are two classes called Client, as documented
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["console.css"]
 html_title = f"AsyncAPY {version}"
 html_theme_options = {"source_repository": "", "top_of_page_buttons": []}
 pygments_style = "friendly"

@@ -54,8 +54,7 @@ def _commands() -> str:
     def describe(command: click.Command, name: str, parent: click.Context | None) -> None:
         context = click.Context(command, info_name=name, parent=parent)
         if parent is not None:
-            help_text = command.get_help(context)
-            parts.append(f"## {context.command_path}\n\n```text\n{help_text}\n```\n")
+            parts.append(_command(command, context))
         if isinstance(command, click.Group):
             for child in command.list_commands(context):
                 found = command.get_command(context, child)
@@ -64,3 +63,13 @@ def _commands() -> str:
 
     describe(command_line, "asyncapy", None)
     return "\n".join(parts)
+
+
+def _command(command: click.Command, context: click.Context) -> str:
+    usage = f"`{context.command_path} {' '.join(command.collect_usage_pieces(context))}`"
+    lines = [f"## {context.command_path}", usage, inspect.cleandoc(command.help or "")]
+    for parameter in command.get_params(context):
+        record = parameter.get_help_record(context)
+        if isinstance(parameter, click.Option) and record is not None and "--help" not in record[0]:
+            lines.append(f"`{record[0]}`\n: {record[1]}")
+    return "\n\n".join(lines) + "\n"

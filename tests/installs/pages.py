@@ -35,7 +35,7 @@ class Block:
 def blocks(page: Path) -> list[Block]:
     text = page.read_text(encoding="utf-8")
     return [
-        Block(found[1], found[2] or "", found[3], text[: found.start()].count("\n") + 1)
+        Block(found[1], (found[2] or "").strip('"`'), found[3], text[: found.start()].count("\n") + 1)
         for found in FENCE.finditer(text)
     ]
 
