@@ -20,6 +20,7 @@ import trustme
 from peer import Peer
 
 from asyncapy import Server
+from asyncapy_core.testing import ServerInMemory
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -105,6 +106,8 @@ class Running:
 
 
 Serve = Callable[..., Awaitable[Running]]
+Start = Callable[[Server], Awaitable[ServerInMemory]]
+"""What the fixture ``asyncapy_server`` is."""
 
 
 @pytest.fixture

@@ -11,16 +11,14 @@ from typing import Any
 
 import pytest
 import trio
-from conftest import Certificates
+from conftest import Certificates, Start
 from peer import json_packet
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from asyncapy import Server
 from asyncapy.client import AsyncClient, Client
 from asyncapy.errors import NotConnected, RemoteError, ReplyTimeout, ServerDisconnected
-from asyncapy_core.testing import ServerInMemory
 
-Start = Callable[[Server], Awaitable[ServerInMemory]]
 Behaviour = Callable[[trio.StapledStream[Any, Any], int], Awaitable[None]]
 
 

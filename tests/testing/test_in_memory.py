@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 import trio
-from conftest import Certificates
+from conftest import Certificates, Start
 from peer import JSON, Peer, json_packet, packet
 from trio.testing import MockClock
 
 from asyncapy import Server
 from asyncapy.errors import BindError, ConfigError, NotConnected, ReplyTimeout
 from asyncapy.filters import Filters
-from asyncapy_core.testing import ServerInMemory, serving
-
-Start = Callable[[Server], Awaitable[ServerInMemory]]
+from asyncapy_core.testing import serving
 
 
 def sleeper(**settings: Any) -> Server:
