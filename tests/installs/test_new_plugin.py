@@ -72,7 +72,7 @@ def test_a_new_plugin_works_as_it_is_written(environment: Environment, tmp_path:
 
 def test_what_is_written_is_as_our_own_code(environment: Environment, tmp_path: Path) -> None:
     for kind in KINDS:
-        done = environment.execute("asyncapy", "new", "plugin", f"my-{kind}", "--kind", kind, cwd=tmp_path)
+        done = environment.execute("asyncapy", "new", "plugin", f"own-{kind}", "--kind", kind, cwd=tmp_path)
         assert done.returncode == 0
     ruff = ("--isolated", "--line-length", "120")
     for project in tmp_path.iterdir():
@@ -93,6 +93,35 @@ def test_a_name_that_is_none_is_told(environment: Environment, tmp_path: Path, n
     assert done.returncode == 2
     assert "give small letters, digits and dashes, such as shout" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("core", "there is a package asyncapy_core"),
+        ("redis", "there is a package asyncapy_redis"),
+        ("tester", "pytest takes what begins so for tests"),
+        ("json", "there is a filter, a codec, a key store or a class of this name"),
+        ("ip", "there is a filter, a codec, a key store or a class of this name"),
+        ("packet", "there is a filter, a codec, a key store or a class of this name"),
+    ],
+)
+def test_a_name_that_is_taken_is_told(environment: Environment, tmp_path: Path, name: str, reason: str) -> None:
+    done = environment.execute("asyncapy", "new", "plugin", name, cwd=tmp_path)
+    assert done.returncode == 2
+    assert reason in " ".join(done.stderr.split())
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("name", "kind"), [("path", "keystore"), ("decode-error", "codec"), ("class", "filter")])
+def test_a_name_that_means_something_to_python_is_taken_for_what_it_is(
+    environment: Environment, tmp_path: Path, name: str, kind: str
+) -> None:
+    assert environment.execute("asyncapy", "new", "plugin", name, "--kind", kind, cwd=tmp_path).returncode == 0
+    project = tmp_path / f"asyncapy-{name}"
+    add(environment, project)
+    tested = environment.execute("pytest", "-q", cwd=project)
+    assert tested.returncode == 0, tested.stdout
 
 
 def test_what_is_there_is_left_alone(environment: Environment, tmp_path: Path) -> None:

@@ -515,3 +515,59 @@ def test_help_lists_every_command(folder: Path) -> None:
         assert re.search(rf"^  {command}\s+\S", done.stdout, re.MULTILINE)
         assert run(folder, command, "--help").returncode == 0
     assert run(folder, "--version").stdout == "asyncapy, version 0.6.0.dev0\n"
+
+
+TRIO = """
+import trio
+from asyncapy import Server
+
+server = Server(port=0)
+
+
+@server.add_handler()
+async def echo(client, packet):
+    await client.send(packet)
+
+
+async def main():
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.serve)
+        print("begun")
+
+
+trio.run(main)
+"""
+
+
+def test_a_program_that_runs_trio_itself_is_served_with_the_options_and_explained_without_a_port(folder: Path) -> None:
+    (folder / "own.py").write_text(TRIO)
+    with serving(folder, "own.py", "--max-packet", "200") as server:
+        assert ask(server.port, a=1) == {"a": 1}
+        assert ask(server.port, a="x" * 300) == {"status": "failure", "error": "ERR_PACKET_TOO_LARGE"}
+        server.process.send_signal(signal.SIGINT)
+        server.process.wait(20)
+    assert len([line for line in server.lines if "Serving on" in line]) == 1
+    done = run(folder, "explain", "own", "-", text='{"a": 1}')
+    assert (done.returncode, "echo runs" in done.stdout, "begun" in done.stdout) == (0, True, False), done.stderr
+
+
+def test_other_servers_of_a_program_are_not_started(folder: Path) -> None:
+    (folder / "two.py").write_text(APP + "\n\nother.start()\nserver.start()\nother.start()\n")
+    with serving(folder, "two.py") as server:
+        assert ask(server.port, foo=1) == {"foo": 1}
+        assert server.end() == 0
+    assert len([line for line in server.lines if "Serving on" in line]) == 1
+
+
+def test_a_server_without_handlers_says_so(folder: Path) -> None:
+    (folder / "main.py").write_text(
+        "from asyncapy import Server\nserver = Server(port=0)\n"
+        "async def echo(c, p): ...\nif __name__ == '__main__':\n    server.register_handler(echo)\n    server.start()\n"
+    )
+    with serving(folder, "main.py") as server:
+        server.wait_for("No handler is registered.*not under if __name__ == '__main__'")
+
+
+def test_a_configuration_to_watch_that_is_not_there_is_told(folder: Path) -> None:
+    done = run(folder, "serve", "app", "--reload", "--config", "nowhere/x.ini")
+    assert (done.returncode, done.stderr) == (1, "Error: there is no configuration file nowhere/x.ini\n")

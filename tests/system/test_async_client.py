@@ -204,14 +204,14 @@ async def test_leaving_ends_every_request_that_is_pending(serve: Serve) -> None:
     async def ask(client: AsyncClient) -> None:
         try:
             await client.request({"a": 1})
-        except NotConnected as error:
+        except ServerDisconnected as error:
             outcomes.append(str(error))
 
     async with trio.open_nursery() as nursery, client_of(running.port) as client:
         for _ in range(3):
             nursery.start_soon(ask, client)
         await trio.testing.wait_all_tasks_blocked(0.01)
-    assert outcomes == ["the client was closed before the reply came"] * 3
+    assert outcomes == ["the client was closed before the reply to what it had sent came"] * 3
     with pytest.raises(NotConnected, match="use it within 'async with"):
         await client.request({"a": 1})
     assert running.server._service is not None

@@ -301,3 +301,53 @@ def test_a_time_that_is_none_is_told_at_once(timeout: float) -> None:
     for make in (Client, functools.partial(AsyncClient, "localhost", 1)):
         with pytest.raises(ValueError, match="or None to wait for ever"):
             make(timeout=timeout)
+
+
+async def test_what_was_sent_before_the_client_was_closed_is_told_from_what_was_not(autojump_clock: MockClock) -> None:
+    outcomes: list[Any] = []
+
+    async def ask(client: AsyncClient) -> None:
+        outcomes.append(await outcome(client, {"a": 1}))
+
+    async def mute(stream: Any, number: int) -> None:
+        await trio.sleep_forever()
+
+    async def never() -> trio.abc.Stream:
+        await trio.sleep_forever()
+
+    async with scripted(mute) as server:
+        for open_stream in (server.open_stream, never):
+            client = AsyncClient("nowhere", 1, tls=False, open_stream=open_stream)
+            async with trio.open_nursery() as nursery, client:
+                nursery.start_soon(ask, client)
+                await wait_all_tasks_blocked()
+    assert outcomes == [ServerDisconnected, NotConnected]
+
+
+async def test_a_codec_that_fails_on_a_reply_fails_that_connection_and_not_the_client(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with scripted(echo) as server, server.client() as client:
+        codec = client._codecs.named("json")
+
+        def broken(payload: bytes) -> Any:
+            raise KeyError(payload)
+
+        monkeypatch.setattr(type(codec), "decode", lambda self, payload: broken(payload))
+        with pytest.raises(RemoteError, match="the codec 'json' is broken: it raised KeyError"):
+            await client.request({"a": 1})
+        monkeypatch.undo()
+        assert await client.request({"a": 1}) == {"a": 1}
+
+
+async def test_a_stream_that_breaks_as_it_is_opened_is_tried_again(autojump_clock: MockClock) -> None:
+    async with scripted(echo) as server:
+
+        async def flaky() -> trio.abc.Stream:
+            if server.connections < 3:
+                server.connections += 1
+                raise trio.BrokenResourceError("the proxy said no")
+            return await server.open_stream()
+
+        async with AsyncClient("nowhere", 1, tls=False, open_stream=flaky) as client:
+            assert await client.request({"a": 1}) == {"a": 1}

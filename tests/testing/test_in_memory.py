@@ -180,3 +180,37 @@ async def test_a_thread_of_a_handler_is_waited_for_without_a_clock_that_jumps(as
 def test_bind_errors_are_still_told() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(BindError, match="in use"):
         trio.run(sleeper(port=taken.getsockname()[1]).serve)
+
+
+def stuck() -> Server:
+    server = Server()
+
+    @server.add_handler()
+    async def never(client: Any, packet: Any) -> None:
+        await trio.sleep_forever()
+
+    return server
+
+
+async def test_a_handler_that_never_ends_ends_with_the_test(asyncapy_server: Start, mock_clock: MockClock) -> None:
+    running = await asyncapy_server(stuck())
+    stream = await running.connect()
+    await stream.send_all(json_packet(a=1))
+    await trio.testing.wait_all_tasks_blocked()
+    assert [line for line in running.log if "New session" in line]
+
+
+async def test_what_a_block_raises_comes_out_though_a_handler_is_at_work(mock_clock: MockClock) -> None:
+    with pytest.raises(ZeroDivisionError):  # noqa: PT012  # what it is raised within is what is tested
+        async with serving(stuck()) as running:
+            stream = await running.connect()
+            await stream.send_all(json_packet(a=1))
+            await trio.testing.wait_all_tasks_blocked()
+            raise ZeroDivisionError
+    assert running.server.addresses == ()
+
+
+async def test_an_address_that_is_none_is_told(asyncapy_server: Start) -> None:
+    running = await asyncapy_server(sleeper())
+    with pytest.raises(ValueError, match="'localhost' does not appear to be an IPv4 or IPv6 address"):
+        running.client(address="localhost")

@@ -33,6 +33,11 @@ def announce(service: Service, addresses: Iterable[Any]) -> None:
             service.max_connections,
             config.max_connections,
         )
+    if not service.dispatcher.groups:
+        log.warning(
+            "{Server} No handler is registered, so every packet is answered with ERR_NO_HANDLER; register them where "
+            "the program makes the server, not under if __name__ == '__main__'"
+        )
     for group, handlers in service.dispatcher.groups.items():
         for later, earlier in _unreachable(handlers):
             log.warning(

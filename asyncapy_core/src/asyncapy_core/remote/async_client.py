@@ -147,10 +147,10 @@ class AsyncClient:
         Raises:
             EncodeError, TypeError, ValueError: the payload cannot be sent.
             ReplyTimeout: there was no whole reply in time, and the connection is given up.
-            ServerDisconnected: the connection was lost, or given up, after this was sent, so that nobody knows what
-                became of it.
-            NotConnected: this was never sent, as there was no connection in time, or the server took nothing more; or
-                the client is not open, or was closed before there was a reply.
+            ServerDisconnected: the connection was lost, given up or closed after this was sent, so that nobody knows
+                what became of it.
+            NotConnected: this was never sent, as there was no connection in time, or the server took nothing more, or
+                the client is not open, or was closed before.
             FailureReply: the server made a failure of it, and ``raise_failures`` is set.
             RemoteError: the server cannot be trusted, or speaks something else.
         """
@@ -203,7 +203,8 @@ class AsyncClient:
     def _close(self) -> None:
         """Take no more requests, and end those that wait."""
         self._open = False
-        self._fail(NotConnected("the client was closed before the reply came"), self._sent, self._unsent)
+        self._fail(ServerDisconnected("the client was closed before the reply to what it had sent came"), self._sent)
+        self._fail(NotConnected("the client was closed before this was sent"), self._unsent)
 
     def _give_up(self, request: _Request) -> None:
         """Nobody waits for this any more: forget it, and the connection if it was sent, as its reply may never come.
@@ -263,7 +264,7 @@ class AsyncClient:
     async def _connect(self) -> trio.abc.Stream:
         try:
             plain = await self._open_stream()
-        except (OSError, UnicodeError) as error:
+        except (OSError, UnicodeError, trio.BrokenResourceError) as error:
             raise unreachable(error, self.hostname, self.port) from error
         if not self._trust.tls:
             return plain

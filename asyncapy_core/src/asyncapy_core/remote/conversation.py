@@ -97,3 +97,5 @@ class Conversation:
             return codec.decode(payload)
         except DecodeError as error:
             raise InvalidReply(f"the server sent a payload that is not {codec.name}: {error}") from error
+        except Exception as error:
+            raise InvalidReply(f"the codec {codec.name!r} is broken: it raised {type(error).__name__}") from error

@@ -79,6 +79,21 @@ class CodecContract(ABC):
         codec.encode(fields)
         assert fields == USUAL
 
+    def test_gives_each_packet_objects_of_its_own(self) -> None:
+        codec = self.codec()
+        payload = codec.encode({"a": {"b": [1]}})
+        codec.decode(payload)["a"]["b"].append(2)
+        assert codec.decode(payload) == {"a": {"b": [1]}}
+
+    def test_carries_bytes_and_sets_as_they_are_or_says_that_it_cannot(self) -> None:
+        codec = self.codec()
+        for value in (b"\x00\xff", b"", bytearray(b"abc"), {1}):
+            try:
+                payload = codec.encode({"a": value})
+            except EncodeError:
+                continue
+            assert codec.decode(payload)["a"] != repr(value), f"{value!r} became its repr"
+
     def test_carries_64_levels(self) -> None:
         codec = self.codec()
         fields: dict[str, Any] = {"bottom": 1}
@@ -132,6 +147,7 @@ class CodecContract(ABC):
                     continue
                 assert type(fields) is dict, f"{each!r} became {fields!r}"
                 assert all(type(name) is str for name in fields), f"{each!r} became {fields!r}"
+                codec.encode(fields)  # a handler may send back whatever it was sent
 
     def test_serves(self) -> None:
         trio.run(self._serve)

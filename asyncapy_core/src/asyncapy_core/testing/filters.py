@@ -6,7 +6,8 @@ Knows no filter and no test runner; a failed expectation is an AssertionError.
 from __future__ import annotations
 
 import copy
-import json
+import functools
+import marshal
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -48,6 +49,9 @@ class Sample:
 class FilterContract(ABC):
     """Subclass it as ``class TestMyFilter(FilterContract)``, say how to make the filter, and give samples.
 
+    It is meant for filters that decide by the packet and the client alone. One that remembers, such as a rate limiter,
+    answers differently when it is asked again: set `test_decides_the_same_when_asked_again` to None for it.
+
     Attributes:
         passing: packets that pass, at least one: mappings, or a `Sample` where it matters who it is from.
         failing: packets that do not, at least one.
@@ -85,13 +89,15 @@ class FilterContract(ABC):
         for sample in _samples([*self.passing, *self.failing]):
             assert _ask(filter, sample) is _ask(filter, sample) is _ask(self.filter(), sample)
 
-    def test_leaves_the_packet_as_it_was(self) -> None:
+    def test_leaves_the_packet_and_the_client_as_they_were(self) -> None:
         for sample in _samples([*self.passing, *self.failing]):
             before = copy.deepcopy(dict(sample.fields))
-            peer = Detached(sample.address, tls_peer=sample.tls_peer)
+            peer = _peer(sample)
             packet = peer.packet(sample.fields)
             trio.run(check, self.filter(), peer.client, packet)
             assert packet == before
+            client = peer.client
+            assert (client.address, client.encoding, client.tls_peer) == (sample.address, "json", sample.tls_peer)
             assert peer.sent == []
             assert not peer.closed
 
@@ -99,7 +105,7 @@ class FilterContract(ABC):
         filter = self.filter()
         names = {name for sample in _samples([*self.passing, *self.failing]) for name in sample.fields}
         _ask(filter, Sample())
-        for sample in _samples(self.passing):
+        for sample in _samples([*self.passing, *self.failing]):
             for name in names | {"unheard of", ""}:
                 for value in ODD_VALUES:
                     odd = {**sample.fields, name: value}
@@ -117,7 +123,7 @@ class FilterContract(ABC):
 
     async def _guard(self) -> None:
         plugins = PluginManager(discover=False)
-        plugins.register(_JsonPlugin(), "contract")
+        plugins.register(_MarshalPlugin(), "contract")
         server = Server(plugins=plugins)
 
         @server.add_handler(self.filter())
@@ -128,8 +134,9 @@ class FilterContract(ABC):
         async with serving(server) as running:
             for samples, wanted in ((self.passing, {"reached": True}), (self.failing, refusal)):
                 for sample in _samples(samples):
-                    if sample.fields and sample.tls_peer is None:  # an empty payload is none, and there is no TLS here
-                        async with running.client(address=sample.address, plugins=plugins) as client:
+                    if sample.tls_peer is None:  # there is no TLS here
+                        settings = {"address": sample.address, "plugins": plugins, "encoding": _MarshalPlugin.name}
+                        async with running.client(**settings) as client:
                             assert await client.request(sample.fields) == wanted, f"{sample}"
 
 
@@ -141,17 +148,17 @@ class _Constant(Filter):
         return self._answer
 
 
-class _JsonPlugin:
-    """A codec for where none is installed: JSON as the standard library has it."""
+class _MarshalPlugin:
+    """A codec that carries whatever a sample may hold, where none is installed; it is spoken in memory only."""
 
-    name = "json"
-    wire_id = 0
+    name = "marshal"
+    wire_id = 255
 
     def encode(self, fields: Mapping[str, Any]) -> bytes:
-        return json.dumps(dict(fields)).encode()
+        return b"\x00" + marshal.dumps(dict(fields))  # the empty map alone is too short for a payload
 
     def decode(self, payload: bytes) -> dict[str, Any]:
-        fields: dict[str, Any] = json.loads(payload)
+        fields: dict[str, Any] = marshal.loads(payload[1:])  # noqa: S302  # what this very process has written
         return fields
 
     @hookimpl
@@ -159,8 +166,18 @@ class _JsonPlugin:
         return [self]
 
 
+@functools.cache
+def _server() -> Server:
+    """Return what a filter finds in ``client.server``: one for all, which never serves."""
+    return Server(plugins=PluginManager(discover=False))
+
+
+def _peer(sample: Sample) -> Detached:
+    return Detached(sample.address, server=_server(), tls_peer=sample.tls_peer)
+
+
 def _ask(filter: Filter, sample: Sample) -> bool:
-    peer = Detached(sample.address, tls_peer=sample.tls_peer)
+    peer = _peer(sample)
     return trio.run(check, filter, peer.client, peer.packet(sample.fields))
 
 

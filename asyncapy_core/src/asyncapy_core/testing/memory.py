@@ -1,13 +1,16 @@
 """A server and its clients in one program, without a port: for tests, also with a clock that jumps.
 
 They talk over pairs of connected sockets, which the kernel keeps in memory; so all that a server does is what it does
-elsewhere. What is sent is there at once, so that a clock that jumps never jumps while something is under way.
+elsewhere. What is sent is there at once, so that a clock that jumps does not jump while something is under way, with
+one exception: trio knows nothing of threads, so it jumps while a handler waits for one (`Server.run_sync_task`, or a
+key store on a disk). Such handlers are tested with the real clock.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import ipaddress
 import logging
 import socket
 from collections.abc import AsyncIterator
@@ -15,6 +18,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import trio
+import trio.testing
 
 from asyncapy_core.remote import AsyncClient
 
@@ -34,6 +38,7 @@ class ServerInMemory:
         self.server = server
         self.log: list[str] = []
         self._streams: list[trio.SocketStream] = []
+        self._scope = trio.CancelScope()
         self._ended = trio.Event()
 
     def client(self, *, address: str = "127.0.0.1", **settings: Any) -> AsyncClient:
@@ -41,18 +46,25 @@ class ServerInMemory:
 
         Args:
             address: the IP address that it seems to come from.
-            settings: the further arguments of `AsyncClient`; what both must agree on is the server's unless given.
+            settings: the further arguments of `AsyncClient`; ``header_size``, ``byteorder`` and ``tls`` are those of
+                the server unless given. Where it speaks TLS, ``ca_file`` has to say whom to trust.
         """
+        _check_address(address)
         config = self.server.config
-        settings = {"header_size": config.header_size, "byteorder": config.byteorder, "tls": False, **settings}
+        agreed = {"header_size": config.header_size, "byteorder": config.byteorder, "tls": config.tls_cert is not None}
+        settings = {**agreed, **settings}
         return AsyncClient("localhost", 0, open_stream=functools.partial(self.connect, address), **settings)
 
     async def connect(self, address: str = "127.0.0.1") -> trio.SocketStream:
         """Connect, and return the stream of bytes; it is closed at the end with the server, if not before.
 
         Args:
-            address: the IP address that it seems to come from.
+            address: the IP address that it seems to come from, or ``unix:`` with a path.
+
+        Raises:
+            ValueError: it is neither.
         """
+        _check_address(address)
         ours, theirs = socket.socketpair()
         try:
             self.server.admit(theirs, address)
@@ -69,7 +81,8 @@ class ServerInMemory:
         handler = _Lines(self.log)
         self.server.log.addHandler(handler)
         try:
-            await self.server.serve(listeners=(), task_status=_Started(self, task_status))
+            with self._scope:
+                await self.server.serve(listeners=(), task_status=_Started(self, task_status))
         finally:
             self.server.log.removeHandler(handler)
             for stream in self._streams:
@@ -78,20 +91,31 @@ class ServerInMemory:
 
     async def stop(self) -> None:
         """Let the server end in order, with all clients having said their last, and wait until it has."""
-        if self._ended.is_set():
-            return
+        if not self._ended.is_set():
+            self._begin_to_stop()
+            await self._ended.wait()
+
+    async def cut(self) -> None:
+        """Let the server end in order, but cut off the handlers that wait for something; no clock is waited for."""
+        if not self._ended.is_set():
+            self._begin_to_stop()
+            await trio.testing.wait_all_tasks_blocked()
+            self._scope.cancel()
+            await self._ended.wait()
+
+    def _begin_to_stop(self) -> None:
         for stream in self._streams:
             with contextlib.suppress(OSError):  # this one has left before
                 stream.socket.shutdown(socket.SHUT_WR)
         self.server.stop()
-        await self._ended.wait()
 
 
 @asynccontextmanager
 async def serving(server: Server) -> AsyncIterator[ServerInMemory]:
     """Have a server serve for the length of an ``async with`` block: plugins and setup before, shutdown behind it.
 
-    What the block raises comes out as it is; what the server raises while it serves, in an ExceptionGroup.
+    Handlers that are still at work at the end are cut off. What the block raises comes out as it is; what the server
+    raises while it serves, in an ExceptionGroup.
     """
     failure: BaseException | None = None
     async with trio.open_nursery() as nursery:
@@ -106,9 +130,14 @@ async def serving(server: Server) -> AsyncIterator[ServerInMemory]:
                 raise
             except BaseException as error:  # as above; pytest's own failures are no Exceptions
                 failure = error
-            await running.stop()
+            await running.cut()
     if failure is not None:
         raise failure
+
+
+def _check_address(address: str) -> None:
+    if not address.startswith("unix:"):
+        ipaddress.ip_address(address)
 
 
 class _Started(trio.TaskStatus[Any]):

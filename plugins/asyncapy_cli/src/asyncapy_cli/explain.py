@@ -20,8 +20,8 @@ from asyncapy_core.explaining import Verdict, explain_packet
 def explain(*, target: str, packet: str, address: str) -> None:
     """Say which handlers of TARGET a packet would reach, and which filters keep it from the others.
 
-    TARGET is module:server or path/to/file.py:server, PACKET a file with a JSON object, - for standard input. No
-    handler is called. The status is 1 when no handler would run.
+    TARGET is module:server or path/to/file.py:server, PACKET a file with a JSON object, - for standard input. The
+    program runs up to where it would start the server. No handler is called. The status is 1 when none would run.
     """
     fields = sys.stdin.buffer.read() if packet == "-" else Path(packet).read_bytes()
     server = Target(target).load()

@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 from importlib.metadata import version
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from string import Template
 from typing import Final
+from zlib import crc32
 
 import click
+
+from asyncapy_core.plugins import default_manager
 
 KINDS: Final = {
     "filter": ("A filter", '`Filters.$Class("text")` passes packets whose field `text` is written in capitals.'),
@@ -20,6 +24,12 @@ KINDS: Final = {
 """What a plugin may be, with what its README says."""
 
 NAME: Final = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
+
+PARTS: Final = ("cli", "codecs", "core", "filters", "redis", "sqlite")
+"""Packages of this project, which need not be installed here."""
+
+IMPORTED: Final = ("Client", "Filter", "Packet")
+"""What the template of a filter imports."""
 
 
 @click.group()
@@ -34,6 +44,8 @@ def plugin(*, name: str, kind: str) -> None:
     """Write a plugin NAME, with its tests, into a folder asyncapy-NAME."""
     if NAME.fullmatch(name) is None:
         raise click.BadParameter(f"{name!r}: give small letters, digits and dashes, such as shout", param_hint="NAME")
+    if taken := _taken(name.replace("-", "_")):
+        raise click.BadParameter(f"{name!r}: {taken}; give another", param_hint="NAME")
     folder = Path(f"asyncapy-{name}")
     if folder.exists():
         raise click.ClickException(f"{folder} is there already; give another name, or move it away")
@@ -44,6 +56,32 @@ def plugin(*, name: str, kind: str) -> None:
     click.echo(f"\nNext: cd {folder} && pip install -e '.[test]' && pytest", err=True)
 
 
+def _taken(identifier: str) -> str:
+    """Say what keeps a name from being that of a new plugin, or nothing."""
+    manager = default_manager()
+    if identifier.startswith("test"):
+        return "pytest takes what begins so for tests"
+    if identifier in PARTS or find_spec(f"asyncapy_{identifier}") is not None:
+        return f"there is a package asyncapy_{identifier}"
+    if any(record.name == identifier for record in manager.plugins):
+        return f"there is a plugin {identifier!r}"
+    brought = {*manager.filters, *manager.key_stores, *(codec.name for codec in manager.codecs()), *IMPORTED}
+    if _class_name(identifier).lower() in {each.lower() for each in brought}:
+        return "there is a filter, a codec, a key store or a class of this name"
+    return ""
+
+
+def _free_wire_id(identifier: str) -> int:
+    """Return an id that no codec here has, and that others would hardly choose: it is made of the name."""
+    taken = {codec.wire_id for codec in default_manager().codecs()}
+    first = crc32(identifier.encode())
+    return next(wire_id for step in range(254) if (wire_id := 2 + (first + step) % 254) not in taken)
+
+
+def _class_name(identifier: str) -> str:
+    return "".join(part.capitalize() for part in identifier.split("_"))
+
+
 def _project(name: str, kind: str) -> dict[str, str]:
     """Return the files of a project, with their paths."""
     identifier = name.replace("-", "_")
@@ -51,10 +89,11 @@ def _project(name: str, kind: str) -> dict[str, str]:
     major, minor, *_ = core.split(".")
     values = {
         "name": identifier,
-        "Class": "".join(part.capitalize() for part in identifier.split("_")),
+        "Class": _class_name(identifier),
         "package": f"asyncapy_{identifier}",
         "distribution": f"asyncapy-{name.replace('_', '-')}",
         "scheme": name.replace("_", "-"),
+        "wire_id": str(_free_wire_id(identifier)),
         "core": core,
         "next_core": f"{major}.{int(minor) + 1}",
     }

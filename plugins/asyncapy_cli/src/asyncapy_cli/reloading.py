@@ -63,6 +63,8 @@ def serve_and_watch(folder: Path, config: str | None) -> int:
         config: a configuration file to watch.
     """
     file = Path(config).resolve() if config else None
+    if file is not None and not file.is_file():
+        raise click.ClickException(f"there is no configuration file {config}")
     folders = {Path.cwd(), folder, *([file.parent] if file is not None else [])}
     stop = threading.Event()
     child = _Child()

@@ -32,8 +32,9 @@ def with_settings(function: F) -> F:
 def serve(*, target: str, path: str | None, reload: bool, **settings: str | None) -> None:
     """Run the server that TARGET names: module:server, or path/to/file.py:server.
 
-    Settings given here come before those in the program, the environment and configuration files. The program runs as
-    written; what stands behind server.start() in it is done when the server has ended.
+    Settings given here come before those in the program, the environment and configuration files. The program runs as a
+    module: what stands under if __name__ == "__main__" does not run, and what stands behind server.start() is done when
+    the server has ended.
     """
     program = Target(target)
     if reload:
@@ -41,12 +42,11 @@ def serve(*, target: str, path: str | None, reload: bool, **settings: str | None
 
         sys.exit(serve_and_watch(program.folder, path))
 
-    def start(server: Server) -> None:
+    def prepare(server: Server) -> None:
         server.configure({name: value for name, value in settings.items() if value is not None}, path=path)
         _print_banner(target, server)
-        server.start()
 
-    program.run(start)
+    program.run(prepare)
 
 
 def _print_banner(target: str, server: Server) -> None:

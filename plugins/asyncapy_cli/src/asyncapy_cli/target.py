@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import click
 
@@ -38,53 +38,74 @@ class Target:
         self.folder = Path(self._place).resolve().parent if self._is_file else Path.cwd()
 
     def load(self) -> Server:
-        """Return the server; the program is left where it would start it.
+        """Return the server; the program is left where it would start it, and unwinds from there.
 
         Raises:
             click.ClickException: there is none; the message says what was looked for, and what is there.
         """
-        try:
-            return self._run(_leave)
-        except _Begun as begun:
-            return begun.server
+        begun: list[Server] = []
 
-    def run(self, start: Callable[[Server], None]) -> None:
-        """Run the program as written, with ``start(server)`` in place of ``server.start()``, or behind it at its end.
+        def leave(server: Server) -> None:
+            begun.append(server)
+            raise _Begun
+
+        try:
+            return self._run(leave)
+        except _Begun:
+            return begun[0]
+        except BaseExceptionGroup as group:  # from within a program's own nurseries
+            if not begun or group.split(_Begun)[1] is not None:
+                raise
+            return begun[0]
+
+    def run(self, prepare: Callable[[Server], None]) -> None:
+        """Run the program as written, with ``prepare(server)`` before it starts the server, or start it at its end.
 
         Raises:
             click.ClickException: there is no such server.
         """
-        started = False
+        prepared = False
 
-        def start_once(server: Server) -> None:
-            nonlocal started
-            started = True
-            start(server)
+        def prepare_once(server: Server) -> None:
+            nonlocal prepared
+            if not prepared:
+                prepared = True
+                prepare(server)
 
-        server = self._run(start_once)
-        if not started:
-            start(server)
+        server = self._run(prepare_once)
+        if not prepared:
+            prepare(server)
+            server.start()
 
-    def _run(self, start: Callable[[Server], None]) -> Server:
-        """Execute the program; the other servers that it may start are not started."""
-        original = Server.start
+    def _run(self, before: Callable[[Server], None]) -> Server:
+        """Execute the program, and call ``before`` when it starts the server; others that it starts are not started."""
+        start, serve = Server.start, Server.serve
         module_name = Path(self._place).stem if self._is_file else self._place
-        wanted = self._name
 
-        def started(self: Server) -> None:
-            if getattr(sys.modules.get(module_name), wanted, None) is self:
-                Server.start = original  # type: ignore[method-assign]  # what comes next is the program's business
-                start(self)
+        def is_meant(server: Server) -> bool:
+            return getattr(sys.modules.get(module_name), self._name, None) is server
 
-        Server.start = started  # type: ignore[method-assign]  # as long as the program is being executed
+        def started(server: Server) -> None:
+            if is_meant(server):
+                before(server)
+                start(server)
+
+        async def served(server: Server, **arguments: Any) -> None:
+            if is_meant(server):
+                before(server)
+            await serve(server, **arguments)
+
+        Server.start, Server.serve = started, served  # type: ignore[method-assign, assignment]  # meanwhile
         try:
             module = self._from_file(Path(self._place)) if self._is_file else self._from_module(self._place)
-        except (click.ClickException, _Begun):
+        except click.ClickException:
             raise
         except Exception as error:  # the program may raise anything
+            if isinstance(error, BaseExceptionGroup) and error.split(_Begun)[0] is not None:
+                raise
             _show_where_it_failed(self.text, error)
         finally:
-            Server.start = original  # type: ignore[method-assign]  # as it was
+            Server.start, Server.serve = start, serve  # type: ignore[method-assign]  # as they were
         return self._server_in(module)
 
     def _server_in(self, module: ModuleType) -> Server:
@@ -129,14 +150,6 @@ class Target:
 
 class _Begun(BaseException):
     """Leaves a program where it would start its server."""
-
-    def __init__(self, server: Server) -> None:
-        super().__init__("the program starts its server here")
-        self.server = server
-
-
-def _leave(server: Server) -> NoReturn:
-    raise _Begun(server)
 
 
 def _show_where_it_failed(target: str, error: Exception) -> NoReturn:
