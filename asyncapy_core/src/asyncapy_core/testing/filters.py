@@ -135,8 +135,8 @@ class FilterContract(ABC):
             for samples, wanted in ((self.passing, {"reached": True}), (self.failing, refusal)):
                 for sample in _samples(samples):
                     if sample.tls_peer is None:  # there is no TLS here
-                        settings = {"address": sample.address, "plugins": plugins, "encoding": _MarshalPlugin.name}
-                        async with running.client(**settings) as client:
+                        encoding = _MarshalPlugin.name
+                        async with running.client(address=sample.address, plugins=plugins, encoding=encoding) as client:
                             assert await client.request(sample.fields) == wanted, f"{sample}"
 
 
