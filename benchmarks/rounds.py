@@ -49,11 +49,13 @@ def hold(contest: Contest, servers: dict[Peer, Process], count: int) -> list[dic
     rows = []
     for peer in contest.peers:
         cpu = statistics.median(each[peer].cpu for each in rounds)
-        latency = statistics.median(each[peer].latency for each in rounds)
+        # with several requests in flight, the time between two reads is no reply's time
+        latency = statistics.median(each[peer].latency for each in rounds) if contest.load.in_flight == 1 else None
+        told = f"{latency:8.1f} us p50" if latency is not None else " " * 15
         ratios = sorted(getattr(each[contest.ours], measured) / getattr(each[peer], measured) for each in rounds)
         ratio, target = statistics.median(ratios), contest.others.get(peer)
         print(
-            f"  {peer.name:22} {cpu:7.1f} us CPU  {latency:8.1f} us p50   ours/theirs {ratio:5.2f}"
+            f"  {peer.name:22} {cpu:7.1f} us CPU  {told}   ours/theirs {ratio:5.2f}"
             f" ({ratios[0]:.2f} to {ratios[-1]:.2f}){verdict(ratio, target)}"
         )
         rows.append(

@@ -58,9 +58,9 @@ def _print_banner(target: str, server: Server) -> None:
     loaded = [record.name for record in server.plugins.plugins if record.state == "loaded"]
     problems = [f"{record.name}: {record.reason}" for record in server.plugins.problems]
     handlers = sum(map(len, server.handlers.values()))
-    guards = f", behind {len(server.guards)} guards" if server.guards else ""
+    guards = f", behind {_counted(len(server.guards), 'guard')}" if server.guards else ""
     rows = {
-        "server": f"{target}, {handlers} handlers in {len(server.handlers)} groups{guards}",
+        "server": f"{target}, {_counted(handlers, 'handler')} in {_counted(len(server.handlers), 'group')}{guards}",
         "address": _addresses(server.config),
         "codecs": ", ".join(codec.name for codec in server.plugins.codecs()) or "none",
         "filters": ", ".join(server.plugins.filters) or "none",
@@ -73,6 +73,10 @@ def _print_banner(target: str, server: Server) -> None:
     for name, value in rows.items():
         table.add_row(Text(name, style="bold"), Text(value))
     Console(stderr=True).print(table)
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _addresses(config: ServerConfig) -> str:
