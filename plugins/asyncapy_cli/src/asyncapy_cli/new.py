@@ -19,7 +19,7 @@ KINDS: Final = {
     "filter": ("A filter", '`Filters.$Class("text")` passes packets whose field `text` is written in capitals.'),
     "codec": ("A codec", 'Clients and servers that have it installed may use `encoding="$name"`.'),
     "keystore": ("A key store", '`APIKeyFactory(store="$scheme:///path/to/keys.json")` keeps API keys in a file.'),
-    "hooks": ("Setup and shutdown hooks", 'Every server of its environment answers `{"ping": 1}`.'),
+    "hooks": ("Setup and shutdown hooks", 'Every server of its environment answers `{"ping": 1}`, whoever asks.'),
 }
 """What a plugin may be, with what its README says."""
 
