@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import ssl
@@ -21,6 +20,7 @@ from peer import Peer
 
 from asyncapy import Server
 from asyncapy_core.testing import ServerInMemory
+from asyncapy_core.testing.memory import LogLines
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -28,15 +28,6 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if os.environ.get("ASYNCAPY_NO_SKIPS") == "1" and reporter is not None and reporter.stats.get("skipped"):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
-
-
-class _Lines(logging.Handler):
-    def __init__(self, lines: list[str]) -> None:
-        super().__init__()
-        self._lines = lines
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._lines.append(f"[{record.levelname}] {record.getMessage()}")
 
 
 @dataclass
@@ -125,7 +116,7 @@ async def serve() -> AsyncIterator[Serve]:
                     await client.send(packet)
 
             lines: list[str] = []
-            server.log.handlers[:] = [_Lines(lines)]
+            server.log.handlers[:] = [LogLines(lines)]
             addresses = await nursery.start(server.serve)
             running = Running(server, addresses[0][1], lines)
             started.append(running)

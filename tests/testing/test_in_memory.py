@@ -16,6 +16,7 @@ from asyncapy import Server
 from asyncapy.errors import BindError, ConfigError, NotConnected, ReplyTimeout
 from asyncapy.filters import Filters
 from asyncapy_core.testing import serving
+from asyncapy_core.testing.memory import LogLines
 
 
 def sleeper(**settings: Any) -> Server:
@@ -136,7 +137,7 @@ async def test_no_port_is_opened_and_nothing_is_left() -> None:
         await running.connect()
         assert [line for line in running.log if "Serving on no address" in line]
     assert running.server.log.handlers
-    assert not any(type(handler).__name__ == "_Lines" for handler in running.server.log.handlers)
+    assert not any(isinstance(handler, LogLines) for handler in running.server.log.handlers)
 
 
 async def test_a_server_serves_on_sockets_that_it_is_given() -> None:

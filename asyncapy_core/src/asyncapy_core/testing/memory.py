@@ -78,7 +78,7 @@ class ServerInMemory:
 
     async def serve(self, *, task_status: trio.TaskStatus[ServerInMemory] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until `stop` is called; ``await nursery.start(this.serve)`` returns this, when it serves."""
-        handler = _Lines(self.log)
+        handler = LogLines(self.log)
         self.server.log.addHandler(handler)
         try:
             with self._scope:
@@ -151,7 +151,9 @@ class _Started(trio.TaskStatus[Any]):
         self._task_status.started(self._running)
 
 
-class _Lines(logging.Handler):
+class LogLines(logging.Handler):
+    """Keeps what is logged as lines, each with its level."""
+
     def __init__(self, lines: list[str]) -> None:
         super().__init__()
         self._lines = lines

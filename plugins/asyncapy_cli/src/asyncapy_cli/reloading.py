@@ -77,7 +77,6 @@ def serve_and_watch(folder: Path, config: str | None) -> int:
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), asked)
-    status = 0
     try:
         for changes in watch(*folders, watch_filter=_Watched(file), stop_event=stop):
             click.echo(
