@@ -70,7 +70,7 @@ class Room:
 
     async def dispatch(self) -> bool:
         try:
-            await self.dispatcher.dispatch(self.client, PACKET)
+            await self.dispatcher.entrance()(self.client, PACKET)
         except NoHandler:
             return False
         return True

@@ -18,6 +18,7 @@ from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 from asyncapy import Server
 from asyncapy.client import AsyncClient, Client
 from asyncapy.errors import NotConnected, RemoteError, ReplyTimeout, ServerDisconnected
+from asyncapy_codecs import JsonCodec
 
 Behaviour = Callable[[trio.StapledStream[Any, Any], int], Awaitable[None]]
 
@@ -327,16 +328,17 @@ async def test_what_was_sent_before_the_client_was_closed_is_told_from_what_was_
 async def test_a_codec_that_fails_on_a_reply_fails_that_connection_and_not_the_client(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    decode, failures = JsonCodec.decode, [KeyError("a slip")]
+
+    def fails_once(self: JsonCodec, payload: bytes) -> dict[str, Any]:
+        if failures:
+            raise failures.pop()
+        return decode(self, payload)
+
+    monkeypatch.setattr(JsonCodec, "decode", fails_once)
     async with scripted(echo) as server, server.client() as client:
-        codec = client._codecs.named("json")
-
-        def broken(payload: bytes) -> Any:
-            raise KeyError(payload)
-
-        monkeypatch.setattr(type(codec), "decode", lambda self, payload: broken(payload))
         with pytest.raises(RemoteError, match="the codec 'json' is broken: it raised KeyError"):
             await client.request({"a": 1})
-        monkeypatch.undo()
         assert await client.request({"a": 1}) == {"a": 1}
 
 

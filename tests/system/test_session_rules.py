@@ -13,7 +13,8 @@ from conftest import Running, Serve
 from peer import JSON, ZIPROTO, framed, json_packet, packet, zi_map, zi_packet
 
 from asyncapy import Server
-from asyncapy.core import Packet
+from asyncapy.core import Client, Packet
+from asyncapy.errors import ClientDisconnected
 
 ECHOED = packet(JSON, b'{"foo":"bar"}')
 """A packet that an echo gives back byte for byte."""
@@ -412,3 +413,24 @@ async def test_the_samples_of_wire_md_are_answered_as_they_are(serve: Serve) -> 
         sample = bytes.fromhex("0000000b 16 01 81 a3 666f6f a3 626172")
         await peer.send(sample)
         assert await peer.read(len(sample)) == sample
+
+
+async def test_nothing_can_be_sent_behind_the_reply_to_a_broken_rule(serve: Serve) -> None:
+    clients: list[Client] = []
+    server = Server(port=0)
+
+    @server.add_handler()
+    async def keep(client: Client, packet: Packet) -> None:
+        clients.append(client)
+        await client.send({"n": 1})
+
+    running = await serve(server)
+    async with await running.connect() as peer:
+        await peer.send(
+            json_packet(a=1) + packet(JSON, b"no JSON")
+        )  # in one piece: the reply is held back for the next
+        assert await peer.json() == {"n": 1}
+        assert await peer.json() == {"status": "failure", "error": "ERR_REQUEST_MALFORMED"}
+        with pytest.raises(ClientDisconnected, match="closed before"):  # the server lingers for a peer that stays
+            await clients[0].send({"n": 2})
+        assert await peer.reply() is None

@@ -45,9 +45,10 @@ class ZiProtoCodec:
         try:
             if self._reference is not None:
                 return self._reference.encode(dict(sendable(fields)))
-            payload = self._encode(fields)
+            encode, decode = self._encode, self._decode
+            payload = encode(fields)
             try:
-                self._decode(payload)  # what can be read without a fault has none
+                decode(payload)  # what can be read without a fault has none
             except msgspec.ValidationError:
                 plain = sendable(fields)
                 return payload if plain is fields else self._encode(plain)
@@ -62,7 +63,8 @@ class ZiProtoCodec:
             DecodeError: the payload is anything else, or nested too deep.
         """
         try:
-            fields = self._decode(payload) if len(payload) < LARGE else self._decode_large(payload)
+            decode = self._decode if len(payload) < LARGE else self._decode_large
+            fields = decode(payload)
         except msgspec.ValidationError:
             fields = self._decode_unusual(payload)
         except (ValueError, RecursionError) as error:

@@ -5,12 +5,12 @@ Knows the peer through its transport, the server only through the `Service` that
 
 from __future__ import annotations
 
+import functools
 import logging
-import math
 import time
 import traceback
 import uuid
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -19,22 +19,20 @@ from asyncapy_core.dispatch import NoHandler, is_own_failure
 from asyncapy_core.errors import (
     ClientDisconnected,
     ConnectionLost,
-    DecodeError,
     ErrorCode,
-    MalformedPacket,
     ProtocolError,
     StopPropagation,
 )
 from asyncapy_core.logs import SessionLog, describe, shown
 from asyncapy_core.outbox import Outbox
-from asyncapy_core.packet import Packet
+from asyncapy_core.packing import BrokenCodec
 from asyncapy_core.session import Client, Session
 from asyncapy_core.stepping import run_noting_waits
 from asyncapy_core.transport import Transport, Woken
 from asyncapy_core.wire import FrameDecoder
 
 if TYPE_CHECKING:
-    from asyncapy_core.codec import Codec
+    from asyncapy_core.packet import Packet
     from asyncapy_core.service import Service
 
 LINGER_BYTES: Final = 64 * 1024
@@ -53,17 +51,16 @@ class Connection:
     __slots__ = (
         "_between_turns",
         "_closing",
-        "_codec",
-        "_codecs",
         "_debug",
         "_decoder",
         "_dispatch",
         "_encoding_known",
         "_expired",
         "_outbox",
+        "_packer",
+        "_packers",
         "_service",
         "_transport",
-        "_wire",
         "client",
         "log",
         "session",
@@ -72,19 +69,19 @@ class Connection:
     def __init__(self, service: Service, transport: Transport, address: str) -> None:
         self._service = service
         self._transport = transport
-        self._decoder = FrameDecoder(service.wire, service.codecs.by_id)
+        self._decoder = FrameDecoder(service.packers.wire, service.packers.by_id)
         self._outbox = Outbox(transport, service.writing, service.config.max_output, service.spawn)
-        timed = service.config.handler_timeout is not None
-        self._dispatch = self._dispatch_in_time if timed else service.dispatcher.dispatch
-        self._wire = service.wire
-        self._codecs = service.codecs.by_id
-        self._codec = service.codecs.default
+        self._packers = service.packers.by_id
+        self._packer = service.packers.default
         self._encoding_known = False
         self._expired = False
         self._between_turns = False
         self._closing = False
         self._debug = service.log.isEnabledFor(logging.DEBUG)
-        self.client = Client(address, service.server, self, encoding=self._codec.name)
+        dispatch = service.dispatcher.entrance()
+        limit = service.config.handler_timeout
+        self._dispatch = dispatch if limit is None else functools.partial(_in_time, limit, dispatch)
+        self.client = Client(address, service.server, self, encoding=self._packer.name)
         self.session = self.client.session = Session(uuid.uuid4(), self.client, time.time())
         self.log = SessionLog(service.log, self.session.session_id)
 
@@ -96,6 +93,8 @@ class Connection:
             try:
                 linger = await run_noting_waits(self._serve(), self._about_to_wait)
             except ProtocolError as error:
+                if isinstance(error, BrokenCodec):
+                    self.log.error("{API Parser} A packet could not be read: %s", error)
                 if not self._closing:  # what comes behind a close is nobody's business
                     self.log.info("{Client handler} %s: %s", error.code.value, shown(error))
                     await self._reply(error.code)
@@ -129,7 +128,8 @@ class Connection:
             Whether the peer may have sent what is not read.
         """
         decoder, outbox = self._decoder, self._outbox
-        dispatch, client, most = self._dispatch, self.client, self._service.config.packets_per_turn
+        packers, dispatch, client = self._packers, self._dispatch, self.client
+        most = self._service.config.packets_per_turn
         while data := await self._receive():
             decoder.feed(data)
             turn = 0
@@ -137,9 +137,8 @@ class Connection:
                 if not outbox.corked:  # this task has waited, or the connection was closed
                     if self._closing or outbox.poisoned:
                         return True
-                    self._stop_waiting()
-                    outbox.cork()
-                packet = self._packet(encoding, payload)
+                    self._resume(encoding, payload)
+                packet = packers[encoding].unpack(payload, client)
                 try:
                     await dispatch(client, packet)
                 except NoHandler:
@@ -194,51 +193,19 @@ class Connection:
         if not self._between_turns:
             self._outbox.uncork()
 
-    def _stop_waiting(self) -> None:
-        """A whole packet is there."""
+    def _resume(self, encoding: int, payload: bytes) -> None:
+        """A whole packet is there, the first since this task has waited; the first of all fixes the encoding."""
         self._service.reading.stop(self)
         self._expired = False
-
-    def _packet(self, encoding: int, payload: bytes) -> Packet:
-        """Return the packet that a frame carries; the first one fixes the encoding of the session.
-
-        Raises:
-            MalformedPacket: its payload is not what its header says.
-        """
-        codec = self._codecs[encoding]
-        if not self._encoding_known or self._debug:
-            self._note(codec, payload)
-        try:
-            fields = codec.decode(payload)
-        except DecodeError as error:
-            raise MalformedPacket(str(error)) from error
-        except Exception as error:
-            self.log.error("{API Parser} The codec %r is broken: it raised %s", codec.name, describe(error))
-            raise MalformedPacket(f"the codec {codec.name!r} failed") from error
-        if not isinstance(fields, dict):
-            self.log.error("{API Parser} The codec %r is broken: it returned a %s", codec.name, type(fields).__name__)
-            raise MalformedPacket(f"the payload is a {type(fields).__name__}, not a map")
-        packet: Packet = Packet.__new__(Packet)  # what a codec returned need not be checked and copied
-        packet.fields = fields
-        packet.encoding = codec.name
-        packet.sender = self.client
-        return packet
-
-    def _note(self, codec: Codec, payload: bytes) -> None:
         if not self._encoding_known:
             self._encoding_known = True
-            self._codec = codec
-            self.client.encoding = codec.name
-        self.log.debug("{Client handler} Expected stream length is %d", len(payload))
-        self.log.debug("{API Parser} Protocol-Version is V2, Content-Encoding is %s", codec.name)
-
-    async def _dispatch_in_time(self, client: Client, packet: Packet) -> None:
-        """Dispatch, and cut off a handler that takes longer than ``handler_timeout``."""
-        timeout = self._service.config.handler_timeout or math.inf
-        with trio.move_on_after(timeout) as scope:
-            await self._service.dispatcher.dispatch(client, packet)
-        if scope.cancelled_caught:
-            raise TimeoutError(f"cut off after {timeout:g} s (handler_timeout)")
+            self._packer = self._packers[encoding]
+            self.client.encoding = self._packer.name
+        if self._debug:  # nothing is held back, so that each line stands where its bytes go, and each packet comes here
+            self.log.debug("{Client handler} Expected stream length is %d", len(payload))
+            self.log.debug("{API Parser} Protocol-Version is V2, Content-Encoding is %s", self._packers[encoding].name)
+        else:
+            self._outbox.cork()
 
     async def _handler_raised(self, error: BaseException) -> None:
         """Answer for a handler, unless all it let through was the end of the propagation or of its own session."""
@@ -263,8 +230,7 @@ class Connection:
         """Send a reply of the server's own, unless the connection was closed, or broke, before."""
         if self._closing or self._outbox.poisoned:
             return
-        payload = self._codec.encode({"status": "failure", "error": code.value})
-        data = self._wire.encode(self._codec.wire_id, payload)
+        data = self._packer.pack({"status": "failure", "error": code.value})
         if not self._outbox.hold(data):
             await self._outbox.put(data)
 
@@ -278,21 +244,18 @@ class Connection:
             ClientDisconnected: the connection was closed before; the peer has left, where there is something to wait.
             EncodeError: the packet cannot be carried; nothing of it was sent.
         """
-        if self._closing:
-            raise ClientDisconnected("the connection to this client was closed before", self.client)
-        codec = self._codec if packet.sender is not None else self._service.codecs.named(packet.encoding)
-        data = self._wire.encode(codec.wire_id, codec.encode(packet.fields))
-        if self._debug:
-            return self._put(data)
+        packer = self._packer if packet.sender is not None else self._service.packers.named(packet.encoding)
+        data = packer.pack(packet.fields)
         return None if self._outbox.hold(data) else self._put(data)
 
     async def _put(self, data: bytes) -> None:
+        if self._closing:
+            raise ClientDisconnected("the connection to this client was closed before", self.client)
         self.log.debug("{Response handler} Sending response to client")
-        if not self._outbox.hold(data):
-            try:
-                await self._outbox.put(data)
-            except ConnectionLost as error:
-                raise ClientDisconnected("this client has left", self.client) from error
+        try:
+            await self._outbox.put(data)
+        except ConnectionLost as error:
+            raise ClientDisconnected("this client has left", self.client) from error
         self.log.debug("{Response handler} Response sent")
 
     async def close(self) -> None:
@@ -328,6 +291,7 @@ class Connection:
         self._service.sessions.discard(self.session)
         self._service.reading.stop(self)
         self._closing = True
+        self._outbox.uncork()  # what is sent from now on is told that it is too late
         await self._outbox.flush()
         self._transport.send_eof()
         if not linger:
@@ -348,3 +312,11 @@ class Connection:
         """Close at once, without a word."""
         self._service.forget(self)
         self._outbox.poison()
+
+
+async def _in_time(limit: float, dispatch: Callable[..., Awaitable[None]], client: Client, packet: Packet) -> None:
+    """Dispatch, and cut off a handler that takes longer than ``handler_timeout``."""
+    with trio.move_on_after(limit) as scope:
+        await dispatch(client, packet)
+    if scope.cancelled_caught:
+        raise TimeoutError(f"cut off after {limit:g} s (handler_timeout)")

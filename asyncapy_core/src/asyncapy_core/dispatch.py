@@ -120,6 +120,10 @@ class Dispatcher:
         """The handlers by group, in the order in which they are asked."""
         return dict(self._groups)
 
+    def entrance(self) -> Callable[[Client, Packet], Awaitable[None]]:
+        """Return what a connection gives its packets to: `dispatch`, telling each step where the log is at DEBUG."""
+        return self._dispatch_by_group if self._log.isEnabledFor(logging.DEBUG) else self.dispatch
+
     def dispatch(self, client: Client, packet: Packet) -> Awaitable[None]:
         """Give the packet to the first handler of each group whose filters pass, lower groups first.
 
@@ -132,27 +136,28 @@ class Dispatcher:
             StopPropagation: a handler stopped the packet; no later group has seen it.
             Exception: what a handler raised; no later group has seen the packet.
         """
-        if self._at_once is None or self._log.level <= logging.DEBUG:
-            return self._dispatch_to_groups(client, packet)
+        if self._at_once is None:
+            return self._dispatch_by_group(client, packet)
         for handler in self._at_once:
+            match, function = handler.match, handler.function  # cheaper to call than attributes, on CPython 3.11
             try:
-                found = handler.match(client, packet)
+                found = match(client, packet)
                 if found is not True and not passed(found):
                     continue
             except Exception as error:
                 self._filter_failed(client, handler, error)
             else:
-                return handler.function(client, packet)
+                return function(client, packet)
         raise NoHandler
 
-    async def _dispatch_to_groups(self, client: Client, packet: Packet) -> None:
+    async def _dispatch_by_group(self, client: Client, packet: Packet) -> None:
         for guard in self.guards:
             if await self._first((guard,), client, packet) is None:
                 if guard.worth_a_line():
                     client.log.info("{API Parser} A packet was refused by the guard %r", guard.filters[0])
                 raise NoHandler
         matched = False
-        debug = self._log.level <= logging.DEBUG
+        debug = self._log.isEnabledFor(logging.DEBUG)
         for number, handlers in self._groups:
             if debug:
                 client.log.debug("{API Parser} Checking group %d", number)

@@ -25,7 +25,7 @@ def announce(service: Service, addresses: Iterable[Any]) -> None:
     log, config = service.log, service.config
     listening = list(addresses)
     where = ", ".join(map(_shown, listening)) or "no address"
-    log.info("{Server} Serving on %s (codecs: %s)", where, ", ".join(service.codecs))
+    log.info("{Server} Serving on %s (codecs: %s)", where, ", ".join(service.packers))
     if service.max_connections < config.max_connections:
         log.log(
             logging.WARNING if "max_connections" in config.model_fields_set else logging.INFO,

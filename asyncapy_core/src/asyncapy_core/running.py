@@ -14,6 +14,7 @@ import trio
 from asyncapy_core.admission import connection_limit
 from asyncapy_core.codec import INSTALL_HINT, CodecRegistry
 from asyncapy_core.errors import PluginError
+from asyncapy_core.packing import Packers
 from asyncapy_core.proxy import Proxies
 from asyncapy_core.service import Service
 from asyncapy_core.session import SessionTable
@@ -73,8 +74,7 @@ async def in_service(
         service = Service(
             server=server,
             config=config,
-            wire=config.wire,
-            codecs=codecs,
+            packers=Packers(codecs, config.wire),
             dispatcher=dispatcher,
             sessions=SessionTable(config.session_limit),
             log=server.log,

@@ -20,13 +20,12 @@ if TYPE_CHECKING:
     import logging
     import ssl
 
-    from asyncapy_core.codec import CodecRegistry
     from asyncapy_core.config import ServerConfig
     from asyncapy_core.connection import Connection
     from asyncapy_core.dispatch import Dispatcher
+    from asyncapy_core.packing import Packers
     from asyncapy_core.server import Server
     from asyncapy_core.session import SessionTable
-    from asyncapy_core.wire import WireFormat
 
 LINGER_SECONDS: Final = 2.0
 """How long a connection that is being closed is read from, so that its last reply is not lost to a reset."""
@@ -41,8 +40,7 @@ class Service:
 
     server: Server
     config: ServerConfig
-    wire: WireFormat
-    codecs: CodecRegistry
+    packers: Packers
     dispatcher: Dispatcher
     sessions: SessionTable
     log: logging.Logger

@@ -5,6 +5,7 @@ Knows no codec, no socket, no clock: a `FrameDecoder` is fed whatever arrived an
 
 from __future__ import annotations
 
+import functools
 import struct
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
@@ -22,6 +23,12 @@ MINIMUM_LENGTH: Final = 5
 
 _AFTER_LENGTH: Final = 2
 """Bytes of header that Content-Length counts: version and encoding."""
+
+_SMALLEST: Final = MINIMUM_LENGTH - _AFTER_LENGTH
+"""Bytes of the smallest payload."""
+
+SHORT: Final = 512
+"""Payloads of fewer bytes are short: their heads are prepared."""
 
 _LENGTH_CODES: Final = {1: "B", 2: "H", 4: "I", 8: "Q"}
 """How `struct` calls a Content-Length of so many bytes."""
@@ -62,20 +69,34 @@ class WireFormat:
         Raises:
             EncodeError: the payload is shorter than a packet's may be, or its length does not fit into the header.
         """
-        length = len(payload) + _AFTER_LENGTH
-        if length < MINIMUM_LENGTH:
+        return self.head(encoding, len(payload)) + payload
+
+    def head(self, encoding: int, size: int) -> bytes:
+        """Return what stands before a payload of so many bytes.
+
+        Raises:
+            EncodeError: see `encode`.
+        """
+        if size < _SMALLEST:
             raise EncodeError(
-                f"a payload of {len(payload)} bytes is too short for a packet, which carries at least "
-                f"{MINIMUM_LENGTH - _AFTER_LENGTH}; send at least one field"
+                f"a payload of {size} bytes is too short for a packet, which carries at least {_SMALLEST}; "
+                "send at least one field"
             )
         try:
-            header = length.to_bytes(self.header_size, self.byteorder)
+            header = (size + _AFTER_LENGTH).to_bytes(self.header_size, self.byteorder)
         except OverflowError:
             raise EncodeError(
-                f"a payload of {len(payload)} bytes does not fit into a packet with a {self.header_size}-byte "
+                f"a payload of {size} bytes does not fit into a packet with a {self.header_size}-byte "
                 f"Content-Length; send less, or give both sides a larger header_size"
             ) from None
-        return header + _AFTER_HEADER[encoding] + payload
+        return header + _AFTER_HEADER[encoding]
+
+
+@functools.lru_cache(maxsize=32)
+def short_heads(wire: WireFormat, encoding: int) -> tuple[bytes, ...]:
+    """Return what stands before short payloads, by size; ``b""`` for sizes that no packet carries."""
+    largest = 256**wire.header_size - 1 - _AFTER_LENGTH
+    return tuple(wire.head(encoding, size) if _SMALLEST <= size <= largest else b"" for size in range(SHORT))
 
 
 class FrameDecoder:
@@ -142,8 +163,9 @@ class FrameDecoder:
         header, encodings, most = self._header, self._encodings, self._max_packet
         payload_at = header + _AFTER_LENGTH
         size = len(buffer)
+        last = size - payload_at
         whole = buffer if isinstance(buffer, bytes) else None
-        while start + payload_at <= size:
+        while start <= last:
             length, version, encoding = read_header(buffer, start)
             if version != PROTOCOL_VERSION or encoding not in encodings or not MINIMUM_LENGTH <= length <= most:
                 break

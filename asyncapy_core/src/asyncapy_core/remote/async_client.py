@@ -19,10 +19,17 @@ from typing import Any, Final, Self
 
 import trio
 
-from asyncapy_core.codec import CodecRegistry
 from asyncapy_core.errors import NotConnected, RemoteError, ReplyTimeout, ServerDisconnected
-from asyncapy_core.plugins.manager import PluginManager, default_manager
-from asyncapy_core.remote.connecting import Trust, check_port, check_timeout, client_wire, refuse_handshake, unreachable
+from asyncapy_core.packet import parse_fields
+from asyncapy_core.plugins.manager import PluginManager
+from asyncapy_core.remote.connecting import (
+    Trust,
+    check_port,
+    check_timeout,
+    client_packers,
+    refuse_handshake,
+    unreachable,
+)
 from asyncapy_core.remote.conversation import Conversation
 from asyncapy_core.remote.failures import failure
 from asyncapy_core.wire import ByteOrder
@@ -109,15 +116,13 @@ class AsyncClient:
         self._open_stream = open_stream
         self._trust = Trust(tls, ssl_context, ca_file)
         check_timeout(timeout)
-        self._wire = client_wire(header_size, byteorder, max_packet)
-        self._codecs = CodecRegistry((plugins or default_manager()).codecs())
-        self._codecs.named(encoding)
+        self._packers = client_packers(plugins, header_size, byteorder, max_packet)
+        self._packer = self._packers.named(encoding)
         self.hostname = hostname
         self.port = port
         self.encoding = encoding
         self.timeout = timeout
         self.raise_failures = raise_failures
-        self._packing = Conversation(self._wire, self._codecs, encoding)
         self._unsent: dict[_Request, None] = {}
         self._sent: deque[_Request] = deque()
         self._wanted = trio.Event()
@@ -160,7 +165,7 @@ class AsyncClient:
             )
         seconds = self.timeout if timeout is None else timeout
         check_timeout(seconds)
-        request = _Request(self._packing.request(payload))
+        request = _Request(self._packer.pack(parse_fields(payload)))
         self._unsent[request] = None
         self._wanted.set()
         try:
@@ -282,7 +287,7 @@ class AsyncClient:
 
     async def _converse(self, stream: trio.abc.Stream) -> RemoteError:
         """Send what is wanted and read what comes, until the connection is lost; return what is to be said of that."""
-        conversation = Conversation(self._wire, self._codecs, self.encoding)
+        conversation = Conversation(self._packers, self.encoding)
         reason: RemoteError = ServerDisconnected("the connection was given up")
         self._given_up = False
         async with stream, trio.open_nursery() as nursery:

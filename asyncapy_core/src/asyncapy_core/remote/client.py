@@ -12,16 +12,23 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from asyncapy_core.codec import CodecRegistry
 from asyncapy_core.errors import NotConnected, RemoteError, ReplyTimeout, ServerDisconnected
 from asyncapy_core.logs import endpoint
-from asyncapy_core.plugins.manager import PluginManager, default_manager
-from asyncapy_core.remote.connecting import Trust, check_port, check_timeout, client_wire, refuse_handshake, unreachable
+from asyncapy_core.remote.connecting import (
+    Trust,
+    check_port,
+    check_timeout,
+    client_packers,
+    refuse_handshake,
+    unreachable,
+)
 from asyncapy_core.remote.conversation import Conversation
 from asyncapy_core.wire import ByteOrder, Frame
 
 if TYPE_CHECKING:
     import ssl
+
+    from asyncapy_core.plugins.manager import PluginManager
 
 LARGEST_READ: Final = 256 * 1024
 LEAST_READ: Final = 4096
@@ -63,9 +70,8 @@ class Client:
     ) -> None:
         self._trust = Trust(tls, ssl_context, ca_file)
         check_timeout(timeout)
-        self._wire = client_wire(header_size, byteorder, max_packet)
-        self._codecs = CodecRegistry((plugins or default_manager()).codecs())
-        self._codecs.named(encoding)
+        self._packers = client_packers(plugins, header_size, byteorder, max_packet)
+        self._packers.named(encoding)
         self._socket: socket.socket | None = None
         self._conversation: Conversation | None = None
         self._fault: OSError | None = None
@@ -90,7 +96,7 @@ class Client:
             raise unreachable(error, hostname, port) from error
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket = self._secured(connected, hostname, port) if self.tls else connected
-        self._conversation = Conversation(self._wire, self._codecs, self.encoding)
+        self._conversation = Conversation(self._packers, self.encoding)
         self._fault = None
 
     def disconnect(self) -> None:

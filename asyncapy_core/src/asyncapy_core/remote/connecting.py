@@ -8,8 +8,11 @@ import threading
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
+from asyncapy_core.codec import CodecRegistry
 from asyncapy_core.errors import NotConnected, RemoteError
 from asyncapy_core.logs import endpoint
+from asyncapy_core.packing import Packers
+from asyncapy_core.plugins.manager import PluginManager, default_manager
 from asyncapy_core.wire import ByteOrder, WireFormat
 
 LONGEST_WAIT: Final = threading.TIMEOUT_MAX
@@ -62,10 +65,18 @@ def check_port(port: int) -> None:
         raise ValueError(f"port is {port}; a TCP port is 1 to 65535")
 
 
-def client_wire(header_size: int, byteorder: ByteOrder, max_packet: int | None) -> WireFormat:
-    """Return the wire format of a client, which takes replies as large as the header can say unless told otherwise."""
+def client_packers(
+    plugins: PluginManager | None, header_size: int, byteorder: ByteOrder, max_packet: int | None
+) -> Packers:
+    """Return what a client speaks; it takes replies as large as the header can say unless told otherwise.
+
+    Raises:
+        ValueError: a number is out of its range.
+        PluginError: two plugins claim the same codec.
+    """
     largest = 256 ** min(max(header_size, 1), 8) - 1
-    return WireFormat(header_size, byteorder, largest if max_packet is None else max_packet)
+    wire = WireFormat(header_size, byteorder, largest if max_packet is None else max_packet)
+    return Packers(CodecRegistry((plugins or default_manager()).codecs()), wire)
 
 
 def refuse_handshake(error: OSError, hostname: str, port: int) -> NoReturn:

@@ -8,29 +8,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from asyncapy_core.codec import CodecRegistry
-from asyncapy_core.errors import DecodeError, InvalidReply, ProtocolError
+from asyncapy_core.errors import InvalidReply, MalformedPacket, ProtocolError
 from asyncapy_core.packet import parse_fields
-from asyncapy_core.wire import Frame, FrameDecoder, WireFormat
+from asyncapy_core.packing import BrokenCodec, Packers
+from asyncapy_core.wire import Frame, FrameDecoder
 
 
 class Conversation:
     """What is said on one connection.
 
     Args:
-        wire: the format that both sides agreed on.
-        codecs: what may be spoken.
+        packers: what may be spoken.
         encoding: the name of the codec that requests are sent in.
 
     Raises:
         UnknownCodec: there is no such codec.
     """
 
-    def __init__(self, wire: WireFormat, codecs: CodecRegistry, encoding: str) -> None:
-        self._wire = wire
-        self._codecs = codecs
-        self._codec = codecs.named(encoding)
-        self._decoder = FrameDecoder(wire, codecs.by_id)
+    def __init__(self, packers: Packers, encoding: str) -> None:
+        self._packers = packers
+        self._packer = packers.named(encoding)
+        self._decoder = FrameDecoder(packers.wire, packers.by_id)
         self._heard = False
 
     def request(self, payload: Mapping[str, Any] | str | bytes) -> bytes:
@@ -40,7 +38,7 @@ class Conversation:
             EncodeError: a field cannot be carried.
             TypeError, ValueError: the payload is not a mapping with string keys, nor a JSON object.
         """
-        return self._wire.encode(self._codec.wire_id, self._codec.encode(parse_fields(payload)))
+        return self._packer.pack(parse_fields(payload))
 
     @property
     def missing(self) -> int:
@@ -60,7 +58,7 @@ class Conversation:
         )
 
     def _hint(self) -> str:
-        wire = self._wire
+        wire = self._packers.wire
         return f"do both sides use header_size={wire.header_size} and byteorder={wire.byteorder!r}?"
 
     def feed(self, data: bytes) -> None:
@@ -83,7 +81,7 @@ class Conversation:
 
     def raw(self, frame: Frame) -> bytes:
         """Return a reply as it was on the wire, headers included."""
-        return self._wire.encode(*frame)
+        return self._packers.wire.encode(*frame)
 
     def fields(self, frame: Frame) -> dict[str, Any]:
         """Return the fields of a reply.
@@ -92,10 +90,10 @@ class Conversation:
             InvalidReply: its payload is not what its header says.
         """
         encoding, payload = frame
-        codec = self._codecs.by_id[encoding]
+        packer = self._packers.by_id[encoding]
         try:
-            return codec.decode(payload)
-        except DecodeError as error:
-            raise InvalidReply(f"the server sent a payload that is not {codec.name}: {error}") from error
-        except Exception as error:
-            raise InvalidReply(f"the codec {codec.name!r} is broken: it raised {type(error).__name__}") from error
+            return packer.unpack(payload).fields
+        except BrokenCodec as error:
+            raise InvalidReply(str(error)) from error
+        except MalformedPacket as error:
+            raise InvalidReply(f"the server sent a payload that is not {packer.name}: {error}") from error
