@@ -15,6 +15,9 @@ LARGE: Final = 16 * 1024
 DENSE: Final = 100_000
 """So many new objects are kept from the collector, whose next look at them would hold up everybody for 10 ms."""
 
+FEW: Final = 1_000
+"""A program that freezes its objects has more; CPython 3.12 keeps a few hundred immortal ones among the frozen."""
+
 OWED: Final = 20
 """After so many of these, everything is looked through: what was garbage among them must not stay."""
 
@@ -50,6 +53,6 @@ class LargeDecoder:
         if self._owed == OWED:
             self._owed = 0
             gc.collect()
-        elif not gc.get_freeze_count():
+        elif gc.get_freeze_count() < FEW:
             gc.freeze()
             gc.unfreeze()
