@@ -42,15 +42,15 @@ class Stream:
 class Room:
     """A dispatcher, a client for it, what handlers were called and what was logged."""
 
-    level = logging.DEBUG
+    traced = True
 
     def __init__(self) -> None:
-        logger = logging.Logger("test", self.level)  # noqa: LOG001  # a registered one would be shared
+        logger = logging.Logger("test", logging.DEBUG)  # noqa: LOG001  # a registered one would be shared
         handler = Lines()
         logger.addHandler(handler)
         self.lines = handler.lines
         self.called: list[str] = []
-        self.dispatcher = Dispatcher(logger)
+        self.dispatcher = Dispatcher()
         server = Server(plugins=PluginManager(discover=False))
         self.client = Client("192.0.2.1", server, Stream(logger))
         self.client.session = Session(uuid.uuid4(), self.client, 0.0)
@@ -70,17 +70,17 @@ class Room:
 
     async def dispatch(self) -> bool:
         try:
-            await self.dispatcher.entrance()(self.client, PACKET)
+            await (self.dispatcher.dispatch_traced if self.traced else self.dispatcher.dispatch)(self.client, PACKET)
         except NoHandler:
             return False
         return True
 
 
-@pytest.fixture(autouse=True, params=[logging.DEBUG, logging.INFO], ids=["debug", "info"])
-def level(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+@pytest.fixture(autouse=True, params=[True, False], ids=["traced", "untraced"])
+def traced(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """What a handler is found by: one way says all it does, the other is in a hurry."""
-    monkeypatch.setattr(Room, "level", request.param)
-    return int(request.param)
+    monkeypatch.setattr(Room, "traced", request.param)
+    return bool(request.param)
 
 
 class Plain(Filter):
@@ -233,7 +233,7 @@ async def test_a_handler_registered_while_a_packet_is_under_way_waits_for_the_ne
     assert room.called == ["registers", "registers", "new"]
 
 
-async def test_groups_and_calls_are_logged_for_debugging_and_not_above(level: int) -> None:
+async def test_groups_and_calls_are_logged_for_debugging_and_not_otherwise(traced: bool) -> None:
     room = Room()
     room.handler("echo_server")
     await room.dispatch()
@@ -241,7 +241,7 @@ async def test_groups_and_calls_are_logged_for_debugging_and_not_above(level: in
         "[DEBUG] (UUID) {API Parser} Checking group 0",
         "[DEBUG] (UUID) {API Parser} Calling 'echo_server' in group 0",
     ]
-    assert room.lines == (lines if level == logging.DEBUG else [])
+    assert room.lines == (lines if traced else [])
 
 
 async def test_what_calling_a_handler_raises_is_no_failure_of_its_filters() -> None:

@@ -58,6 +58,23 @@ def test_the_level_and_formats_of_a_server_affect_no_other_logger(caplog: pytest
     assert stream.getvalue() == "[CRITICAL] mine\n"
 
 
+def test_a_level_that_changes_is_heeded_from_then_on() -> None:
+    logger = server_logger(logging.INFO, "%(message)s", "")
+    told = written(logger)
+    logger.debug("not yet")
+    logger.setLevel(logging.DEBUG)
+    logger.debug("now")
+    logger.setLevel(logging.INFO)
+    logger.debug("no longer")
+    logging.disable(logging.INFO)
+    try:
+        logger.info("nothing at all")
+    finally:
+        logging.disable(logging.NOTSET)
+    logger.info("again")
+    assert told.getvalue() == "now\nagain\n"
+
+
 @pytest.mark.parametrize("line_format", ["plain", "{message}"])
 def test_a_format_that_is_none_is_a_value_error(line_format: str) -> None:
     with pytest.raises(ValueError, match="format"):

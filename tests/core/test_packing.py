@@ -10,10 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncapy_core import Packet
-from asyncapy_core.codec import CodecRegistry
-from asyncapy_core.errors import DecodeError, EncodeError, MalformedPacket, UnknownCodec
-from asyncapy_core.packing import BrokenCodec, Packer, Packers
-from asyncapy_core.wire import SHORT, ByteOrder, WireFormat
+from asyncapy_core.errors import BrokenCodec, DecodeError, EncodeError, MalformedPacket, PluginError, UnknownCodec
+from asyncapy_core.packing import SHORT, Packer, PackerRegistry
+from asyncapy_core.wire import ByteOrder, WireFormat
 
 
 class Text:
@@ -87,9 +86,33 @@ def test_a_codec_that_fails_otherwise_is_broken(decoded: Any, told: str) -> None
 
 
 def test_encodings_are_found_by_wire_id_and_by_name() -> None:
-    packers = Packers(CodecRegistry([Text(), Other()]), WireFormat())
-    assert packers.default is packers.by_id[3] is packers.named("other")
+    packers = PackerRegistry([Text(), Other()], WireFormat())
+    assert packers.named("other") is packers.by_id[3]
     assert packers.named("text") is packers.by_id[9]
+
+
+def test_names_and_the_default_go_by_the_lowest_wire_id() -> None:
+    packers = PackerRegistry([Text(), Other()], WireFormat())
     assert list(packers) == ["other", "text"]
-    with pytest.raises(UnknownCodec, match=r"'yaml'.*installed: other, text"):
+    assert packers.default.name == "other"
+
+
+def test_an_unknown_name_lists_those_there_are_and_says_what_to_install() -> None:
+    packers = PackerRegistry([Text(), Other()], WireFormat())
+    with pytest.raises(UnknownCodec, match=r"called 'yaml' \(installed: other, text\); pip install asyncapy-codecs"):
         packers.named("yaml")
+
+
+def test_without_any_codec_there_is_no_default() -> None:
+    packers = PackerRegistry([], WireFormat())
+    with pytest.raises(UnknownCodec, match="no codec is installed; pip install asyncapy-codecs"):
+        _ = packers.default
+    with pytest.raises(UnknownCodec, match="installed: none"):
+        packers.named("json")
+
+
+@pytest.mark.parametrize("attribute", ["name", "wire_id"])
+def test_two_codecs_share_neither_name_nor_id(attribute: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Other, attribute, getattr(Text, attribute))
+    with pytest.raises(PluginError, match="is there twice"):
+        PackerRegistry([Text(), Other()], WireFormat())

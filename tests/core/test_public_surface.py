@@ -31,6 +31,7 @@ SURFACE: dict[str, set[str]] = {
     "asyncapy.errors": {
         "AsyncAPYError",
         "BindError",
+        "BrokenCodec",
         "ClientDisconnected",
         "CodecError",
         "ConfigError",
@@ -72,7 +73,6 @@ SURFACE: dict[str, set[str]] = {
         "APIKeyFactory",
         "Client",
         "Codec",
-        "CodecRegistry",
         "Filter",
         "Filters",
         "Handler",

@@ -337,7 +337,7 @@ async def test_a_codec_that_fails_on_a_reply_fails_that_connection_and_not_the_c
 
     monkeypatch.setattr(JsonCodec, "decode", fails_once)
     async with scripted(echo) as server, server.client() as client:
-        with pytest.raises(RemoteError, match="the codec 'json' is broken: it raised KeyError"):
+        with pytest.raises(RemoteError, match=r"^the codec 'json' is broken: it raised KeyError"):
             await client.request({"a": 1})
         assert await client.request({"a": 1}) == {"a": 1}
 

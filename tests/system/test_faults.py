@@ -41,7 +41,15 @@ class Foreign(BaseException):
     """What another library may raise, and no `except Exception` catches."""
 
 
+class Unprintable(Exception):
+    """What has no text that can be had."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
 FAILURES = [
+    Unprintable(),
     Foreign("of its own kind"),
     asyncio.CancelledError(),
     ValueError("oops"),
@@ -69,6 +77,27 @@ async def test_whatever_a_handler_raises_is_answered_and_ends_nothing(
             assert await peer.failure() == "ERR_HANDLER_FAILED"
         assert await peer.ask(a=1) == {"a": 1}
     assert len(running.logged("A handler failed")) == 3
+
+
+async def test_a_handler_that_fails_to_clean_up_as_the_server_ends_is_logged_and_ends_nothing(serve: Serve) -> None:
+    server = Server(port=0, drain_timeout=0)
+
+    @server.add_handler()
+    async def handler(client: Any, packet: Any) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            await client.send({"begun": True})
+            try:
+                await trio.sleep_forever()
+            finally:
+                raise ValueError("half is left")
+
+    running = await serve(server)
+    async with await running.connect() as peer:
+        assert await peer.ask(a=1) == {"begun": True}
+        running.server.stop()
+        assert await peer.closed()
+    assert running.logged("A handler failed: ValueError (half is left)")
 
 
 async def test_a_handler_that_is_cancelled_by_itself_ends_nothing(serve: Serve) -> None:

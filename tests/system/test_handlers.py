@@ -1004,3 +1004,35 @@ async def test_a_filter_that_raises_does_not_pass_even_inverted(serve: Serve) ->
         assert await peer.failure() == "ERR_NO_HANDLER"
         assert await peer.failure() == "ERR_NO_HANDLER"
         assert await peer.ask(name="bad") == {"guarded": True}
+
+
+async def test_at_debug_each_reply_goes_out_before_the_next_packet_is_looked_at(serve: Serve) -> None:
+    server = Server(port=0, logging_level=10)
+
+    @server.add_handler()
+    async def echo(client: Client, packet: Packet) -> None:
+        await client.send(packet)
+
+    running = await serve(server)
+    async with await running.connect() as peer:
+        await peer.send(json_packet(a=1) + json_packet(a=2))
+        assert [await peer.json(), await peer.json()] == [{"a": 1}, {"a": 2}]
+    steps = ("Expected stream length", "Calling", "Sending response", "Response sent")
+    told = [step for line in running.lines for step in steps if step in line]
+    assert told == [*steps, *steps]
+
+
+@pytest.mark.parametrize("unsendable", [{"a": object()}, Packet({"a": 1}, "yaml")], ids=["fields", "encoding"])
+async def test_behind_a_close_it_does_not_matter_what_is_sent(serve: Serve, unsendable: Any) -> None:
+    server = Server(port=0)
+
+    @server.add_handler()
+    async def close(client: Client, packet: Packet) -> None:
+        await client.send({"a": 1}, close=True)
+        await client.send(unsendable)
+
+    running = await serve(server)
+    async with await running.connect() as peer:
+        assert await peer.ask(a=1) == {"a": 1}
+        assert await peer.closed()
+    assert not running.logged("[ERROR]")

@@ -8,7 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from asyncapy_core import errors
-from asyncapy_core.codec import Codec, CodecRegistry
+from asyncapy_core.codec import Codec
 from asyncapy_core.dispatch import Handler
 from asyncapy_core.filter import Filter
 from asyncapy_core.filters import Filters
@@ -28,7 +28,6 @@ __all__ = [
     "APIKeyFactory",
     "Client",
     "Codec",
-    "CodecRegistry",
     "Filter",
     "Filters",
     "Handler",

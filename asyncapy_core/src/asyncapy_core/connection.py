@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from asyncapy_core.dispatch import NoHandler, is_own_failure
+from asyncapy_core.dispatch import NoHandler, split_failure
 from asyncapy_core.errors import (
+    BrokenCodec,
     ClientDisconnected,
     ConnectionLost,
     ErrorCode,
@@ -25,7 +26,6 @@ from asyncapy_core.errors import (
 )
 from asyncapy_core.logs import SessionLog, describe, shown
 from asyncapy_core.outbox import Outbox
-from asyncapy_core.packing import BrokenCodec
 from asyncapy_core.session import Client, Session
 from asyncapy_core.stepping import run_noting_waits
 from asyncapy_core.transport import Transport, Woken
@@ -78,7 +78,7 @@ class Connection:
         self._between_turns = False
         self._closing = False
         self._debug = service.log.isEnabledFor(logging.DEBUG)
-        dispatch = service.dispatcher.entrance()
+        dispatch = service.dispatcher.dispatch_traced if self._debug else service.dispatcher.dispatch
         limit = service.config.handler_timeout
         self._dispatch = dispatch if limit is None else functools.partial(_in_time, limit, dispatch)
         self.client = Client(address, service.server, self, encoding=self._packer.name)
@@ -137,7 +137,7 @@ class Connection:
                 if not outbox.corked:  # this task has waited, or the connection was closed
                     if self._closing or outbox.poisoned:
                         return True
-                    self._resume(encoding, payload)
+                    self._packet_arrived(encoding, payload)
                 packet = packers[encoding].unpack(payload, client)
                 try:
                     await dispatch(client, packet)
@@ -146,8 +146,6 @@ class Connection:
                 except StopPropagation:
                     pass
                 except BaseException as error:  # a handler ends nobody but itself, whatever it raises
-                    if not is_own_failure(error):
-                        raise
                     await self._handler_raised(error)
                 turn += 1
                 if turn == most:
@@ -193,8 +191,8 @@ class Connection:
         if not self._between_turns:
             self._outbox.uncork()
 
-    def _resume(self, encoding: int, payload: bytes) -> None:
-        """A whole packet is there, the first since this task has waited; the first of all fixes the encoding."""
+    def _packet_arrived(self, encoding: int, payload: bytes) -> None:
+        """A whole packet is there, and nothing is held back; the first of all fixes the encoding of the session."""
         self._service.reading.stop(self)
         self._expired = False
         if not self._encoding_known:
@@ -208,23 +206,30 @@ class Connection:
             self._outbox.cork()
 
     async def _handler_raised(self, error: BaseException) -> None:
-        """Answer for a handler, unless all it let through was the end of the propagation or of its own session."""
+        """Log and answer a handler's failure; the end of the propagation, or of its own session, is none.
+
+        Raises:
+            BaseException: what is not the handler's own.
+        """
 
         def expected(leaf: BaseException) -> bool:
             own = isinstance(leaf, ClientDisconnected) and leaf.client is self.client
             return own or isinstance(leaf, StopPropagation)
 
-        if isinstance(error, BaseExceptionGroup):
-            failure: BaseException | None = error.split(expected)[1]
-        else:
-            failure = None if expected(error) else error
-        if failure is None:
-            return
-        self.log.error("{API Parser} A handler failed: %s", describe(failure))
-        if self._debug:
-            for line in "".join(traceback.format_exception(failure)).splitlines():
-                self.log.debug("{API Parser} %s", line.encode("unicode_escape").decode("ascii"))
-        await self._reply(ErrorCode.HANDLER_FAILED)
+        failure, through = split_failure(error)
+        if isinstance(failure, BaseExceptionGroup):
+            failure = failure.split(expected)[1]
+        elif failure is not None and expected(failure):
+            failure = None
+        if failure is not None:
+            self.log.error("{API Parser} A handler failed: %s", describe(failure))
+            if self._debug:
+                for line in "".join(traceback.format_exception(failure)).splitlines():
+                    self.log.debug("{API Parser} %s", line.encode("unicode_escape").decode("ascii"))
+        if through is not None:
+            raise through
+        if failure is not None:
+            await self._reply(ErrorCode.HANDLER_FAILED)
 
     async def _reply(self, code: ErrorCode) -> None:
         """Send a reply of the server's own, unless the connection was closed, or broke, before."""
@@ -244,13 +249,13 @@ class Connection:
             ClientDisconnected: the connection was closed before; the peer has left, where there is something to wait.
             EncodeError: the packet cannot be carried; nothing of it was sent.
         """
+        if self._closing:
+            raise ClientDisconnected("the connection to this client was closed before", self.client)
         packer = self._packer if packet.sender is not None else self._service.packers.named(packet.encoding)
         data = packer.pack(packet.fields)
         return None if self._outbox.hold(data) else self._put(data)
 
     async def _put(self, data: bytes) -> None:
-        if self._closing:
-            raise ClientDisconnected("the connection to this client was closed before", self.client)
         self.log.debug("{Response handler} Sending response to client")
         try:
             await self._outbox.put(data)

@@ -6,7 +6,6 @@ Knows no connection: what is raised here is answered by the one who asked.
 from __future__ import annotations
 
 import inspect
-import logging
 import traceback
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -93,8 +92,7 @@ class Handler:
 class Dispatcher:
     """The guards and handlers of one server, and the order in which a packet meets them."""
 
-    def __init__(self, log: logging.Logger) -> None:
-        self._log = log
+    def __init__(self) -> None:
         self.guards: tuple[Handler, ...] = ()
         self._groups: tuple[tuple[int, tuple[Handler, ...]], ...] = ()
         self._at_once: tuple[Handler, ...] | None = ()
@@ -120,10 +118,6 @@ class Dispatcher:
         """The handlers by group, in the order in which they are asked."""
         return dict(self._groups)
 
-    def entrance(self) -> Callable[[Client, Packet], Awaitable[None]]:
-        """Return what a connection gives its packets to: `dispatch`, telling each step where the log is at DEBUG."""
-        return self._dispatch_by_group if self._log.isEnabledFor(logging.DEBUG) else self.dispatch
-
     def dispatch(self, client: Client, packet: Packet) -> Awaitable[None]:
         """Give the packet to the first handler of each group whose filters pass, lower groups first.
 
@@ -137,9 +131,9 @@ class Dispatcher:
             Exception: what a handler raised; no later group has seen the packet.
         """
         if self._at_once is None:
-            return self._dispatch_by_group(client, packet)
+            return self._dispatch_by_group(client, packet, traced=False)
         for handler in self._at_once:
-            match, function = handler.match, handler.function  # cheaper to call than attributes, on CPython 3.11
+            match, function = handler.match, handler.function
             try:
                 found = match(client, packet)
                 if found is not True and not passed(found):
@@ -150,21 +144,24 @@ class Dispatcher:
                 return function(client, packet)
         raise NoHandler
 
-    async def _dispatch_by_group(self, client: Client, packet: Packet) -> None:
+    def dispatch_traced(self, client: Client, packet: Packet) -> Awaitable[None]:
+        """Do the same as `dispatch`, and log each step at DEBUG."""
+        return self._dispatch_by_group(client, packet, traced=True)
+
+    async def _dispatch_by_group(self, client: Client, packet: Packet, *, traced: bool) -> None:
         for guard in self.guards:
             if await self._first((guard,), client, packet) is None:
                 if guard.worth_a_line():
                     client.log.info("{API Parser} A packet was refused by the guard %r", guard.filters[0])
                 raise NoHandler
         matched = False
-        debug = self._log.isEnabledFor(logging.DEBUG)
         for number, handlers in self._groups:
-            if debug:
+            if traced:
                 client.log.debug("{API Parser} Checking group %d", number)
             handler = await self._first(handlers, client, packet)
             if handler is not None:
                 matched = True
-                if debug:
+                if traced:
                     client.log.debug("{API Parser} Calling '%s' in group %d", handler.name, number)
                 await handler.function(client, packet)
         if not matched:
@@ -211,18 +208,23 @@ async def _nothing(client: Client, packet: Packet) -> None:
     """What is behind a guard."""
 
 
-def is_own_failure(error: BaseException) -> bool:
-    """Say whether what a handler raised is a failure of its own, which the server survives.
+def split_failure(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
+    """Split what a handler raised into its own failure, which the server survives, and what has to be raised again.
 
     A handler does not end the server, with SystemExit or with what another library cancels its tasks with. What trio
     raised goes through: a cancellation, and the KeyboardInterrupt of somebody who pressed Ctrl+C.
     """
     if isinstance(error, BaseExceptionGroup):
-        return all(map(is_own_failure, error.exceptions))
+        through, own = error.split(_goes_through)
+        return own, through
+    return (None, error) if _goes_through(error) else (error, None)
+
+
+def _goes_through(error: BaseException) -> bool:
     if isinstance(error, KeyboardInterrupt):
         frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-        return not (frames and str(frames[-1].f_globals.get("__name__")).startswith("trio._core."))
-    return not isinstance(error, (trio.Cancelled, GeneratorExit))
+        return bool(frames) and str(frames[-1].f_globals.get("__name__")).startswith("trio._core.")
+    return isinstance(error, (trio.Cancelled, GeneratorExit))
 
 
 def _require_async(function: object) -> None:

@@ -7,6 +7,45 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+__all__ = [
+    "AsyncAPYError",
+    "BindError",
+    "BrokenCodec",
+    "ClientDisconnected",
+    "CodecError",
+    "ConfigError",
+    "ConnectionLost",
+    "DecodeError",
+    "EncodeError",
+    "ErrorCode",
+    "FailureReply",
+    "HandlerFailed",
+    "HeaderRefused",
+    "InvalidHeader",
+    "InvalidReply",
+    "KeyStoreError",
+    "KeyStoreUnavailable",
+    "MalformedPacket",
+    "NoHandlerFound",
+    "NotConnected",
+    "PacketTooLarge",
+    "PluginCollision",
+    "PluginError",
+    "ProtocolError",
+    "RemoteError",
+    "ReplyTimeout",
+    "RequestMalformed",
+    "RequestTooLarge",
+    "ServerBusy",
+    "ServerDisconnected",
+    "SessionLimitReached",
+    "SessionTimedOut",
+    "StopPropagation",
+    "UnknownCodec",
+    "UnknownFilter",
+    "UnknownKeyStore",
+]
+
 
 class ErrorCode(StrEnum):
     """The ``error`` field of a reply that the server makes itself (WIRE.md, "Replies the server makes itself")."""
@@ -61,6 +100,10 @@ class DecodeError(CodecError):
 
 class EncodeError(CodecError, ValueError):
     """A value cannot be carried by this encoding, or does not fit into a packet."""
+
+
+class BrokenCodec(MalformedPacket, CodecError):
+    """A codec raised what no codec may raise, or returned no map; the peer is told that its packet is malformed."""
 
 
 class UnknownCodec(CodecError, LookupError):

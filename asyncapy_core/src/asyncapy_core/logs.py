@@ -23,7 +23,7 @@ def server_logger(level: int, line_format: str, datefmt: str) -> logging.Logger:
     Raises:
         ValueError: ``line_format`` is not a %-style logging format.
     """
-    logger = logging.Logger("asyncapy.server")  # noqa: LOG001  # a registered one would be shared
+    logger = _Logger("asyncapy.server")
     logger.propagate = False
     logger.addHandler(logging.StreamHandler())
     adjust_logger(logger, level, line_format, datefmt)
@@ -35,6 +35,13 @@ def adjust_logger(logger: logging.Logger, level: int, line_format: str, datefmt:
     logger.setLevel(level)
     for handler in logger.handlers:
         handler.setFormatter(logging.Formatter(line_format, datefmt))
+
+
+class _Logger(logging.Logger):
+    """A logger that stands in no registry, and so is not told when a level changes that it has looked up before."""
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802  # the standard library's name
+        return not self.disabled and self.manager.disable < level >= self.level
 
 
 class SessionLog(logging.LoggerAdapter[logging.Logger]):
@@ -65,10 +72,18 @@ class RateLimited:
 
 def shown(text: object) -> str:
     """Return what a peer sent, or an error that may quote it, as one harmless line of at most 64 bytes."""
-    raw = text.decode("latin-1") if isinstance(text, (bytes, bytearray)) else str(text)
+    raw = text.decode("latin-1") if isinstance(text, (bytes, bytearray)) else _text(text)
     escaped = raw[:SHOWN_BYTES].encode("unicode_escape").decode("ascii")
     cut = escaped[:SHOWN_BYTES]
     return cut + "..." if len(raw) > SHOWN_BYTES or len(escaped) > SHOWN_BYTES else cut
+
+
+def _text(value: object) -> str:
+    """Return ``str(value)``, or what it is where that fails: some exceptions have no text that can be had."""
+    try:
+        return str(value)
+    except Exception:
+        return f"a {type(value).__name__} without a text"
 
 
 def endpoint(host: str, port: int) -> str:

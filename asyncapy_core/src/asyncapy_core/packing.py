@@ -1,27 +1,26 @@
 """From fields to whole packets in one encoding, and from payloads to packets (WIRE.md, "A packet").
 
-Brings a codec and a wire format together; trusts no codec. Servers and clients both speak through it.
+Brings codecs and a wire format together, and checks what a codec decodes to. Servers and clients speak through it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
 
-from asyncapy_core.codec import Codec, CodecRegistry
-from asyncapy_core.errors import CodecError, DecodeError, MalformedPacket
+from asyncapy_core.codec import INSTALL_HINT, Codec
+from asyncapy_core.errors import BrokenCodec, DecodeError, MalformedPacket, PluginError, UnknownCodec
 from asyncapy_core.logs import describe
 from asyncapy_core.packet import Packet
-from asyncapy_core.wire import SHORT, WireFormat, short_heads
+from asyncapy_core.wire import WireFormat
 
 if TYPE_CHECKING:
     from asyncapy_core.session import Client
 
+SHORT: Final = 512
+"""The headers of payloads of fewer bytes are kept."""
+
 _new_packet = Packet.__new__
-
-
-class BrokenCodec(MalformedPacket, CodecError):
-    """A codec raised what no codec may raise, or returned no fields: a fault on this side, not the peer's."""
 
 
 class Packer:
@@ -36,15 +35,14 @@ class Packer:
         wire_id: its Content-Encoding byte.
     """
 
-    __slots__ = ("_decode", "_encode", "_heads", "_wire", "name", "wire_id")
+    __slots__ = ("_decode", "_encode", "_headers", "name", "wire_id")
 
     def __init__(self, codec: Codec, wire: WireFormat) -> None:
         self.name = codec.name
         self.wire_id = codec.wire_id
         self._encode = codec.encode
         self._decode = codec.decode
-        self._wire = wire
-        self._heads = short_heads(wire, codec.wire_id)
+        self._headers = _Headers(wire, codec.wire_id)
 
     def pack(self, fields: Mapping[str, Any]) -> bytes:
         """Return the packet that carries these fields.
@@ -52,12 +50,9 @@ class Packer:
         Raises:
             EncodeError: a field cannot be carried, or all of them together do not make a packet.
         """
-        encode = self._encode  # to call what stands in a slot costs CPython 3.11 less in two steps
+        encode = self._encode
         payload = encode(fields)
-        size = len(payload)
-        if size < SHORT and (head := self._heads[size]):
-            return head + payload
-        return self._wire.encode(self.wire_id, payload)
+        return self._headers[len(payload)] + payload
 
     def unpack(self, payload: bytes, sender: Client | None = None) -> Packet:
         """Return the packet that this payload came in.
@@ -86,8 +81,8 @@ class Packer:
         return packet
 
 
-class Packers:
-    """All encodings that a server or client speaks.
+class PackerRegistry:
+    """All encodings that one server or client speaks, by name and by wire id.
 
     Args:
         codecs: the encodings.
@@ -95,27 +90,33 @@ class Packers:
 
     Attributes:
         by_id: what speaks each encoding, by wire id.
+        wire: as given.
+
+    Raises:
+        PluginError: two codecs share a name or a wire id.
     """
 
-    __slots__ = ("_codecs", "by_id", "wire")
+    __slots__ = ("_by_name", "by_id", "wire")
 
-    def __init__(self, codecs: CodecRegistry, wire: WireFormat) -> None:
-        self._codecs = codecs
+    def __init__(self, codecs: Iterable[Codec], wire: WireFormat) -> None:
         self.wire = wire
-        self.by_id = {wire_id: Packer(codec, wire) for wire_id, codec in codecs.by_id.items()}
+        self.by_id: dict[int, Packer] = {}
+        self._by_name: dict[str, Packer] = {}
+        for codec in sorted(codecs, key=lambda codec: codec.wire_id):
+            if codec.name in self._by_name or codec.wire_id in self.by_id:
+                raise PluginError(f"codec {codec.name!r} (wire id {codec.wire_id}) is there twice")
+            self._by_name[codec.name] = self.by_id[codec.wire_id] = Packer(codec, wire)
 
     @property
     def default(self) -> Packer:
-        """What is spoken before the peer has chosen.
+        """What is spoken before the peer has chosen: the encoding with the lowest wire id, JSON where it is there.
 
         Raises:
             UnknownCodec: no codec is installed.
         """
-        return self.by_id[self._codecs.default.wire_id]
-
-    def __iter__(self) -> Iterator[str]:
-        """Iterate over the names of the encodings, lowest wire id first."""
-        return iter(self._codecs)
+        if not self.by_id:
+            raise UnknownCodec(f"no codec is installed; {INSTALL_HINT}")
+        return next(iter(self.by_id.values()))
 
     def named(self, name: str) -> Packer:
         """Return what speaks the encoding of this name.
@@ -123,4 +124,26 @@ class Packers:
         Raises:
             UnknownCodec: there is none; the message lists those that are installed.
         """
-        return self.by_id[self._codecs.named(name).wire_id]
+        try:
+            return self._by_name[name]
+        except KeyError:
+            known = ", ".join(self) or "none"
+            raise UnknownCodec(f"no codec is called {name!r} (installed: {known}); {INSTALL_HINT}") from None
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names, lowest wire id first."""
+        return iter(self._by_name)
+
+
+class _Headers(dict[int, bytes]):
+    """What stands before a payload in one encoding, by the payload's size; that of short ones is made once."""
+
+    def __init__(self, wire: WireFormat, encoding: int) -> None:
+        self._wire = wire
+        self._encoding = encoding
+
+    def __missing__(self, size: int) -> bytes:
+        header = self._wire.header(self._encoding, size)
+        if size < SHORT:
+            self[size] = header
+        return header

@@ -5,16 +5,16 @@ Knows no listener: who comes in is the business of `admission`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import trio
 
 from asyncapy_core.admission import connection_limit
-from asyncapy_core.codec import INSTALL_HINT, CodecRegistry
+from asyncapy_core.codec import INSTALL_HINT, Codec
 from asyncapy_core.errors import PluginError
-from asyncapy_core.packing import Packers
+from asyncapy_core.packing import PackerRegistry
 from asyncapy_core.proxy import Proxies
 from asyncapy_core.service import Service
 from asyncapy_core.session import SessionTable
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from asyncapy_core.server import Server
 
 
-def collect_codecs(plugins: PluginManager, config: ServerConfig, options: PluginOptions) -> CodecRegistry:
+def collect_codecs(plugins: PluginManager, config: ServerConfig, options: PluginOptions) -> list[Codec]:
     """Collect what the plugins bring.
 
     Raises:
@@ -37,7 +37,7 @@ def collect_codecs(plugins: PluginManager, config: ServerConfig, options: Plugin
     """
     plugins.check_options(options)
     plugins.report()
-    codecs = CodecRegistry(plugins.codecs(options))
+    codecs = plugins.codecs(options)
     plugins.require(config.plugins_require)
     if not codecs:
         raise PluginError(f"no codec is installed, so no packet could be read; {INSTALL_HINT}")
@@ -59,7 +59,7 @@ def tls_context(config: ServerConfig) -> ssl.SSLContext | None:
 
 @asynccontextmanager
 async def in_service(
-    server: Server, dispatcher: Dispatcher, codecs: CodecRegistry, tls: ssl.SSLContext | None
+    server: Server, dispatcher: Dispatcher, codecs: Iterable[Codec], tls: ssl.SSLContext | None
 ) -> AsyncIterator[Service]:
     """Make the service that all connections of a server share; behind the block, drain it.
 
@@ -74,7 +74,7 @@ async def in_service(
         service = Service(
             server=server,
             config=config,
-            packers=Packers(codecs, config.wire),
+            packers=PackerRegistry(codecs, config.wire),
             dispatcher=dispatcher,
             sessions=SessionTable(config.session_limit),
             log=server.log,

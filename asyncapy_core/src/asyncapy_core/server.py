@@ -97,7 +97,7 @@ class Server:
         self.log = server_logger(self.config.logging_level, self.config.console_format, self.config.datefmt)
         self.exit_stack = AsyncExitStack()
         self.addresses: tuple[Any, ...] = ()
-        self._dispatcher = Dispatcher(self.log)
+        self._dispatcher = Dispatcher()
         self._service: Service | None = None
         self._admission: Admission | None = None
         self._stopping = trio.Event()

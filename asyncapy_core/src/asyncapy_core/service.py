@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from asyncapy_core.config import ServerConfig
     from asyncapy_core.connection import Connection
     from asyncapy_core.dispatch import Dispatcher
-    from asyncapy_core.packing import Packers
+    from asyncapy_core.packing import PackerRegistry
     from asyncapy_core.server import Server
     from asyncapy_core.session import SessionTable
 
@@ -40,7 +40,7 @@ class Service:
 
     server: Server
     config: ServerConfig
-    packers: Packers
+    packers: PackerRegistry
     dispatcher: Dispatcher
     sessions: SessionTable
     log: logging.Logger

@@ -5,7 +5,6 @@ Knows no codec, no socket, no clock: a `FrameDecoder` is fed whatever arrived an
 
 from __future__ import annotations
 
-import functools
 import struct
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
@@ -24,16 +23,13 @@ MINIMUM_LENGTH: Final = 5
 _AFTER_LENGTH: Final = 2
 """Bytes of header that Content-Length counts: version and encoding."""
 
-_SMALLEST: Final = MINIMUM_LENGTH - _AFTER_LENGTH
+_MINIMUM_PAYLOAD: Final = MINIMUM_LENGTH - _AFTER_LENGTH
 """Bytes of the smallest payload."""
-
-SHORT: Final = 512
-"""Payloads of fewer bytes are short: their heads are prepared."""
 
 _LENGTH_CODES: Final = {1: "B", 2: "H", 4: "I", 8: "Q"}
 """How `struct` calls a Content-Length of so many bytes."""
 
-_AFTER_HEADER: Final = tuple(bytes((PROTOCOL_VERSION, encoding)) for encoding in range(256))
+_VERSION_AND_ENCODING: Final = tuple(bytes((PROTOCOL_VERSION, encoding)) for encoding in range(256))
 """Version and encoding, by encoding."""
 
 
@@ -69,34 +65,27 @@ class WireFormat:
         Raises:
             EncodeError: the payload is shorter than a packet's may be, or its length does not fit into the header.
         """
-        return self.head(encoding, len(payload)) + payload
+        return self.header(encoding, len(payload)) + payload
 
-    def head(self, encoding: int, size: int) -> bytes:
+    def header(self, encoding: int, size: int) -> bytes:
         """Return what stands before a payload of so many bytes.
 
         Raises:
             EncodeError: see `encode`.
         """
-        if size < _SMALLEST:
+        if size < _MINIMUM_PAYLOAD:
             raise EncodeError(
-                f"a payload of {size} bytes is too short for a packet, which carries at least {_SMALLEST}; "
+                f"a payload of {size} bytes is too short for a packet, which carries at least {_MINIMUM_PAYLOAD}; "
                 "send at least one field"
             )
         try:
-            header = (size + _AFTER_LENGTH).to_bytes(self.header_size, self.byteorder)
+            length = (size + _AFTER_LENGTH).to_bytes(self.header_size, self.byteorder)
         except OverflowError:
             raise EncodeError(
                 f"a payload of {size} bytes does not fit into a packet with a {self.header_size}-byte "
                 f"Content-Length; send less, or give both sides a larger header_size"
             ) from None
-        return header + _AFTER_HEADER[encoding]
-
-
-@functools.lru_cache(maxsize=32)
-def short_heads(wire: WireFormat, encoding: int) -> tuple[bytes, ...]:
-    """Return what stands before short payloads, by size; ``b""`` for sizes that no packet carries."""
-    largest = 256**wire.header_size - 1 - _AFTER_LENGTH
-    return tuple(wire.head(encoding, size) if _SMALLEST <= size <= largest else b"" for size in range(SHORT))
+        return length + _VERSION_AND_ENCODING[encoding]
 
 
 class FrameDecoder:

@@ -8,10 +8,9 @@ import threading
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
-from asyncapy_core.codec import CodecRegistry
 from asyncapy_core.errors import NotConnected, RemoteError
 from asyncapy_core.logs import endpoint
-from asyncapy_core.packing import Packers
+from asyncapy_core.packing import PackerRegistry
 from asyncapy_core.plugins.manager import PluginManager, default_manager
 from asyncapy_core.wire import ByteOrder, WireFormat
 
@@ -67,7 +66,7 @@ def check_port(port: int) -> None:
 
 def client_packers(
     plugins: PluginManager | None, header_size: int, byteorder: ByteOrder, max_packet: int | None
-) -> Packers:
+) -> PackerRegistry:
     """Return what a client speaks; it takes replies as large as the header can say unless told otherwise.
 
     Raises:
@@ -76,7 +75,7 @@ def client_packers(
     """
     largest = 256 ** min(max(header_size, 1), 8) - 1
     wire = WireFormat(header_size, byteorder, largest if max_packet is None else max_packet)
-    return Packers(CodecRegistry((plugins or default_manager()).codecs()), wire)
+    return PackerRegistry((plugins or default_manager()).codecs(), wire)
 
 
 def refuse_handshake(error: OSError, hostname: str, port: int) -> NoReturn:

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from asyncapy_core.errors import InvalidReply, MalformedPacket, ProtocolError
+from asyncapy_core.errors import BrokenCodec, InvalidReply, MalformedPacket, ProtocolError
 from asyncapy_core.packet import parse_fields
-from asyncapy_core.packing import BrokenCodec, Packers
+from asyncapy_core.packing import PackerRegistry
 from asyncapy_core.wire import Frame, FrameDecoder
 
 
@@ -25,7 +25,7 @@ class Conversation:
         UnknownCodec: there is no such codec.
     """
 
-    def __init__(self, packers: Packers, encoding: str) -> None:
+    def __init__(self, packers: PackerRegistry, encoding: str) -> None:
         self._packers = packers
         self._packer = packers.named(encoding)
         self._decoder = FrameDecoder(packers.wire, packers.by_id)

@@ -11,11 +11,12 @@ from typing import Any
 import click
 
 from asyncapy_cli.printable import printable
-from asyncapy_core import CodecRegistry
-from asyncapy_core.errors import DecodeError, EncodeError, RemoteError, ServerDisconnected, UnknownCodec
-from asyncapy_core.plugins import default_manager
+from asyncapy_core.errors import EncodeError, RemoteError, ServerDisconnected, UnknownCodec
 from asyncapy_core.remote import Client
+from asyncapy_core.remote.connecting import client_packers
+from asyncapy_core.remote.conversation import Conversation
 from asyncapy_core.remote.failures import failure
+from asyncapy_core.wire import ByteOrder
 
 FAILED, UNUSABLE, UNREACHABLE = 1, 2, 3
 """Exit statuses: an error reply; a payload that cannot be sent; no connection, or no reply."""
@@ -58,11 +59,11 @@ def call(*, address: tuple[str, int], payload: str, raw: bool, tls: bool, ca_fil
             client.connect(*address)
             for text in _payloads(payload):
                 client.send(text)
-                reply = _receive_raw(client, settings["header_size"]) if raw else _receive(client)
+                reply = _receive_raw(client, **settings) if raw else _receive(client)
                 failed |= _is_failure(reply)
     except (UnknownCodec, EncodeError, TypeError, ValueError) as error:
         _complain(error, UNUSABLE)
-    except (RemoteError, DecodeError) as error:
+    except RemoteError as error:
         _complain(error, UNREACHABLE)
     sys.exit(FAILED if failed else 0)
 
@@ -88,7 +89,7 @@ def _receive(client: Client) -> dict[str, Any]:
     return reply
 
 
-def _receive_raw(client: Client, header_size: int) -> dict[str, Any]:
+def _receive_raw(client: Client, *, header_size: int, byteorder: ByteOrder, encoding: str, **_: Any) -> dict[str, Any]:
     """Print a reply as the bytes that came."""
     data = client.receive_raw()
     if not data:
@@ -97,8 +98,11 @@ def _receive_raw(client: Client, header_size: int) -> dict[str, Any]:
         row = data[start : start + 16]
         shown = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)
         click.echo(f"{start:08x}  {row.hex(' '):47}  {shown}")
-    codec = CodecRegistry(default_manager().codecs()).by_id[data[header_size + 1]]
-    return codec.decode(data[header_size + 2 :])
+    conversation = Conversation(client_packers(None, header_size, byteorder, None), encoding)
+    conversation.feed(data)
+    frame = conversation.next_frame()
+    assert frame is not None
+    return conversation.fields(frame)
 
 
 def _is_failure(reply: dict[str, Any]) -> bool:

@@ -50,7 +50,7 @@ class Database:
         self._lock = threading.Lock()
         self._make_file()
         with self._explained():
-            self._connection = sqlite3.connect(path, timeout, isolation_level=None, check_same_thread=False)
+            self._connection = sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False)
             try:
                 self._prepare()
             except BaseException:  # whatever it is, it goes on, and the file does not stay open
