@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from asyncapy_core import APIKeyFactory, KeyRecord, MemoryKeyStore, PluginManager
 from asyncapy_core.errors import KeyStoreUnavailable, PluginCollision, UnknownKeyStore
-from asyncapy_core.keys import digest, open_store
+from asyncapy_core.keys import digest
 from asyncapy_core.plugins import default_manager
+from asyncapy_core.store_urls import open_store
 
 ALPHABET = set(string.ascii_letters + string.digits + "-_")
 
@@ -487,7 +488,7 @@ def test_an_unknown_scheme_says_what_is_installed_and_what_to_install() -> None:
 
 @pytest.mark.parametrize("scheme", ["sqlite", "redis", "rediss", "redis+cluster"])
 def test_a_scheme_whose_plugin_is_not_installed_says_which_it_is(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("asyncapy_core.keys.default_manager", lambda: PluginManager(discover=False))
+    monkeypatch.setattr("asyncapy_core.store_urls.default_manager", lambda: PluginManager(discover=False))
     with pytest.raises(UnknownKeyStore, match=f"pip install asyncapy-{'sqlite' if scheme == 'sqlite' else 'redis'}$"):
         APIKeyFactory(store=f"{scheme}://x")
 

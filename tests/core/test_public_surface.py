@@ -81,7 +81,6 @@ SURFACE: dict[str, set[str]] = {
         "MemoryKeyStore",
         "Packet",
         "PluginManager",
-        "Recall",
         "Server",
         "ServerConfig",
         "Session",
@@ -92,6 +91,7 @@ SURFACE: dict[str, set[str]] = {
     },
     "asyncapy_core.plugins": {"PluginManager", "PluginRecord", "default_manager", "hookimpl"},
     "asyncapy_core.remote": {"AsyncClient", "Client", "Pool"},
+    "asyncapy_core.storage": {"Recall", "check_timeout", "metadata_text", "take_seconds"},
     "asyncapy_core.testing": {
         "CodecContract",
         "Detached",

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -87,7 +87,8 @@ def test_one_program_keeps_its_keys_where_the_url_says(program: str, store_url: 
     if program == "README":
         path = tmp_path / "members.py"
         path.write_text(readme_programs()[2].replace("port=1500", "port=0"))
-    key = APIKeyFactory(store=store_url).issue({"owner": "alice"})
+    with closing(APIKeyFactory(store=store_url)) as keys:
+        key = keys.issue({"owner": "alice"})
     with serving(path, store_url, "0") as client:
         assert ask(client, key=key) == {"welcome": "alice"}
         assert ask(client, key="wrong").get("welcome") is None

@@ -16,7 +16,7 @@ from peer import failure, json_packet
 from redis_server import RedisServer
 
 from asyncapy.filters import Filters
-from asyncapy_core import APIKeyFactory, KeyRecord, MemoryKeyStore, Recall, Server
+from asyncapy_core import APIKeyFactory, KeyRecord, MemoryKeyStore, Server
 from asyncapy_core.errors import KeyStoreUnavailable
 from asyncapy_redis import RedisAPIKeyFactory, RedisKeyStore
 
@@ -410,50 +410,3 @@ def test_a_recalled_record_is_the_callers_own(redis_server: RedisServer) -> None
     assert recalled is not None
     assert recalled.metadata == {"list": [1]}
     store.close()
-
-
-def test_a_recall_lasts_from_the_question_and_not_from_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 100.0
-    monkeypatch.setattr(time, "monotonic", lambda: now)
-    recall = Recall(0.5)
-    ticket = recall.ask()
-    now = 100.4
-    recall.put(ticket, "d", KeyRecord("id"))
-    assert recall.get("d") == KeyRecord("id")
-    now = 100.51
-    assert recall.get("d") is None
-    ticket = recall.ask()
-    now = 101.1
-    recall.put(ticket, "d", KeyRecord("id"))
-    assert recall.get("d") is None
-
-
-def test_an_answer_that_crossed_a_change_is_not_recalled() -> None:
-    recall = Recall(60)
-    ticket = recall.ask()
-    recall.forget("d")
-    recall.put(ticket, "d", KeyRecord("id"))
-    assert recall.get("d") is None
-    recall.put(recall.ask(), "d", KeyRecord("id"))
-    assert recall.get("d") == KeyRecord("id")
-    recall.forget("d", "other")
-    assert recall.get("d") is None
-
-
-def test_a_recall_holds_no_more_than_its_size() -> None:
-    recall = Recall(60, size=3)
-    for name in ("a", "b", "c", "a", "d"):
-        recall.put(recall.ask(), name, KeyRecord(name))
-    assert [name for name in "abcd" if recall.get(name)] == ["a", "c", "d"]
-
-
-def test_a_recall_of_no_seconds_keeps_nothing() -> None:
-    recall = Recall(0)
-    recall.put(recall.ask(), "d", KeyRecord("id"))
-    assert recall.get("d") is None
-
-
-@pytest.mark.parametrize(("seconds", "size"), [(-1, 1), (float("inf"), 1), (float("nan"), 1), (1, 0)])
-def test_a_recall_without_an_end_is_a_value_error(seconds: float, size: int) -> None:
-    with pytest.raises(ValueError, match="a recall lasts 0 or more seconds"):
-        Recall(seconds, size)

@@ -1,7 +1,7 @@
 """The core of AsyncAPY: the server, the clients, dispatch and the plugin host, without any codec, filter or store.
 
-What is named here is public, and so are the modules `asyncapy_core.errors`, `asyncapy_core.plugins` and
-`asyncapy_core.testing`; everything else may change.
+What is named here is public, and so are the modules `asyncapy_core.errors`, `asyncapy_core.plugins`,
+`asyncapy_core.storage` and `asyncapy_core.testing`; everything else may change.
 """
 
 import importlib
@@ -16,7 +16,6 @@ from asyncapy_core.keys import APIKeyFactory
 from asyncapy_core.keystore import KeyRecord, KeyStore, MemoryKeyStore
 from asyncapy_core.packet import Packet
 from asyncapy_core.plugins import PluginManager, hookimpl
-from asyncapy_core.recall import Recall
 from asyncapy_core.server import Server
 from asyncapy_core.session import Client, Session
 
@@ -36,7 +35,6 @@ __all__ = [
     "MemoryKeyStore",
     "Packet",
     "PluginManager",
-    "Recall",
     "Server",
     "ServerConfig",
     "Session",

@@ -6,7 +6,6 @@ Makes the keys and their digests; where these are kept is the business of a `Key
 from __future__ import annotations
 
 import contextlib
-import difflib
 import functools
 import hashlib
 import math
@@ -17,18 +16,12 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 import trio
 
-from asyncapy_core.errors import KeyStoreUnavailable, UnknownKeyStore
-from asyncapy_core.keystore import KeyRecord, KeyStore, MemoryKeyStore
-from asyncapy_core.plugins.manager import default_manager
+from asyncapy_core.errors import KeyStoreUnavailable
+from asyncapy_core.keystore import KeyRecord, KeyStore
+from asyncapy_core.store_urls import open_store
 
 MINIMUM_SIZE: Final = 8
 MAXIMUM_SIZE: Final = 1024
-INSTALL_HINTS: Final = {
-    "sqlite": "asyncapy-sqlite",
-    **dict.fromkeys(("redis", "rediss", "redis+sentinel", "rediss+sentinel"), "asyncapy-redis"),
-    **dict.fromkeys(("redis+cluster", "rediss+cluster"), "asyncapy-redis"),
-}
-"""What to install for a scheme that is missing."""
 
 THREADS: Final = 8
 """How many calls to a blocking store one factory makes at a time."""
@@ -257,8 +250,9 @@ class APIKeyFactory:
 
     def _by_id(self, key_id: str, call: Callable[[str], T]) -> T:
         """Call with the digest of this id; once more if it was reissued between the two, for the id stays the same."""
+        found = self._find(key_id)
         try:
-            return call(self._find(key_id))
+            return call(found)
         except KeyError:
             return call(self._find(key_id))
 
@@ -292,35 +286,6 @@ class APIKeyFactory:
 def digest(key: str) -> str:
     """Return what stores see of a key: its SHA-256, in hexadecimal."""
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def open_store(url: str) -> KeyStore:
-    """Return the key store that a URL names, opened by the plugin that provides its scheme.
-
-    Raises:
-        UnknownKeyStore: no installed plugin provides the scheme.
-        PluginCollision: two plugins do.
-        KeyStoreError: the store cannot be opened.
-    """
-    scheme, separator, _ = url.partition("://")
-    if not separator:
-        raise UnknownKeyStore("a key store is given as a URL, such as 'memory://' or 'sqlite:///keys.db'")
-    if scheme == "memory":
-        return MemoryKeyStore()
-    stores = default_manager().key_stores
-    try:
-        opener = stores[scheme]
-    except KeyError:
-        raise UnknownKeyStore(_advice(scheme, ["memory", *stores])) from None
-    return opener(url)
-
-
-def _advice(scheme: str, installed: list[str]) -> str:
-    text = f"no installed plugin provides key stores for {scheme}:// (installed: {'://, '.join(installed)}://)"
-    if scheme in INSTALL_HINTS:
-        return f"{text}; pip install {INSTALL_HINTS[scheme]}"
-    close = difflib.get_close_matches(scheme, [*installed, *INSTALL_HINTS], n=1)
-    return f"{text}; did you mean {close[0]}://?" if close else text
 
 
 def _checked(metadata: dict[str, Any]) -> dict[str, Any]:

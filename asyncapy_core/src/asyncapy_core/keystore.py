@@ -59,7 +59,10 @@ class KeyStore(Protocol):
         """Return the record; KeyError when there is none."""
 
     def peek(self, digest: str) -> KeyRecord | None:
-        """Return the record if that is certain without waiting, else None; a store may always return None."""
+        """Return the record if that is certain without waiting, else None; a store may always return None.
+
+        It may be the very record that the store holds, and is not to be changed.
+        """
 
     def find(self, key_id: str) -> str:
         """Return the digest of the record with this id; KeyError when there is none."""
@@ -98,23 +101,24 @@ class MemoryKeyStore:
 
     def add(self, digest: str, record: KeyRecord) -> None:
         with self._lock:
-            self._records[digest] = _copy(record)
+            self._records[digest] = copied(record)
 
     def get(self, digest: str) -> KeyRecord:
-        return _copy(self._records[digest])
+        return copied(self._records[digest])
 
     def peek(self, digest: str) -> KeyRecord | None:
         return self._records.get(digest)
 
     def find(self, key_id: str) -> str:
-        for digest, record in self.records():
-            if record.id == key_id:
-                return digest
+        with self._lock:
+            for digest, record in self._records.items():
+                if record.id == key_id:
+                    return digest
         raise KeyError(key_id)
 
     def update(self, digest: str, metadata: dict[str, Any]) -> None:
         with self._lock:
-            self._records[digest] = _copy(replace(self._records[digest], metadata=metadata))
+            self._records[digest] = copied(replace(self._records[digest], metadata=metadata))
 
     def replace(self, old: str, new: str) -> None:
         with self._lock:
@@ -128,7 +132,7 @@ class MemoryKeyStore:
 
     def records(self) -> Iterator[tuple[str, KeyRecord]]:
         with self._lock:
-            records = [(digest, _copy(record)) for digest, record in self._records.items()]
+            records = [(digest, copied(record)) for digest, record in self._records.items()]
         return iter(sorted(records, key=lambda item: item[1].issued))
 
     def purge(self, now: float) -> int:
@@ -142,6 +146,6 @@ class MemoryKeyStore:
         """Nothing is held open."""
 
 
-def _copy(record: KeyRecord) -> KeyRecord:
-    """Return a record that shares nothing that can be changed with this one."""
+def copied(record: KeyRecord) -> KeyRecord:
+    """Return a record that shares nothing with this one that can be changed."""
     return replace(record, metadata=deepcopy(record.metadata))

@@ -15,13 +15,13 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import redis
 
-from asyncapy_core import KeyRecord, Recall
+from asyncapy_core import KeyRecord
 from asyncapy_core.errors import KeyStoreError, KeyStoreUnavailable
+from asyncapy_core.storage import Recall, check_timeout, metadata_text, take_seconds
 from asyncapy_redis import scripts
 from asyncapy_redis.connecting import Client, check, connect, shown
 
 DEFAULT_PREFIX: Final = "asyncapy"
-LONGEST_TIMEOUT: Final = 3600.0
 PAGE: Final = 500
 """Records that are looked at in one step of a purge."""
 
@@ -61,15 +61,9 @@ class RedisKeyStore:
     def __init__(
         self, url: str, *, prefix: str = DEFAULT_PREFIX, timeout: float = 1.0, recall_seconds: float = 0.5
     ) -> None:
-        if not 0 < timeout <= LONGEST_TIMEOUT:
-            raise KeyStoreError(
-                f"timeout is {timeout!r}; it must be more than 0 and at most {LONGEST_TIMEOUT:g} seconds"
-            )
-        try:
-            self._recall = Recall(recall_seconds)
-        except ValueError as error:
-            raise KeyStoreError(f"recall_seconds is {recall_seconds!r}; it must be 0 or more seconds") from error
+        check_timeout(timeout)
         check(url, timeout)
+        self._recall = Recall(recall_seconds)
         self.timeout = timeout
         self._url = url
         self._names = [f"{{{prefix}}}:keys", f"{{{prefix}}}:ids"]
@@ -92,10 +86,7 @@ class RedisKeyStore:
             raise KeyStoreError(f"{shown(url)} is not a URL") from None
         query = dict(parse_qsl(parts.query, keep_blank_values=True))
         own: dict[str, Any] = {name: query.pop(name) for name in ("prefix",) if name in query}
-        try:
-            own |= {name: float(query.pop(name)) for name in ("timeout", "recall_seconds") if name in query}
-        except ValueError as error:
-            raise KeyStoreError(f"{shown(url)}: timeout and recall_seconds are numbers of seconds: {error}") from error
+        own |= take_seconds(query, shown(url))
         return cls(urlunsplit(parts._replace(query=urlencode(query))), **own)
 
     def add(self, digest: str, record: KeyRecord) -> None:
@@ -104,12 +95,11 @@ class RedisKeyStore:
             raise KeyStoreError("a key with this digest is there already")
 
     def get(self, digest: str) -> KeyRecord:
-        ticket = self._recall.ask()
-        value = self._ask(lambda client: client.hget(self._names[0], digest))
-        if value is None:
-            raise KeyError(digest)
-        self._recall.put(ticket, digest, _decoded(value))
-        return _decoded(value)
+        def ask() -> KeyRecord | None:
+            value = self._ask(lambda client: client.hget(self._names[0], digest))
+            return None if value is None else _decoded(value)
+
+        return self._recall.read(digest, ask)
 
     def peek(self, digest: str) -> KeyRecord | None:
         return self._recall.get(digest)
@@ -121,7 +111,7 @@ class RedisKeyStore:
         return str(digest)
 
     def update(self, digest: str, metadata: dict[str, Any]) -> None:
-        self._change(scripts.UPDATE, digest, _json(metadata))
+        self._change(scripts.UPDATE, digest, metadata_text(metadata))
 
     def replace(self, old: str, new: str) -> None:
         self._change(scripts.REPLACE, old, new)
@@ -192,7 +182,7 @@ class RedisKeyStore:
 def _encoded(record: KeyRecord) -> str:
     """Return a record as Redis keeps it: id, time of issue, expiry and metadata, a line each."""
     expires = "" if record.expires is None else repr(record.expires)
-    return f"{record.id}\n{record.issued!r}\n{expires}\n{_json(record.metadata)}"
+    return f"{record.id}\n{record.issued!r}\n{expires}\n{metadata_text(record.metadata)}"
 
 
 def _decoded(value: str) -> KeyRecord:
@@ -201,10 +191,3 @@ def _decoded(value: str) -> KeyRecord:
         return KeyRecord(key_id, json.loads(metadata), float(issued), float(expires) if expires else None)
     except ValueError as error:
         raise KeyStoreError("a record in Redis is damaged, or of another program; give a prefix of its own") from error
-
-
-def _json(metadata: dict[str, Any]) -> str:
-    try:
-        return json.dumps(metadata, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise KeyStoreError(f"this metadata cannot be kept, as it is not JSON: {error}") from error

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from asyncapy_core import KeyRecord, Recall
+from asyncapy_core import KeyRecord
 from asyncapy_core.errors import KeyStoreError
+from asyncapy_core.storage import Recall, check_timeout, metadata_text, take_seconds
 from asyncapy_sqlite.database import Database
-
-LONGEST_TIMEOUT: Final = 3600.0
 
 INSERT: Final = "INSERT INTO keys (digest, id, metadata, issued, expires) VALUES (?, ?, ?, ?, ?)"
 SELECT: Final = "SELECT digest, id, metadata, issued, expires FROM keys WHERE digest = ?"
@@ -42,18 +41,16 @@ class SQLiteKeyStore:
     def __init__(self, path: str | os.PathLike[str], *, timeout: float = 5.0, recall_seconds: float = 0.5) -> None:
         if str(path) in {"", ":memory:"}:
             raise KeyStoreError("an SQLite key store needs a file, such as 'sqlite:///keys.db'; or use 'memory://'")
-        if not 0 < timeout <= LONGEST_TIMEOUT:
-            raise KeyStoreError(
-                f"timeout is {timeout!r}; it must be more than 0 and at most {LONGEST_TIMEOUT:g} seconds"
-            )
-        try:
-            self._recall = Recall(recall_seconds)
-        except ValueError as error:
-            raise KeyStoreError(f"recall_seconds is {recall_seconds!r}; it must be 0 or more seconds") from error
+        check_timeout(timeout)
+        self._recall = Recall(recall_seconds)
         self.path = Path(path)
         self.timeout = timeout
         self._writer = Database(self.path, timeout)
-        self._reader = Database(self.path, timeout)  # so that a key is checked while a change waits for a lock
+        try:
+            self._reader = Database(self.path, timeout)  # so that a key is checked while a change waits for a lock
+        except BaseException:  # whatever it is, it goes on, and the file does not stay open
+            self._writer.close()
+            raise
 
     @classmethod
     def from_url(cls, url: str) -> SQLiteKeyStore:
@@ -70,27 +67,23 @@ class SQLiteKeyStore:
             raise KeyStoreError(
                 f"{url!r} names no file: write sqlite:///keys.db, or sqlite:////var/lib/keys.db, with # as %23"
             )
-        try:
-            numbers = {name: float(options.pop(name)) for name in ("timeout", "recall_seconds") if name in options}
-        except ValueError as error:
-            raise KeyStoreError(f"{url!r}: timeout and recall_seconds are numbers of seconds: {error}") from error
+        numbers = take_seconds(options, repr(url))
         if options:
             raise KeyStoreError(f"{url!r}: {', '.join(options)} is not an option; there are timeout and recall_seconds")
         return cls(unquote(parts.path[1:]), **numbers)
 
     def add(self, digest: str, record: KeyRecord) -> None:
-        row = (digest, record.id, _text(record.metadata), record.issued, record.expires)
+        row = (digest, record.id, metadata_text(record.metadata), record.issued, record.expires)
         with self._writer.changing() as cursor:
             cursor.execute(INSERT, row)
 
     def get(self, digest: str) -> KeyRecord:
-        ticket = self._recall.ask()
-        with self._reader.reading() as cursor:
-            row = cursor.execute(SELECT, (digest,)).fetchone()
-        if row is None:
-            raise KeyError(digest)
-        self._recall.put(ticket, digest, self._record(row))
-        return self._record(row)
+        def ask() -> KeyRecord | None:
+            with self._reader.reading() as cursor:
+                row = cursor.execute(SELECT, (digest,)).fetchone()
+            return None if row is None else self._record(row)
+
+        return self._recall.read(digest, ask)
 
     def peek(self, digest: str) -> KeyRecord | None:
         return self._recall.get(digest)
@@ -103,7 +96,7 @@ class SQLiteKeyStore:
         return str(row[0])
 
     def update(self, digest: str, metadata: dict[str, Any]) -> None:
-        self._change(digest, "UPDATE keys SET metadata = ? WHERE digest = ?", _text(metadata), digest)
+        self._change(digest, "UPDATE keys SET metadata = ? WHERE digest = ?", metadata_text(metadata), digest)
 
     def replace(self, old: str, new: str) -> None:
         self._change(old, "UPDATE keys SET digest = ? WHERE digest = ?", new, old)
@@ -126,10 +119,12 @@ class SQLiteKeyStore:
         self._writer.close()
 
     def _change(self, digest: str, statement: str, *values: str) -> None:
-        """Change one record; KeyError when it is not there."""
-        with self._writer.changing() as cursor:
-            changed = cursor.execute(statement, values).rowcount
-        self._recall.forget(digest)
+        """Change one record; KeyError when it is not there. What was recalled of it is forgotten, come what may."""
+        try:
+            with self._writer.changing() as cursor:
+                changed = cursor.execute(statement, values).rowcount
+        finally:
+            self._recall.forget(digest)
         if not changed:
             raise KeyError(digest)
 
@@ -139,10 +134,3 @@ class SQLiteKeyStore:
             return KeyRecord(key_id, json.loads(metadata), issued, expires)
         except ValueError as error:
             raise KeyStoreError(f"{self.path}: the record of key {key_id!r} is damaged; revoke it by its id") from error
-
-
-def _text(metadata: dict[str, Any]) -> str:
-    try:
-        return json.dumps(metadata, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise KeyStoreError(f"this metadata cannot be kept, as it is not JSON: {error}") from error

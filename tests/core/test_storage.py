@@ -1,0 +1,109 @@
+"""What key stores have in common: a short memory, options in URLs, metadata as text."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from asyncapy_core import KeyRecord
+from asyncapy_core.errors import KeyStoreError
+from asyncapy_core.storage import Recall, check_timeout, metadata_text, take_seconds
+
+RECORD = KeyRecord("id", {"list": [1]})
+
+
+def test_a_recall_lasts_from_the_question_and_not_from_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    recall = Recall(0.5)
+
+    def answers_at(then: float) -> KeyRecord:
+        nonlocal now
+        now = then
+        return RECORD
+
+    recall.read("d", lambda: answers_at(100.4))
+    assert recall.get("d") == RECORD
+    now = 100.51
+    assert recall.get("d") is None
+    recall.read("d", lambda: answers_at(101.1))
+    assert recall.get("d") is None
+
+
+def test_an_answer_that_crossed_a_change_is_returned_and_not_recalled() -> None:
+    recall = Recall(60)
+
+    def changed_meanwhile() -> KeyRecord:
+        recall.forget("d")
+        return RECORD
+
+    assert recall.read("d", changed_meanwhile) == RECORD
+    assert recall.get("d") is None
+    assert recall.read("d", lambda: RECORD) == RECORD
+    assert recall.get("d") == RECORD
+    recall.forget("d", "other")
+    assert recall.get("d") is None
+
+
+def test_what_was_read_is_the_callers_own() -> None:
+    recall = Recall(60)
+    recall.read("d", lambda: RECORD).metadata["list"].append(2)
+    assert recall.get("d") == KeyRecord("id", {"list": [1]})
+
+
+def test_what_is_not_there_is_a_key_error_and_asked_for_each_time() -> None:
+    recall, answers = Recall(60), [RECORD, None]
+    with pytest.raises(KeyError, match="d"):
+        recall.read("d", answers.pop)
+    assert recall.read("d", answers.pop) == RECORD
+
+
+def test_a_recall_holds_no_more_than_its_size() -> None:
+    recall = Recall(60, size=3)
+    for name in ("a", "b", "c", "a", "d"):
+        recall.read(name, lambda: RECORD)
+    assert [name for name in "abcd" if recall.get(name)] == ["a", "c", "d"]
+
+
+def test_a_recall_of_no_seconds_keeps_nothing() -> None:
+    recall = Recall(0)
+    recall.read("d", lambda: RECORD)
+    assert recall.get("d") is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "size", "told"),
+    [
+        (-1, 1, "recall_seconds is -1; it must be 0 or more"),
+        (float("inf"), 1, "recall_seconds is inf"),
+        (float("nan"), 1, "recall_seconds is nan"),
+        (1, 0, "a recall of 0 records"),
+    ],
+)
+def test_a_recall_without_an_end_is_refused(seconds: float, size: int, told: str) -> None:
+    with pytest.raises(KeyStoreError, match=told):
+        Recall(seconds, size)
+
+
+def test_the_time_that_a_call_may_take_is_more_than_none_and_at_most_an_hour() -> None:
+    check_timeout(3600)
+    for seconds in (0, -1, 3601, float("nan")):
+        with pytest.raises(KeyStoreError, match=f"timeout is {seconds}; it must be more than 0 and at most 3600"):
+            check_timeout(seconds)
+
+
+def test_seconds_are_taken_out_of_the_options_of_a_url() -> None:
+    options = {"timeout": "1.5", "recall_seconds": "0", "prefix": "x"}
+    assert take_seconds(options, "url") == {"timeout": 1.5, "recall_seconds": 0}
+    assert options == {"prefix": "x"}
+    with pytest.raises(KeyStoreError, match=r"url: timeout and recall_seconds are numbers of seconds: .*'soon'"):
+        take_seconds({"timeout": "soon"}, "url")
+
+
+@pytest.mark.parametrize("metadata", [{"a": float("nan")}, {"a": {1}}, {"a": b"x"}])
+def test_metadata_is_json(metadata: dict[str, Any]) -> None:
+    assert metadata_text({"a": [1, None, "x"]}) == '{"a": [1, null, "x"]}'
+    with pytest.raises(KeyStoreError, match="this metadata cannot be kept, as it is not JSON"):
+        metadata_text(metadata)
