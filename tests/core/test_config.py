@@ -291,6 +291,17 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         ("a.toml", "port = 1", "has no table [AsyncAPY]"),
         ("a.toml", "", "into [plugins.NAME]"),
         ("a.toml", "AsyncAPY = 1", "[AsyncAPY] must be a table; got 1"),
+        (
+            "a.ini",
+            "[AsyncAPY]\n[plugins.codecs]\nengine = a",
+            "the options of a plugin go into [plugin:NAME]; got [plug",
+        ),
+        (
+            "a.ini",
+            "[AsyncAPY]\n[Plugin:codecs]\nengine = a",
+            "the options of a plugin go into [plugin:NAME]; got [Plug",
+        ),
+        ("a.toml", "[plugin.codecs]\nengine = 'a'", "the options of a plugin go into [plugins.NAME]; got [plugin]"),
         ("a.toml", "plugins = 1", "[plugins] must hold a table for each plugin"),
         ("a.toml", "[plugins]\na = 1", "[plugins] must hold a table for each plugin"),
     ],

@@ -15,6 +15,7 @@ from pydantic import BaseModel, SecretStr
 from asyncapy_core import Filter, Filters, MemoryKeyStore, PluginManager, Server, hookimpl
 from asyncapy_core.errors import ConfigError, PluginCollision, PluginError, UnknownFilter
 from asyncapy_core.plugins import PluginRecord, default_manager
+from asyncapy_core.plugins.loading import Restriction
 
 Install = Callable[..., None]
 
@@ -460,12 +461,12 @@ def test_lists_may_be_narrowed_before_anything_is_loaded(install: Install) -> No
     for name in ("one", "two", "three"):
         install(name, f"test_{name}")
     made = PluginManager(allow=["test_one", "test_two", "test_three"])
-    made.restrict(["test_one", "test_two", "codecs"], ["test_two"])
+    made.restrict(Restriction(["test_one", "test_two", "codecs"], ["test_two"]))
     assert {name for name, state in states(made).items() if state == "loaded"} == {"test_one"}
     assert not imported("two")
     assert not imported("three")
     unbounded = PluginManager()
-    unbounded.restrict(["test_three"], [])
+    unbounded.restrict(Restriction(["test_three"]))
     assert {name for name, state in states(unbounded).items() if state == "loaded"} == {"test_three"}
 
 
@@ -473,9 +474,9 @@ def test_a_plugin_that_is_loaded_cannot_be_denied_any_more(install: Install) -> 
     install("one", "test_one")
     made = PluginManager(allow=["test_one"])
     assert states(made)["test_one"] == "loaded"
-    made.restrict(None, [])
+    made.restrict(Restriction())
     with pytest.raises(ConfigError, match=r"plugin 'test_one' of one 1.1 is loaded already"):
-        made.restrict(None, ["test_one"])
+        made.restrict(Restriction(deny=["test_one"]))
 
 
 def test_a_server_narrows_the_lists_by_its_settings(install: Install) -> None:
@@ -483,6 +484,34 @@ def test_a_server_narrows_the_lists_by_its_settings(install: Install) -> None:
     server = Server(plugins_deny=["test_one"], plugins_allow="codecs, test_one")
     assert {record.name for record in server.plugins.plugins if record.state == "loaded"} == {"codecs"}
     assert not imported("one")
+
+
+def test_a_server_that_is_configured_anew_has_the_new_lists_alone(install: Install) -> None:
+    for name in ("one", "two"):
+        install(name, f"test_{name}")
+    server = Server(plugins_allow=["test_one"], plugins=PluginManager())
+    server.configure({"plugins_allow": "test_one,test_two"})
+    assert {name for name, state in states(server.plugins).items() if state == "loaded"} == {"test_one", "test_two"}
+
+
+def test_settings_that_are_refused_leave_a_server_as_it_was() -> None:
+    server = Server(port=1)
+    with pytest.raises(ConfigError, match="did you mean 'port'"):
+        server.configure({"prot": 2})
+    with pytest.raises(ConfigError, match="cannot read"):
+        server.configure({"port": 3}, path="nowhere.ini")
+    assert server.config.port == 1
+    server.configure({"timeout": 5})
+    assert (server.config.port, server.config.timeout) == (1, 5)
+
+
+def test_a_plugin_that_was_denied_is_loaded_when_it_no_longer_is(install: Install) -> None:
+    install("one", "test_one")
+    server = Server(plugins_deny=["test_one"], plugins=PluginManager(allow=["test_one"]))
+    assert states(server.plugins)["test_one"] == "denied"
+    server.configure({"plugins_deny": ""})
+    assert states(server.plugins)["test_one"] == "loaded"
+    assert next(record.reason for record in server.plugins.plugins if record.name == "test_one") == ""
 
 
 def test_a_name_on_a_list_that_there_is_not_is_reported(install: Install, caplog: pytest.LogCaptureFixture) -> None:

@@ -448,6 +448,7 @@ def test_explain_says_why_a_packet_reaches_a_handler_or_not(folder: Path) -> Non
     assert "any_foo would match, but an earlier handler of the group runs" in done.stdout
     done = run(folder, "explain", "app", "-", text='{"user": "root", "foo": 1}')
     assert done.returncode == 1
+    assert "group 1: everything would match, but a guard refuses it\n" in done.stdout
     assert done.stdout.endswith("A guard refuses it: no handler would run.\n")
     done = run(folder, "explain", "app", "-", text="[1]")
     assert done.returncode == 1
@@ -494,6 +495,20 @@ def test_a_configuration_is_checked(folder: Path) -> None:
         done = run(folder, "config", "check", "bad.ini")
         assert done.returncode == 1
         assert message in done.stderr
+
+
+def test_a_plugin_that_fails_as_the_server_would_start_fails_the_check_of_its_configuration(folder: Path) -> None:
+    metadata = folder / "broken-1.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1\n")
+    (metadata / "entry_points.txt").write_text("[asyncapy]\nbroken = broken_plugin\n")
+    (folder / "broken_plugin.py").write_text(
+        "from asyncapy_core import hookimpl\n@hookimpl\ndef asyncapy_codecs():\n    raise ValueError('a slip')\n"
+    )
+    (folder / "bad.ini").write_text("[AsyncAPY]\nplugins_require = broken\n")
+    done = run(folder, "config", "check", "bad.ini", PYTHONPATH=str(folder))
+    assert done.returncode == 1
+    assert "'broken' of broken 1 is required but quarantined: asyncapy_codecs raised ValueError: a slip" in done.stderr
 
 
 def test_what_is_wrong_in_a_file_is_told_though_the_environment_hides_it(folder: Path) -> None:

@@ -108,8 +108,7 @@ class Admission:
     def _take_in(self, transport: Transport, address: str, tls_peer: Mapping[str, str] | None) -> None:
         """Make a connection, and serve or refuse it (WIRE.md, SESSION_LIMIT_REACHED and SERVER_BUSY)."""
         service = self._service
-        connection = Connection(service, transport, address)
-        connection.client.tls_peer = tls_peer
+        connection = Connection(service, transport, address, tls_peer)
         if service.draining:
             connection.drop()
         elif len(service.connections) >= service.max_connections:

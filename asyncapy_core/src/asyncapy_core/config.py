@@ -10,7 +10,7 @@ import configparser
 import ipaddress
 import os
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -212,6 +212,7 @@ def _from_file(path: Path) -> tuple[dict[str, Any], PluginOptions]:
 
 
 def _from_tables(tables: dict[str, Any], source: str) -> tuple[dict[str, Any], PluginOptions]:
+    _refuse_near_misses(tables, source, "plugins", "[plugins.NAME]")
     if not tables.keys() & {SECTION, "plugins"}:
         raise ConfigError(f"{source} has no table [{SECTION}]; settings go there, a plugin's into [plugins.NAME]")
     settings = tables.get(SECTION, {})
@@ -224,6 +225,7 @@ def _from_tables(tables: dict[str, Any], source: str) -> tuple[dict[str, Any], P
 
 
 def _from_parser(parser: configparser.RawConfigParser, source: str) -> tuple[dict[str, Any], PluginOptions]:
+    _refuse_near_misses(parser.sections(), source, PLUGIN_SECTION, f"[{PLUGIN_SECTION}NAME]")
     options = {
         section.removeprefix(PLUGIN_SECTION): dict(parser.items(section, raw=True))
         for section in parser.sections()
@@ -236,6 +238,13 @@ def _from_parser(parser: configparser.RawConfigParser, source: str) -> tuple[dic
             f"{source} has no section [{SECTION}]; settings go there, a plugin's into [{PLUGIN_SECTION}NAME]"
         )
     return {}, options
+
+
+def _refuse_near_misses(sections: Iterable[str], source: str, beginning: str, form: str) -> None:
+    """Refuse what was meant for a plugin and would reach none; other sections may be of other programs."""
+    for section in sections:
+        if section.lower().startswith("plugin") and not section.startswith(beginning):
+            raise ConfigError(f"{source}: the options of a plugin go into {form}; got [{section}]")
 
 
 def _validated(sources: list[_Source]) -> ServerConfig:

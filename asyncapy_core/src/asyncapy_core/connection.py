@@ -10,7 +10,7 @@ import logging
 import time
 import traceback
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -66,7 +66,9 @@ class Connection:
         "session",
     )
 
-    def __init__(self, service: Service, transport: Transport, address: str) -> None:
+    def __init__(
+        self, service: Service, transport: Transport, address: str, tls_peer: Mapping[str, str] | None = None
+    ) -> None:
         self._service = service
         self._transport = transport
         self._decoder = FrameDecoder(service.packers.wire, service.packers.by_id)
@@ -82,6 +84,7 @@ class Connection:
         limit = service.config.handler_timeout
         self._dispatch = dispatch if limit is None else functools.partial(_in_time, limit, dispatch)
         self.client = Client(address, service.server, self, encoding=self._packer.name)
+        self.client.tls_peer = tls_peer
         self.session = self.client.session = Session(uuid.uuid4(), self.client, time.time())
         self.log = SessionLog(service.log, self.session.session_id)
 
@@ -267,16 +270,24 @@ class Connection:
         """Close the connection behind what was sent; packets that came and were not handled yet are dropped."""
         if self._closing:
             return
-        self._closing = True
-        self._service.sessions.discard(self.session)
         try:
-            self._outbox.uncork()  # the loop looks at what has changed where nothing is held back
-            await self._outbox.flush()
-            self._transport.send_eof()
+            await self._finish()
         except ConnectionLost:
             return  # closed, if not by us
         finally:
             self._transport.wake()  # for the loop to see to the rest
+
+    async def _finish(self) -> None:
+        """Take no more, send what was held back or queued, and say that this is all.
+
+        Raises:
+            ConnectionLost: the connection broke, now or before.
+        """
+        self._closing = True
+        self._service.sessions.discard(self.session)
+        self._outbox.uncork()  # the loop, and whoever sends, look at what has changed where nothing is held back
+        await self._outbox.flush()
+        self._transport.send_eof()
 
     def sessions(self) -> list[Session]:
         """Return all active sessions of this peer's address."""
@@ -293,12 +304,8 @@ class Connection:
 
     async def _part(self, *, linger: bool) -> None:
         """Send what is queued, then close; after lingering, as a close with bytes unread resets the connection."""
-        self._service.sessions.discard(self.session)
         self._service.reading.stop(self)
-        self._closing = True
-        self._outbox.uncork()  # what is sent from now on is told that it is too late
-        await self._outbox.flush()
-        self._transport.send_eof()
+        await self._finish()
         if not linger:
             return
         self._expired = False

@@ -22,7 +22,7 @@ class Check:
 
     Attributes:
         filter: its repr.
-        reason: the exception that it raised, in parentheses, or nothing.
+        reason: the exception that it raised, or nothing.
     """
 
     filter: str
@@ -36,7 +36,7 @@ class Verdict:
 
     Attributes:
         passes: whether all filters pass.
-        runs: whether it is the handler of its group that is called.
+        runs: whether it is the handler of its group that is called, which none is where a guard refuses the packet.
     """
 
     handler: str
@@ -75,8 +75,9 @@ async def explain_packet(server: Server, fields: Any, address: str = "127.0.0.1"
     for guard in server.guards:
         checks = await _ask(guard, client, packet)
         verdicts.append(Verdict(checks[0].filter, None, checks, all(each.passed for each in checks), runs=False))
+    refused = not all(verdict.passes for verdict in verdicts)
     for group, handlers in server.handlers.items():
-        taken = False
+        taken = refused
         for handler in handlers:
             checks = await _ask(handler, client, packet)
             passes = all(each.passed for each in checks)
@@ -91,5 +92,5 @@ async def _ask(handler: Handler, client: Client, packet: Packet) -> tuple[Check,
         try:
             checks.append(Check(repr(filter), await check(filter, client, packet)))
         except Exception as error:
-            checks.append(Check(repr(filter), passed=False, reason=f" ({type(error).__name__}: {shown(error)})"))
+            checks.append(Check(repr(filter), passed=False, reason=f"{type(error).__name__}: {shown(error)}"))
     return tuple(checks)

@@ -39,9 +39,9 @@ def run_program(
 
 
 def _raise_exit(group: BaseExceptionGroup[BaseException]) -> None:
-    """Raise what ends the program: the first SystemExit of a handler, or one for what kept the server from starting.
+    """Raise what ends the program: the first SystemExit, or one for what kept the server from starting.
 
-    A KeyboardInterrupt that a handler raised has ended the server at once, without a drain; there is no more to it.
+    A SystemExit is that of a task that a setup has started; a KeyboardInterrupt of one ends the program quietly.
     """
     for error in group.exceptions:
         if isinstance(error, BaseExceptionGroup):

@@ -28,15 +28,15 @@ if TYPE_CHECKING:
     from asyncapy_core.server import Server
 
 
-def collect_codecs(plugins: PluginManager, config: ServerConfig, options: PluginOptions) -> list[Codec]:
-    """Collect what the plugins bring.
+def prepare_plugins(plugins: PluginManager, config: ServerConfig, options: PluginOptions) -> list[Codec]:
+    """Load all plugins with their options, see that those which have to be there are, and return their codecs.
 
     Raises:
         PluginError: no codec is there, or a plugin that is required is not.
         ConfigError: a plugin does not take the options that it is given.
     """
     plugins.check_options(options)
-    plugins.report()
+    plugins.load_all()
     codecs = plugins.codecs(options)
     plugins.require(config.plugins_require)
     if not codecs:

@@ -24,9 +24,10 @@ from asyncapy_core.lifecycle import set_up
 from asyncapy_core.listener import accept_forever, close_listener, open_listeners
 from asyncapy_core.logs import adjust_logger, server_logger
 from asyncapy_core.notices import announce
+from asyncapy_core.plugins.loading import Restriction
 from asyncapy_core.plugins.manager import PluginManager, default_manager
 from asyncapy_core.program import run_program
-from asyncapy_core.running import collect_codecs, in_service, tls_context
+from asyncapy_core.running import in_service, prepare_plugins, tls_context
 
 if TYPE_CHECKING:
     import configparser
@@ -93,7 +94,8 @@ class Server:
         self._written = {name: value for name, value in written.items() if value is not None}
         self._sources: dict[str, Any] = {"path": config, "parser": cfg_parser}
         self.plugins = plugins or default_manager()
-        self.config, self._options = self._load()
+        self._restriction: Restriction | None = None
+        self.config, self._options = self._load(self._written, self._sources)
         self.log = server_logger(self.config.logging_level, self.config.console_format, self.config.datefmt)
         self.exit_stack = AsyncExitStack()
         self.addresses: tuple[Any, ...] = ()
@@ -139,10 +141,10 @@ class Server:
         """
         if self._token is not None:
             raise RuntimeError("this server is serving already; configure it before")
-        self._written.update(settings or {})
-        if path is not None:
-            self._sources["path"] = path
-        self.config, self._options = self._load()
+        written = {**self._written, **(settings or {})}
+        sources = self._sources if path is None else {**self._sources, "path": path}
+        self.config, self._options = self._load(written, sources)
+        self._written, self._sources = written, sources
         adjust_logger(self.log, self.config.logging_level, self.config.console_format, self.config.datefmt)
 
     def add_handler(self, *filters: Filter, group: int = 0) -> Callable[[H], H]:
@@ -243,7 +245,7 @@ class Server:
         self._token = trio.lowlevel.current_trio_token()
         given = tuple(listeners or ())
         try:
-            codecs = collect_codecs(self.plugins, self.config, self._options)
+            codecs = prepare_plugins(self.plugins, self.config, self._options)
             tls = tls_context(self.config)
             async with set_up(self, self._options):
                 if listeners is None:
@@ -298,12 +300,14 @@ class Server:
     def __repr__(self) -> str:
         return f"<Server {self.addr}:{self.port} handlers={sum(map(len, self.handlers.values()))}>"
 
-    def _load(self) -> tuple[ServerConfig, PluginOptions]:
+    def _load(self, written: Mapping[str, Any], sources: Mapping[str, Any]) -> tuple[ServerConfig, PluginOptions]:
         """Put the settings together, and keep out the plugins that they deny."""
         from asyncapy_core.config import load_config  # noqa: PLC0415  # pydantic costs more than all the rest
 
-        config, options = load_config(self._written, **self._sources)
-        self.plugins.restrict(config.plugins_allow, config.plugins_deny)
+        config, options = load_config(written, **sources)
+        restriction = Restriction(config.plugins_allow, config.plugins_deny)
+        self.plugins.restrict(restriction, replaced=self._restriction)
+        self._restriction = restriction
         return config, options
 
     async def _accept(

@@ -46,7 +46,7 @@ class Claims(Generic[T]):
 
     def agreed(self) -> dict[str, T]:
         """Return what is claimed once; the rest is reported in the log."""
-        self.report()
+        self.log_complaints()
         return {name: claims[0][1] for name, claims in self._claims.items() if len(claims) == 1}
 
     @property
@@ -54,7 +54,7 @@ class Claims(Generic[T]):
         """What is to be said of each name that is claimed more than once."""
         return [self._complaint(name) for name, claims in self._claims.items() if len(claims) > 1]
 
-    def report(self) -> None:
+    def log_complaints(self) -> None:
         """Log each name that is claimed more than once."""
         for complaint in self.complaints:
             log.error("%s", complaint)

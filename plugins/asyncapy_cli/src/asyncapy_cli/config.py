@@ -6,7 +6,8 @@ import click
 
 from asyncapy_core.config import ServerConfig, load_config
 from asyncapy_core.plugins import default_manager
-from asyncapy_core.running import tls_context
+from asyncapy_core.plugins.loading import Restriction
+from asyncapy_core.running import prepare_plugins, tls_context
 
 
 @click.group()
@@ -22,9 +23,8 @@ def check(path: str) -> None:
     settings, options = load_config({}, path=path)
     tls_context(settings)
     manager = default_manager()
-    manager.restrict(settings.plugins_allow, settings.plugins_deny)
-    manager.check_options(options)
-    manager.require(settings.plugins_require)
+    manager.restrict(Restriction(settings.plugins_allow, settings.plugins_deny))
+    prepare_plugins(manager, settings, options)
     for name in ServerConfig.model_fields:
         value = getattr(settings, name)
         if name in settings.model_fields_set:

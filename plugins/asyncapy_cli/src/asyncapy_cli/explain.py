@@ -30,25 +30,27 @@ def explain(*, target: str, packet: str, address: str) -> None:
         verdicts = trio.run(explain_packet, server, fields, address)
     except ValueError as error:
         raise click.ClickException(str(error)) from error
-    for verdict in verdicts:
-        click.echo(_line(verdict))
-    running = [verdict.handler for verdict in verdicts if verdict.runs]
     refused = any(verdict.guard and not verdict.passes for verdict in verdicts)
-    if running and not refused:
+    for verdict in verdicts:
+        click.echo(_line(verdict, "a guard refuses it" if refused else "an earlier handler of the group runs"))
+    running = [verdict.handler for verdict in verdicts if verdict.runs]
+    if running:
         click.echo(f"It would be given to {', then '.join(running)}.")
         return
     click.echo("A guard refuses it: no handler would run." if refused else "No handler would run (ERR_NO_HANDLER).")
     sys.exit(1)
 
 
-def _line(verdict: Verdict) -> str:
+def _line(verdict: Verdict, hindrance: str) -> str:
     where = "guard" if verdict.guard else f"group {verdict.group}"
     if verdict.runs:
         state = "runs"
     elif verdict.passes:
-        state = "passes" if verdict.guard else "would match, but an earlier handler of the group runs"
+        state = "passes" if verdict.guard else f"would match, but {hindrance}"
     else:
         state = "does not match"
     lines = [f"{where}: {verdict.handler} {state}"]
-    lines += [f"    {'passed' if check.passed else 'FAILED'}  {check.filter}{check.reason}" for check in verdict.checks]
+    for check in verdict.checks:
+        reason = f" ({check.reason})" if check.reason else ""
+        lines.append(f"    {'passed' if check.passed else 'FAILED'}  {check.filter}{reason}")
     return "\n".join(lines)

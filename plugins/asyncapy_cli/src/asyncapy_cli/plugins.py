@@ -45,7 +45,7 @@ def doctor() -> None:
 
 def _looked_through(manager: PluginManager) -> PluginManager:
     """Collect all that plugins bring, so that those that fail at it are found."""
-    manager.report()
+    manager.load_all()
     manager.codecs()
     return manager
 

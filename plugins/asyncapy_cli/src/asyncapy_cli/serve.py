@@ -62,7 +62,6 @@ def _print_banner(target: str, server: Server) -> None:
     rows = {
         "server": f"{target}, {_counted(handlers, 'handler')} in {_counted(len(server.handlers), 'group')}{guards}",
         "address": _addresses(server.config),
-        "codecs": ", ".join(codec.name for codec in server.plugins.codecs()) or "none",
         "filters": ", ".join(server.plugins.filters) or "none",
         "plugins": ", ".join(loaded) or "none",
         "limits": _limits(server.config),

@@ -1,0 +1,208 @@
+"""Which plugins there are: found, kept out by lists, imported, and checked against the hook specifications.
+
+Calls no hook. It is a loader of its own because pluggy's stops at the first plugin that cannot be imported and silently
+drops the second of two that share a name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import time
+import traceback
+from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+from asyncapy_core.errors import ConfigError, PluginError
+from asyncapy_core.plugins import hookspecs
+from asyncapy_core.plugins.record import PluginRecord
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+log = logging.getLogger("asyncapy.plugins")
+
+
+class Restriction:
+    """An allow-list, or None that allows all, and a deny-list of plugin names."""
+
+    __slots__ = ("_allow", "_deny")
+
+    def __init__(self, allow: Collection[str] | None = None, deny: Collection[str] = ()) -> None:
+        self._allow = None if allow is None else frozenset(allow)
+        self._deny = frozenset(deny)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """All names on the two lists."""
+        return self._deny | (self._allow or frozenset())
+
+    def __bool__(self) -> bool:
+        return self._allow is not None or bool(self._deny)
+
+    def reason(self, name: str) -> str:
+        """Return why a plugin is kept out, or nothing."""
+        if name in self._deny:
+            return "it is on the deny list"
+        return "" if self._allow is None or name in self._allow else "it is not on the allow list"
+
+
+class PluginLoader:
+    """Finds and imports plugins; nothing is searched or imported before `records` is asked for.
+
+    Args:
+        restriction: what may be imported; more are added by `restrict`.
+        discover: False leaves out installed plugins, so that only those given to `add` are there.
+    """
+
+    def __init__(self, restriction: Restriction, *, discover: bool) -> None:
+        self._restrictions = [restriction]
+        self._discover = discover
+        self._pluggy = pluggy.PluginManager(hookspecs.PROJECT)
+        self._pluggy.add_hookspecs(hookspecs)
+        self._records: list[PluginRecord] = []
+
+    @property
+    def records(self) -> list[PluginRecord]:
+        """All plugins that were found, whatever became of them, in the order in which their hooks are called."""
+        if self._discover:
+            self._discover = False
+            from importlib.metadata import entry_points  # noqa: PLC0415  # its import costs more than all of this
+
+            found = map(_record, entry_points(group=hookspecs.PROJECT))
+            self._records.extend(sorted(found, key=lambda record: (record.name, record.distribution)))
+            for record in self._records:
+                self._load(record)
+            for restriction in self._restrictions:
+                self._warn_of_unknown(restriction)
+        return self._records
+
+    def add(self, plugin: object, name: str) -> None:
+        """Add a plugin by hand, behind those that are there.
+
+        Raises:
+            PluginError: the name is taken, or the plugin implements a hook wrongly.
+        """
+        if any(record.name == name for record in self.records):
+            raise PluginError(f"there is a plugin {name!r} already; register this one under another name")
+        record = PluginRecord(name, plugin=plugin)
+        self._admit(record)
+        if record.state == "quarantined":
+            raise PluginError(f"{record.title}: {record.reason}")
+        self._records.append(record)
+
+    def restrict(self, restriction: Restriction, replaced: Restriction | None = None) -> None:
+        """Add a restriction: what all allow is loaded; in place of an earlier one, if that is given.
+
+        Raises:
+            ConfigError: a plugin that this denies is loaded already.
+        """
+        for record in self._records:
+            if record.entry_point is not None and record.state == "loaded" and restriction.reason(record.name):
+                raise ConfigError(
+                    f"{record.title} is loaded already, so this server cannot deny it: make the server before you use "
+                    "Filters or key stores, set ASYNCAPY_PLUGINS_DENY, or give it plugins=PluginManager(...)"
+                )
+        self._restrictions = [each for each in (*self._restrictions, restriction) if each and each is not replaced]
+        for record in self._records:
+            if record.state == "denied":
+                self._load(record)
+
+    def require(self, names: Iterable[str]) -> None:
+        """Check that plugins are there and well.
+
+        Raises:
+            PluginError: one of them is missing, denied or quarantined; the message says which and why.
+        """
+        known = {record.name: record for record in self.records}
+        for name in names:
+            record = known.get(name)
+            if record is None:
+                installed = ", ".join(known) or "none"
+                raise PluginError(f"plugin {name!r} is required but not installed (installed: {installed})")
+            if record.state != "loaded":
+                raise PluginError(f"{record.title} is required but {record.state}: {record.reason}\n{record.traceback}")
+
+    def implementation(self, record: PluginRecord, hook: str) -> Any:
+        """Return a plugin's implementation of a hook, as pluggy has it, or None."""
+        for implementation in getattr(self._pluggy.hook, hook).get_hookimpls():
+            if implementation.plugin is record.plugin:
+                return implementation
+        return None
+
+    def quarantine(self, record: PluginRecord, reason: str, trace: str = "") -> None:
+        """Keep a plugin from being used, and log why."""
+        record.quarantine(reason, trace)
+        log.error("%s is quarantined: %s", record.title, reason)
+
+    def _load(self, record: PluginRecord) -> None:
+        """Import a plugin, unless it is kept out, or shares its name with another."""
+        sharing = {other.distribution for other in self._records if other.name == record.name}
+        record.reason = next(filter(None, (each.reason(record.name) for each in self._restrictions)), "")
+        if record.reason:
+            record.state = "denied"
+        elif sum(other.name == record.name for other in self._records) > 1:
+            names = " and ".join(sorted(sharing))
+            self.quarantine(record, f"the name {record.name!r} is claimed by {names}; uninstall one of them")
+        else:
+            self._import(record)
+
+    def _import(self, record: PluginRecord) -> None:
+        assert record.entry_point is not None
+        started = time.perf_counter()
+        try:
+            record.plugin = record.entry_point.load()
+        except Exception as error:
+            self.quarantine(record, f"import failed with {type(error).__name__}: {error}", traceback.format_exc())
+        else:
+            self._admit(record)
+        record.import_seconds = time.perf_counter() - started
+
+    def _admit(self, record: PluginRecord) -> None:
+        """Check a plugin against the hook specifications, on its own, so that its faults are told as its own."""
+        reason = self._fault(record)
+        if reason is None:
+            record.state = "loaded"
+            return
+        if self._pluggy.has_plugin(record.name):
+            self._pluggy.unregister(name=record.name)
+        self.quarantine(record, reason)
+
+    def _fault(self, record: PluginRecord) -> str | None:
+        """Register a plugin with pluggy; return what is wrong with it, or None."""
+        try:
+            self._pluggy.register(record.plugin, record.name)
+            self._pluggy.check_pending()
+        except (pluggy.PluginValidationError, ValueError) as error:
+            return _hint(str(error))
+        callers = self._pluggy.get_hookcallers(record.plugin) or []
+        record.hooks = tuple(sorted(caller.name for caller in callers))
+        for caller in callers:
+            for implementation in caller.get_hookimpls():
+                if implementation.plugin is record.plugin and (implementation.wrapper or implementation.hookwrapper):
+                    return f"{caller.name} is a hook wrapper, which is not supported: each plugin is called on its own"
+        return None
+
+    def _warn_of_unknown(self, restriction: Restriction) -> None:
+        for name in sorted(restriction.names.difference(record.name for record in self._records)):
+            log.warning("there is no plugin %r, which is on the list of those to allow or deny", name)
+
+
+def _record(entry_point: EntryPoint) -> PluginRecord:
+    distribution = entry_point.dist
+    if distribution is None:
+        return PluginRecord(entry_point.name, "(unknown)", entry_point=entry_point)
+    return PluginRecord(entry_point.name, distribution.name, distribution.version, entry_point=entry_point)
+
+
+def _hint(message: str) -> str:
+    """Return pluggy's message on one line, with the hook that was probably meant."""
+    message = " ".join(message.split())
+    known = [name for name in vars(hookspecs) if name.startswith("asyncapy_")]
+    for word in message.replace("'", " ").split():
+        if word.startswith("asyncapy") and word not in known:
+            close = difflib.get_close_matches(word, known, n=1)
+            return f"{message} (did you mean {close[0]}?)" if close else f"{message} (hooks: {', '.join(known)})"
+    return message
