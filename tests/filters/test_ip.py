@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from asyncapy.filters import Filter, Filters
 from asyncapy_core import Client, Packet
-from asyncapy_core.session import peer_address
+from asyncapy_core.addresses import peer_address
 from asyncapy_filters import Ip
 
 PACKET = Packet({})

@@ -20,7 +20,7 @@ from program import ECHO, running
 from asyncapy import Server
 from asyncapy_core import Client, Session
 from asyncapy_core.admission import SPARE_DESCRIPTORS, connection_limit
-from asyncapy_core.session import SessionTable
+from asyncapy_core.sessions import SessionTable
 
 
 def failing(error: BaseException) -> Server:

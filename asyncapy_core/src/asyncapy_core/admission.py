@@ -10,12 +10,12 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Final
 
+from asyncapy_core.addresses import is_unix, peer_address
 from asyncapy_core.connection import Connection
 from asyncapy_core.errors import ConnectionLost, ErrorCode, ProtocolError
 from asyncapy_core.logs import RateLimited, shown
 from asyncapy_core.proxy import InvalidProxyHeader, ProxyHeader
 from asyncapy_core.service import Service
-from asyncapy_core.session import peer_address
 from asyncapy_core.transport import SocketTransport, Transport, Woken
 
 MAX_REFUSED: Final = 24
@@ -58,7 +58,7 @@ class Admission:
         proxied = bool(service.proxies) and address in service.proxies
         if not proxied and service.tls is None:
             self._take_in(transport, address, None)
-        elif not proxied and self._from_address[address] >= ARRIVING_EACH and not address.startswith("unix:"):
+        elif not proxied and self._from_address[address] >= ARRIVING_EACH and not is_unix(address):
             transport.abort()
         else:
             places = max(MAX_ARRIVING, service.max_connections - len(service.connections))

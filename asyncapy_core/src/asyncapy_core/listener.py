@@ -16,11 +16,10 @@ from typing import Final
 
 import trio
 
+from asyncapy_core.addresses import UNIX, is_unix
 from asyncapy_core.errors import BindError
 from asyncapy_core.logs import RateLimited
 
-UNIX: Final = "unix:"
-"""How an address begins that is the path of a Unix domain socket."""
 BACKLOG: Final = 1024
 ACCEPT_BURST: Final = 64
 EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -52,7 +51,7 @@ async def open_listeners(addresses: Sequence[str], port: int) -> list[socket.soc
     listeners: list[socket.socket] = []
     try:
         for address in addresses:
-            if address.startswith(UNIX):
+            if is_unix(address):
                 listeners.append(_open_unix(address.removeprefix(UNIX)))
             else:
                 listeners.extend(await _open_tcp(address, _port(listeners) or port))

@@ -86,11 +86,6 @@ def _text(value: object) -> str:
         return f"a {type(value).__name__} without a text"
 
 
-def endpoint(host: str, port: int) -> str:
-    """Return a host and a port as one reads them, an IPv6 address in brackets."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
 def describe(error: BaseException) -> str:
     """Return an exception as one harmless line: its type, its message, cut and escaped, and where it was raised."""
     more = ""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from asyncapy_core.listener import UNIX
-from asyncapy_core.logs import endpoint
+from asyncapy_core.addresses import bound_address, is_exposed
 from asyncapy_core.service import Service
 
 if TYPE_CHECKING:
@@ -24,7 +22,7 @@ def announce(service: Service, addresses: Iterable[Any]) -> None:
     """
     log, config = service.log, service.config
     listening = list(addresses)
-    where = ", ".join(map(_shown, listening)) or "no address"
+    where = ", ".join(map(bound_address, listening)) or "no address"
     log.info("{Server} Serving on %s (codecs: %s)", where, ", ".join(service.packers))
     if service.max_connections < config.max_connections:
         log.log(
@@ -47,7 +45,7 @@ def announce(service: Service, addresses: Iterable[Any]) -> None:
                 group,
                 earlier.name,
             )
-    if service.tls is None and not _asks_who_they_are(service.dispatcher) and any(map(_is_exposed, listening)):
+    if service.tls is None and not _asks_who_they_are(service.dispatcher) and any(map(is_exposed, listening)):
         log.warning(
             "{Server} Anybody who reaches this address can use every handler, and read what is sent: set tls_cert, "
             "add a guard (@server.guard) or a filter for API keys (Filters.APIFactory), or bind to 127.0.0.1"
@@ -67,14 +65,3 @@ def _unreachable(handlers: Sequence[Handler]) -> Iterator[tuple[Handler, Handler
             if all(filter in later.filters for filter in earlier.filters):
                 yield later, earlier
                 break
-
-
-def _shown(address: Any) -> str:
-    if isinstance(address, str):
-        return UNIX + address
-    return endpoint(*address[:2])
-
-
-def _is_exposed(address: Any) -> bool:
-    """Say whether other machines may reach it."""
-    return not isinstance(address, str) and not ipaddress.ip_address(address[0].partition("%")[0]).is_loopback

@@ -9,6 +9,7 @@ import ipaddress
 from collections.abc import Iterable
 from typing import Final
 
+from asyncapy_core.addresses import is_unix
 from asyncapy_core.errors import ProtocolError
 
 SIGNATURE: Final = b"\r\n\r\n\x00\r\nQUIT\n"
@@ -42,7 +43,7 @@ class Proxies:
         return self._unix or bool(self._networks)
 
     def __contains__(self, address: str) -> bool:
-        if address.startswith("unix:"):
+        if is_unix(address):
             return self._unix
         peer = ipaddress.ip_address(address)
         return any(peer in network for network in self._networks)

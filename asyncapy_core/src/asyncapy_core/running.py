@@ -17,7 +17,7 @@ from asyncapy_core.errors import PluginError
 from asyncapy_core.packing import PackerRegistry
 from asyncapy_core.proxy import Proxies
 from asyncapy_core.service import Service
-from asyncapy_core.session import SessionTable
+from asyncapy_core.sessions import SessionTable
 
 if TYPE_CHECKING:
     import ssl

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from asyncapy_core.dispatch import Dispatcher
     from asyncapy_core.packing import PackerRegistry
     from asyncapy_core.server import Server
-    from asyncapy_core.session import SessionTable
+    from asyncapy_core.sessions import SessionTable
 
 LINGER_SECONDS: Final = 2.0
 """How long a connection that is being closed is read from, so that its last reply is not lost to a reset."""

@@ -1,13 +1,11 @@
-"""What a handler is given of a connection: `Client` and `Session`; and the server's table of sessions.
+"""What a handler is given of a connection: `Client` and `Session`.
 
 Knows no server: a client sends and closes through the connection it was made with.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import uuid
-from collections import Counter
 from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -133,62 +131,3 @@ class Session:
 
     def __repr__(self) -> str:
         return f"<Session {self.session_id} of {self.client.address}>"
-
-
-class SessionTable:
-    """The active sessions of one server, by address and, for the limit, by network: one address, or a /64 of IPv6."""
-
-    __slots__ = ("_by_address", "_in_network", "limit")
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self._by_address: dict[str, dict[uuid.UUID, Session]] = {}
-        self._in_network: Counter[str] = Counter()
-
-    def add(self, session: Session) -> bool:
-        """Enter a session, unless its network has as many as the limit allows; say whether it was entered.
-
-        Peers on a Unix domain socket have no address of their own, and no limit.
-        """
-        address = session.client.address
-        network = _network(address)
-        if self.limit and self._in_network[network] >= self.limit and not address.startswith("unix:"):
-            return False
-        self._in_network[network] += 1
-        self._by_address.setdefault(address, {})[session.session_id] = session
-        return True
-
-    def discard(self, session: Session) -> None:
-        """Take a session out; one that is not there may be taken out again."""
-        address = session.client.address
-        sessions = self._by_address.get(address, {})
-        if sessions.pop(session.session_id, None) is None:
-            return
-        if not sessions:
-            del self._by_address[address]
-        network = _network(address)
-        self._in_network[network] -= 1
-        if not self._in_network[network]:
-            del self._in_network[network]
-
-    def of(self, address: str) -> list[Session]:
-        """Return the sessions of an address, the oldest first."""
-        return list(self._by_address.get(address, {}).values())
-
-    def __len__(self) -> int:
-        return sum(map(len, self._by_address.values()))
-
-
-def peer_address(host: str) -> str:
-    """Return an IP address in its usual form: without a zone, and IPv4 as IPv4 where it came mapped into IPv6."""
-    if ":" not in host or host.startswith("unix:"):
-        return host
-    address = ipaddress.IPv6Address(host.partition("%")[0])
-    return str(address.ipv4_mapped or address)
-
-
-def _network(address: str) -> str:
-    """Return what counts as one peer: an IPv4 address, or the /64 that one host gets its IPv6 addresses from."""
-    if ":" not in address or address.startswith("unix:"):
-        return address
-    return str(ipaddress.IPv6Network((address, 64), strict=False))

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from asyncapy_core.addresses import endpoint
 from asyncapy_core.errors import NotConnected, RemoteError, ReplyTimeout, ServerDisconnected
-from asyncapy_core.logs import endpoint
 from asyncapy_core.remote.connecting import (
     Trust,
     check_port,

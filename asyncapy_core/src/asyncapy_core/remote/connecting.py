@@ -8,8 +8,8 @@ import threading
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
+from asyncapy_core.addresses import endpoint
 from asyncapy_core.errors import NotConnected, RemoteError
-from asyncapy_core.logs import endpoint
 from asyncapy_core.packing import PackerRegistry
 from asyncapy_core.plugins.manager import PluginManager, default_manager
 from asyncapy_core.wire import ByteOrder, WireFormat

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 import trio.testing
 
+from asyncapy_core.addresses import is_unix
 from asyncapy_core.remote import AsyncClient
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ async def serving(server: Server) -> AsyncIterator[ServerInMemory]:
 
 
 def _check_address(address: str) -> None:
-    if not address.startswith("unix:"):
+    if not is_unix(address):
         ipaddress.ip_address(address)
 
 

@@ -10,6 +10,7 @@ import click
 
 from asyncapy_cli.target import Target
 from asyncapy_core import Server, ServerConfig
+from asyncapy_core.addresses import is_unix
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -79,7 +80,7 @@ def _counted(number: int, what: str) -> str:
 
 
 def _addresses(config: ServerConfig) -> str:
-    unix = [address for address in config.addresses if address.startswith("unix:")]
+    unix = [address for address in config.addresses if is_unix(address)]
     hosts = [address for address in config.addresses if address not in unix]
     if hosts:
         hosts[-1] += f", port {config.port or 'any'}"
