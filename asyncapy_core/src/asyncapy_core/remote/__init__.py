@@ -1,4 +1,4 @@
-"""Clients of a server: a half without I/O, `conversation`, the synchronous client, the trio client and its pool."""
+"""Clients of a server: `replies` and `pipeline` without I/O, the synchronous client, the trio client and its pool."""
 
 from asyncapy_core.remote.async_client import AsyncClient
 from asyncapy_core.remote.client import Client

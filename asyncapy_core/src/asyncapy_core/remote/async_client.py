@@ -1,6 +1,6 @@
 """The trio client: requests from many tasks at once, pipelined over one connection that is made anew when it is lost.
 
-Knows streams and deadlines; what is said over them is `Conversation`'s business.
+Knows streams and deadlines; what comes over them is `ReplyDecoder`'s business, and who waits for what `Pipeline`'s.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import math
 import os
 import random
 import ssl
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from types import TracebackType
@@ -30,34 +29,16 @@ from asyncapy_core.remote.connecting import (
     refuse_handshake,
     unreachable,
 )
-from asyncapy_core.remote.conversation import Conversation
 from asyncapy_core.remote.failures import failure
+from asyncapy_core.remote.pipeline import Pipeline
+from asyncapy_core.remote.replies import ReplyDecoder
 from asyncapy_core.wire import ByteOrder
 
 READ: Final = 64 * 1024
-BATCH: Final = 64 * 1024
-"""Bytes that go out in one piece at most, unless one packet is larger; only so much is in doubt when it fails."""
 FIRST_PAUSE: Final = 0.05
 NOT_CONNECTED_YET: Final = "there was no connection in time"
 LONGEST_PAUSE: Final = 5.0
 """Seconds between attempts to connect: doubled each time, and half of it left to chance."""
-
-
-class _Request:
-    """A packet, and what became of it."""
-
-    __slots__ = ("answer", "data", "done")
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-        self.done = trio.Event()
-        self.answer: dict[str, Any] | Exception | None = None
-
-    def settle(self, answer: dict[str, Any] | Exception) -> None:
-        """Say what came of it; only the first word counts."""
-        if not self.done.is_set():
-            self.answer = answer
-            self.done.set()
 
 
 class AsyncClient:
@@ -123,11 +104,8 @@ class AsyncClient:
         self.encoding = encoding
         self.timeout = timeout
         self.raise_failures = raise_failures
-        self._unsent: dict[_Request, None] = {}
-        self._sent: deque[_Request] = deque()
-        self._wanted = trio.Event()
+        self._pipeline = Pipeline()
         self._talking = trio.CancelScope()
-        self._given_up = False
         self._not_ready = NOT_CONNECTED_YET
         self._stack: AsyncExitStack | None = None
         self._open = False
@@ -135,7 +113,7 @@ class AsyncClient:
     @property
     def pending(self) -> int:
         """How many requests have no reply yet."""
-        return len(self._unsent) + len(self._sent)
+        return len(self._pipeline)
 
     async def request(
         self,
@@ -165,19 +143,19 @@ class AsyncClient:
             )
         seconds = self.timeout if timeout is None else timeout
         check_timeout(seconds)
-        request = _Request(self._packer.pack(parse_fields(payload)))
-        self._unsent[request] = None
-        self._wanted.set()
+        request = self._pipeline.add(self._packer.pack(parse_fields(payload)))
         try:
             with trio.move_on_after(math.inf if seconds is None else seconds):
                 await request.done.wait()
-            if request in self._unsent:
+            if self._pipeline.is_unsent(request):
                 raise NotConnected(f"never sent within {seconds:g} s: {self._not_ready}")
             if not request.done.is_set():
                 raise ReplyTimeout(f"no whole reply within {seconds:g} s")
         finally:
             if not request.done.is_set():
-                self._give_up(request)
+                self._pipeline.forget(request)
+                if self._pipeline.finished:
+                    self._talking.cancel()
         answer = request.answer
         if isinstance(answer, Exception):
             raise copy.copy(answer) from answer.__cause__  # others may wait for the same, and raise their own
@@ -208,36 +186,15 @@ class AsyncClient:
     def _close(self) -> None:
         """Take no more requests, and end those that wait."""
         self._open = False
-        self._fail(ServerDisconnected("the client was closed before the reply to what it had sent came"), self._sent)
-        self._fail(NotConnected("the client was closed before this was sent"), self._unsent)
-
-    def _give_up(self, request: _Request) -> None:
-        """Nobody waits for this any more: forget it, and the connection if it was sent, as its reply may never come.
-
-        Replies to what was sent before it are still waited for.
-        """
-        request.settle(NotConnected("nobody waits for this any more"))
-        if request in self._unsent:
-            del self._unsent[request]
-            return
-        if request not in self._sent:
-            return
-        behind = deque[_Request]()
-        while (last := self._sent.pop()) is not request:
-            behind.append(last)
-        self._fail(
-            ServerDisconnected("the connection was given up: a request before this had no reply in time"), behind
-        )
-        self._given_up = True
-        if not self._sent:
-            self._talking.cancel()
+        self._pipeline.fail_sent(ServerDisconnected("the client was closed before the reply to what it had sent came"))
+        self._pipeline.fail_unsent(NotConnected("the client was closed before this was sent"))
 
     async def _keep_connected(self) -> None:
         """Connect when there is something to send, and again when the connection is lost."""
         try:
             pause = FIRST_PAUSE
             while True:
-                await self._until_wanted()
+                await self._pipeline.until_wanted()
                 try:
                     stream = await self._connect_in_time()
                 except NotConnected as error:
@@ -246,20 +203,15 @@ class AsyncClient:
                     pause = min(2 * pause, LONGEST_PAUSE)
                     continue
                 except RemoteError as error:  # trying again would not help
-                    self._fail(error, self._unsent)
+                    self._pipeline.fail_unsent(error)
                     continue
                 pause = FIRST_PAUSE
                 self._not_ready = "the server took no more, as it has not answered what was sent before"
                 reason = await self._converse(stream)
                 self._not_ready = NOT_CONNECTED_YET
-                self._fail(reason, self._sent)
+                self._pipeline.fail_sent(reason)
         finally:
             self._close()
-
-    async def _until_wanted(self) -> None:
-        while not self._unsent:
-            self._wanted = trio.Event()
-            await self._wanted.wait()
 
     async def _connect_in_time(self) -> trio.abc.Stream:
         with trio.move_on_after(math.inf if self.timeout is None else self.timeout):
@@ -287,44 +239,34 @@ class AsyncClient:
 
     async def _converse(self, stream: trio.abc.Stream) -> RemoteError:
         """Send what is wanted and read what comes, until the connection is lost; return what is to be said of that."""
-        conversation = Conversation(self._packers, self.encoding)
+        replies = ReplyDecoder(self._packers)
         reason: RemoteError = ServerDisconnected("the connection was given up")
-        self._given_up = False
         async with stream, trio.open_nursery() as nursery:
             self._talking = nursery.cancel_scope
             nursery.start_soon(self._send_all, stream)
             try:
-                await self._read(stream, conversation)
+                await self._read(stream, replies)
             except RemoteError as error:
                 reason = error
             except trio.BrokenResourceError as error:
                 cause = error.__cause__ or error
-                reason = ServerDisconnected(f"the connection was lost {conversation.state}: {cause}")
+                reason = ServerDisconnected(f"the connection was lost {replies.state}: {cause}")
                 reason.__cause__ = cause
             nursery.cancel_scope.cancel()
         return reason
 
     async def _send_all(self, stream: trio.abc.Stream) -> None:
         """Send requests in the order in which they were made; those that came together go out in one piece."""
-        while not self._given_up:
-            batch: list[bytes] = []
-            size = 0
-            while self._unsent and size < BATCH:
-                request = next(iter(self._unsent))
-                del self._unsent[request]
-                self._sent.append(request)
-                batch.append(request.data)
-                size += len(request.data)
-            if batch:
+        while not self._pipeline.given_up:
+            if batch := self._pipeline.next_batch():
                 try:
-                    await stream.send_all(b"".join(batch))
+                    await stream.send_all(batch)
                 except trio.BrokenResourceError:
                     return  # the reader finds the reason, which may be a last reply
             else:
-                self._wanted = trio.Event()
-                await self._wanted.wait()
+                await self._pipeline.until_wanted()
 
-    async def _read(self, stream: trio.abc.Stream, conversation: Conversation) -> None:
+    async def _read(self, stream: trio.abc.Stream, replies: ReplyDecoder) -> None:
         """Give each reply to the request that it is for, until the connection is given up.
 
         Raises:
@@ -332,20 +274,12 @@ class AsyncClient:
             InvalidReply: it sent what is no reply.
         """
         while data := await stream.receive_some(READ):
-            conversation.feed(bytes(data))
-            while (frame := conversation.next_frame()) is not None:
-                reply = conversation.fields(frame)
-                if not self._sent:  # such as that the session has timed out
+            replies.feed(bytes(data))
+            while (frame := replies.next_frame()) is not None:
+                reply = replies.fields(frame)
+                if not self._pipeline.answer(reply):  # such as that the session has timed out
                     meaning = failure(reply)
                     raise ServerDisconnected(f"the server sent what nobody asked for ({meaning or 'a packet'})")
-                self._sent.popleft().settle(reply)
-                if self._given_up and not self._sent:
+                if self._pipeline.finished:
                     return
-        raise ServerDisconnected(f"the server closed the connection {conversation.state}")
-
-    @staticmethod
-    def _fail(error: Exception, *queues: deque[_Request] | dict[_Request, None]) -> None:
-        for queue in queues:
-            for request in queue:
-                request.settle(error)
-            queue.clear()
+        raise ServerDisconnected(f"the server closed the connection {replies.state}")

@@ -1,6 +1,6 @@
 """The synchronous client, on a socket of the standard library.
 
-Knows sockets, TLS and deadlines; what is said over them is `Conversation`'s business.
+Knows sockets, TLS and deadlines; what comes over them is `ReplyDecoder`'s business.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from asyncapy_core.addresses import endpoint
 from asyncapy_core.errors import NotConnected, RemoteError, ReplyTimeout, ServerDisconnected
+from asyncapy_core.packet import parse_fields
 from asyncapy_core.remote.connecting import (
     Trust,
     check_port,
@@ -22,7 +23,7 @@ from asyncapy_core.remote.connecting import (
     refuse_handshake,
     unreachable,
 )
-from asyncapy_core.remote.conversation import Conversation
+from asyncapy_core.remote.replies import ReplyDecoder
 from asyncapy_core.wire import ByteOrder, Frame
 
 if TYPE_CHECKING:
@@ -71,9 +72,9 @@ class Client:
         self._trust = Trust(tls, ssl_context, ca_file)
         check_timeout(timeout)
         self._packers = client_packers(plugins, header_size, byteorder, max_packet)
-        self._packers.named(encoding)
+        self._packer = self._packers.named(encoding)
         self._socket: socket.socket | None = None
-        self._conversation: Conversation | None = None
+        self._replies: ReplyDecoder | None = None
         self._fault: OSError | None = None
         self.tls = tls
         self.encoding = encoding
@@ -96,14 +97,14 @@ class Client:
             raise unreachable(error, hostname, port) from error
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket = self._secured(connected, hostname, port) if self.tls else connected
-        self._conversation = Conversation(self._packers, self.encoding)
+        self._replies = ReplyDecoder(self._packers)
         self._fault = None
 
     def disconnect(self) -> None:
         """Close the connection; the server notices by itself. A second time does nothing."""
         if self._socket is not None:
             self._socket.close()
-        self._socket = self._conversation = None
+        self._socket = self._replies = None
 
     def send(self, payload: Mapping[str, Any] | str | bytes) -> None:
         """Send a packet.
@@ -116,8 +117,8 @@ class Client:
             ServerDisconnected: the server has left.
             EncodeError, TypeError, ValueError: the payload cannot be sent.
         """
-        connected, conversation = self._connection()
-        data = conversation.request(payload)
+        connected, _ = self._connection()
+        data = self._packer.pack(parse_fields(payload))
         connected.settimeout(self.timeout)
         try:
             connected.sendall(data)
@@ -139,12 +140,12 @@ class Client:
             ReplyTimeout: that took longer than ``timeout``; what arrived meanwhile is kept.
             InvalidReply: what arrived is not a packet in a known encoding.
         """
-        _, conversation = self._connection()
+        _, replies = self._connection()
         frame = self._next_frame()
         if frame is None:
             why = "" if self._fault is None else f": {self._fault}"
-            raise ServerDisconnected(f"the server closed the connection {conversation.state}{why}") from self._fault
-        return conversation.fields(frame)
+            raise ServerDisconnected(f"the server closed the connection {replies.state}{why}") from self._fault
+        return replies.fields(frame)
 
     def receive_raw(self) -> bytes:
         """Wait for a whole reply and return it as it was on the wire, headers included; ``b""`` if the server left.
@@ -154,9 +155,9 @@ class Client:
             ReplyTimeout: that took longer than ``timeout``; what arrived meanwhile is kept.
             InvalidReply: what arrived is not a packet.
         """
-        _, conversation = self._connection()
+        _, replies = self._connection()
         frame = self._next_frame()
-        return b"" if frame is None else conversation.raw(frame)
+        return b"" if frame is None else replies.raw(frame)
 
     def __enter__(self) -> Self:
         return self
@@ -166,28 +167,28 @@ class Client:
     ) -> None:
         self.disconnect()
 
-    def _connection(self) -> tuple[socket.socket, Conversation]:
-        if self._socket is None or self._conversation is None:
+    def _connection(self) -> tuple[socket.socket, ReplyDecoder]:
+        if self._socket is None or self._replies is None:
             raise NotConnected("this client is not connected; call connect(hostname, port) first")
-        return self._socket, self._conversation
+        return self._socket, self._replies
 
     def _next_frame(self) -> Frame | None:
         """Read until a reply is complete; None when the server closes before that."""
-        connected, conversation = self._connection()
+        connected, replies = self._connection()
         deadline = None if self.timeout is None else time.monotonic() + self.timeout
-        while (frame := conversation.next_frame()) is None:
+        while (frame := replies.next_frame()) is None:
             try:
                 if deadline is not None:
                     connected.settimeout(max(deadline - time.monotonic(), 1e-6))
-                data = connected.recv(min(max(conversation.missing, LEAST_READ), LARGEST_READ))
+                data = connected.recv(min(max(replies.missing, LEAST_READ), LARGEST_READ))
             except TimeoutError as error:
-                raise ReplyTimeout(f"no whole reply within {self.timeout:g} s, {conversation.state}") from error
+                raise ReplyTimeout(f"no whole reply within {self.timeout:g} s, {replies.state}") from error
             except OSError as error:
                 self._fault = error
                 return None
             if not data:
                 return None
-            conversation.feed(data)
+            replies.feed(data)
         return frame
 
     def _secured(self, connected: socket.socket, hostname: str, port: int) -> socket.socket:

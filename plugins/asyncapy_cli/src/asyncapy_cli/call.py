@@ -14,8 +14,8 @@ from asyncapy_cli.printable import printable
 from asyncapy_core.errors import EncodeError, RemoteError, ServerDisconnected, UnknownCodec
 from asyncapy_core.remote import Client
 from asyncapy_core.remote.connecting import client_packers
-from asyncapy_core.remote.conversation import Conversation
 from asyncapy_core.remote.failures import failure
+from asyncapy_core.remote.replies import ReplyDecoder
 from asyncapy_core.wire import ByteOrder
 
 FAILED, UNUSABLE, UNREACHABLE = 1, 2, 3
@@ -89,7 +89,7 @@ def _receive(client: Client) -> dict[str, Any]:
     return reply
 
 
-def _receive_raw(client: Client, *, header_size: int, byteorder: ByteOrder, encoding: str, **_: Any) -> dict[str, Any]:
+def _receive_raw(client: Client, *, header_size: int, byteorder: ByteOrder, **_: Any) -> dict[str, Any]:
     """Print a reply as the bytes that came."""
     data = client.receive_raw()
     if not data:
@@ -98,11 +98,11 @@ def _receive_raw(client: Client, *, header_size: int, byteorder: ByteOrder, enco
         row = data[start : start + 16]
         shown = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)
         click.echo(f"{start:08x}  {row.hex(' '):47}  {shown}")
-    conversation = Conversation(client_packers(None, header_size, byteorder, None), encoding)
-    conversation.feed(data)
-    frame = conversation.next_frame()
+    replies = ReplyDecoder(client_packers(None, header_size, byteorder, None))
+    replies.feed(data)
+    frame = replies.next_frame()
     assert frame is not None
-    return conversation.fields(frame)
+    return replies.fields(frame)
 
 
 def _is_failure(reply: dict[str, Any]) -> bool:

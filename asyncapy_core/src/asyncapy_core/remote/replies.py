@@ -1,44 +1,28 @@
-"""A client's side of a session without I/O: fields to packets, bytes to replies (WIRE.md, "A packet").
+"""What a server says to a client, without I/O: bytes to replies (WIRE.md, "A packet").
 
 Knows no socket and no clock.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from asyncapy_core.errors import BrokenCodec, InvalidReply, MalformedPacket, ProtocolError
-from asyncapy_core.packet import parse_fields
 from asyncapy_core.packing import PackerRegistry
 from asyncapy_core.wire import Frame, FrameDecoder
 
 
-class Conversation:
-    """What is said on one connection.
+class ReplyDecoder:
+    """Cuts what comes over one connection into replies.
 
     Args:
         packers: what may be spoken.
-        encoding: the name of the codec that requests are sent in.
-
-    Raises:
-        UnknownCodec: there is no such codec.
     """
 
-    def __init__(self, packers: PackerRegistry, encoding: str) -> None:
+    def __init__(self, packers: PackerRegistry) -> None:
         self._packers = packers
-        self._packer = packers.named(encoding)
         self._decoder = FrameDecoder(packers.wire, packers.by_id)
         self._heard = False
-
-    def request(self, payload: Mapping[str, Any] | str | bytes) -> bytes:
-        """Return the packet that carries a mapping, or a JSON object given as text.
-
-        Raises:
-            EncodeError: a field cannot be carried.
-            TypeError, ValueError: the payload is not a mapping with string keys, nor a JSON object.
-        """
-        return self._packer.pack(parse_fields(payload))
 
     @property
     def missing(self) -> int:
