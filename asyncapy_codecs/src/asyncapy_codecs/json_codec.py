@@ -59,7 +59,7 @@ class JsonCodec:
 
     def _decode_unusual(self, payload: bytes) -> dict[str, Any]:
         if len(payload) >= LARGE and payload.count(b"[") + payload.count(b"{") > MANY:
-            raise DecodeError(f"not a payload: more than {MANY} maps and arrays, and nested deep")
+            raise DecodeError(f"not a payload: more than {MANY} [ and {{, those in texts included, and nested deep")
         try:
             fields = self._decode_any(payload)
         except (ValueError, RecursionError) as error:

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from asyncapy_cli.printable import printable
+from asyncapy_cli.output import print_coloured
 from asyncapy_core.errors import EncodeError, RemoteError, ServerDisconnected, UnknownCodec
 from asyncapy_core.remote import Client
 from asyncapy_core.remote.connecting import client_packers
@@ -79,11 +79,7 @@ def _receive(client: Client) -> dict[str, Any]:
     """Print a reply: on several coloured lines on a terminal, on one line elsewhere."""
     reply = client.receive()
     if sys.stdout.isatty():
-        from rich.console import Console  # noqa: PLC0415  # a pipe does without
-        from rich.syntax import Syntax  # noqa: PLC0415
-
-        text = printable(json.dumps(reply, default=_text, indent=2, ensure_ascii=False))
-        Console().print(Syntax(text, "json", background_color="default", word_wrap=True))
+        print_coloured(json.dumps(reply, default=_text, indent=2, ensure_ascii=False))
     else:
         click.echo(json.dumps(reply, default=_text))
     return reply

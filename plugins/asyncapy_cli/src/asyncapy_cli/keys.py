@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from asyncapy_cli.printable import printable
+from asyncapy_cli.output import print_json, print_table, printable
 from asyncapy_core import APIKeyFactory, KeyRecord
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -103,9 +103,9 @@ def list_keys(*, url: str, as_json: bool) -> None:
     with _factory(url) as factory:
         records = factory.records()
     if as_json:
-        click.echo(json.dumps([_fields(record) for record in records], indent=2))
+        print_json([_fields(record) for record in records])
     else:
-        _print_table(records)
+        print_table(("ID", "Issued", "Expires", "Metadata"), map(_row, records))
 
 
 @keys.command()
@@ -117,7 +117,7 @@ def show(*, url: str, key_id: str, as_json: bool) -> None:
     with _factory(url) as factory:
         record = factory.record(_resolved(factory, key_id))
     if as_json:
-        click.echo(json.dumps(_fields(record), indent=2))
+        print_json(_fields(record))
         return
     for name, value in _fields(record).items():
         click.echo(f"{name:9} {_shown(name, value)}")
@@ -192,26 +192,15 @@ def _fields(record: KeyRecord) -> dict[str, Any]:
 
 def _print_key(key: str, record: KeyRecord, *, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps({"key": key, **_fields(record)}, indent=2))
+        print_json({"key": key, **_fields(record)})
         return
     click.echo(key)
     click.echo(f"Its ID is {record.id}. Keep the key: it is shown this once.", err=True)
 
 
-def _print_table(records: list[KeyRecord]) -> None:
-    from rich.console import Console  # noqa: PLC0415  # only a table needs it
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
-
-    table = Table(box=None, pad_edge=False)
-    table.add_column("ID", no_wrap=True, min_width=16)
-    for name in ("Issued", "Expires", "Metadata"):
-        table.add_column(name, overflow="fold")
-    for record in records:
-        cells = (_shown(name, value) for name, value in _fields(record).items())
-        key_id, metadata, issued, expires = cells
-        table.add_row(*map(Text, (key_id, issued, expires, metadata)))
-    Console().print(table)
+def _row(record: KeyRecord) -> tuple[str, ...]:
+    key_id, metadata, issued, expires = (_shown(name, value) for name, value in _fields(record).items())
+    return key_id, issued, expires, metadata
 
 
 def _shown(name: str, value: Any) -> str:

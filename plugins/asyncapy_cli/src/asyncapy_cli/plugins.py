@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Any
 
 import click
 
+from asyncapy_cli.output import print_json, print_table
 from asyncapy_core.plugins import PluginManager, PluginRecord, default_manager
 
 
@@ -20,9 +20,9 @@ def plugins(context: click.Context, *, as_json: bool) -> None:
         return
     records = _looked_through(default_manager()).plugins
     if as_json:
-        click.echo(json.dumps([_fields(record) for record in records], indent=2))
+        print_json([_fields(record) for record in records])
     else:
-        _print_table(records)
+        print_table(("Plugin", "Distribution", "Version", "State", "Import", "Hooks"), map(_row, records))
 
 
 @plugins.command()
@@ -62,17 +62,8 @@ def _fields(record: PluginRecord) -> dict[str, Any]:
     }
 
 
-def _print_table(records: tuple[PluginRecord, ...]) -> None:
-    from rich.console import Console  # noqa: PLC0415  # only a table needs it
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
-
-    table = Table(box=None, pad_edge=False)
-    for name in ("Plugin", "Distribution", "Version", "State", "Import", "Hooks"):
-        table.add_column(name, overflow="fold")
-    for record in records:
-        state = f"{record.state}: {record.reason}" if record.reason else record.state
-        hooks = ", ".join(hook.removeprefix("asyncapy_") for hook in record.hooks)
-        took = f"{record.import_seconds * 1000:.0f} ms"
-        table.add_row(*map(Text, (record.name, record.distribution, record.version, state, took, hooks)))
-    Console().print(table)
+def _row(record: PluginRecord) -> tuple[str, ...]:
+    state = f"{record.state}: {record.reason}" if record.reason else record.state
+    hooks = ", ".join(hook.removeprefix("asyncapy_") for hook in record.hooks)
+    took = f"{record.import_seconds * 1000:.0f} ms"
+    return record.name, record.distribution, record.version, state, took, hooks

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from asyncapy_cli.output import print_facts
 from asyncapy_cli.target import Target
 from asyncapy_core import Server, ServerConfig
 from asyncapy_core.addresses import is_unix
@@ -52,10 +53,6 @@ def serve(*, target: str, path: str | None, reload: bool, **settings: str | None
 
 def _print_banner(target: str, server: Server) -> None:
     """Say what is about to be served."""
-    from rich.console import Console  # noqa: PLC0415  # --help does without
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
-
     loaded = [record.name for record in server.plugins.plugins if record.state == "loaded"]
     problems = [f"{record.name}: {record.reason}" for record in server.plugins.problems]
     handlers = sum(map(len, server.handlers.values()))
@@ -69,10 +66,7 @@ def _print_banner(target: str, server: Server) -> None:
     }
     if problems:
         rows["quarantined"] = "; ".join(problems)
-    table = Table(box=None, show_header=False, pad_edge=False)
-    for name, value in rows.items():
-        table.add_row(Text(name, style="bold"), Text(value))
-    Console(stderr=True).print(table)
+    print_facts(rows)
 
 
 def _counted(number: int, what: str) -> str:
