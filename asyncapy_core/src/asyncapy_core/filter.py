@@ -26,8 +26,8 @@ class Filter(ABC):
     of which the server warns. Without an ``__eq__`` of its own, a filter is equal to itself alone.
 
     Attributes:
-        authenticates: whether who passes has shown who they are, by an API key for instance. A server that anybody can
-            reach, and that nobody has to show anything, says so in its log.
+        authenticates: whether passing proves who the peer is, by an API key for instance. A server that anybody can
+            reach, and that asks nobody for proof, says so in its log.
     """
 
     authenticates: bool = False

@@ -97,7 +97,7 @@ def _is_served(path: str) -> bool:
         except ConnectionRefusedError:
             return False
         except TimeoutError:
-            return True  # somebody does, and has much to do
+            pass  # somebody does, and has much to do
         return True
 
 

@@ -13,8 +13,8 @@ T = TypeVar("T")
 
 
 @types.coroutine
-def run_noting_waits(coroutine: Coroutine[Any, Any, T], waits: Callable[[], None]) -> Generator[Any, Any, T]:
-    """Run a coroutine to its end, like ``await``, and call ``waits()`` each time just before it gives up control."""
+def run_noting_waits(coroutine: Coroutine[Any, Any, T], before_wait: Callable[[], None]) -> Generator[Any, Any, T]:
+    """Run a coroutine to its end, like ``await``, calling ``before_wait()`` just before each time it gives up control."""
     step: Callable[[Any], Any] = coroutine.send
     answer: Any = None
     while True:
@@ -22,7 +22,7 @@ def run_noting_waits(coroutine: Coroutine[Any, Any, T], waits: Callable[[], None
             request = step(answer)
         except StopIteration as done:
             return done.value  # type: ignore[no-any-return]  # StopIteration is not generic
-        waits()
+        before_wait()
         try:
             answer = yield request
             step = coroutine.send

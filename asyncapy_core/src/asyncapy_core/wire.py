@@ -99,10 +99,19 @@ class FrameDecoder:
         encodings: the wire ids that some codec claims; any other is an `InvalidHeader`.
     """
 
-    __slots__ = ("_buffer", "_byteorder", "_encodings", "_error", "_header", "_max_packet", "_read_header", "_start")
+    __slots__ = (
+        "_buffer",
+        "_byteorder",
+        "_encodings",
+        "_error",
+        "_header_size",
+        "_max_packet",
+        "_read_header",
+        "_start",
+    )
 
     def __init__(self, wire: WireFormat, encodings: Container[int]) -> None:
-        self._header = wire.header_size
+        self._header_size = wire.header_size
         self._byteorder = wire.byteorder
         self._max_packet = wire.max_packet
         self._read_header = _header_reader(wire)
@@ -120,9 +129,9 @@ class FrameDecoder:
     def missing(self) -> int:
         """How many bytes the packet at hand still lacks, as far as its header tells; at least 1."""
         have = len(self._buffer) - self._start
-        if have < self._header:
-            return self._header - have
-        return max(1, self._header + self._length() - have)
+        if have < self._header_size:
+            return self._header_size - have
+        return max(1, self._header_size + self._length() - have)
 
     def feed(self, data: bytes) -> None:
         """Take in what arrived."""
@@ -139,7 +148,7 @@ class FrameDecoder:
         self._start = 0
 
     def frames(self) -> Iterator[Frame]:
-        """Give out the frames that are whole. What is not asked for is kept for the next call.
+        """Give out the frames that are whole. What is not asked for is kept for the next call; do not feed meanwhile.
 
         Raises:
             PacketTooLarge: judged on the length alone, before anything else.
@@ -149,7 +158,7 @@ class FrameDecoder:
         if self._error is not None:
             raise self._error
         buffer, start, read_header = self._buffer, self._start, self._read_header
-        header, encodings, most = self._header, self._encodings, self._max_packet
+        header, encodings, most = self._header_size, self._encodings, self._max_packet
         payload_at = header + _AFTER_LENGTH
         size = len(buffer)
         last = size - payload_at
@@ -176,7 +185,7 @@ class FrameDecoder:
     def _judge(self) -> None:
         """Raise what is wrong with the packet at hand, as far as it has come."""
         buffer = self._buffer
-        body = self._start + self._header
+        body = self._start + self._header_size
         have = len(buffer) - body
         if have < 0:
             return
@@ -191,7 +200,7 @@ class FrameDecoder:
             self._fail(InvalidHeader(f"no codec claims encoding {buffer[body + 1]}"))
 
     def _length(self) -> int:
-        return int.from_bytes(self._buffer[self._start : self._start + self._header], self._byteorder)
+        return int.from_bytes(self._buffer[self._start : self._start + self._header_size], self._byteorder)
 
     def _fail(self, error: ProtocolError) -> NoReturn:
         self._error = error

@@ -42,12 +42,17 @@ class APIFactory(Filter):
 
     def check(self, c: Client, p: Packet) -> bool | Awaitable[bool]:
         """Return True when the field is there and its value is a valid key; to be awaited where the store blocks."""
-        key = p.fields.get(self.field_name)
-        return isinstance(key, str) and len(key) <= LONGEST_KEY and key in self.factory
+        key = self._key(p)
+        return key is not None and key in self.factory
 
     async def _check_without_blocking(self, c: Client, p: Packet) -> bool:
-        key = p.fields.get(self.field_name)
-        return isinstance(key, str) and len(key) <= LONGEST_KEY and await self.factory.acontains(key)
+        key = self._key(p)
+        return key is not None and await self.factory.acontains(key)
+
+    def _key(self, packet: Packet) -> str | None:
+        """Return what may be a key."""
+        key = packet.fields.get(self.field_name)
+        return key if isinstance(key, str) and len(key) <= LONGEST_KEY else None
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, APIFactory):

@@ -26,7 +26,7 @@ from asyncapy_core.remote.connecting import (
     check_port,
     check_timeout,
     client_packers,
-    refuse_handshake,
+    handshake_failed,
     unreachable,
 )
 from asyncapy_core.remote.failures import failure
@@ -230,8 +230,8 @@ class AsyncClient:
             await stream.do_handshake()
         except (trio.BrokenResourceError, ssl.SSLError) as error:
             await trio.aclose_forcefully(plain)
-            cause = error.__cause__
-            refuse_handshake(cause if isinstance(cause, OSError) else OSError(str(error)), self.hostname, self.port)
+            cause = error.__cause__ if isinstance(error.__cause__, OSError) else OSError(str(error))
+            raise handshake_failed(cause, self.hostname, self.port) from cause
         except BaseException:  # whatever it is, it goes on, and the connection does not stay open
             await trio.aclose_forcefully(plain)
             raise

@@ -20,7 +20,7 @@ from asyncapy_core.remote.connecting import (
     check_port,
     check_timeout,
     client_packers,
-    refuse_handshake,
+    handshake_failed,
     unreachable,
 )
 from asyncapy_core.remote.replies import ReplyDecoder
@@ -196,7 +196,7 @@ class Client:
             return self._trust.context().wrap_socket(connected, server_hostname=hostname)
         except OSError as error:
             connected.close()
-            refuse_handshake(error, hostname, port)
-        except RemoteError:
+            raise handshake_failed(error, hostname, port) from error
+        except BaseException:  # whatever it is, it goes on, and the connection does not stay open
             connected.close()
             raise

@@ -6,7 +6,7 @@ import os
 import ssl
 import threading
 from dataclasses import dataclass
-from typing import Final, NoReturn
+from typing import Final
 
 from asyncapy_core.addresses import endpoint
 from asyncapy_core.errors import NotConnected, RemoteError
@@ -78,24 +78,17 @@ def client_packers(
     return PackerRegistry((plugins or default_manager()).codecs(), wire)
 
 
-def refuse_handshake(error: OSError, hostname: str, port: int) -> NoReturn:
-    """Say why there is no TLS connection, and what to do.
-
-    Raises:
-        NotConnected: the connection broke meanwhile, so that trying again may help.
-        RemoteError: the server is not to be trusted, or does not speak TLS.
-    """
+def handshake_failed(error: OSError, hostname: str, port: int) -> RemoteError:
+    """Return what is to be raised when there is no TLS connection: `NotConnected` where trying again may help."""
     where = endpoint(hostname, port)
     if isinstance(error, ssl.SSLCertVerificationError):
-        raise RemoteError(
+        return RemoteError(
             f"the certificate of {where} is not to be trusted: {error.verify_message}; "
             "give its CA as ca_file=, or connect by the name that it is for"
-        ) from error
+        )
     if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
-        raise RemoteError(
-            f"no TLS connection with {where}: {error}; if the server speaks plain TCP, use tls=False"
-        ) from error
-    raise NotConnected(f"the connection to {where} broke before TLS was set up: {error}; does it speak TLS?") from error
+        return RemoteError(f"no TLS connection with {where}: {error}; if the server speaks plain TCP, use tls=False")
+    return NotConnected(f"the connection to {where} broke before TLS was set up: {error}; does it speak TLS?")
 
 
 def unreachable(error: Exception, hostname: str, port: int) -> NotConnected:

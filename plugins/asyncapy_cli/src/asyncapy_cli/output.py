@@ -36,7 +36,7 @@ def print_coloured(text: str) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print rows under the names of their columns; the first column is never cut nor broken, so that it can be copied."""
+    """Print rows under the names of their columns; the first column stays whole, so that it can be copied."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
