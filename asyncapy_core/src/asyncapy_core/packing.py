@@ -35,14 +35,15 @@ class Packer:
         wire_id: its Content-Encoding byte.
     """
 
-    __slots__ = ("_decode", "_encode", "_headers", "name", "wire_id")
+    __slots__ = ("_decode", "_encode", "_headers", "_wire", "name", "wire_id")
 
     def __init__(self, codec: Codec, wire: WireFormat) -> None:
         self.name = codec.name
         self.wire_id = codec.wire_id
         self._encode = codec.encode
         self._decode = codec.decode
-        self._headers = _Headers(wire, codec.wire_id)
+        self._wire = wire
+        self._headers: dict[int, bytes] = {}
 
     def pack(self, fields: Mapping[str, Any]) -> bytes:
         """Return the packet that carries these fields.
@@ -52,7 +53,10 @@ class Packer:
         """
         encode = self._encode
         payload = encode(fields)
-        return self._headers[len(payload)] + payload
+        try:
+            return self._headers[len(payload)] + payload
+        except KeyError:
+            return self._header(len(payload)) + payload
 
     def unpack(self, payload: bytes, sender: Client | None = None) -> Packet:
         """Return the packet that this payload came in.
@@ -79,6 +83,13 @@ class Packer:
         packet.encoding = self.name
         packet.sender = sender
         return packet
+
+    def _header(self, size: int) -> bytes:
+        """Return what stands before a payload of this size, and keep it for the next where that is short."""
+        header = self._wire.header(self.wire_id, size)
+        if size < SHORT:
+            self._headers[size] = header
+        return header
 
 
 class PackerRegistry:
@@ -133,17 +144,3 @@ class PackerRegistry:
     def __iter__(self) -> Iterator[str]:
         """Iterate over the names, lowest wire id first."""
         return iter(self._by_name)
-
-
-class _Headers(dict[int, bytes]):
-    """What stands before a payload in one encoding, by the payload's size; that of short ones is made once."""
-
-    def __init__(self, wire: WireFormat, encoding: int) -> None:
-        self._wire = wire
-        self._encoding = encoding
-
-    def __missing__(self, size: int) -> bytes:
-        header = self._wire.header(self._encoding, size)
-        if size < SHORT:
-            self[size] = header
-        return header
