@@ -20,7 +20,7 @@ from program import ECHO, running
 from asyncapy import Server
 from asyncapy.client import Client
 from asyncapy.errors import ConfigError
-from asyncapy_core.admission import MAX_ARRIVING
+from asyncapy_core.admission import MIN_PENDING
 from asyncapy_core.tls import TlsTransport, server_context
 from asyncapy_core.transport import SocketTransport, Woken
 
@@ -349,9 +349,9 @@ async def test_a_burst_of_peers_that_do_not_finish_their_handshakes_is_bounded(
             await stack.enter_async_context(await Peer.connect_from(f"127.0.1.{number}", running.port))
             service = running.server._service
             assert service is not None
-            assert len(service.arriving) <= MAX_ARRIVING
+            assert len(service.pending) <= MIN_PENDING
         await trio.testing.wait_all_tasks_blocked(0.01)
-        assert len(service.arriving) == MAX_ARRIVING
+        assert len(service.pending) == MIN_PENDING
     await running.settle()
 
 

@@ -6,11 +6,10 @@ Knows the limits and what comes before a session, a PROXY header and a TLS hands
 from __future__ import annotations
 
 import socket
-from collections import Counter
 from collections.abc import Mapping
 from typing import Final
 
-from asyncapy_core.addresses import is_unix, peer_address
+from asyncapy_core.addresses import peer_address
 from asyncapy_core.connection import Connection
 from asyncapy_core.errors import ConnectionLost, ErrorCode, ProtocolError
 from asyncapy_core.logs import RateLimited, shown
@@ -21,12 +20,8 @@ from asyncapy_core.transport import SocketTransport, Transport, Woken
 MAX_REFUSED: Final = 24
 """How many refused peers are told why at a time; those beyond are dropped."""
 
-MAX_ARRIVING: Final = 24
-"""How many peers may be introducing themselves at least, however full the server is."""
-
-ARRIVING_EACH: Final = 32
-"""How many of them may be from one address, so that one cannot keep the others out; proxies have no such limit."""
-
+MIN_PENDING: Final = 24
+"""How many peers may be pending at least, however full the server is."""
 
 SPARE_DESCRIPTORS: Final = 64
 """Files that a server may open besides those of its connections."""
@@ -48,7 +43,6 @@ class Admission:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._worth_a_line = RateLimited()
-        self._from_address: Counter[str] = Counter()
 
     def admit(self, sock: socket.socket, host: str) -> None:
         """Serve or refuse an accepted socket, at once or when it has introduced itself."""
@@ -56,24 +50,17 @@ class Admission:
         transport = SocketTransport(sock)
         address = peer_address(host)
         proxied = bool(service.proxies) and address in service.proxies
+        most = max(MIN_PENDING, service.max_connections - len(service.connections))
         if not proxied and service.tls is None:
             self._take_in(transport, address, None)
-        elif not proxied and self._from_address[address] >= ARRIVING_EACH and not is_unix(address):
-            transport.abort()
-        else:
-            places = max(MAX_ARRIVING, service.max_connections - len(service.connections))
-            if len(service.arriving) >= places:
-                longest = next(iter(service.arriving))  # who came first
-                del service.arriving[longest]
-                longest.abort()
-            service.arriving[transport] = None
-            self._from_address[address] += 1
+        elif service.pending.add(transport, address, most=most, proxied=proxied):
             service.spawn(self._introduce, transport, address, proxied)
+        else:
+            transport.abort()
 
     async def _introduce(self, transport: SocketTransport, address: str, proxied: bool) -> None:  # noqa: FBT001  # called by spawn
         """Read who a proxy speaks for, and shake hands; a peer that fails gets no reply."""
         service = self._service
-        peer = address
         secured: Transport = transport
         tls_peer = None
         introduced = False
@@ -100,9 +87,6 @@ class Admission:
             service.introducing.stop(transport)
             service.handshaking.stop(transport)
             service.arrived(transport)
-            self._from_address[peer] -= 1
-            if not self._from_address[peer]:
-                del self._from_address[peer]
         self._take_in(secured, address, tls_peer)
 
     def _take_in(self, transport: Transport, address: str, tls_peer: Mapping[str, str] | None) -> None:

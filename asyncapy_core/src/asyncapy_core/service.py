@@ -13,6 +13,7 @@ import trio
 
 from asyncapy_core.deadlines import Deadlines
 from asyncapy_core.outbox import Outbox
+from asyncapy_core.pending import Pending
 from asyncapy_core.proxy import Proxies
 from asyncapy_core.transport import SocketTransport
 
@@ -51,7 +52,7 @@ class Service:
     draining: bool = False
     connections: set[Connection] = field(default_factory=set)
     refused: set[Connection] = field(default_factory=set)
-    arriving: dict[SocketTransport, None] = field(default_factory=dict)
+    pending: Pending = field(default_factory=Pending)
     idle: trio.Event = field(default_factory=trio.Event)
     reading: Deadlines[Connection] = field(init=False)
     writing: Deadlines[Outbox] = field(init=False)
@@ -76,14 +77,13 @@ class Service:
         self.draining = True
         for connection in self.connections:
             connection.wake()
-        for transport in tuple(self.arriving):
-            transport.abort()
+        self.pending.abort_all()
         self.lingering.expire_all()
         self._note_idle()
 
     def arrived(self, transport: SocketTransport) -> None:
         """A peer has introduced itself, or given up."""
-        self.arriving.pop(transport, None)
+        self.pending.discard(transport)
         self._note_idle()
 
     def forget(self, connection: Connection) -> None:
@@ -96,7 +96,7 @@ class Service:
         self._note_idle()
 
     def _note_idle(self) -> None:
-        if self.draining and not (self.connections or self.refused or self.arriving):
+        if self.draining and not (self.connections or self.refused or self.pending):
             self.idle.set()
 
 
