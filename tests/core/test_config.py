@@ -301,6 +301,11 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
             "[AsyncAPY]\n[Plugin:codecs]\nengine = a",
             "the options of a plugin go into [plugin:NAME]; got [Plug",
         ),
+        (
+            "a.toml",
+            "['plugins:codecs']\nengine = 'a'",
+            "the options of a plugin go into [plugins.NAME]; got [plugins:co",
+        ),
         ("a.toml", "[plugin.codecs]\nengine = 'a'", "the options of a plugin go into [plugins.NAME]; got [plugin]"),
         ("a.toml", "plugins = 1", "[plugins] must hold a table for each plugin"),
         ("a.toml", "[plugins]\na = 1", "[plugins] must hold a table for each plugin"),
@@ -312,6 +317,14 @@ def test_a_file_that_is_no_configuration_says_what_it_lacks(tmp_path: Path, name
     told = complaint(path=path)
     assert str(path) in told
     assert message in told
+
+
+@pytest.mark.parametrize("section", ["plugins", "pluginmanager", "plugin_paths", "Other:plugin"])
+def test_sections_of_other_programs_do_not_matter(tmp_path: Path, section: str) -> None:
+    path = tmp_path / "a.ini"
+    path.write_text(f"[AsyncAPY]\nport = 1\n[{section}]\na = 1\n")
+    config, options = load_config({}, path=path, environ={})
+    assert (config.port, options) == (1, {})
 
 
 def test_a_parser_without_the_section_is_an_error() -> None:

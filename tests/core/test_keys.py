@@ -486,6 +486,11 @@ def test_an_unknown_scheme_says_what_is_installed_and_what_to_install() -> None:
         APIKeyFactory(store="sqllite:///keys.db")
 
 
+def test_a_variant_of_an_installed_scheme_that_is_mistyped_is_not_to_be_installed() -> None:
+    with pytest.raises(UnknownKeyStore, match=r"did you mean redis\+cluster://\?$"):
+        APIKeyFactory(store="redis+clustr://x")
+
+
 @pytest.mark.parametrize("scheme", ["sqlite", "redis", "rediss", "redis+cluster"])
 def test_a_scheme_whose_plugin_is_not_installed_says_which_it_is(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("asyncapy_core.store_urls.default_manager", lambda: PluginManager(discover=False))

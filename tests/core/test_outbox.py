@@ -104,6 +104,49 @@ async def test_what_is_put_in_while_corked_is_held_back_and_sent_in_one_piece(li
     assert line.read_now() == b"onetwothree"
 
 
+@pytest.mark.parametrize("attempt", range(12))  # trio wakes those who wait in any order
+async def test_flushing_waits_for_what_waits_to_be_put_in(line: Line, attempt: int) -> None:
+    outcomes: list[Any] = []
+    line.nursery.start_soon(line.outbox.put, b"1" * MANY)
+    await wait_all_tasks_blocked()
+    line.nursery.start_soon(line.outbox.put, b"2" * MANY)
+    await wait_all_tasks_blocked()
+    async with trio.open_nursery() as nursery:
+
+        async def flush() -> None:
+            await line.outbox.flush()
+            outcomes.append("flushed")
+            line.transport.send_eof()
+
+        nursery.start_soon(flush)
+        data = await line.read(3 * MANY)
+    assert (len(data), data[-1:], outcomes) == (2 * MANY, b"2", ["flushed"])
+
+
+@pytest.mark.parametrize("how", ["cancelled", "poisoned"])
+async def test_flushing_ends_where_what_waits_to_be_put_in_does_not_come(line: Line, how: str) -> None:
+    outcomes: list[Any] = []
+    line.nursery.start_soon(lambda: outcome(line.outbox.put, b"1" * MANY, into=[]))
+    await wait_all_tasks_blocked()
+    async with trio.open_nursery() as nursery:
+        putting = trio.CancelScope()
+
+        async def put() -> None:
+            with putting:
+                await outcome(line.outbox.put, b"2" * MANY, into=[])
+
+        nursery.start_soon(put)
+        await wait_all_tasks_blocked()
+        nursery.start_soon(lambda: outcome(line.outbox.flush, into=outcomes))
+        await wait_all_tasks_blocked()
+        if how == "cancelled":
+            putting.cancel()
+            assert len(await line.read(MANY)) == MANY
+        else:
+            line.outbox.poison()
+    assert [type(each) for each in outcomes] == [type(None) if how == "cancelled" else ConnectionLost]
+
+
 async def test_uncorking_sends_what_was_held_back_and_holds_back_nothing_more(line: Line) -> None:
     line.outbox.cork()
     assert line.outbox.hold(b"one")

@@ -59,8 +59,9 @@ def test_a_packet_is_its_headers_and_its_payload_whatever_its_size(
 
 @pytest.mark.parametrize("size", range(3))
 def test_what_is_too_short_for_a_packet_is_not_sent(size: int) -> None:
-    with pytest.raises(EncodeError, match=f"a payload of {size} bytes is too short"):
+    with pytest.raises(EncodeError, match=f"a payload of {size} bytes is too short") as caught:
         Packer(Text(), WireFormat()).pack({"text": "x" * size})
+    assert caught.value.__context__ is None, "nothing else went wrong"
 
 
 def test_a_payload_becomes_a_packet_of_its_sender_and_encoding() -> None:

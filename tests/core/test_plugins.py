@@ -505,6 +505,41 @@ def test_settings_that_are_refused_leave_a_server_as_it_was() -> None:
     assert (server.config.port, server.config.timeout) == (1, 5)
 
 
+def test_what_plugins_bring_is_collected_once_however_many_servers_there_are() -> None:
+    calls = []
+
+    def brings() -> dict[str, type[Filter]]:
+        calls.append("filters")
+        return {"Mine": type("Mine", (Filter,), {"check": lambda self, c, p: True})}
+
+    made = manager(a=Plugin(asyncapy_filters=brings))
+    mine = made.filters["Mine"]
+    server = Server(plugins=made)
+    server.configure({"port": 1})
+    assert made.filters["Mine"] is mine
+    assert calls == ["filters"]
+
+
+def test_a_plugin_that_uses_filters_as_it_is_imported_takes_them_from_nobody(install: Install) -> None:
+    install("early", "aaa_early", "from asyncapy_core import Filters\nONLY = Filters.Fields(a=None)\n")
+    made = default_manager()
+    assert states(made)["aaa_early"] == "quarantined"
+    assert "no installed plugin provides a filter 'Fields'" in named(made, "aaa_early").reason
+    assert isinstance(Filters.Fields(a=None), Filter)
+
+
+def test_an_import_that_ends_the_program_leaves_the_lists_as_they_were(install: Install) -> None:
+    install("fine", "test_fine")
+    install("exits", "test_exits", "raise SystemExit")
+    server = Server(plugins_allow=["test_fine"], plugins=PluginManager())
+    assert states(server.plugins)["test_exits"] == "denied"
+    with pytest.raises(SystemExit):
+        server.configure({"plugins_allow": "test_exits,test_fine"})
+    assert named(server.plugins, "test_exits").reason == "it is not on the allow list"
+    server.configure({"plugins_allow": "test_fine,filters"})
+    assert {name for name, state in states(server.plugins).items() if state == "loaded"} == {"test_fine", "filters"}
+
+
 def test_a_plugin_that_was_denied_is_loaded_when_it_no_longer_is(install: Install) -> None:
     install("one", "test_one")
     server = Server(plugins_deny=["test_one"], plugins=PluginManager(allow=["test_one"]))

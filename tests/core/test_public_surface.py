@@ -89,7 +89,7 @@ SURFACE: dict[str, set[str]] = {
         "hookimpl",
         "remote",
     },
-    "asyncapy_core.plugins": {"PluginManager", "PluginRecord", "default_manager", "hookimpl"},
+    "asyncapy_core.plugins": {"PluginManager", "PluginRecord", "Restriction", "default_manager", "hookimpl"},
     "asyncapy_core.remote": {"AsyncClient", "Client", "Pool"},
     "asyncapy_core.storage": {"Recall", "check_timeout", "metadata_text", "take_seconds"},
     "asyncapy_core.testing": {

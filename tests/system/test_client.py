@@ -144,6 +144,19 @@ def test_a_dict_and_json_text_are_sent_in_both_encodings(
     assert got == [wanted]
 
 
+def test_the_encoding_may_be_chosen_until_it_connects() -> None:
+    wanted, got = zi_packet(foo="bar"), []
+
+    def talk(connected: socket.socket) -> None:
+        got.append(read(connected, len(wanted)))
+
+    with scripted(talk) as server, Client(tls=False) as client:
+        client.encoding = "ziproto"
+        client.connect("127.0.0.1", server.port)
+        client.send({"foo": "bar"})
+    assert got == [wanted]
+
+
 @pytest.mark.parametrize("byteorder", ["big", "little"])
 @pytest.mark.parametrize("header_size", [1, 2, 3, 4, 8])
 def test_header_size_and_byteorder_are_those_that_were_asked_for(

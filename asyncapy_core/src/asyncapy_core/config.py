@@ -9,8 +9,9 @@ from __future__ import annotations
 import configparser
 import ipaddress
 import os
+import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,6 +23,8 @@ from asyncapy_core.wire import DEFAULT_HEADER_SIZE, DEFAULT_MAX_PACKET, MINIMUM_
 SECTION = "AsyncAPY"
 PLUGIN_SECTION = "plugin:"
 ENVIRONMENT = "ASYNCAPY_"
+_NEAR_MISS = re.compile(r"\s*plugins?\s*[.:]", re.IGNORECASE)
+"""What was meant for a plugin, in the form of another kind of file, and would reach none."""
 
 
 def _listed(value: object) -> object:
@@ -212,7 +215,9 @@ def _from_file(path: Path) -> tuple[dict[str, Any], PluginOptions]:
 
 
 def _from_tables(tables: dict[str, Any], source: str) -> tuple[dict[str, Any], PluginOptions]:
-    _refuse_near_misses(tables, source, "plugins", "[plugins.NAME]")
+    for name, table in tables.items():
+        if (name == "plugin" and isinstance(table, dict)) or _NEAR_MISS.match(name):
+            raise ConfigError(f"{source}: the options of a plugin go into [plugins.NAME]; got [{name}]")
     if not tables.keys() & {SECTION, "plugins"}:
         raise ConfigError(f"{source} has no table [{SECTION}]; settings go there, a plugin's into [plugins.NAME]")
     settings = tables.get(SECTION, {})
@@ -225,7 +230,9 @@ def _from_tables(tables: dict[str, Any], source: str) -> tuple[dict[str, Any], P
 
 
 def _from_parser(parser: configparser.RawConfigParser, source: str) -> tuple[dict[str, Any], PluginOptions]:
-    _refuse_near_misses(parser.sections(), source, PLUGIN_SECTION, f"[{PLUGIN_SECTION}NAME]")
+    for section in parser.sections():
+        if _NEAR_MISS.match(section) and not section.startswith(PLUGIN_SECTION):
+            raise ConfigError(f"{source}: the options of a plugin go into [{PLUGIN_SECTION}NAME]; got [{section}]")
     options = {
         section.removeprefix(PLUGIN_SECTION): dict(parser.items(section, raw=True))
         for section in parser.sections()
@@ -238,13 +245,6 @@ def _from_parser(parser: configparser.RawConfigParser, source: str) -> tuple[dic
             f"{source} has no section [{SECTION}]; settings go there, a plugin's into [{PLUGIN_SECTION}NAME]"
         )
     return {}, options
-
-
-def _refuse_near_misses(sections: Iterable[str], source: str, beginning: str, form: str) -> None:
-    """Refuse what was meant for a plugin and would reach none; other sections may be of other programs."""
-    for section in sections:
-        if section.lower().startswith("plugin") and not section.startswith(beginning):
-            raise ConfigError(f"{source}: the options of a plugin go into {form}; got [{section}]")
 
 
 def _validated(sources: list[_Source]) -> ServerConfig:

@@ -135,7 +135,7 @@ class KeyStoreError(AsyncAPYError):
 
 
 class KeyStoreUnavailable(KeyStoreError):
-    """A key store cannot be reached in time; no key passes until it can."""
+    """A key store cannot be reached, or does not answer in time; no key passes until it does."""
 
 
 class BindError(AsyncAPYError, OSError):

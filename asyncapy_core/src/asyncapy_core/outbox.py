@@ -43,6 +43,7 @@ class Outbox:
         "_spawn",
         "_transport",
         "_turn",
+        "_waiting",
         "_writing",
         "corked",
         "poisoned",
@@ -58,6 +59,7 @@ class Outbox:
         self._queue: list[bytes] = []
         self._queued = 0
         self._writing = False
+        self._waiting = 0
         self._turn = 0
         self._parked: trio.lowlevel.ParkingLot | None = None
         self.corked = False
@@ -85,7 +87,12 @@ class Outbox:
             ConnectionLost: the connection broke, now or before.
         """
         while self._writing and self._queued + len(data) > self._limit:
-            await self._park()
+            self._waiting += 1
+            try:
+                await self._park()
+            finally:
+                self._waiting -= 1
+                self._unpark()  # whoever flushes looks again, after this has been put in
         if self.poisoned:
             raise ConnectionLost("the connection broke before")
         self._queue.append(data)
@@ -112,12 +119,12 @@ class Outbox:
         return True
 
     async def flush(self) -> None:
-        """Return when everything that was put in has been sent.
+        """Return when everything that was put in has been sent, and what waits to be put in as well.
 
         Raises:
             ConnectionLost: the connection broke, now or before.
         """
-        while self._writing:
+        while self._writing or self._waiting:
             await self._park()
         if self.poisoned:
             raise ConnectionLost("the connection broke before")

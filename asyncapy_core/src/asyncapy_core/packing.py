@@ -53,10 +53,12 @@ class Packer:
         """
         encode = self._encode
         payload = encode(fields)
+        size = len(payload)
         try:
-            return self._headers[len(payload)] + payload
+            header = self._headers[size]
         except KeyError:
-            return self._header(len(payload)) + payload
+            header = b""
+        return (header or self._header(size)) + payload
 
     def unpack(self, payload: bytes, sender: Client | None = None) -> Packet:
         """Return the packet that this payload came in.

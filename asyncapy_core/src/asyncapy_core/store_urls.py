@@ -36,7 +36,8 @@ def open_store(url: str) -> KeyStore:
 
 def _advice(scheme: str, installed: list[str]) -> str:
     text = f"no installed plugin provides key stores for {scheme}:// (installed: {'://, '.join(installed)}://)"
-    if distribution := INSTALL_HINTS.get(scheme.partition("+")[0]):
-        return f"{text}; pip install {distribution}"
+    kind = scheme.partition("+")[0]
+    if kind in INSTALL_HINTS and kind not in installed:
+        return f"{text}; pip install {INSTALL_HINTS[kind]}"
     close = difflib.get_close_matches(scheme, [*installed, *INSTALL_HINTS], n=1)
     return f"{text}; did you mean {close[0]}://?" if close else text

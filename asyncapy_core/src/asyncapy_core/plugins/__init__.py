@@ -1,7 +1,8 @@
 """The plugin host: `hookspecs` is the whole API that plugins see, `manager` finds, checks and calls them."""
 
 from asyncapy_core.plugins.hookspecs import hookimpl
+from asyncapy_core.plugins.loading import Restriction
 from asyncapy_core.plugins.manager import PluginManager, default_manager
 from asyncapy_core.plugins.record import PluginRecord
 
-__all__ = ["PluginManager", "PluginRecord", "default_manager", "hookimpl"]
+__all__ = ["PluginManager", "PluginRecord", "Restriction", "default_manager", "hookimpl"]

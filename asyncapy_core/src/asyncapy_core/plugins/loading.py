@@ -55,6 +55,9 @@ class PluginLoader:
     Args:
         restriction: what may be imported; more are added by `restrict`.
         discover: False leaves out installed plugins, so that only those given to `add` are there.
+
+    Attributes:
+        loading: whether plugins are being imported, so that `records` is not all there is yet.
     """
 
     def __init__(self, restriction: Restriction, *, discover: bool) -> None:
@@ -63,6 +66,7 @@ class PluginLoader:
         self._pluggy = pluggy.PluginManager(hookspecs.PROJECT)
         self._pluggy.add_hookspecs(hookspecs)
         self._records: list[PluginRecord] = []
+        self.loading = False
 
     @property
     def records(self) -> list[PluginRecord]:
@@ -73,10 +77,10 @@ class PluginLoader:
 
             found = map(_record, entry_points(group=hookspecs.PROJECT))
             self._records.extend(sorted(found, key=lambda record: (record.name, record.distribution)))
-            for record in self._records:
-                self._load(record)
-            for restriction in self._restrictions:
-                self._warn_of_unknown(restriction)
+            self._load_all(self._records)
+            listed: set[str] = set().union(*(restriction.names for restriction in self._restrictions))
+            for name in sorted(listed.difference(record.name for record in self._records)):
+                log.warning("there is no plugin %r, which is on the list of those to allow or deny", name)
         return self._records
 
     def add(self, plugin: object, name: str) -> None:
@@ -93,8 +97,11 @@ class PluginLoader:
             raise PluginError(f"{record.title}: {record.reason}")
         self._records.append(record)
 
-    def restrict(self, restriction: Restriction, replaced: Restriction | None = None) -> None:
+    def restrict(self, restriction: Restriction, replaced: Restriction | None = None) -> bool:
         """Add a restriction: what all allow is loaded; in place of an earlier one, if that is given.
+
+        Returns:
+            Whether plugins that were denied before have been loaded.
 
         Raises:
             ConfigError: a plugin that this denies is loaded already.
@@ -105,10 +112,15 @@ class PluginLoader:
                     f"{record.title} is loaded already, so this server cannot deny it: make the server before you use "
                     "Filters or key stores, set ASYNCAPY_PLUGINS_DENY, or give it plugins=PluginManager(...)"
                 )
-        self._restrictions = [each for each in (*self._restrictions, restriction) if each and each is not replaced]
-        for record in self._records:
-            if record.state == "denied":
-                self._load(record)
+        before = self._restrictions
+        self._restrictions = [each for each in (*before, restriction) if each and each is not replaced]
+        denied = [record for record in self._records if record.state == "denied"]
+        try:
+            self._load_all(denied)
+        except BaseException:  # what an import may end a program with
+            self._restrictions = before
+            raise
+        return any(record.state != "denied" for record in denied)
 
     def require(self, names: Iterable[str]) -> None:
         """Check that plugins are there and well.
@@ -137,12 +149,20 @@ class PluginLoader:
         record.quarantine(reason, trace)
         log.error("%s is quarantined: %s", record.title, reason)
 
+    def _load_all(self, records: Iterable[PluginRecord]) -> None:
+        self.loading = True
+        try:
+            for record in records:
+                self._load(record)
+        finally:
+            self.loading = False
+
     def _load(self, record: PluginRecord) -> None:
         """Import a plugin, unless it is kept out, or shares its name with another."""
         sharing = {other.distribution for other in self._records if other.name == record.name}
-        record.reason = next(filter(None, (each.reason(record.name) for each in self._restrictions)), "")
-        if record.reason:
-            record.state = "denied"
+        reason = next(filter(None, (each.reason(record.name) for each in self._restrictions)), "")
+        if reason:
+            record.state, record.reason = "denied", reason
         elif sum(other.name == record.name for other in self._records) > 1:
             names = " and ".join(sorted(sharing))
             self.quarantine(record, f"the name {record.name!r} is claimed by {names}; uninstall one of them")
@@ -164,7 +184,7 @@ class PluginLoader:
         """Check a plugin against the hook specifications, on its own, so that its faults are told as its own."""
         reason = self._fault(record)
         if reason is None:
-            record.state = "loaded"
+            record.state, record.reason = "loaded", ""
             return
         if self._pluggy.has_plugin(record.name):
             self._pluggy.unregister(name=record.name)
@@ -184,10 +204,6 @@ class PluginLoader:
                 if implementation.plugin is record.plugin and (implementation.wrapper or implementation.hookwrapper):
                     return f"{caller.name} is a hook wrapper, which is not supported: each plugin is called on its own"
         return None
-
-    def _warn_of_unknown(self, restriction: Restriction) -> None:
-        for name in sorted(restriction.names.difference(record.name for record in self._records)):
-            log.warning("there is no plugin %r, which is on the list of those to allow or deny", name)
 
 
 def _record(entry_point: EntryPoint) -> PluginRecord:

@@ -49,6 +49,7 @@ class PluginManager:
         self, *, allow: Collection[str] | None = None, deny: Collection[str] = (), discover: bool = True
     ) -> None:
         self._loader = PluginLoader(Restriction(allow, deny), discover=discover)
+        self._claims: dict[str, Claims[Any]] = {}
 
     @property
     def plugins(self) -> tuple[PluginRecord, ...]:
@@ -67,7 +68,7 @@ class PluginManager:
             PluginError: the name is taken, or the plugin implements a hook wrongly.
         """
         self._loader.add(plugin, name)
-        self._forget_collected()
+        self._claims.clear()
 
     def restrict(self, restriction: Restriction, replaced: Restriction | None = None) -> None:
         """Have only those plugins loaded that this restriction, too, allows; in place of an earlier one, if given.
@@ -75,8 +76,8 @@ class PluginManager:
         Raises:
             ConfigError: a plugin that this denies is loaded already.
         """
-        self._loader.restrict(restriction, replaced)
-        self._forget_collected()
+        if self._loader.restrict(restriction, replaced):
+            self._claims.clear()
 
     def require(self, names: Iterable[str]) -> None:
         """Check that plugins are there and well.
@@ -109,15 +110,15 @@ class PluginManager:
         agreed = names.agreed()
         return [codec for codec in ids.agreed().values() if codec.name in agreed]
 
-    @functools.cached_property
+    @property
     def filters(self) -> Claims[type[Filter]]:
         """What `asyncapy_filters` brings, by name."""
-        return self._named("asyncapy_filters", "filter", provided.filters)
+        return self._collected("asyncapy_filters", "filter", provided.filters)
 
-    @functools.cached_property
+    @property
     def key_stores(self) -> Claims[Callable[[str], KeyStore]]:
         """What `asyncapy_key_stores` brings, by URL scheme."""
-        return self._named("asyncapy_key_stores", "key store scheme", provided.key_stores)
+        return self._collected("asyncapy_key_stores", "key store scheme", provided.key_stores)
 
     async def setup(self, server: Server, options: RawOptions, done: list[PluginRecord]) -> None:
         """Call `asyncapy_setup` of one plugin after the other, and put each into ``done``.
@@ -155,10 +156,6 @@ class PluginManager:
         for name in (*known, *options):
             validate_options(known.get(name) or PluginRecord(name, "no installed package"), options)
 
-    def _forget_collected(self) -> None:
-        for collected in ("filters", "key_stores"):
-            self.__dict__.pop(collected, None)
-
     def _loaded(self) -> Iterator[PluginRecord]:
         return (record for record in self.plugins if record.state == "loaded")
 
@@ -194,12 +191,17 @@ class PluginManager:
             else:
                 yield record, result
 
-    def _named(self, hook: str, kind: str, read: Callable[[Any], dict[str, T]]) -> Claims[T]:
+    def _collected(self, hook: str, kind: str, read: Callable[[Any], dict[str, T]]) -> Claims[T]:
+        """Collect what a hook brings by name, once; but not for good while some plugins are still to come."""
+        if hook in self._claims:
+            return self._claims[hook]
         claims: Claims[T] = Claims(kind)
         for record, values in self._collect(hook, read):
             for name, value in values.items():
                 claims.add(record, name, value)
-        claims.log_complaints()
+        if not self._loader.loading:
+            self._claims[hook] = claims
+            claims.log_complaints()
         return claims
 
 

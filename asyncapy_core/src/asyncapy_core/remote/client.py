@@ -97,6 +97,7 @@ class Client:
             raise unreachable(error, hostname, port) from error
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket = self._secured(connected, hostname, port) if self.tls else connected
+        self._packer = self._packers.named(self.encoding)
         self._replies = ReplyDecoder(self._packers)
         self._fault = None
 

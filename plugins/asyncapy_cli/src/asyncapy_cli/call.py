@@ -16,7 +16,6 @@ from asyncapy_core.remote import Client
 from asyncapy_core.remote.connecting import client_packers
 from asyncapy_core.remote.failures import failure
 from asyncapy_core.remote.replies import ReplyDecoder
-from asyncapy_core.wire import ByteOrder
 
 FAILED, UNUSABLE, UNREACHABLE = 1, 2, 3
 """Exit statuses: an error reply; a payload that cannot be sent; no connection, or no reply."""
@@ -57,9 +56,10 @@ def call(*, address: tuple[str, int], payload: str, raw: bool, tls: bool, ca_fil
     try:
         with Client(tls=tls or ca_file is not None, ca_file=ca_file, **settings) as client:
             client.connect(*address)
+            replies = ReplyDecoder(client_packers(None, settings["header_size"], settings["byteorder"], None))
             for text in _payloads(payload):
                 client.send(text)
-                reply = _receive_raw(client, **settings) if raw else _receive(client)
+                reply = _receive_raw(client, replies) if raw else _receive(client)
                 failed |= _is_failure(reply)
     except (UnknownCodec, EncodeError, TypeError, ValueError) as error:
         _complain(error, UNUSABLE)
@@ -85,7 +85,7 @@ def _receive(client: Client) -> dict[str, Any]:
     return reply
 
 
-def _receive_raw(client: Client, *, header_size: int, byteorder: ByteOrder, **_: Any) -> dict[str, Any]:
+def _receive_raw(client: Client, replies: ReplyDecoder) -> dict[str, Any]:
     """Print a reply as the bytes that came."""
     data = client.receive_raw()
     if not data:
@@ -94,7 +94,6 @@ def _receive_raw(client: Client, *, header_size: int, byteorder: ByteOrder, **_:
         row = data[start : start + 16]
         shown = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)
         click.echo(f"{start:08x}  {row.hex(' '):47}  {shown}")
-    replies = ReplyDecoder(client_packers(None, header_size, byteorder, None))
     replies.feed(data)
     frame = replies.next_frame()
     assert frame is not None

@@ -10,9 +10,12 @@ from __future__ import annotations
 import json
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import click
+
+KEPT_WHOLE: Final = 20
+"""So many characters of the first column are kept on one line, however narrow the terminal."""
 
 
 def printable(text: str) -> str:
@@ -36,7 +39,7 @@ def print_coloured(text: str) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print rows under the names of their columns; the first column stays whole, so that it can be copied."""
+    """Print rows under the names of their columns; short texts in the first stay whole, so that they can be copied."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -44,7 +47,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     first, *others = columns
     body = list(rows)
     table = Table(box=None, pad_edge=False)
-    table.add_column(first, no_wrap=True, min_width=max((len(row[0]) for row in body), default=0))
+    table.add_column(first, overflow="fold", min_width=min(max((len(row[0]) for row in body), default=0), KEPT_WHOLE))
     for name in others:
         table.add_column(name, overflow="fold")
     for row in body:
