@@ -212,8 +212,8 @@ def split_failure(error: BaseException) -> tuple[BaseException | None, BaseExcep
     """Split what a handler raised into its own failure, which the server survives, and what has to be raised again.
 
     A handler does not end the server, with SystemExit or with what another library cancels its tasks with. What trio
-    raised goes through: a cancellation, and the KeyboardInterrupt of somebody who pressed Ctrl+C. So does GeneratorExit,
-    which Python closes coroutines with.
+    raised goes through: a cancellation, and the KeyboardInterrupt of somebody who pressed Ctrl+C. So does
+    GeneratorExit, which Python closes coroutines with.
     """
     if isinstance(error, BaseExceptionGroup):
         through, own = error.split(_goes_through)
