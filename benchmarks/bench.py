@@ -36,27 +36,25 @@ TRIO_TLS = Peer("bare trio, SSLStream", "trio_echo.py", FRAMES, tls=True)
 OURS_JSON = Peer("AsyncAPY, JSON map", "asyncapy_echo.py", MAP_JSON)
 OURS_ZIPROTO = Peer("AsyncAPY, ZiProto map", "asyncapy_echo.py", MAP_ZIPROTO)
 
-MANY = Load("32 connections, 1 in flight", 32, 1, 12_000)
+MANY = Load("32 connections, 1 in flight", 32, 1)
 CONTESTS = [
     Contest(MANY, OURS, {TRIO: 0.85, UVICORN: 0.5, FASTAPI: 0.13}),
-    Contest(Load("4 connections, 32 in flight", 4, 32, 24_000), OURS, {TRIO: 0.2, UVICORN: None, FASTAPI: None}),
+    Contest(Load("4 connections, 32 in flight", 4, 32), OURS, {TRIO: 0.2, UVICORN: None, FASTAPI: None}),
+    Contest(Load("1 connection, 1 in flight", 1, 1), OURS, {TRIO: 1.25, UVICORN: None, FASTAPI: None}, latency=True),
     Contest(
-        Load("1 connection, 1 in flight", 1, 1, 4_000), OURS, {TRIO: 1.25, UVICORN: None, FASTAPI: None}, latency=True
-    ),
-    Contest(
-        Load("a new connection for each request", 1, 1, 1_500, reconnect=True),
+        Load("a new connection for each request", 1, 1, reconnect=True),
         OURS,
         {TRIO: 2.0, UVICORN: None, FASTAPI: None},
     ),
-    Contest(Load("32 connections, TLS", 32, 1, 8_000), OURS_TLS, {TRIO_TLS: 1.2}),
-    Contest(Load("32 connections, a map of 110 bytes", 32, 1, 12_000), OURS_ZIPROTO, {OURS_JSON: 1.0}),
+    Contest(Load("32 connections, TLS", 32, 1), OURS_TLS, {TRIO_TLS: 1.2}),
+    Contest(Load("32 connections, a map of 110 bytes", 32, 1), OURS_ZIPROTO, {OURS_JSON: 1.0}),
 ]
 
 
 def main() -> None:
     """Start the servers, run the rounds, print and keep the results."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--quick", action="store_true", help="without foreign servers and the long measurements")
     parser.add_argument("--peers-python", default=sys.executable, help="the Python that has FastAPI and uvicorn")
     options = parser.parse_args()

@@ -38,8 +38,8 @@ def measure_large(process: Process, protocols: tuple[Protocol, Protocol], rounds
     for protocol in protocols:
         whole, part = [], []
         for _ in range(rounds):
-            whole.append(_cost(process, protocol, 40))
-            part.append(_cost(process, resized(protocol, MEBI // SMALLER), 40 * SMALLER) * SMALLER)
+            whole.append(_cost(process, protocol))
+            part.append(_cost(process, resized(protocol, MEBI // SMALLER)) * SMALLER)
         cpu = statistics.median(whole)
         linear = statistics.median(all_ / parts for all_, parts in zip(whole, part, strict=True))
         copies = _copies_each_way(process, protocol)
@@ -53,10 +53,8 @@ def measure_large(process: Process, protocols: tuple[Protocol, Protocol], rounds
     return rows
 
 
-def _cost(process: Process, protocol: Protocol, requests: int) -> float:
-    before = process.cpu_seconds()
-    run(process, protocol, Load("", 1, 1, requests))
-    return (process.cpu_seconds() - before) / requests
+def _cost(process: Process, protocol: Protocol, seconds: float = 0.2) -> float:
+    return run(process, protocol, Load("", 1, 1), seconds).cpu / 1e6
 
 
 def _copies_each_way(process: Process, protocol: Protocol) -> float | None:
@@ -66,7 +64,7 @@ def _copies_each_way(process: Process, protocol: Protocol) -> float | None:
     with tempfile.TemporaryDirectory() as folder:
         recorded = Path(folder, "perf.data")
         with _recording(process, recorded):
-            cost = _cost(process, protocol, 200)
+            cost = _cost(process, protocol, 1.0)
         command = ["perf", "report", "-i", str(recorded), "--no-children", "--sort", "symbol", "-g", "none"]
         report = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     share = sum(float(percent) for percent in COPYING.findall(report)) / 100

@@ -43,7 +43,7 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Load:
-    """So many connections, so many requests in flight on each, so many requests in all.
+    """So many connections, and so many requests in flight on each.
 
     Attributes:
         reconnect: a new connection for each request.
@@ -52,7 +52,6 @@ class Load:
     title: str
     connections: int
     in_flight: int
-    requests: int
     reconnect: bool = False
 
 
@@ -110,47 +109,80 @@ def resized(protocol: Protocol, size: int) -> Protocol:
     return replace(protocol, request=_large(protocol.request[5], size))
 
 
-def run(process: Process, protocol: Protocol, load: Load) -> float:
-    """Put the load on a server; return the median time of a reply, in seconds, where one request is in flight."""
+@dataclass(frozen=True)
+class Sample:
+    """Microseconds of server CPU a request, and of the median reply where one request is in flight."""
+
+    cpu: float
+    latency: float | None
+
+
+def run(process: Process, protocol: Protocol, load: Load, seconds: float) -> Sample:
+    """Put the load on a server for so long, and return what a request cost it.
+
+    What is measured begins and ends with a server that has nothing to do, so that its CPU time is told to the
+    nanosecond, and begins when all connections have been served once.
+    """
     if load.reconnect:
-        return _one_by_one(process, protocol, load)
+        return _one_by_one(process, protocol, seconds)
     sockets = [connected(process) for _ in range(load.connections)]
+    _exchange(sockets, protocol, 1, 0.0)
+    before = process.cpu_seconds()
+    replies, latencies = _exchange(sockets, protocol, load.in_flight, seconds)
+    cpu = process.cpu_seconds() - before
+    for sock in sockets:
+        sock.close()
+    return Sample(cpu / replies * 1e6, statistics.median(latencies) * 1e6 if load.in_flight == 1 else None)
+
+
+def _exchange(
+    sockets: list[socket.socket], protocol: Protocol, in_flight: int, seconds: float
+) -> tuple[int, list[float]]:
+    """Keep so many requests in flight on each connection, until there are no more; return how many, and their times."""
     selector = selectors.DefaultSelector()
     rest = dict.fromkeys(sockets, b"")
-    sent_at: dict[socket.socket, float] = {}
+    awaited = dict.fromkeys(sockets, in_flight)
     latencies: list[float] = []
+    began = time.perf_counter()
+    sent_at = dict.fromkeys(sockets, began)
     for sock in sockets:
         selector.register(sock, selectors.EVENT_READ)
-        sent_at[sock] = time.perf_counter()
-        sock.sendall(protocol.request * load.in_flight)
-    done = 0
-    while done < load.requests:
+        sock.sendall(protocol.request * in_flight)
+    replies = 0
+    while selector.get_map():
         for key, _ in selector.select():
             sock = key.fileobj
             assert isinstance(sock, socket.socket)
-            count, rest[sock] = protocol.split(rest[sock] + sock.recv(1 << 20))
-            if count:
-                now = time.perf_counter()
-                latencies.append(now - sent_at[sock])
+            data = sock.recv(1 << 20)
+            assert data, "the server has left"
+            count, rest[sock] = protocol.split(rest[sock] + data)
+            if not count:
+                continue
+            now = time.perf_counter()
+            latencies.append(now - sent_at[sock])
+            replies += count
+            awaited[sock] -= count
+            if now - began < seconds:
                 sent_at[sock] = now
-                done += count
+                awaited[sock] += count
                 sock.sendall(protocol.request * count)
-    for sock in sockets:
-        sock.close()
-    return statistics.median(latencies)
+            elif not awaited[sock]:
+                selector.unregister(sock)
+    return replies, latencies
 
 
-def _one_by_one(process: Process, protocol: Protocol, load: Load) -> float:
+def _one_by_one(process: Process, protocol: Protocol, seconds: float) -> Sample:
     latencies = []
-    for _ in range(load.requests):
-        began = time.perf_counter()
+    before = process.cpu_seconds()
+    began = time.perf_counter()
+    while (asked := time.perf_counter()) - began < seconds:
         with connected(process) as sock:
             sock.sendall(protocol.request)
             data = b""
             while not protocol.split(data)[0]:
                 data += sock.recv(65536)
-        latencies.append(time.perf_counter() - began)
-    return statistics.median(latencies)
+        latencies.append(time.perf_counter() - asked)
+    return Sample((process.cpu_seconds() - before) / len(latencies) * 1e6, statistics.median(latencies) * 1e6)
 
 
 def connected(process: Process) -> socket.socket:

@@ -27,7 +27,7 @@ def main() -> None:
         command = [options.py_spy, "record", "--pid", str(process.pid), "--rate", "500", "--duration", str(SECONDS)]
         with subprocess.Popen([*command, "--output", str(graph)], stdout=subprocess.DEVNULL) as recorder:
             while recorder.poll() is None:
-                run(process, FRAMES, Load("", options.connections, options.in_flight, 50_000))
+                run(process, FRAMES, Load("", options.connections, options.in_flight), 1.0)
     print(f"Drawn to {graph.relative_to(HERE.parent)}")
     sys.exit(recorder.returncode)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 from load import Load, run
 from processes import Peer, Process
@@ -33,23 +33,20 @@ class Contest:
         return replace(self, others={peer: most for peer, most in self.others.items() if not peer.foreign})
 
 
-@dataclass(frozen=True)
-class Sample:
-    """One round: microseconds of server CPU a request, and of the median reply."""
-
-    cpu: float
-    latency: float
+SECONDS: Final = 0.25
+"""So long each server is measured in a round: equally long, and soon after each other, as the machine has its moods."""
 
 
 def hold(contest: Contest, servers: dict[Peer, Process], count: int) -> list[dict[str, Any]]:
     """Run the rounds, print the figures and return them."""
-    rounds = [{peer: _measure(servers[peer], peer, contest.load) for peer in contest.peers} for _ in range(count)]
+    rounds = [
+        {peer: run(servers[peer], peer.protocol, contest.load, SECONDS) for peer in contest.peers} for _ in range(count)
+    ]
     measured = "latency" if contest.latency else "cpu"
     print(f"\n{contest.load.title}{', by latency' if contest.latency else ''}")
     rows = []
     for peer in contest.peers:
         cpu = statistics.median(each[peer].cpu for each in rounds)
-        # with several requests in flight, the time between two reads is no reply's time
         latency = statistics.median(each[peer].latency for each in rounds) if contest.load.in_flight == 1 else None
         told = f"{latency:8.1f} us p50" if latency is not None else " " * 15
         ratios = sorted(getattr(each[contest.ours], measured) / getattr(each[peer], measured) for each in rounds)
@@ -77,9 +74,3 @@ def verdict(value: float, target: float | None) -> str:
     if target is None:
         return ""
     return f"  at most {target:g}: {'met' if value <= target else 'MISSED'}"
-
-
-def _measure(process: Process, peer: Peer, load: Load) -> Sample:
-    before = process.cpu_seconds()
-    latency = run(process, peer.protocol, load)
-    return Sample((process.cpu_seconds() - before) / load.requests * 1e6, latency * 1e6)
