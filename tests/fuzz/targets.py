@@ -46,8 +46,8 @@ def _decoded(wire: WireFormat, pieces: list[bytes]) -> tuple[list[tuple[int, byt
     try:
         for piece in pieces:
             decoder.feed(piece)
-            for frame in decoder.frames():
-                found.append(frame)
+            while some := decoder.frames(3):
+                found += some
             assert decoder.buffered < wire.header_size + MOST
     except ProtocolError as error:
         return found, repr(error)

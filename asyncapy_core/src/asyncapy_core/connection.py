@@ -125,7 +125,7 @@ class Connection:
             self.drop()
 
     async def _serve(self) -> bool:
-        """The loop: wait for bytes, answer each whole packet in them, send the answers in one piece.
+        """The loop: wait for bytes, answer the whole packets in them, some at a time, send the answers in one piece.
 
         Returns:
             Whether the peer may have sent what is not read.
@@ -135,24 +135,22 @@ class Connection:
         most = self._service.config.packets_per_turn
         while data := await self._receive():
             decoder.feed(data)
-            turn = 0
-            for encoding, payload in decoder.frames():
-                if not outbox.corked:  # this task has waited, or the connection was closed
-                    if self._closing or outbox.poisoned:
-                        return True
-                    self._packet_arrived(encoding, payload)
-                packet = packers[encoding].unpack(payload, client)
-                try:
-                    await dispatch(client, packet)
-                except NoHandler:
-                    await self._reply(ErrorCode.NO_HANDLER)
-                except StopPropagation:
-                    pass
-                except BaseException as error:  # a handler ends nobody but itself, whatever it raises
-                    await self._handler_raised(error)
-                turn += 1
-                if turn == most:
-                    turn = 0
+            while frames := decoder.frames(most):
+                for encoding, payload in frames:
+                    if not outbox.corked:  # this task has waited, or the connection was closed
+                        if self._closing or outbox.poisoned:
+                            return True
+                        self._packet_arrived(encoding, payload)
+                    packet = packers[encoding].unpack(payload, client)
+                    try:
+                        await dispatch(client, packet)
+                    except NoHandler:
+                        await self._reply(ErrorCode.NO_HANDLER)
+                    except StopPropagation:
+                        pass
+                    except BaseException as error:  # a handler ends nobody but itself, whatever it raises
+                        await self._handler_raised(error)
+                if len(frames) == most:
                     await self._let_others_go_on()
             if self._closing or outbox.poisoned:
                 return True

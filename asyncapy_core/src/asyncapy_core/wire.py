@@ -6,7 +6,7 @@ Knows no codec, no socket, no clock: a `FrameDecoder` is fed whatever arrived an
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Final, Literal, NoReturn, TypeAlias
 
@@ -147,8 +147,10 @@ class FrameDecoder:
             self._buffer += data
         self._start = 0
 
-    def frames(self) -> Iterator[Frame]:
-        """Give out the frames that are whole. What is not asked for is kept for the next call; do not feed meanwhile.
+    def frames(self, most: int) -> list[Frame]:
+        """Return the next frames that are whole, so many at most; none when more bytes are needed.
+
+        Frames that stand before something wrong are returned first; the call after that raises what is wrong.
 
         Raises:
             PacketTooLarge: judged on the length alone, before anything else.
@@ -157,15 +159,16 @@ class FrameDecoder:
         """
         if self._error is not None:
             raise self._error
+        frames: list[Frame] = []
         buffer, start, read_header = self._buffer, self._start, self._read_header
-        header, encodings, most = self._header_size, self._encodings, self._max_packet
+        header, encodings, largest = self._header_size, self._encodings, self._max_packet
         payload_at = header + _AFTER_LENGTH
         size = len(buffer)
         last = size - payload_at
         whole = buffer if isinstance(buffer, bytes) else None
-        while start <= last:
+        while start <= last and len(frames) < most:
             length, version, encoding = read_header(buffer, start)
-            if version != PROTOCOL_VERSION or encoding not in encodings or not MINIMUM_LENGTH <= length <= most:
+            if version != PROTOCOL_VERSION or encoding not in encodings or not MINIMUM_LENGTH <= length <= largest:
                 break
             end = start + header + length
             if end > size:
@@ -174,13 +177,16 @@ class FrameDecoder:
                 payload = whole[start + payload_at : end]
             else:
                 payload = bytes(memoryview(buffer)[start + payload_at : end])
-            self._start = start = end
-            yield encoding, payload
+            start = end
+            frames.append((encoding, payload))
         if start == size:
             self._buffer = b""
             self._start = 0
         else:
-            self._judge()
+            self._start = start
+            if not frames:
+                self._judge()
+        return frames
 
     def _judge(self) -> None:
         """Raise what is wrong with the packet at hand, as far as it has come."""

@@ -57,7 +57,7 @@ class ReplyDecoder:
             InvalidReply: what arrived is no packet.
         """
         try:
-            return next(self._decoder.frames(), None)
+            return next(iter(self._decoder.frames(1)), None)
         except ProtocolError as error:
             raise InvalidReply(
                 f"the server sent what is no AsyncAProto packet: {error}; {self._hint()} Is tls the same on both?"
