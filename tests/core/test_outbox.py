@@ -123,6 +123,19 @@ async def test_flushing_waits_for_what_waits_to_be_put_in(line: Line, attempt: i
     assert (len(data), data[-1:], outcomes) == (2 * MANY, b"2", ["flushed"])
 
 
+async def test_those_who_wait_for_room_do_not_keep_each_other_awake() -> None:
+    async with trio.open_nursery() as nursery:
+        line = Line(nursery, limit=MANY)
+        for _ in range(6):  # one is written, one queued, four wait
+            nursery.start_soon(lambda: outcome(line.outbox.put, b"x" * MANY, into=[]))
+            await wait_all_tasks_blocked()
+        assert len(await line.read(MANY)) == MANY
+        with trio.fail_after(10):
+            await wait_all_tasks_blocked()
+        assert len(await line.read(5 * MANY)) == 5 * MANY
+        line.close()
+
+
 @pytest.mark.parametrize("how", ["cancelled", "poisoned"])
 async def test_flushing_ends_where_what_waits_to_be_put_in_does_not_come(line: Line, how: str) -> None:
     outcomes: list[Any] = []

@@ -86,10 +86,11 @@ class Outbox:
         Raises:
             ConnectionLost: the connection broke, now or before.
         """
-        while self._writing and self._queued + len(data) > self._limit:
+        if self._is_full(len(data)):
             self._waiting += 1
             try:
-                await self._park()
+                while self._is_full(len(data)):
+                    await self._park()
             finally:
                 self._waiting -= 1
                 self._unpark()  # whoever flushes looks again, after this has been put in
@@ -130,6 +131,10 @@ class Outbox:
             raise ConnectionLost("the connection broke before")
         if self._queue:
             await self._send_all()
+
+    def _is_full(self, more: int) -> bool:
+        """Say whether there is no room for so many bytes behind a write under way."""
+        return self._writing and self._queued + more > self._limit
 
     async def _park(self) -> None:
         """Wait until the task that is sending has taken what was queued, or is done."""
