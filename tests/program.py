@@ -39,11 +39,11 @@ async def echo(client, packet):
 class Program:
     """A program in a process of its own, and what it has written so far."""
 
-    def __init__(self, path: Path, text: str) -> None:
+    def __init__(self, path: Path, text: str, *arguments: str) -> None:
         script = path / "program.py"
         script.write_text(HEAD + text, encoding="utf-8")
         self.process = subprocess.Popen(
-            [sys.executable, "-W", "error", str(script)],
+            [sys.executable, "-W", "error", str(script), *arguments],
             cwd=path,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -103,8 +103,8 @@ class Program:
 class Caller:
     """A plain blocking client, written to the text of WIRE.md."""
 
-    def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), 10)
+    def __init__(self, where: int | socket.socket) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", where), 10) if isinstance(where, int) else where
         self.file = self.socket.makefile("rb")
 
     def send(self, **fields: Any) -> None:
@@ -131,8 +131,8 @@ class Caller:
 
 
 @contextlib.contextmanager
-def running(path: Path, text: str) -> Iterator[Program]:
-    program = Program(path, text)
+def running(path: Path, text: str, *arguments: str) -> Iterator[Program]:
+    program = Program(path, text, *arguments)
     try:
         yield program
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import signal
 import socket
 import ssl
 import struct
@@ -19,6 +20,7 @@ import trio
 import trustme
 from conftest import Serve
 from peer import JSON, ZIPROTO, framed, json_packet, packet, zi_map, zi_packet
+from program import ECHO, running
 
 from asyncapy import Server
 from asyncapy.client import Client
@@ -333,11 +335,58 @@ def test_a_reply_that_trickles_in_does_not_extend_the_timeout() -> None:
         assert 0.25 < time.monotonic() - began < 3
 
 
-def test_a_reply_that_came_in_parts_before_and_after_the_timeout_is_received_whole() -> None:
+def test_a_reply_that_is_late_is_not_taken_for_the_next() -> None:
     with asked(sending(JSON_REPLY[:9], JSON_REPLY[9:], pause=0.4), timeout=0.25) as client:
-        with pytest.raises(ReplyTimeout):
+        with pytest.raises(ReplyTimeout, match="disconnected"):
             client.receive()
-        assert client.receive() == {"foo": "bar"}
+        for use in (client.receive, client.receive_raw, lambda: client.send({"a": 2})):
+            with pytest.raises(NotConnected, match="not connected"):
+                use()
+
+
+def test_a_reply_that_is_not_waited_for_to_the_end_is_not_taken_for_the_next() -> None:
+    with asked(sending(JSON_REPLY[:9], JSON_REPLY[9:], pause=0.4), timeout=5) as client:
+        previous = signal.signal(signal.SIGALRM, signal.default_int_handler)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+            with pytest.raises(KeyboardInterrupt):
+                client.receive()
+        finally:
+            signal.signal(signal.SIGALRM, previous)
+        with pytest.raises(NotConnected):
+            client.receive()
+
+
+def test_a_connected_client_is_refused_in_a_process_that_was_forked(tmp_path: Path) -> None:
+    text = """
+import os
+from asyncapy.client import Client
+client = Client(tls=False)
+client.connect("127.0.0.1", int(sys.argv[1]))
+for _ in range(4):
+    if os.fork() == 0:
+        try:
+            client.send({"a": 1})
+        except Exception as error:
+            note(type(error).__name__, error)
+            client.disconnect()
+            client.connect("127.0.0.1", int(sys.argv[1]))
+            client.send({"b": 2})
+            note(client.receive())
+        os._exit(0)
+for _ in range(4):
+    os.wait()
+client.send({"c": 3})
+note(client.receive())
+"""
+    with running(tmp_path, ECHO + "server.start()") as server:
+        (tmp_path / "caller").mkdir()
+        with running(tmp_path / "caller", text, str(server.port)) as caller:
+            assert caller.end() == 0, caller.err
+        refused = [line for line in caller.out if line.startswith("NotConnected this client was connected in process")]
+        assert len(refused) == 4
+        assert caller.out.count("{'b': 2}") == 4
+        assert caller.out[-1] == "{'c': 3}"
 
 
 def test_a_client_that_is_not_connected_says_what_to_do() -> None:

@@ -38,7 +38,9 @@ LEAST_READ: Final = 4096
 class Client:
     """Talks to a server: `connect`, then `send` and `receive` as often as wanted, then `disconnect`.
 
-    It is a context manager, which disconnects at the end.
+    It is a context manager, which disconnects at the end. Replies are told apart by their order alone (WIRE.md, "A
+    session"), so a client without a whole reply in time disconnects: a late one would be taken for the next. For the
+    same reason it belongs to one thread at a time, and to the process that has connected it.
 
     Args:
         byteorder: the order of the bytes of Content-Length, ``"big"`` or ``"little"``; as the server has it.
@@ -76,6 +78,7 @@ class Client:
         self._socket: socket.socket | None = None
         self._replies: ReplyDecoder | None = None
         self._fault: OSError | None = None
+        self._process = 0
         self.tls = tls
         self.encoding = encoding
         self.timeout = timeout
@@ -97,6 +100,7 @@ class Client:
             raise unreachable(error, hostname, port) from error
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket = self._secured(connected, hostname, port) if self.tls else connected
+        self._process = os.getpid()
         self._packer = self._packers.named(self.encoding)
         self._replies = ReplyDecoder(self._packers)
         self._fault = None
@@ -138,7 +142,7 @@ class Client:
         Raises:
             NotConnected: there is no connection.
             ServerDisconnected: the server closed the connection before a whole reply had arrived.
-            ReplyTimeout: that took longer than ``timeout``; what arrived meanwhile is kept.
+            ReplyTimeout: that took longer than ``timeout``; the client has disconnected.
             InvalidReply: what arrived is not a packet in a known encoding.
         """
         _, replies = self._connection()
@@ -153,7 +157,7 @@ class Client:
 
         Raises:
             NotConnected: there is no connection.
-            ReplyTimeout: that took longer than ``timeout``; what arrived meanwhile is kept.
+            ReplyTimeout: that took longer than ``timeout``; the client has disconnected.
             InvalidReply: what arrived is not a packet.
         """
         _, replies = self._connection()
@@ -171,6 +175,11 @@ class Client:
     def _connection(self) -> tuple[socket.socket, ReplyDecoder]:
         if self._socket is None or self._replies is None:
             raise NotConnected("this client is not connected; call connect(hostname, port) first")
+        if self._process != os.getpid():
+            raise NotConnected(
+                f"this client was connected in process {self._process}, and this is process {os.getpid()}: they would "
+                "take each other's replies; connect a client in each process"
+            )
         return self._socket, self._replies
 
     def _next_frame(self) -> Frame | None:
@@ -183,10 +192,16 @@ class Client:
                     connected.settimeout(max(deadline - time.monotonic(), 1e-6))
                 data = connected.recv(min(max(replies.missing, LEAST_READ), LARGEST_READ))
             except TimeoutError as error:
-                raise ReplyTimeout(f"no whole reply within {self.timeout:g} s, {replies.state}") from error
+                self.disconnect()
+                raise ReplyTimeout(
+                    f"no whole reply within {self.timeout:g} s, {replies.state}; disconnected"
+                ) from error
             except OSError as error:
                 self._fault = error
                 return None
+            except BaseException:  # a Ctrl+C: the reply may still come, and would be taken for the next
+                self.disconnect()
+                raise
             if not data:
                 return None
             replies.feed(data)
