@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from typing import Any, Final
 
 UNIX: Final = "unix:"
@@ -35,10 +36,15 @@ def endpoint(host: str, port: int) -> str:
 
 
 def bound_address(name: Any) -> str:
-    """Return as one reads it what a socket is bound to, given as the socket module has it."""
+    """Return the address that a socket is bound to as one writes it, given as the socket module has it.
+
+    The module has names of Linux's abstract namespace as bytes that begin with 0; they are written with an ``@``.
+    """
+    if isinstance(name, bytes):
+        return f"{UNIX}@{os.fsdecode(name[1:])}"
     return UNIX + name if isinstance(name, str) else endpoint(*name[:2])
 
 
 def is_exposed(name: Any) -> bool:
-    """Say whether other machines may reach what a socket is bound to, given as the socket module has it."""
-    return not isinstance(name, str) and not ipaddress.ip_address(name[0].partition("%")[0]).is_loopback
+    """Return True if other machines may reach a socket, given the name that the socket module has for it."""
+    return not isinstance(name, (str, bytes)) and not ipaddress.ip_address(name[0].partition("%")[0]).is_loopback

@@ -16,7 +16,7 @@ from typing import Final
 
 import trio
 
-from asyncapy_core.addresses import UNIX, is_unix
+from asyncapy_core.addresses import UNIX, bound_address, is_unix
 from asyncapy_core.errors import BindError
 from asyncapy_core.logs import RateLimited
 
@@ -80,13 +80,47 @@ async def _open_tcp(addr: str, port: int) -> list[socket.socket]:
 
 
 def _open_unix(path: str) -> socket.socket:
-    """Listen at a path; a socket that a server left behind there, and nobody listens on, is replaced."""
+    """Listen at a path; a socket that a server left behind there, and nobody listens on, is replaced.
+
+    A path that begins with ``@``, or a null character, is a name in Linux's abstract namespace, without a file.
+    """
     try:
+        if path[:1] in {"@", "\0"}:
+            return _listen(socket.AF_UNIX, socket.SOCK_STREAM, 0, "\0" + path[1:])
         if Path(path).is_socket() and not _is_served(path):
             Path(path).unlink()
-        return _listen(socket.AF_UNIX, socket.SOCK_STREAM, 0, path)
+        listener = UnixListener()
+        _listen_on(listener, path)
+    except ValueError as error:
+        raise BindError(f"cannot listen on {UNIX}{path!r}: {error}; give the path of a file") from error
     except OSError as error:
         raise _bind_error(UNIX + path, error, _UNIX_ADVICE) from error
+    listener.remember_file(Path(path).absolute())
+    return listener
+
+
+class UnixListener(socket.socket):
+    """A listening Unix domain socket that knows its file, and removes that file and no other."""
+
+    def __init__(self) -> None:
+        super().__init__(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._file: tuple[Path, int, int] | None = None
+
+    def remember_file(self, path: Path) -> None:
+        """Note the file that this was just bound to."""
+        with contextlib.suppress(OSError):  # it is gone already
+            found = path.lstat()
+            self._file = (path, found.st_dev, found.st_ino)
+
+    def remove_file(self) -> None:
+        """Remove the file, unless another has taken its place; while this is open, no other can have its inode."""
+        if self._file is None:
+            return
+        path, device, inode = self._file
+        with contextlib.suppress(OSError):  # somebody has cleaned up already
+            found = path.lstat()
+            if (found.st_dev, found.st_ino) == (device, inode):
+                path.unlink()
 
 
 def _is_served(path: str) -> bool:
@@ -115,30 +149,36 @@ def _bind_error(where: str, error: OSError, advice: Mapping[int, str]) -> BindEr
 
 
 def close_listener(listener: socket.socket) -> None:
-    """Close it; the file of a Unix domain socket goes with it. A second time does nothing."""
+    """Close a listener, and remove the file of a Unix domain socket that `open_listeners` has made.
+
+    A second time does nothing.
+    """
     if listener.fileno() < 0:
         return
-    path = listener.getsockname() if listener.family == socket.AF_UNIX else None
+    if isinstance(listener, UnixListener):
+        listener.remove_file()
     listener.close()
-    if path:
-        with contextlib.suppress(OSError):  # somebody has cleaned up already
-            Path(path).unlink()
 
 
 def _listen(family: int, kind: int, protocol: int, address: tuple[object, ...] | str) -> socket.socket:
     listener = socket.socket(family, kind, protocol)
+    _listen_on(listener, address)
+    return listener
+
+
+def _listen_on(listener: socket.socket, address: tuple[object, ...] | str) -> None:
+    """Bind a socket and listen; close it where that fails."""
     try:
         listener.settimeout(0)
-        if os.name == "posix" and family != socket.AF_UNIX:
+        if os.name == "posix" and listener.family != socket.AF_UNIX:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
+        if listener.family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listener.bind(address)
         listener.listen(BACKLOG)
     except BaseException:  # whatever it is, it goes on, and the socket does not stay open
         listener.close()
         raise
-    return listener
 
 
 async def accept_forever(
@@ -150,8 +190,8 @@ async def accept_forever(
 
     Without file descriptors to spare it pauses, says so at most once a second, and goes on.
     """
-    worth_a_line = RateLimited()
-    local = f"{UNIX}{listener.getsockname()}" if listener.family == socket.AF_UNIX else None
+    should_log = RateLimited()
+    local = bound_address(listener.getsockname()) if listener.family == socket.AF_UNIX else None
     try:
         while True:
             await trio.lowlevel.wait_readable(listener)
@@ -162,7 +202,7 @@ async def accept_forever(
                     break
                 except OSError as error:
                     if error.errno in EXHAUSTED:
-                        if worth_a_line():
+                        if should_log():
                             log.error("{Server} Cannot accept connections: %s", error.strerror)
                         await trio.sleep(EXHAUSTED_PAUSE)
                         break
