@@ -116,7 +116,8 @@ async def serve() -> AsyncIterator[Serve]:
                     await client.send(packet)
 
             lines: list[str] = []
-            server.log.handlers[:] = [LogLines(lines)]
+            server.log.handlers.clear()
+            server.log.addFilter(LogLines(lines))
             addresses = await nursery.start(server.serve)
             running = Running(server, addresses[0][1], lines)
             started.append(running)

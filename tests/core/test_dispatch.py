@@ -162,12 +162,9 @@ async def test_a_filter_that_raises_does_not_pass_and_is_logged(kind: type[Plain
     room.handler("open")
     assert await room.dispatch() is True
     assert room.called == ["open"]
-    assert room.errors == [
-        (
-            r"[ERROR] (UUID) {API Parser} A filter of 'guarded' raised ValueError (bad\r\nline), "
-            "so the packet does not pass"
-        )
-    ]
+    (line,) = room.errors
+    assert line.startswith(r"[ERROR] (UUID) {API Parser} A filter of 'guarded' raised ValueError (bad\r\nline) at ")
+    assert line.endswith(", so the packet does not pass")
 
 
 async def test_a_filter_that_always_raises_does_not_fill_the_log() -> None:

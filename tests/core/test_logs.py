@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncapy_core.logs import RateLimited, SessionLog, server_logger, shown
+from asyncapy_core.log_writer import server_logger
+from asyncapy_core.logs import RateLimited, SessionLog, shown
 
 FORMAT = "[%(levelname)s] %(message)s"
 

@@ -427,12 +427,17 @@ def test_an_entry_point_may_name_an_object_in_a_module(install: Install) -> None
     assert named(PluginManager(), "test_thing").hooks == ("asyncapy_key_stores",)
 
 
-@pytest.mark.parametrize("error", ["SystemExit", "KeyboardInterrupt"])
-def test_an_import_that_ends_the_program_ends_it(install: Install, error: str) -> None:
+@pytest.mark.parametrize("error", ["SystemExit", "GeneratorExit"])
+def test_a_plugin_whose_import_would_end_the_program_is_quarantined(install: Install, error: str) -> None:
     install("ending", "test_ending", f"raise {error}")
-    with pytest.raises(BaseException, match=r"^$") as caught:
-        _ = PluginManager(allow=["test_ending"]).plugins
-    assert type(caught.value).__name__ == error
+    record = named(PluginManager(allow=["test_ending"]), "test_ending")
+    assert (record.state, record.reason) == ("quarantined", f"import failed with {error}: ")
+
+
+def test_ctrl_c_in_the_import_of_a_plugin_ends_the_program(install: Install) -> None:
+    install("slow", "test_slow", "import signal; signal.raise_signal(signal.SIGINT)")
+    with pytest.raises(KeyboardInterrupt):
+        _ = PluginManager(allow=["test_slow"]).plugins
 
 
 def test_two_entry_points_of_one_name_are_both_quarantined_and_both_distributions_named(install: Install) -> None:
@@ -528,12 +533,12 @@ def test_a_plugin_that_uses_filters_as_it_is_imported_takes_them_from_nobody(ins
     assert isinstance(Filters.Fields(a=None), Filter)
 
 
-def test_an_import_that_ends_the_program_leaves_the_lists_as_they_were(install: Install) -> None:
+def test_ctrl_c_in_an_import_leaves_the_lists_as_they_were(install: Install) -> None:
     install("fine", "test_fine")
-    install("exits", "test_exits", "raise SystemExit")
+    install("exits", "test_exits", "import signal; signal.raise_signal(signal.SIGINT)")
     server = Server(plugins_allow=["test_fine"], plugins=PluginManager())
     assert states(server.plugins)["test_exits"] == "denied"
-    with pytest.raises(SystemExit):
+    with pytest.raises(KeyboardInterrupt):
         server.configure({"plugins_allow": "test_exits,test_fine"})
     assert named(server.plugins, "test_exits").reason == "it is not on the allow list"
     server.configure({"plugins_allow": "test_fine,filters"})

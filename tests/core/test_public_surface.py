@@ -62,6 +62,7 @@ SURFACE: dict[str, set[str]] = {
         "SessionLimitReached",
         "SessionTimedOut",
         "StopPropagation",
+        "UnexpectedEnd",
         "UnknownCodec",
         "UnknownFilter",
         "UnknownKeyStore",

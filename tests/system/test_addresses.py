@@ -17,6 +17,7 @@ from asyncapy import Server
 from asyncapy.errors import BindError
 from asyncapy.filters import Filters
 from asyncapy.util import APIKeyFactory
+from asyncapy_core.testing.memory import LogLines
 
 EXPOSED = "Anybody who reaches this address"
 
@@ -149,7 +150,7 @@ async def test_a_unix_domain_socket_may_be_that_of_a_proxy(tmp_path: Path, nurse
 async def warned(nursery: trio.Nursery, server: Server) -> list[str]:
     """Start a server, and return what it says of being exposed."""
     lines: list[str] = []
-    server.log.handlers[0].emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    server.log.addFilter(LogLines(lines))
     await nursery.start(server.serve)
     return [line for line in lines if EXPOSED in line]
 

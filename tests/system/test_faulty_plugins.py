@@ -129,8 +129,9 @@ async def test_shutdown_may_take_its_time_when_the_server_is_stopped(autojump_cl
             done.append("shut down")
 
     server = Thorough(port=0)
-    server.stop()
-    await server.serve()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.serve)
+        server.stop()
     assert done == ["shut down"]
 
 

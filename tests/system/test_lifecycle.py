@@ -333,12 +333,13 @@ def test_a_wrong_setting_is_an_error_that_names_it() -> None:
         Server(port=65536)
 
 
-def test_a_signal_during_setup_ends_the_program_in_order(tmp_path: Path) -> None:
+def test_a_signal_cancels_a_setup_that_hangs(tmp_path: Path) -> None:
     text = """
 class Mine(Server):
     async def setup(self):
         note("setup")
-        await trio.sleep(0.5)
+        self.exit_stack.callback(note, "closed")
+        await trio.sleep_forever()
 
     def shutdown(self):
         note("shutdown")
@@ -350,7 +351,8 @@ note("end")
     with running(tmp_path, text) as program:
         program.wait_for("setup", program.out)
         assert program.end(signal.SIGTERM) == 0
-        assert program.out == ["setup", "shutdown", "end"]
+        assert program.out == ["setup", "closed", "end"]
+        assert "Stopped before it listened" in program.err[-1]
 
 
 # In a nursery of one's own

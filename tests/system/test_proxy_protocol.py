@@ -90,7 +90,7 @@ async def test_garbage_from_a_trusted_proxy_is_closed_without_a_reply(serve: Ser
         with contextlib.suppress(trio.BrokenResourceError):  # closed with bytes unread
             assert await peer.closed()
     await running.settle()
-    assert running.logged("did not introduce itself")
+    assert running.logged("No session for 127.0.0.1")
 
 
 @pytest.mark.parametrize("data", [b"", LINE[:20], BINARY[:20]])

@@ -76,7 +76,7 @@ async def test_what_a_peer_sends_is_nowhere(serve: Serve, level: int) -> None:
     for text in (*running.lines, *reprs, *map(repr, replies)):
         assert CANARY not in text
         assert key not in text
-    assert len(running.logged("A handler failed")) == 4
+    assert len(running.logged("Handler 'fail' failed")) == 4
 
 
 async def test_what_comes_before_tls_is_nowhere_either(serve: Serve, certificates: Certificates) -> None:

@@ -5,9 +5,9 @@ Knows the limits and what comes before a session, a PROXY header and a TLS hands
 
 from __future__ import annotations
 
+import logging
 import socket
-from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from asyncapy_core.addresses import peer_address
 from asyncapy_core.connection import Connection
@@ -16,6 +16,11 @@ from asyncapy_core.logs import RateLimited, shown
 from asyncapy_core.proxy import InvalidProxyHeader, ProxyHeader
 from asyncapy_core.service import Service
 from asyncapy_core.transport import SocketTransport, Transport, Woken
+
+if TYPE_CHECKING:
+    import ssl
+
+    from asyncapy_core.tls import PeerCertificate
 
 MAX_REFUSED: Final = 24
 """How many refused peers are told why at a time; those beyond are dropped."""
@@ -42,57 +47,46 @@ class Admission:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._worth_a_line = RateLimited()
+        self._should_log = RateLimited()
 
     def admit(self, sock: socket.socket, host: str) -> None:
-        """Serve or refuse an accepted socket, at once or when it has introduced itself."""
-        service = self._service
-        transport = SocketTransport(sock)
+        """Serve or refuse an accepted socket, at once or when its PROXY header and TLS handshake are done."""
         address = peer_address(host)
-        proxied = bool(service.proxies) and address in service.proxies
-        most = max(MIN_PENDING, service.max_connections - len(service.connections))
-        if not proxied and service.tls is None:
-            self._take_in(transport, address, None)
-        elif service.pending.add(transport, address, most=most, proxied=proxied):
-            service.spawn(self._introduce, transport, address, proxied)
-        else:
-            transport.abort()
+        newcomer = _Newcomer(self._service, SocketTransport(sock), address)
+        self._service.peers.call(self._admit, newcomer, peer=newcomer)
 
-    async def _introduce(self, transport: SocketTransport, address: str, proxied: bool) -> None:  # noqa: FBT001  # called by spawn
-        """Read who a proxy speaks for, and shake hands; a peer that fails gets no reply."""
+    def _admit(self, newcomer: _Newcomer) -> None:
         service = self._service
-        secured: Transport = transport
-        tls_peer = None
-        introduced = False
+        proxied = bool(service.proxies) and newcomer.address in service.proxies
+        limit = max(MIN_PENDING, service.max_connections - len(service.connections))
+        if not proxied and service.tls is None:
+            self._take_in(newcomer.transport, newcomer.address, None)
+        elif service.pending.add(newcomer.transport, newcomer.address, most=limit, proxied=proxied):
+            service.peers.start(newcomer, self._introduce, newcomer, proxied)
+        else:
+            newcomer.drop()
+
+    async def _introduce(self, newcomer: _Newcomer, proxied: bool) -> None:  # noqa: FBT001  # called with it by position
+        """Read the PROXY header of a trusted proxy, and do the TLS handshake; a peer that fails gets no reply."""
+        transport: Transport = newcomer.transport
+        certificate = None
         try:
             if proxied:
-                service.introducing.start(transport)
-                address = await _proxied_address(transport) or address
-                service.introducing.stop(transport)
-            if service.tls is not None:
-                from asyncapy_core.tls import TlsTransport  # noqa: PLC0415  # only where TLS is on
-
-                service.handshaking.start(transport)
-                secured = encrypted = TlsTransport(transport, service.tls)
-                await encrypted.handshake()
-                tls_peer = encrypted.peer
-            introduced = True
+                await newcomer.read_proxy_header()
+            if self._service.tls is not None:
+                transport, certificate = await newcomer.shake_hands(self._service.tls)
         except (ConnectionLost, ProtocolError) as error:
-            if self._worth_a_line():
-                service.log.info("{Client handler} %s did not introduce itself: %s", shown(address), shown(error))
-            return
-        finally:
-            if not introduced:
-                transport.abort()
-            service.introducing.stop(transport)
-            service.handshaking.stop(transport)
-            service.arrived(transport)
-        self._take_in(secured, address, tls_peer)
+            newcomer.drop()
+            if self._should_log():
+                self._service.log.info("{Client handler} No session for %s: %s", shown(newcomer.address), shown(error))
+        else:
+            self._service.arrived(newcomer.transport)
+            self._take_in(transport, newcomer.address, certificate)
 
-    def _take_in(self, transport: Transport, address: str, tls_peer: Mapping[str, str] | None) -> None:
+    def _take_in(self, transport: Transport, address: str, certificate: PeerCertificate | None) -> None:
         """Make a connection, and serve or refuse it (WIRE.md, SESSION_LIMIT_REACHED and SERVER_BUSY)."""
         service = self._service
-        connection = Connection(service, transport, address, tls_peer)
+        connection = Connection(service, transport, address, certificate)
         if service.draining:
             connection.drop()
         elif len(service.connections) >= service.max_connections:
@@ -101,7 +95,7 @@ class Admission:
             self._refuse(connection, ErrorCode.SESSION_LIMIT_REACHED)
         else:
             service.connections.add(connection)
-            service.spawn(connection.run)
+            service.peers.start(connection, connection.run)
 
     def _refuse(self, connection: Connection, code: ErrorCode) -> None:
         service = self._service
@@ -109,23 +103,68 @@ class Admission:
             connection.drop()
             return
         service.refused.add(connection)
-        service.spawn(connection.refuse, code)
+        service.peers.start(connection, connection.refuse, code)
 
 
-async def _proxied_address(transport: SocketTransport) -> str | None:
-    """Read a PROXY header and nothing behind it; return whom it names.
+class _Newcomer:
+    """A peer without a session: a PROXY header and a TLS handshake may still come.
 
-    Raises:
-        ConnectionLost: the proxy took too long, or left.
-        InvalidProxyHeader: what came is no PROXY header.
+    Args:
+        service: the server.
+        transport: its connection.
+        address: its address, until a PROXY header names another.
     """
-    header = ProxyHeader()
-    while header.missing:
-        try:
-            data = await transport.receive(header.missing)
-        except Woken:
-            continue
-        if not data:
-            raise InvalidProxyHeader("the proxy left before it had said who its client is")
-        header.feed(data)
-    return None if header.address is None else peer_address(header.address)
+
+    __slots__ = ("_service", "address", "transport")
+
+    def __init__(self, service: Service, transport: SocketTransport, address: str) -> None:
+        self._service = service
+        self.transport = transport
+        self.address = address
+
+    @property
+    def log(self) -> logging.LoggerAdapter[logging.Logger]:
+        """The server's log; there is no session yet."""
+        return logging.LoggerAdapter(self._service.log)
+
+    async def read_proxy_header(self) -> None:
+        """Read a PROXY header and nothing behind it, and take the address that it names.
+
+        Raises:
+            ConnectionLost: the proxy took too long, or left.
+            InvalidProxyHeader: it sent something else.
+        """
+        self._service.introducing.start(self.transport)
+        header = ProxyHeader()
+        while header.missing:
+            try:
+                data = await self.transport.receive(header.missing)
+            except Woken:
+                continue
+            if not data:
+                raise InvalidProxyHeader("the proxy left before the end of its PROXY header")
+            header.feed(data)
+        self._service.introducing.stop(self.transport)
+        if header.address is not None:
+            self.address = peer_address(header.address)
+
+    async def shake_hands(self, context: ssl.SSLContext) -> tuple[Transport, PeerCertificate | None]:
+        """Do the TLS handshake; return the encrypted transport, and the certificate of the peer.
+
+        Raises:
+            ConnectionLost: it failed, or the certificate cannot be used.
+        """
+        from asyncapy_core.tls import TlsTransport  # noqa: PLC0415  # only where TLS is on
+
+        self._service.handshaking.start(self.transport)
+        encrypted = TlsTransport(self.transport, context)
+        await encrypted.handshake()
+        self._service.handshaking.stop(self.transport)
+        return encrypted, encrypted.peer
+
+    def drop(self) -> None:
+        """Close at once, and forget; a second time does nothing."""
+        self.transport.abort()
+        self._service.introducing.stop(self.transport)
+        self._service.handshaking.stop(self.transport)
+        self._service.arrived(self.transport)

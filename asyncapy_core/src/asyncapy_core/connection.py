@@ -8,14 +8,14 @@ from __future__ import annotations
 import functools
 import logging
 import time
-import traceback
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Final
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from asyncapy_core.dispatch import NoHandler, split_failure
+from asyncapy_core.dispatch import NoHandler
 from asyncapy_core.errors import (
     BrokenCodec,
     ClientDisconnected,
@@ -24,7 +24,7 @@ from asyncapy_core.errors import (
     ProtocolError,
     StopPropagation,
 )
-from asyncapy_core.logs import SessionLog, describe, shown
+from asyncapy_core.logs import SessionLog, shown
 from asyncapy_core.outbox import Outbox
 from asyncapy_core.session import Client, Session
 from asyncapy_core.stepping import run_noting_waits
@@ -34,9 +34,12 @@ from asyncapy_core.wire import FrameDecoder
 if TYPE_CHECKING:
     from asyncapy_core.packet import Packet
     from asyncapy_core.service import Service
+    from asyncapy_core.tls import PeerCertificate
 
-LINGER_BYTES: Final = 64 * 1024
 LARGEST_READ: Final = 256 * 1024
+
+_serving: ContextVar[Connection] = ContextVar("serving")
+"""The connection whose handlers a task, or the task that started it, runs."""
 
 
 class TimedOut(ProtocolError):
@@ -49,6 +52,7 @@ class Connection:
     """A peer, its session, and the loop that serves it."""
 
     __slots__ = (
+        "_answered",
         "_between_turns",
         "_closing",
         "_debug",
@@ -67,30 +71,34 @@ class Connection:
     )
 
     def __init__(
-        self, service: Service, transport: Transport, address: str, tls_peer: Mapping[str, str] | None = None
+        self, service: Service, transport: Transport, address: str, certificate: PeerCertificate | None = None
     ) -> None:
         self._service = service
         self._transport = transport
         self._decoder = FrameDecoder(service.packers.wire, service.packers.by_id)
-        self._outbox = Outbox(transport, service.writing, service.config.max_output, service.spawn)
+        self._outbox = Outbox(transport, service.writing, service.config.max_output, self._start)
         self._packers = service.packers.by_id
         self._packer = service.packers.default
         self._encoding_known = False
         self._expired = False
         self._between_turns = False
         self._closing = False
+        self._answered = False
         self._debug = service.log.isEnabledFor(logging.DEBUG)
         dispatch = service.dispatcher.dispatch_traced if self._debug else service.dispatcher.dispatch
         limit = service.config.handler_timeout
-        self._dispatch = dispatch if limit is None else functools.partial(_in_time, limit, dispatch)
+        self._dispatch = dispatch if limit is None else functools.partial(self._in_time, limit, dispatch)
         self.client = Client(address, service.server, self, encoding=self._packer.name)
-        self.client.tls_peer = tls_peer
+        if certificate is not None:
+            self.client.tls_peer = certificate.subject
+            self.client.tls_names = certificate.names
         self.session = self.client.session = Session(uuid.uuid4(), self.client, time.time())
         self.log = SessionLog(service.log, self.session.session_id)
 
     async def run(self) -> None:
         """Serve the peer until it leaves, a deadline passes, something closes the session, or the server drains."""
         self._service.log.info("{Client handler} New session started, UUID is %s", self.session.session_id)
+        _serving.set(self)
         try:
             linger = True
             try:
@@ -98,14 +106,12 @@ class Connection:
             except ProtocolError as error:
                 if isinstance(error, BrokenCodec):
                     self.log.error("{API Parser} A packet could not be read: %s", error)
-                if not self._closing:  # what comes behind a close is nobody's business
+                if not self._closing:  # nothing is answered behind a close
                     self.log.info("{Client handler} %s: %s", error.code.value, shown(error))
                     await self._reply(error.code)
             await self._part(linger=linger)
         except ConnectionLost as error:
             self.log.info("{Client handler} The client has left: %s", shown(error))
-        except Exception as error:  # a codec that fails on a reply, or a slip of ours: not the end of all sessions
-            self.log.error("{Client handler} The session was ended by a fault: %s", describe(error))
         else:
             self.log.info("{Client handler} The connection was closed")
         finally:
@@ -119,8 +125,6 @@ class Connection:
             await self._part(linger=True)
         except ConnectionLost:
             return  # it did not wait for the answer
-        except Exception as error:  # a codec that fails on a reply: not the end of all sessions
-            self.log.error("{Client handler} The refusal was ended by a fault: %s", describe(error))
         finally:
             self.drop()
 
@@ -131,32 +135,50 @@ class Connection:
             Whether the peer may have sent what is not read.
         """
         decoder, outbox = self._decoder, self._outbox
-        packers, dispatch, client = self._packers, self._dispatch, self.client
-        most = self._service.config.packets_per_turn
+        packers, dispatch, client, service = self._packers, self._dispatch, self.client, self._service
+        most = service.config.packets_per_turn
         while data := await self._receive():
             decoder.feed(data)
-            while frames := decoder.frames(most):
+            while not service.draining and (frames := decoder.frames(most)):
                 for encoding, payload in frames:
                     if not outbox.corked:  # this task has waited, or the connection was closed
-                        if self._closing or outbox.poisoned:
+                        if self._is_over():
                             return True
                         self._packet_arrived(encoding, payload)
                     packet = packers[encoding].unpack(payload, client)
+                    self._answered = False
                     try:
                         await dispatch(client, packet)
-                    except NoHandler:
-                        await self._reply(ErrorCode.NO_HANDLER)
+                    except NoHandler as outcome:
+                        await self._not_handled(outcome)
                     except StopPropagation:
                         pass
-                    except BaseException as error:  # a handler ends nobody but itself, whatever it raises
-                        await self._handler_raised(error)
+                    except BaseException as error:  # a handler may raise anything
+                        await self._handler_raised(error, packet)
                 if len(frames) == most:
                     await self._let_others_go_on()
-            if self._closing or outbox.poisoned:
+            if self._is_over():
                 return True
             if not outbox.flush_now():
                 await outbox.flush()
-        return self._closing or self._service.draining
+        return self._closing or service.draining
+
+    async def _in_time(
+        self, limit: float, dispatch: Callable[..., Awaitable[None]], client: Client, packet: Packet
+    ) -> None:
+        """Dispatch, and cut off a handler that takes longer than ``handler_timeout``."""
+        with trio.move_on_after(limit) as scope:
+            try:
+                await dispatch(client, packet)
+            finally:
+                if self._service.peers.dropped:  # what was opened inside of this scope is to be closed inside
+                    await self._service.peers.close_dropped(self)
+        if scope.cancelled_caught:
+            raise TimeoutError(f"cut off after {limit:g} s (handler_timeout)")
+
+    def _is_over(self) -> bool:
+        """Return True when no further packet is to be handled: closed, broken, or the server drains."""
+        return self._closing or self._outbox.poisoned or self._service.draining
 
     async def _receive(self) -> bytes:
         """Give others their turn, then return what has come; nothing when the peer is done, or nothing more is wanted.
@@ -167,7 +189,11 @@ class Connection:
             TimedOut: the deadline has passed.
             ConnectionLost: the connection broke.
         """
+        if self._service.peers.dropped:
+            await self._service.peers.close_dropped(self)
         await trio.lowlevel.checkpoint()
+        if self._service.draining:
+            return b""
         size = self._service.config.buf
         if self._decoder.buffered:
             size = max(size, min(self._decoder.missing, LARGEST_READ))
@@ -206,30 +232,43 @@ class Connection:
         else:
             self._outbox.cork()
 
-    async def _handler_raised(self, error: BaseException) -> None:
+    async def _not_handled(self, outcome: NoHandler) -> None:
+        """Answer a packet that no handler got, unless a guard or a filter has answered it."""
+        if not self._answered:
+            await self._reply(ErrorCode.NO_HANDLER)
+        elif outcome.failed:
+            await self.close()  # the peer cannot tell what the answer was to
+
+    async def _handler_raised(self, error: BaseException, packet: Packet) -> None:
         """Log and answer a handler's failure; the end of the propagation, or of its own session, is none.
 
+        A packet that was answered gets no second answer: the connection is closed behind the first, as the peer could
+        not tell the replies to later packets from it (WIRE.md, "never by both").
+
         Raises:
-            BaseException: what is not the handler's own.
+            BaseException: the part that is the server's own.
         """
 
         def expected(leaf: BaseException) -> bool:
             own = isinstance(leaf, ClientDisconnected) and leaf.client is self.client
             return own or isinstance(leaf, StopPropagation)
 
-        failure, through = split_failure(error)
+        peers = self._service.peers
+        through, failure = peers.split(error)
         if isinstance(failure, BaseExceptionGroup):
             failure = failure.split(expected)[1]
         elif failure is not None and expected(failure):
             failure = None
         if failure is not None:
-            self.log.error("{API Parser} A handler failed: %s", describe(failure))
-            if self._debug:
-                for line in "".join(traceback.format_exception(failure)).splitlines():
-                    self.log.debug("{API Parser} %s", line.encode("unicode_escape").decode("ascii"))
+            name = "A filter" if packet.handler is None else f"Handler '{shown(packet.handler.name)}'"
+            peers.failures.report(self.log, f"{{API Parser}} {name}", failure)
         if through is not None:
             raise through
-        if failure is not None:
+        if failure is None:
+            return
+        if self._answered:
+            await self.close()
+        else:
             await self._reply(ErrorCode.HANDLER_FAILED)
 
     async def _reply(self, code: ErrorCode) -> None:
@@ -254,9 +293,14 @@ class Connection:
             raise ClientDisconnected("the connection to this client was closed before", self.client)
         packer = self._packer if packet.sender is not None else self._service.packers.named(packet.encoding)
         data = packer.pack(packet.fields)
-        return None if self._outbox.hold(data) else self._put(data)
+        if self._outbox.hold(data):
+            self._answered = True
+            return None
+        return self._put(data)
 
     async def _put(self, data: bytes) -> None:
+        if _serving.get(None) is self:
+            self._answered = True
         self.log.debug("{Response handler} Sending response to client")
         try:
             await self._outbox.put(data)
@@ -307,26 +351,21 @@ class Connection:
         if not linger:
             return
         self._expired = False
-        self._service.lingering.start(self)
-        unread = LINGER_BYTES
+        unread = self._service.linger(self)
         while unread > 0 and not self._expired:
             try:
-                data = await self._transport.receive(unread)
+                data = await self._transport.receive(min(unread, LARGEST_READ))
             except Woken:
                 continue
             if not data:
                 return
             unread -= len(data)
 
+    def _start(self, function: Callable[..., Awaitable[object]], *args: Any) -> None:
+        """Run something for this peer in a task of its own."""
+        self._service.peers.start(self, function, *args)
+
     def drop(self) -> None:
-        """Close at once, without a word."""
+        """Close at once, without a word; a second time does nothing."""
         self._service.forget(self)
         self._outbox.poison()
-
-
-async def _in_time(limit: float, dispatch: Callable[..., Awaitable[None]], client: Client, packet: Packet) -> None:
-    """Dispatch, and cut off a handler that takes longer than ``handler_timeout``."""
-    with trio.move_on_after(limit) as scope:
-        await dispatch(client, packet)
-    if scope.cancelled_caught:
-        raise TimeoutError(f"cut off after {limit:g} s (handler_timeout)")

@@ -37,10 +37,11 @@ class Deadlines(Generic[T]):
         """Take the deadline back, if there is one."""
         self._due.pop(holder, None)
 
-    def expire_all(self) -> None:
-        """Let all deadlines have passed."""
-        while self._due:
-            self._expired(self._due.popitem(last=False)[0])
+    def stop_all(self) -> list[T]:
+        """Take all deadlines back, and return their holders."""
+        holders = list(self._due)
+        self._due.clear()
+        return holders
 
     def __len__(self) -> int:
         return len(self._due)

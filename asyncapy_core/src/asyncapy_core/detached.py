@@ -25,6 +25,7 @@ class Detached:
         server: the server that it seems to be connected to; a handler that uses ``client.server`` needs one.
         encoding: the encoding of the session.
         tls_peer: the subject of the client's certificate, as a server with ``tls_client_ca`` gives it.
+        tls_names: the subject alternative names of that certificate, by kind.
 
     Attributes:
         client: what a handler or a filter is to be given.
@@ -39,11 +40,14 @@ class Detached:
         server: Server | None = None,
         encoding: str = "json",
         tls_peer: Mapping[str, str] | None = None,
+        tls_names: Mapping[str, tuple[str, ...]] | None = None,
     ) -> None:
         self.sent: list[Packet] = []
         self.closed = False
         self.client = Client(address, server, self, encoding=encoding)  # type: ignore[arg-type]  # as documented above
         self.client.tls_peer = tls_peer
+        if tls_names is not None:
+            self.client.tls_names = tls_names
         self.client.session = Session(uuid.uuid4(), self.client, time.time())
         logger = logging.getLogger("asyncapy.detached") if server is None else server.log
         self.log = SessionLog(logger, self.client.session.session_id)

@@ -6,14 +6,14 @@ Knows no connection: what is raised here is answered by the one who asked.
 from __future__ import annotations
 
 import inspect
-import traceback
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import trio
 
 from asyncapy_core.filter import Filter, is_async, passed, returns_coroutine
-from asyncapy_core.logs import RateLimited, shown
+from asyncapy_core.interrupts import is_interrupt
+from asyncapy_core.logs import RateLimited, describe
 
 if TYPE_CHECKING:
     from asyncapy_core.packet import Packet
@@ -24,7 +24,15 @@ HandlerFunction: TypeAlias = Callable[[Any, Any], Awaitable[Any]]
 
 
 class NoHandler(Exception):
-    """No handler of any group wants the packet (WIRE.md, ERR_NO_HANDLER)."""
+    """No handler of any group wants the packet (WIRE.md, ERR_NO_HANDLER).
+
+    Args:
+        failed: whether a guard or a filter raised an exception.
+    """
+
+    def __init__(self, *, failed: bool = False) -> None:
+        super().__init__()
+        self.failed = failed
 
 
 class Handler:
@@ -132,60 +140,69 @@ class Dispatcher:
         """
         if self._at_once is None:
             return self._dispatch_by_group(client, packet, traced=False)
+        failed = False
         for handler in self._at_once:
             match, function = handler.match, handler.function
             try:
                 found = match(client, packet)
                 if found is not True and not passed(found):
                     continue
-            except Exception as error:
+            except BaseException as error:  # a filter may raise anything
+                if is_interrupt(error):
+                    raise
                 self._filter_failed(client, handler, error)
+                failed = True
             else:
+                packet.handler = handler
                 return function(client, packet)
-        raise NoHandler
+        raise NoHandler(failed=failed)
 
     def dispatch_traced(self, client: Client, packet: Packet) -> Awaitable[None]:
         """Do the same as `dispatch`, and log each step at DEBUG."""
         return self._dispatch_by_group(client, packet, traced=True)
 
     async def _dispatch_by_group(self, client: Client, packet: Packet, *, traced: bool) -> None:
+        failures: list[BaseException] = []
         for guard in self.guards:
-            if await self._first((guard,), client, packet) is None:
+            if await self._first((guard,), client, packet, failures) is None:
                 if guard.worth_a_line():
                     client.log.info("{API Parser} A packet was refused by the guard %r", guard.filters[0])
-                raise NoHandler
+                raise NoHandler(failed=bool(failures))
         matched = False
         for number, handlers in self._groups:
             if traced:
                 client.log.debug("{API Parser} Checking group %d", number)
-            handler = await self._first(handlers, client, packet)
+            handler = await self._first(handlers, client, packet, failures)
             if handler is not None:
                 matched = True
+                packet.handler = handler
                 if traced:
                     client.log.debug("{API Parser} Calling '%s' in group %d", handler.name, number)
                 await handler.function(client, packet)
         if not matched:
-            raise NoHandler
+            raise NoHandler(failed=bool(failures))
 
-    async def _first(self, handlers: Iterable[Handler], client: Client, packet: Packet) -> Handler | None:
-        """Return the first handler whose filters pass."""
+    async def _first(
+        self, handlers: Iterable[Handler], client: Client, packet: Packet, failures: list[BaseException]
+    ) -> Handler | None:
+        """Return the first handler whose filters pass; put what filters raise into ``failures``."""
         for handler in handlers:
             try:
                 found = handler.match(client, packet)
                 if found is True or passed(await found if handler.is_async else found):
                     return handler
-            except Exception as error:
+            except BaseException as error:  # a filter may raise anything
+                if (handler.is_async and _may_be_servers(error)) or is_interrupt(error):
+                    raise
                 self._filter_failed(client, handler, error)
+                failures.append(error)
         return None
 
-    def _filter_failed(self, client: Client, handler: Handler, error: Exception) -> None:
+    def _filter_failed(self, client: Client, handler: Handler, error: BaseException) -> None:
         """Say so, at most once a second: a key store that is away fails every packet's filter."""
         if handler.worth_a_line():
             client.log.error(
-                "{API Parser} A filter of '%s' raised %s (%s), so the packet does not pass",
-                handler.name,
-                type(error).__name__,
-                shown(error),
+                "{API Parser} A filter of '%s' raised %s, so the packet does not pass", handler.name, describe(error)
             )
 
 
@@ -208,24 +225,13 @@ async def _nothing(client: Client, packet: Packet) -> None:
     """What is behind a guard."""
 
 
-def split_failure(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
-    """Split what a handler raised into its own failure, which the server survives, and what has to be raised again.
+def _may_be_servers(error: BaseException) -> bool:
+    """Return True where an awaited filter raised what can be the end of the server, or of ``handler_timeout``."""
 
-    A handler does not end the server, with SystemExit or with what another library cancels its tasks with. What trio
-    raised goes through: a cancellation, and the KeyboardInterrupt of somebody who pressed Ctrl+C. So does
-    GeneratorExit, which Python closes coroutines with.
-    """
-    if isinstance(error, BaseExceptionGroup):
-        through, own = error.split(_goes_through)
-        return own, through
-    return (None, error) if _goes_through(error) else (error, None)
+    def may_be(leaf: BaseException) -> bool:
+        return isinstance(leaf, (trio.Cancelled, GeneratorExit)) or is_interrupt(leaf)
 
-
-def _goes_through(error: BaseException) -> bool:
-    if isinstance(error, KeyboardInterrupt):
-        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-        return bool(frames) and str(frames[-1].f_globals.get("__name__")).startswith("trio._core.")
-    return isinstance(error, (trio.Cancelled, GeneratorExit))
+    return error.subgroup(may_be) is not None if isinstance(error, BaseExceptionGroup) else may_be(error)
 
 
 def _require_async(function: object) -> None:

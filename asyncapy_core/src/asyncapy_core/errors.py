@@ -41,6 +41,7 @@ __all__ = [
     "SessionLimitReached",
     "SessionTimedOut",
     "StopPropagation",
+    "UnexpectedEnd",
     "UnknownCodec",
     "UnknownFilter",
     "UnknownKeyStore",
@@ -140,6 +141,10 @@ class KeyStoreUnavailable(KeyStoreError):
 
 class BindError(AsyncAPYError, OSError):
     """The server cannot listen on the address it was given."""
+
+
+class UnexpectedEnd(AsyncAPYError, RuntimeError):
+    """A server ended although nobody told it to: its tasks were cancelled by something that is not its own."""
 
 
 class ConnectionLost(AsyncAPYError, ConnectionError):

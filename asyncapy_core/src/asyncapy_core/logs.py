@@ -1,6 +1,6 @@
 """Log lines in the documented form: ``(SESSION UUID) {Part} text``; peer data escaped and cut.
 
-Knows nothing of servers or sessions; a server hands it its settings, a session its id.
+Knows no server and no session; a server passes its settings, a session its id.
 """
 
 from __future__ import annotations
@@ -8,40 +8,19 @@ from __future__ import annotations
 import logging
 import time
 import traceback
-from collections.abc import MutableMapping
+from collections import OrderedDict
+from collections.abc import Iterator, MutableMapping
+from types import CodeType
 from typing import Any, Final
 
 SHOWN_BYTES: Final = 64
-"""At most so much of what a peer sent appears in a log line."""
+"""The most bytes of a peer's data in one log line."""
 
+PLACES: Final = 256
+"""The most places whose failures are remembered; beyond it the oldest is forgotten."""
 
-def server_logger(level: int, line_format: str, datefmt: str) -> logging.Logger:
-    """Return a logger of one server's own, which writes to standard error.
-
-    It stands in no registry and hands nothing on, so that its level and formats affect no other logger.
-
-    Raises:
-        ValueError: ``line_format`` is not a %-style logging format.
-    """
-    logger = _Logger("asyncapy.server")
-    logger.propagate = False
-    logger.addHandler(logging.StreamHandler())
-    adjust_logger(logger, level, line_format, datefmt)
-    return logger
-
-
-def adjust_logger(logger: logging.Logger, level: int, line_format: str, datefmt: str) -> None:
-    """Give a server's logger another level and other formats."""
-    logger.setLevel(level)
-    for handler in logger.handlers:
-        handler.setFormatter(logging.Formatter(line_format, datefmt))
-
-
-class _Logger(logging.Logger):
-    """A logger that stands in no registry, and so is not told when a level changes that it has looked up before."""
-
-    def isEnabledFor(self, level: int) -> bool:  # noqa: N802  # the standard library's name
-        return not self.disabled and self.manager.disable < level >= self.level
+FRAMES: Final = 20
+"""The most frames of one traceback at INFO, the innermost ones."""
 
 
 class SessionLog(logging.LoggerAdapter[logging.Logger]):
@@ -56,7 +35,7 @@ class SessionLog(logging.LoggerAdapter[logging.Logger]):
 
 
 class RateLimited:
-    """Says of a repeated event whether it is worth another line: at most one a second."""
+    """Says of a repeated event whether it is worth another line: at most one in so many seconds."""
 
     def __init__(self, seconds: float = 1.0) -> None:
         self._seconds = seconds
@@ -70,28 +49,103 @@ class RateLimited:
         return True
 
 
+class FailureLog:
+    """Logs failures of handlers, filters and codecs: a line a second and a traceback a minute for each place.
+
+    A place is a function, the type of the exception, and the line that raised it. The next line of a place says how
+    many failures had none. The traceback, at INFO, has files, lines and source, but no message: that may quote a
+    payload or a key.
+    """
+
+    def __init__(self) -> None:
+        self._places: OrderedDict[tuple[object, ...], _Place] = OrderedDict()
+
+    def report(self, log: logging.LoggerAdapter[logging.Logger], subject: str, error: BaseException) -> None:
+        """Log that ``subject``, such as ``"{API Parser} Handler 'read'"``, has failed with an exception."""
+        leaf, _ = first_leaf(error)
+        place = self._place((subject, type(leaf), *_raised_at(leaf)))
+        if log.isEnabledFor(logging.DEBUG):
+            log.error("%s failed: %s", subject, describe(error))
+            for line in "".join(traceback.format_exception(error)).splitlines():
+                log.debug("{API Parser} %s", _escaped(line))
+            return
+        if not place.line():
+            place.unlogged += 1
+            return
+        more = f"; {place.unlogged} more like this were not logged" if place.unlogged else ""
+        place.unlogged = 0
+        log.error("%s failed: %s%s", subject, describe(error), more)
+        if place.traceback():
+            for line in _stack(leaf):
+                log.info("{API Parser} %s", line)
+
+    def _place(self, key: tuple[object, ...]) -> _Place:
+        place = self._places.get(key)
+        if place is None:
+            place = self._places[key] = _Place()
+            if len(self._places) > PLACES:
+                self._places.popitem(last=False)
+        return place
+
+
+class _Place:
+    """What is remembered of the failures at one place."""
+
+    __slots__ = ("line", "traceback", "unlogged")
+
+    def __init__(self) -> None:
+        self.line = RateLimited(1)
+        self.traceback = RateLimited(60)
+        self.unlogged = 0
+
+
 def shown(text: object) -> str:
     """Return what a peer sent, or an error that may quote it, as one harmless line of at most 64 bytes."""
-    raw = text.decode("latin-1") if isinstance(text, (bytes, bytearray)) else _text(text)
-    escaped = raw[:SHOWN_BYTES].encode("unicode_escape").decode("ascii")
+    raw = text.decode("latin-1") if isinstance(text, (bytes, bytearray)) else text_of(text)
+    escaped = _escaped(raw[:SHOWN_BYTES])
     cut = escaped[:SHOWN_BYTES]
     return cut + "..." if len(raw) > SHOWN_BYTES or len(escaped) > SHOWN_BYTES else cut
 
 
-def _text(value: object) -> str:
-    """Return ``str(value)``, or what it is where that fails: some exceptions have no text that can be had."""
-    try:
-        return str(value)
-    except Exception:
-        return f"a {type(value).__name__} without a text"
-
-
 def describe(error: BaseException) -> str:
     """Return an exception as one harmless line: its type, its message, cut and escaped, and where it was raised."""
-    more = ""
+    leaf, others = first_leaf(error)
+    code, line = _raised_at(leaf)
+    where = f" at {_escaped(code.co_filename)}:{line}" if code is not None else ""
+    more = f" and {others} more" if others else ""
+    return f"{shown(type(leaf).__name__)} ({shown(leaf)}){where}{more}"
+
+
+def first_leaf(error: BaseException) -> tuple[BaseException, int]:
+    """Return the first exception in a group, at any depth, and how many stand beside it; any other as it is."""
+    others = 0
     while isinstance(error, BaseExceptionGroup):
-        more = f" and {len(error.exceptions) - 1} more" if len(error.exceptions) > 1 else more
+        others = max(others, len(error.exceptions) - 1)
         error = error.exceptions[0]
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
-    return f"{type(error).__name__} ({shown(error)}){where}{more}"
+    return error, others
+
+
+def _raised_at(error: BaseException) -> tuple[CodeType | None, int]:
+    """Return the code and the line that raised an exception."""
+    code, line = None, 0
+    for frame, number in traceback.walk_tb(error.__traceback__):
+        code, line = frame.f_code, number
+    return code, line
+
+
+def _stack(error: BaseException) -> Iterator[str]:
+    """Return the lines of a traceback without the message of the exception, one harmless line each."""
+    for frame in traceback.StackSummary.extract(traceback.walk_tb(error.__traceback__), limit=-FRAMES):
+        yield _escaped(f"  {frame.filename}:{frame.lineno} in {frame.name}: {frame.line or ''}")
+
+
+def _escaped(text: str) -> str:
+    return text.encode("unicode_escape").decode("ascii")
+
+
+def text_of(value: object) -> str:
+    """Return ``str(value)``, or the name of its type where that fails: the text of some exceptions cannot be had."""
+    try:
+        return str(value)
+    except BaseException:  # foreign code, which may raise anything
+        return f"a {type(value).__name__} without a text"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from asyncapy_core.errors import StopPropagation
 
 if TYPE_CHECKING:
+    from asyncapy_core.dispatch import Handler
     from asyncapy_core.session import Client
 
 
@@ -24,12 +25,17 @@ class Packet(MutableMapping[str, Any]):
         sender: the client that sent it; set by the server. A packet that has a sender is always sent in the encoding
             of the session that it goes to, one that a handler built in its own (WIRE.md, "A session").
 
+    Attributes:
+        handler: the handler that the server has given it to, the last one where there are several; None elsewhere.
+
     Raises:
         TypeError: ``fields`` or ``encoding`` is of another type, or a key is not a string.
         ValueError: the text is not a JSON object.
     """
 
-    __slots__ = ("encoding", "fields", "sender")
+    __slots__ = ("encoding", "fields", "handler", "sender")
+
+    handler: Handler | None
 
     def __init__(
         self, fields: Mapping[str, Any] | str | bytes, encoding: str = "json", sender: Client | None = None
@@ -39,6 +45,7 @@ class Packet(MutableMapping[str, Any]):
         self.fields = parse_fields(fields)
         self.encoding = encoding
         self.sender = sender
+        self.handler = None
 
     def stop_propagation(self) -> NoReturn:
         """Keep the packet from the handlers of later groups.

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from asyncapy_core.codec import INSTALL_HINT, Codec
 from asyncapy_core.errors import BrokenCodec, DecodeError, MalformedPacket, PluginError, UnknownCodec
-from asyncapy_core.logs import describe
+from asyncapy_core.interrupts import is_interrupt
+from asyncapy_core.logs import describe, text_of
 from asyncapy_core.packet import Packet
 from asyncapy_core.wire import WireFormat
 
@@ -75,8 +76,10 @@ class Packer:
         try:
             fields = decode(payload)
         except DecodeError as error:
-            raise MalformedPacket(str(error)) from error
-        except Exception as error:
+            raise MalformedPacket(text_of(error)) from error
+        except BaseException as error:  # a codec may raise anything
+            if is_interrupt(error):
+                raise
             raise BrokenCodec(f"the codec {self.name!r} is broken: it raised {describe(error)}") from error
         if not isinstance(fields, dict):
             raise BrokenCodec(f"the codec {self.name!r} is broken: it returned a {type(fields).__name__}, not a map")
@@ -84,6 +87,7 @@ class Packer:
         packet.fields = fields
         packet.encoding = self.name
         packet.sender = sender
+        packet.handler = None
         return packet
 
     def _header(self, size: int) -> bytes:

@@ -7,16 +7,14 @@ from typing import Final
 
 import trio
 
-from asyncapy_core.errors import BindError, ConfigError, PluginError
+from asyncapy_core.errors import BindError, ConfigError, PluginError, UnexpectedEnd
 from asyncapy_core.signals import obey_signals
 
-EXPECTED: Final = (BindError, ConfigError, PluginError)
-"""What keeps a server from serving, and is no fault of its own."""
+EXPECTED: Final = (BindError, ConfigError, PluginError, UnexpectedEnd)
+"""Errors that keep a server from serving, or end it, and that one line explains."""
 
 
-def run_program(
-    serve: Callable[[], Awaitable[None]], stop: Callable[[], None], reload: Callable[[], None] | None
-) -> None:
+def run_program(serve: Callable[[], Awaitable[None]], stop: Callable[[], None], reload: Callable[[], None]) -> None:
     """Run ``serve()`` until it ends, with the signals that `obey_signals` describes.
 
     Raises:

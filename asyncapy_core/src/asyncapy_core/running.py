@@ -6,7 +6,7 @@ Knows no listener: who comes in is the business of `admission`.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 import trio
@@ -14,6 +14,8 @@ import trio
 from asyncapy_core.admission import connection_limit
 from asyncapy_core.codec import INSTALL_HINT, Codec
 from asyncapy_core.errors import PluginError
+from asyncapy_core.isolation import CancellationWatch, PeerTasks, is_cancellation
+from asyncapy_core.logs import describe
 from asyncapy_core.packing import PackerRegistry
 from asyncapy_core.proxy import Proxies
 from asyncapy_core.service import Service
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from asyncapy_core.dispatch import Dispatcher
     from asyncapy_core.plugins.manager import PluginManager
     from asyncapy_core.server import Server
+    from asyncapy_core.threads import ThreadCalls
 
 
 def prepare_plugins(plugins: PluginManager, config: ServerConfig, options: PluginOptions) -> list[Codec]:
@@ -59,7 +62,7 @@ def tls_context(config: ServerConfig) -> ssl.SSLContext | None:
 
 @asynccontextmanager
 async def in_service(
-    server: Server, dispatcher: Dispatcher, codecs: Iterable[Codec], tls: ssl.SSLContext | None
+    server: Server, dispatcher: Dispatcher, codecs: Iterable[Codec], tls: ssl.SSLContext | None, threads: ThreadCalls
 ) -> AsyncIterator[Service]:
     """Make the service that all connections of a server share; behind the block, drain it.
 
@@ -68,26 +71,56 @@ async def in_service(
         dispatcher: where packets go.
         codecs: what may be spoken.
         tls: what to speak TLS with, if at all.
+        threads: blocking calls of handlers, which are left behind where they outlast the drain.
     """
+    failure: BaseException | None = None
+    watch = CancellationWatch()
+    with ExitStack() as stack:
+        try:
+            async with trio.open_nursery() as nursery:
+                peers = PeerTasks(nursery, watch, server.log)
+                stack.enter_context(peers.dropped.collected())
+                await nursery.start(watch.run)
+                try:
+                    service = _service(server, dispatcher, codecs, tls, peers)
+                    for deadlines in service.deadlines:
+                        nursery.start_soon(deadlines.run)
+                    yield service
+                    nursery.start_soon(service.leaving.run)
+                    await _drain(service)
+                except BaseException as error:  # raised again, a failure outside of the nursery
+                    if is_cancellation(error):
+                        raise
+                    failure = error
+                finally:
+                    threads.abandon()
+                    peers.end()
+                nursery.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            through, corrupted = peers.split(group)
+            if corrupted is not None:  # every other failure has been caught where it happened
+                server.log.error("{Server} A handler left a nursery open in its task: %s", describe(group))
+            failure = failure or through
+    if failure is not None:
+        raise failure
+
+
+def _service(
+    server: Server, dispatcher: Dispatcher, codecs: Iterable[Codec], tls: ssl.SSLContext | None, peers: PeerTasks
+) -> Service:
     config = server.config
-    async with trio.open_nursery() as nursery:
-        service = Service(
-            server=server,
-            config=config,
-            packers=PackerRegistry(codecs, config.wire),
-            dispatcher=dispatcher,
-            sessions=SessionTable(config.session_limit),
-            log=server.log,
-            spawn=nursery.start_soon,
-            max_connections=connection_limit(config.max_connections),
-            tls=tls,
-            proxies=Proxies(config.proxy_protocol_from),
-        )
-        for deadlines in service.deadlines:
-            nursery.start_soon(deadlines.run)
-        yield service
-        await _drain(service)
-        nursery.cancel_scope.cancel()
+    return Service(
+        server=server,
+        config=config,
+        packers=PackerRegistry(codecs, config.wire),
+        dispatcher=dispatcher,
+        sessions=SessionTable(config.session_limit),
+        log=server.log,
+        peers=peers,
+        max_connections=connection_limit(config.max_connections),
+        tls=tls,
+        proxies=Proxies(config.proxy_protocol_from),
+    )
 
 
 async def _drain(service: Service) -> None:

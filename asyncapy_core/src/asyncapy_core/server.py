@@ -6,6 +6,7 @@ Knows how the rooms fit together, and nothing of what happens inside one connect
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import logging
 import os
@@ -20,14 +21,15 @@ from asyncapy_core.admission import Admission
 from asyncapy_core.arguments import noting_given
 from asyncapy_core.dispatch import Dispatcher, Handler, HandlerFunction
 from asyncapy_core.errors import ConfigError
-from asyncapy_core.lifecycle import set_up
+from asyncapy_core.lifecycle import Lifetime, set_up
 from asyncapy_core.listener import accept_forever, close_listener, open_listeners
-from asyncapy_core.logs import adjust_logger, server_logger
+from asyncapy_core.log_writer import adjust_logger, server_logger
 from asyncapy_core.notices import announce
 from asyncapy_core.plugins.loading import Restriction
 from asyncapy_core.plugins.manager import PluginManager, default_manager
 from asyncapy_core.program import run_program
 from asyncapy_core.running import in_service, prepare_plugins, tls_context
+from asyncapy_core.threads import ThreadCalls
 
 if TYPE_CHECKING:
     import configparser
@@ -100,6 +102,7 @@ class Server:
         self.exit_stack = AsyncExitStack()
         self.addresses: tuple[Any, ...] = ()
         self._dispatcher = Dispatcher()
+        self._threads = ThreadCalls(self.log)
         self._service: Service | None = None
         self._admission: Admission | None = None
         self._stopping = trio.Event()
@@ -201,10 +204,12 @@ class Server:
         Args:
             sync_fn: the function.
             args: what to call it with.
-            cancellable: leave the thread to itself when this is cancelled, rather than wait for it.
+            cancellable: leave the thread to itself when this is cancelled, rather than wait for it. A server that ends
+                leaves all threads to themselves.
             limiter: bounds the number of threads, trio's default unless given.
         """
-        return await trio.to_thread.run_sync(sync_fn, *args, abandon_on_cancel=cancellable, limiter=limiter)
+        call = functools.partial(sync_fn, *args)
+        return await self._threads.run(call, cancellable=cancellable, limiter=limiter)
 
     async def setup(self) -> None:
         """Prepare something before the port is opened; override it, plain or ``async``."""
@@ -219,7 +224,7 @@ class Server:
         Raises:
             SystemExit: the server cannot be started; one line on standard error says why.
         """
-        run_program(self.serve, self.stop, self.reload_certificates if self.config.tls_cert else None)
+        run_program(self.serve, self.stop, self.reload_certificates)
 
     async def serve(
         self,
@@ -239,21 +244,16 @@ class Server:
             BindError: the address or the port cannot be had.
             ConfigError: a certificate cannot be used.
             PluginError: no codec is there, or a plugin that is required is not, or one failed in setup.
+            UnexpectedEnd: the server ended although nobody told it to.
         """
         if self._token is not None:
             raise RuntimeError("this server is serving already; make another Server to listen elsewhere")
         self._token = trio.lowlevel.current_trio_token()
         given = tuple(listeners or ())
         try:
-            codecs = prepare_plugins(self.plugins, self.config, self._options)
-            tls = tls_context(self.config)
-            async with set_up(self, self._options):
-                if listeners is None:
-                    listeners = await open_listeners(self.config.addresses, self.config.port)
-                self.addresses = tuple(listener.getsockname() for listener in listeners)
-                async with in_service(self, self._dispatcher, codecs, tls) as service:
-                    self._service = service
-                    await self._accept(service, listeners, task_status)
+            async with self.log.in_background():
+                lifetime = Lifetime(self._stopping, self.log)
+                await lifetime.run(functools.partial(self._serve, listeners, task_status))
         finally:
             for listener in given:
                 close_listener(listener)
@@ -289,6 +289,7 @@ class Server:
     def reload_certificates(self) -> None:
         """Read the TLS files anew, as SIGHUP does; sessions go on, and a file that is wrong leaves all as it was."""
         if self._service is None or self._service.tls is None:
+            self.log.info("{Server} There are no certificates to read anew")
             return
         try:
             self._service.tls = tls_context(self.config)
@@ -309,6 +310,29 @@ class Server:
         self.plugins.restrict(restriction, replaced=self._restriction)
         self._restriction = restriction
         return config, options
+
+    async def _serve(
+        self,
+        listeners: Sequence[socket.socket] | None,
+        task_status: trio.TaskStatus[tuple[Any, ...]],
+        lifetime: Lifetime,
+    ) -> None:
+        """Set up, listen, serve, drain and shut down."""
+        codecs = prepare_plugins(self.plugins, self.config, self._options)
+        tls = tls_context(self.config)
+        self._threads.begin()
+        async with set_up(self, self._options, lifetime):
+            if listeners is None:
+                listeners = await open_listeners(self.config.addresses, self.config.port)
+            try:
+                self.addresses = tuple(listener.getsockname() for listener in listeners)
+                async with in_service(self, self._dispatcher, codecs, tls, self._threads) as service:
+                    lifetime.listens()
+                    self._service = service
+                    await self._accept(service, listeners, task_status)
+            finally:
+                for listener in listeners:
+                    close_listener(listener)
 
     async def _accept(
         self, service: Service, listeners: Sequence[socket.socket], task_status: trio.TaskStatus[tuple[Any, ...]]

@@ -5,13 +5,14 @@ Knows nothing of what happens on a connection.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
 from asyncapy_core.deadlines import Deadlines
+from asyncapy_core.isolation import PeerTasks
 from asyncapy_core.outbox import Outbox
 from asyncapy_core.pending import Pending
 from asyncapy_core.proxy import Proxies
@@ -29,7 +30,12 @@ if TYPE_CHECKING:
     from asyncapy_core.sessions import SessionTable
 
 LINGER_SECONDS: Final = 2.0
-"""How long a connection that is being closed is read from, so that its last reply is not lost to a reset."""
+LINGER_BYTES: Final = 64 * 1024
+"""How long, and how much, a connection that is being closed is read from: a close with bytes unread resets it, and its
+last reply may be lost."""
+
+DRAIN_LINGER_SECONDS: Final = 0.5
+"""The same while the server drains, when busy peers have sent more than `LINGER_BYTES` already."""
 
 PROXY_SECONDS: Final = 3.0
 """How long a trusted proxy may take to say who its client is."""
@@ -45,7 +51,7 @@ class Service:
     dispatcher: Dispatcher
     sessions: SessionTable
     log: logging.Logger
-    spawn: Callable[..., None]
+    peers: PeerTasks
     max_connections: int
     tls: ssl.SSLContext | None = None
     proxies: Proxies = field(default_factory=lambda: Proxies([]))
@@ -57,29 +63,45 @@ class Service:
     reading: Deadlines[Connection] = field(init=False)
     writing: Deadlines[Outbox] = field(init=False)
     lingering: Deadlines[Connection] = field(init=False)
+    leaving: Deadlines[Connection] = field(init=False)
     introducing: Deadlines[SocketTransport] = field(init=False)
     handshaking: Deadlines[SocketTransport] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.reading = Deadlines(self.config.timeout, _expire)
-        self.writing = Deadlines(self.config.send_timeout, Outbox.poison)
-        self.lingering = Deadlines(LINGER_SECONDS, _expire)
-        self.introducing = Deadlines(PROXY_SECONDS, SocketTransport.abort)
-        self.handshaking = Deadlines(self.config.handshake_timeout, SocketTransport.abort)
+        call = self.peers.call
+
+        def expire(connection: Connection) -> None:
+            call(connection.expire, peer=connection)
+
+        self.reading = Deadlines(self.config.timeout, expire)
+        self.writing = Deadlines(self.config.send_timeout, lambda outbox: call(outbox.poison))
+        self.lingering = Deadlines(LINGER_SECONDS, expire)
+        self.leaving = Deadlines(DRAIN_LINGER_SECONDS, expire)
+        self.introducing = Deadlines(PROXY_SECONDS, lambda transport: call(transport.abort))
+        self.handshaking = Deadlines(self.config.handshake_timeout, lambda transport: call(transport.abort))
 
     @property
     def deadlines(self) -> tuple[Deadlines[Any], ...]:
-        """All that is to be watched over."""
+        """All that is to be watched over while the server serves; ``leaving`` is while it drains."""
         return self.reading, self.writing, self.lingering, self.introducing, self.handshaking
 
     def drain(self) -> None:
-        """Have every connection end when it has answered what was sent to it; ``idle`` is set when the last one has."""
+        """Have every connection end with the handler at work; ``idle`` is set when the last one has."""
         self.draining = True
-        for connection in self.connections:
-            connection.wake()
-        self.pending.abort_all()
-        self.lingering.expire_all()
+        for connection in tuple(self.connections):
+            self.peers.call(connection.wake, peer=connection)
+        for connection in self.lingering.stop_all():
+            self.leaving.start(connection)
+        self.peers.call(self.pending.abort_all)
         self._note_idle()
+
+    def linger(self, connection: Connection) -> int:
+        """Start the deadline of a connection that reads what its peer still sends; return how much it may read."""
+        if self.draining:
+            self.leaving.start(connection)
+            return sys.maxsize
+        self.lingering.start(connection)
+        return LINGER_BYTES
 
     def arrived(self, transport: SocketTransport) -> None:
         """A peer has introduced itself, or given up."""
@@ -91,6 +113,7 @@ class Service:
         self.sessions.discard(connection.session)
         self.reading.stop(connection)
         self.lingering.stop(connection)
+        self.leaving.stop(connection)
         self.connections.discard(connection)
         self.refused.discard(connection)
         self._note_idle()
@@ -98,7 +121,3 @@ class Service:
     def _note_idle(self) -> None:
         if self.draining and not (self.connections or self.refused or self.pending):
             self.idle.set()
-
-
-def _expire(connection: Connection) -> None:
-    connection.expire()

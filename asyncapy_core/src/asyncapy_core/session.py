@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Awaitable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from asyncapy_core.logs import SessionLog
 from asyncapy_core.packet import Packet
@@ -29,6 +30,9 @@ class Stream(Protocol):
     def sessions(self) -> list[Session]: ...
 
 
+_NO_NAMES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
+
+
 class Client:
     """The peer of one session, as handlers see it. Servers make it.
 
@@ -42,12 +46,15 @@ class Client:
     Attributes:
         tls_peer: the subject of the peer's certificate by attribute, such as ``{"commonName": "alice"}``, where
             ``tls_client_ca`` is set and it was verified; None otherwise.
+        tls_names: the subject alternative names of that certificate by kind, ``DNS``, ``email`` and ``URI``, such as
+            ``{"DNS": (), "email": (), "URI": ("spiffe://example.org/billing",)}``; empty without a certificate.
     """
 
-    __slots__ = ("address", "encoding", "server", "session", "stream", "tls_peer")
+    __slots__ = ("address", "encoding", "server", "session", "stream", "tls_names", "tls_peer")
 
     session: Session
     tls_peer: Mapping[str, str] | None
+    tls_names: Mapping[str, tuple[str, ...]]
 
     def __init__(
         self, address: str, server: Server, stream: Stream, session: Session | None = None, encoding: str = "json"
@@ -57,6 +64,7 @@ class Client:
         self.stream = stream
         self.encoding = encoding
         self.tls_peer = None
+        self.tls_names = _NO_NAMES
         if session is not None:
             self.session = session
 

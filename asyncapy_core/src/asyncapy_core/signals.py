@@ -14,10 +14,10 @@ STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextlib.contextmanager
-def obey_signals(stop: Callable[[], None], reload: Callable[[], None] | None) -> Iterator[None]:
+def obey_signals(stop: Callable[[], None], reload: Callable[[], None]) -> Iterator[None]:
     """Call ``stop()`` in the trio loop on the first signal; on the second let the signal do what it does by default.
 
-    SIGHUP calls ``reload()`` in the trio loop, as often as it comes; without that it does what it does by default.
+    SIGHUP calls ``reload()`` in the trio loop, as often as it comes.
 
     Does nothing outside the main thread, where Python delivers no signals.
     """
@@ -32,11 +32,10 @@ def obey_signals(stop: Callable[[], None], reload: Callable[[], None] | None) ->
         token.run_sync_soon(stop, idempotent=True)
 
     def hang_up(signum: int, frame: FrameType | None) -> None:
-        if reload is not None:
-            token.run_sync_soon(reload, idempotent=True)
+        token.run_sync_soon(reload, idempotent=True)
 
     before = {number: signal.signal(number, ask) for number in STOPPING}
-    if reload is not None and hasattr(signal, "SIGHUP"):
+    if hasattr(signal, "SIGHUP"):
         before[signal.SIGHUP] = signal.signal(signal.SIGHUP, hang_up)
     try:
         yield

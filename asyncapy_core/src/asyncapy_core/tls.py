@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import ssl
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from asyncapy_core.errors import ConfigError, ConnectionLost
@@ -22,8 +23,24 @@ if TYPE_CHECKING:
 RECORD: Final = 16 * 1024 + 256
 """Bytes to ask of the socket at least: a whole TLS record."""
 
+NAME_KINDS: Final = ("DNS", "email", "URI")
+"""The kinds of subject alternative names that are offered, as the ssl module names them."""
+
 AT_ONCE: Final = 64 * 1024
 """Bytes that are encrypted before the socket has taken them."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerCertificate:
+    """What a verified certificate says of its peer.
+
+    Attributes:
+        subject: its subject by attribute, such as ``{"commonName": "alice"}``; empty for one that has names alone.
+        names: its subject alternative names by kind: ``DNS``, ``email`` and ``URI``, each a tuple, perhaps empty.
+    """
+
+    subject: Mapping[str, str]
+    names: Mapping[str, tuple[str, ...]]
 
 
 def server_context(
@@ -109,13 +126,29 @@ class TlsTransport:
                 return await self._push_all()
 
     @property
-    def peer(self) -> Mapping[str, str] | None:
-        """The subject of the peer's certificate, by attribute (``commonName``), if one was asked for and verified."""
-        certificate = self._tls.getpeercert()
+    def peer(self) -> PeerCertificate | None:
+        """What the peer's certificate says, if one was asked for and verified.
+
+        Raises:
+            ConnectionLost: it cannot be read, or its subject has two values for one attribute.
+        """
+        try:
+            certificate: Any = self._tls.getpeercert()
+        except ValueError as error:  # names that are not UTF-8, wherever they stand in it
+            raise ConnectionLost(f"the certificate of the peer cannot be read: {error}") from error
         if not certificate:
             return None
-        subject: Any = certificate.get("subject", ())
-        return {name: value for part in subject for name, value in part}
+        subject: dict[str, str] = {}
+        for part in certificate.get("subject", ()):
+            for attribute, value in part:
+                if attribute in subject:
+                    raise ConnectionLost(f"the certificate of the peer has two values for {attribute} in its subject")
+                subject[attribute] = value
+        names: dict[str, tuple[str, ...]] = dict.fromkeys(NAME_KINDS, ())
+        for kind, value in certificate.get("subjectAltName", ()):
+            if kind in names:
+                names[kind] += (value,)
+        return PeerCertificate(subject, names)
 
     async def receive(self, size: int) -> bytes:
         """As `Transport.receive`; `Woken` also when bytes came that are no data yet, as a wake may have gone by."""

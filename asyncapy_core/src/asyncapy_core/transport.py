@@ -123,7 +123,8 @@ class SocketTransport:
         if not self._closed:
             self._closed = True
             notify_closing(self._socket)
-            self._socket.close()
+            with contextlib.suppress(OSError):  # the peer has gone; the descriptor is closed all the same
+                self._socket.close()
 
     async def _wait(self, ready: object) -> None:
         if self._closed:

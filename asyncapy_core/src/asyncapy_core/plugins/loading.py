@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from asyncapy_core.errors import ConfigError, PluginError
+from asyncapy_core.interrupts import is_interrupt
+from asyncapy_core.logs import text_of
 from asyncapy_core.plugins import hookspecs
 from asyncapy_core.plugins.record import PluginRecord
 
@@ -174,8 +176,11 @@ class PluginLoader:
         started = time.perf_counter()
         try:
             record.plugin = record.entry_point.load()
-        except Exception as error:
-            self.quarantine(record, f"import failed with {type(error).__name__}: {error}", traceback.format_exc())
+        except BaseException as error:  # a plugin may raise anything
+            if is_interrupt(error):
+                raise
+            reason = f"import failed with {type(error).__name__}: {text_of(error)}"
+            self.quarantine(record, reason, traceback.format_exc())
         else:
             self._admit(record)
         record.import_seconds = time.perf_counter() - started

@@ -8,15 +8,20 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import math
 import os
 import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import trio
+
 from asyncapy_core.codec import Codec
 from asyncapy_core.errors import ConfigError, PluginError
 from asyncapy_core.filter import Filter
+from asyncapy_core.interrupts import is_interrupt
 from asyncapy_core.keystore import KeyStore
+from asyncapy_core.logs import text_of
 from asyncapy_core.plugins import provided
 from asyncapy_core.plugins.claims import Claims
 from asyncapy_core.plugins.loading import PluginLoader, Restriction
@@ -129,19 +134,25 @@ class PluginManager:
         for record in self._loaded():
             try:
                 await self._call(record, "asyncapy_setup", server=server, options=validate_options(record, options))
-            except Exception as error:
+            except BaseException as error:  # a plugin may raise anything
+                if _goes_through(error):
+                    raise
                 log.debug("%s failed in setup", record.title, exc_info=error)
-                raise PluginError(f"{record.title} failed in setup: {type(error).__name__}: {error}") from error
+                raise PluginError(
+                    f"{record.title} failed in setup: {type(error).__name__}: {text_of(error)}"
+                ) from error
             done.append(record)
 
-    async def shutdown(self, server: Server, options: RawOptions, done: list[PluginRecord]) -> list[Exception]:
+    async def shutdown(self, server: Server, options: RawOptions, done: list[PluginRecord]) -> list[BaseException]:
         """Call `asyncapy_shutdown` of the plugins in ``done``, last first, all of them; return what was raised."""
-        failures: list[Exception] = []
+        failures: list[BaseException] = []
         while done:
             record = done.pop()
             try:
                 await self._call(record, "asyncapy_shutdown", server=server, options=validate_options(record, options))
-            except Exception as error:
+            except BaseException as error:  # a plugin may raise anything
+                if _goes_through(error):
+                    raise
                 error.add_note(f"raised by {record.title} in shutdown")
                 failures.append(error)
         return failures
@@ -185,8 +196,10 @@ class PluginManager:
                     continue
             try:
                 result = read(implementation.function(*(arguments[name] for name in implementation.argnames)))
-            except Exception as error:
-                reason = f"{hook} raised {type(error).__name__}: {error}"
+            except BaseException as error:  # a plugin may raise anything
+                if is_interrupt(error):
+                    raise
+                reason = f"{hook} raised {type(error).__name__}: {text_of(error)}"
                 self._loader.quarantine(record, reason, traceback.format_exc())
             else:
                 yield record, result
@@ -214,6 +227,12 @@ def default_manager() -> PluginManager:
     allow = os.environ.get("ASYNCAPY_PLUGINS_ALLOW")
     deny = os.environ.get("ASYNCAPY_PLUGINS_DENY", "")
     return PluginManager(allow=None if allow is None else _names(allow), deny=_names(deny))
+
+
+def _goes_through(error: BaseException) -> bool:
+    """Return True for a Ctrl+C, and for a cancellation where the server is cancelled."""
+    cancelled = isinstance(error, trio.Cancelled) and trio.current_effective_deadline() == -math.inf
+    return cancelled or is_interrupt(error)
 
 
 def _names(text: str) -> list[str]:

@@ -79,13 +79,13 @@ class ServerInMemory:
 
     async def serve(self, *, task_status: trio.TaskStatus[ServerInMemory] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until `stop` is called; ``await nursery.start(this.serve)`` returns this, when it serves."""
-        handler = LogLines(self.log)
-        self.server.log.addHandler(handler)
+        lines = LogLines(self.log)
+        self.server.log.addFilter(lines)
         try:
             with self._scope:
                 await self.server.serve(listeners=(), task_status=_Started(self, task_status))
         finally:
-            self.server.log.removeHandler(handler)
+            self.server.log.removeFilter(lines)
             for stream in self._streams:
                 await trio.aclose_forcefully(stream)
             self._ended.set()
@@ -152,12 +152,13 @@ class _Started(trio.TaskStatus[Any]):
         self._task_status.started(self._running)
 
 
-class LogLines(logging.Handler):
-    """Keeps what is logged as lines, each with its level."""
+class LogLines(logging.Filter):
+    """Keeps the lines of a logger, each with its level, in the moment in which they are logged."""
 
     def __init__(self, lines: list[str]) -> None:
         super().__init__()
         self._lines = lines
 
-    def emit(self, record: logging.LogRecord) -> None:
+    def filter(self, record: logging.LogRecord) -> bool:
         self._lines.append(f"[{record.levelname}] {record.getMessage()}")
+        return True

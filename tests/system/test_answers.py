@@ -1,0 +1,158 @@
+"""A packet is answered by its handlers or by the server, never by both (docs/protocol.md, "Replies")."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+from conftest import Serve
+from peer import json_packet
+
+from asyncapy import Server
+from asyncapy_core import Client, Filter
+
+
+async def fail_now(client: Any, packet: Any) -> None:
+    await client.send({"answer": packet["number"]})
+    raise OSError("no disk")
+
+
+async def fail_later(client: Any, packet: Any) -> None:
+    await client.send({"answer": packet["number"]})
+    await trio.sleep(0.01)
+    raise OSError("no disk")
+
+
+async def hang(client: Any, packet: Any) -> None:
+    await client.send({"answer": packet["number"]})
+    await trio.sleep_forever()
+
+
+async def fail_after_a_child_has_answered(client: Any, packet: Any) -> None:
+    async def answer() -> None:
+        await trio.lowlevel.checkpoint()
+        await client.send({"answer": packet["number"]})
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(answer)
+    raise OSError("no disk")
+
+
+async def fail_through_another_session(client: Any, packet: Any) -> None:
+    await client.session.get_client().send({"answer": packet["number"]})
+    raise OSError("no disk")
+
+
+@pytest.mark.parametrize(
+    "handler", [fail_now, fail_later, hang, fail_after_a_child_has_answered, fail_through_another_session]
+)
+async def test_a_handler_that_fails_behind_its_answer_ends_the_session_behind_it(serve: Serve, handler: Any) -> None:
+    server = Server(port=0, handler_timeout=0.1 if handler is hang else None)
+    server.register_handler(handler)
+    running = await serve(server)
+    async with await running.connect() as peer:
+        await peer.send(b"".join(json_packet(number=number) for number in range(5)))
+        assert await peer.json() == {"answer": 0}
+        assert await peer.closed(), "no failure that would be taken for the answer to the next"
+    assert running.logged("[ERROR]")
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_handler_of_a_later_group_that_fails_behind_an_answer_ends_the_session(
+    serve: Serve, waits: bool
+) -> None:
+    server = Server(port=0)
+
+    @server.add_handler(group=1)
+    async def first(client: Any, packet: Any) -> None:
+        await client.send({"answer": packet["number"]})
+
+    @server.add_handler(group=2)
+    async def second(client: Any, packet: Any) -> None:
+        if waits:
+            await trio.sleep(0.01)
+        raise OSError("no disk")
+
+    running = await serve(server)
+    async with await running.connect() as peer:
+        await peer.send(json_packet(number=0) + json_packet(number=1))
+        assert await peer.json() == {"answer": 0}
+        assert await peer.closed()
+    assert running.logged("Handler 'second' failed: OSError (no disk)")
+
+
+async def test_a_handler_that_fails_before_it_answers_is_answered_for(serve: Serve) -> None:
+    server = Server(port=0)
+
+    @server.add_handler()
+    async def handler(client: Any, packet: Any) -> None:
+        if packet["number"] % 2:
+            raise OSError("no disk")
+        await client.send(packet)
+
+    running = await serve(server)
+    async with await running.connect() as peer:
+        await peer.send(b"".join(json_packet(number=number) for number in range(4)))
+        for number in (0, 2):
+            assert await peer.json() == {"number": number}
+            assert await peer.failure() == "ERR_HANDLER_FAILED"
+
+
+@pytest.mark.parametrize("corked", [True, False])
+async def test_a_push_from_elsewhere_is_no_answer(serve: Serve, corked: bool) -> None:
+    server = Server(port=0)
+    clients: list[Client] = []
+    pushed = trio.Event()
+
+    @server.add_handler()
+    async def handler(client: Any, packet: Any) -> None:
+        if "push" in packet:
+            await clients[0].send({"pushed": 1})
+            if not corked:
+                await trio.lowlevel.checkpoint()
+            pushed.set()
+            await client.send({"done": 1})
+        else:
+            clients.append(client)
+            await client.send({"begun": 1}) if packet["number"] == 0 else None
+            if packet["number"]:
+                await pushed.wait()
+                raise OSError("no disk")
+
+    running = await serve(server)
+    async with await running.connect() as peer, await running.connect() as other:
+        assert await peer.ask(number=0) == {"begun": 1}
+        await peer.send(json_packet(number=1))
+        assert await other.ask(push=1) == {"done": 1}
+        assert await peer.json() == {"pushed": 1}
+        assert await peer.failure() == "ERR_HANDLER_FAILED"
+
+
+class Answering(Filter):
+    """Sends something, then passes, refuses or fails."""
+
+    async def check(self, c: Any, p: Any) -> bool:  # type: ignore[override]  # a filter may be either
+        await c.send({"from": "the filter"})
+        if p["then"] == "fail":
+            raise OSError("no disk")
+        return p["then"] == "pass"  # type: ignore[no-any-return]  # packets hold anything
+
+
+@pytest.mark.parametrize("guard", [True, False])
+async def test_the_server_adds_nothing_to_the_answer_of_a_guard_or_filter(serve: Serve, guard: bool) -> None:
+    server = Server(port=0)
+
+    async def handler(client: Any, packet: Any) -> None: ...
+
+    if guard:
+        server.guard(Answering())
+        server.register_handler(handler)
+    else:
+        server.register_handler(handler, Answering())
+    running = await serve(server)
+    async with await running.connect() as peer:
+        for then in ("pass", "refuse", "pass"):
+            assert await peer.ask(then=then) == {"from": "the filter"}
+        assert await peer.ask(then="fail") == {"from": "the filter"}
+        assert await peer.closed()

@@ -1,0 +1,444 @@
+"""What ends a server, how soon, and what it leaves behind; and that its log holds up nobody."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from conftest import Serve
+from peer import Peer, json_packet
+from program import ECHO, HEAD, Caller, running
+
+from asyncapy import Server
+from asyncapy.errors import BindError
+
+# Nothing that is read after the signal is handled, and no busy peer is waited for
+
+COUNTING = """
+server = Server(port=0, drain_timeout=10)
+handled = 0
+
+@server.add_handler()
+async def count(client, packet):
+    global handled
+    handled += 1
+    await trio.sleep({pause})
+    await client.send(packet)
+
+server.start()
+note("handled", handled)
+"""
+
+
+@pytest.mark.parametrize("pause", [0, 0.002, 0.05])
+def test_a_peer_that_pipelines_without_pause_does_not_hold_up_the_end(tmp_path: Path, pause: float) -> None:
+    with running(tmp_path, COUNTING.replace("{pause}", str(pause))) as program:
+        caller = Caller(program.port)
+        ending = threading.Event()
+        replies: list[Any] = []
+
+        def send() -> None:
+            data = b"".join(json_packet(a=number) for number in range(100))
+            try:
+                while True:
+                    caller.socket.sendall(data)
+            except OSError:
+                return
+
+        def receive() -> None:
+            try:
+                while (reply := caller.receive()) is not None:
+                    replies.append(reply)
+                    if len(replies) == 10:
+                        ending.set()
+            finally:
+                ending.set()
+                caller.socket.shutdown(socket.SHUT_RDWR)
+
+        threads = [threading.Thread(target=target) for target in (send, receive)]
+        for thread in threads:
+            thread.start()
+        assert ending.wait(10)
+        began = time.monotonic()
+        assert program.end(signal.SIGTERM) == 0
+        print(f"the end took {time.monotonic() - began:.2f} s")
+        for thread in threads:
+            thread.join()
+        caller.__exit__()
+        assert program.out == [f"handled {len(replies)}"], "each packet that was handled was answered"
+        assert not [line for line in program.err if "did not finish in time" in line]
+
+
+def test_packets_behind_the_one_at_work_are_not_handled(tmp_path: Path) -> None:
+    with running(tmp_path, COUNTING.replace("{pause}", "0.3")) as program, program.connect() as caller:
+        caller.socket.sendall(b"".join(json_packet(a=number) for number in range(5)))
+        program.wait_for("New session")
+        time.sleep(0.1)  # the first handler is at work
+        assert program.end(signal.SIGTERM) == 0
+        assert caller.receive() == {"a": 0}
+        assert caller.receive() is None
+        assert program.out == ["handled 1"]
+
+
+def test_a_thread_is_left_behind_when_the_drain_is_over(tmp_path: Path) -> None:
+    text = """
+server = Server(port=0, drain_timeout=0.2)
+
+@server.add_handler()
+async def block(client, packet):
+    note("begun")
+    await server.run_sync_task(time.sleep, 30)
+
+server.start()
+note("end")
+"""
+    with running(tmp_path, text) as program, program.connect() as caller:
+        caller.send(a=1)
+        program.wait_for("begun", program.out)
+        assert program.end(signal.SIGTERM) == 0, "and within the 20 s that the test waits"
+        assert program.out == ["begun", "end"]
+        assert [line for line in program.err if "1 blocking calls in threads are left behind" in line]
+
+
+async def test_a_thread_is_left_behind_when_the_server_is_cancelled() -> None:
+    server = Server(port=0)
+    begun = trio.Event()
+    go_on = threading.Event()
+
+    @server.add_handler()
+    async def block(client: Any, packet: Any) -> None:
+        begun.set()
+        await server.run_sync_task(go_on.wait, 20)
+
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            addresses = await nursery.start(server.serve)
+            async with await Peer.connect(addresses[0][1]) as peer:
+                await peer.send(json_packet(a=1))
+                await begun.wait()
+                nursery.cancel_scope.cancel()
+    go_on.set()
+
+
+async def test_a_thread_is_waited_for_where_its_handler_alone_is_cut_off(serve: Serve) -> None:
+    server = Server(port=0, handler_timeout=0.05)
+    done: list[str] = []
+
+    def work() -> None:
+        time.sleep(0.2)
+        done.append("done")
+
+    @server.add_handler()
+    async def block(client: Any, packet: Any) -> None:
+        try:
+            await server.run_sync_task(work)
+            await trio.lowlevel.checkpoint()
+        finally:
+            done.append("cut")
+
+    running = await serve(server)
+    async with await running.connect() as peer:
+        await peer.send(json_packet(a=1))
+        await peer.reply()
+    assert done == ["done", "cut"]
+
+
+def test_a_nursery_in_the_exit_stack_that_never_ends_does_not_keep_the_server(tmp_path: Path) -> None:
+    text = """
+import asyncapy_core.lifecycle
+asyncapy_core.lifecycle.CLEANUP_SECONDS = 0.2
+
+class Mine(Server):
+    async def setup(self):
+        nursery = await self.exit_stack.enter_async_context(trio.open_nursery())
+        nursery.start_soon(trio.sleep_forever)
+
+Mine(port=0).start()
+note("end")
+"""
+    with running(tmp_path, text) as program:
+        assert program.port
+        assert program.end(signal.SIGTERM) == 0
+        assert program.out == ["end"]
+        assert "The exit stack was not closed within 0.2 s" in program.err[-1]
+
+
+# Signals
+
+
+@pytest.mark.parametrize("when", ["setup", "serving"])
+def test_sighup_ends_a_server_at_no_time(tmp_path: Path, when: str) -> None:
+    text = """
+class Mine(Server):
+    async def setup(self):
+        note("setup")
+        await trio.sleep(0.3)
+
+Mine(port=0).start()
+"""
+    with running(tmp_path, text) as program:
+        program.wait_for("setup", program.out)
+        if when == "serving":
+            assert program.port
+        for _ in range(3):
+            program.process.send_signal(signal.SIGHUP)
+        program.wait_for("no certificates to read anew")
+        assert program.port
+        assert program.end(signal.SIGTERM) == 0
+
+
+def test_a_server_whose_tasks_are_cancelled_ends_with_a_status_and_a_line(tmp_path: Path) -> None:
+    text = """
+server = Server(port=0)
+
+@server.add_handler()
+async def handler(client, packet):
+    trio.lowlevel.current_task().parent_nursery.cancel_scope.cancel()
+
+server.start()
+note("not reached")
+"""
+    with running(tmp_path, text) as program, program.connect() as caller:
+        caller.send(a=1)
+        assert program.end() == 1
+        assert program.out == []
+        assert program.err[-1].startswith("asyncapy: the server ended although nobody told it to")
+
+
+@pytest.mark.parametrize("kind", ["SystemExit(3)", "KeyboardInterrupt", "GeneratorExit", "ValueError('no')", "Foreign"])
+@pytest.mark.parametrize("place", ["setup", "shutdown"])
+def test_a_failure_in_setup_or_shutdown_is_a_status_that_is_not_0(tmp_path: Path, place: str, kind: str) -> None:
+    text = f"""
+class Foreign(BaseException):
+    pass
+
+class Mine(Server):
+    async def {place}(self):
+        raise {kind}
+
+Mine(port=0).start()
+note("not reached")
+"""
+    with running(tmp_path, text) as program:
+        if place == "shutdown":
+            assert program.port
+        status = program.end(*([signal.SIGTERM] if place == "shutdown" else []))
+        assert status == (3 if kind == "SystemExit(3)" else status) != 0
+        assert program.out == []
+
+
+# Socket files
+
+
+async def test_the_socket_of_a_newer_server_is_left_when_the_older_ends(tmp_path: Path) -> None:
+    path = tmp_path / "api.sock"
+    older, newer = (telling(name, f"unix:{path}") for name in ("older", "newer"))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(older.serve)
+        path.unlink()
+        async with trio.open_nursery() as inner:
+            await inner.start(newer.serve)
+            older.stop()
+            while older.addresses:  # noqa: ASYNC110  # the end has no event
+                await trio.sleep(0.01)
+            async with await Peer.connect_unix(str(path)) as peer:
+                assert await peer.ask(a=1) == {"name": "newer"}
+            newer.stop()
+        assert not path.exists()
+
+
+async def test_a_socket_file_is_removed_although_the_folder_was_changed_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    server = telling("it", "unix:api.sock")
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.serve)
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        server.stop()
+    assert not (tmp_path / "api.sock").exists()
+
+
+async def test_a_socket_that_was_handed_in_keeps_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "api.sock"
+    server = telling("it", "127.0.0.1")
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(lambda *, task_status: server.serve(listeners=[listener], task_status=task_status))
+        async with await Peer.connect_unix(str(path)) as peer:
+            assert await peer.ask(a=1) == {"name": "it"}
+        server.stop()
+    assert path.exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone has abstract Unix sockets")
+@pytest.mark.parametrize("how", ["@", "\0", "handed in"])
+async def test_an_abstract_unix_socket_is_served(how: str) -> None:
+    name = f"asyncapy-test-{os.getpid()}"
+    server = telling("it", f"unix:{how[0]}{name}")
+    listeners = None
+    if how == "handed in":
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(f"\0{name}")
+        listener.listen()
+        listeners = [listener]
+    async with trio.open_nursery() as nursery:
+        await nursery.start(lambda *, task_status: server.serve(listeners=listeners, task_status=task_status))
+        async with await Peer.connect_unix(f"\0{name}") as peer:
+            assert await peer.ask(a=1) == {"name": "it"}
+        server.stop()
+
+
+@pytest.mark.parametrize("path", ["a\0b", "x" * 200, "@" + "x" * 200])
+async def test_a_path_that_no_socket_can_have_is_told(path: str) -> None:
+    with pytest.raises(BindError, match=r"(?s)cannot listen on.*; "):
+        await telling("it", f"unix:{path}").serve()
+
+
+def telling(name: str, addr: str, **settings: Any) -> Server:
+    server = Server(addr=addr, port=0, **settings)
+
+    @server.add_handler()
+    async def tell(client: Any, packet: Any) -> None:
+        await client.send({"name": name})
+
+    return server
+
+
+# The log
+
+
+def test_a_log_that_nobody_reads_holds_up_nobody_and_says_what_was_lost(tmp_path: Path) -> None:
+    script = tmp_path / "program.py"
+    script.write_text(
+        HEAD
+        + """
+server = Server(addr=sys.argv[1], logging_level=10)
+
+@server.add_handler()
+async def echo(client, packet):
+    await client.send(packet)
+
+server.start()
+note("end")
+""",
+        encoding="utf-8",
+    )
+    path = tmp_path / "api.sock"
+    read, write = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, str(script), f"unix:{path}"], stdout=subprocess.PIPE, stderr=write, text=True, cwd=tmp_path
+    )
+    os.close(write)
+    try:
+        with Caller(connected(path, process)) as caller:
+            for number in range(3000):  # at DEBUG this is some 20,000 lines, and more than a megabyte
+                assert caller.ask(number=number) == {"number": number}
+            seen = b""
+            while b"log lines were lost" not in seen:  # once it is read, the log goes on and says how many were lost
+                assert caller.ask(a=1) == {"a": 1}
+                seen += os.read(read, 1_000_000)
+            for number in range(1000):
+                assert caller.ask(number=number) == {"number": number}
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0, "a log that is not read keeps no program"
+        assert process.stdout is not None
+        assert process.stdout.read() == "end\n"
+    finally:
+        process.kill()
+        process.wait()
+        os.close(read)
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def connected(path: Path, process: subprocess.Popen[str]) -> socket.socket:
+    for _ in range(400):
+        sock = socket.socket(socket.AF_UNIX)
+        try:
+            sock.connect(str(path))
+        except OSError:
+            sock.close()
+            assert process.poll() is None
+            time.sleep(0.05)
+        else:
+            sock.settimeout(20)
+            return sock
+    raise AssertionError("the server does not listen")
+
+
+def test_a_log_handler_that_hangs_holds_up_nobody(tmp_path: Path) -> None:
+    text = """
+import logging
+
+class Hanging(logging.Handler):
+    def emit(self, record):
+        note("written")
+        time.sleep(60)
+
+server = Server(port=0)
+server.log.addHandler(Hanging())
+
+@server.add_handler()
+async def echo(client, packet):
+    await client.send(packet)
+
+server.start()
+note("end")
+"""
+    with running(tmp_path, text) as program, program.connect() as caller:
+        program.wait_for("written", program.out)
+        for number in range(100):
+            assert caller.ask(number=number) == {"number": number}
+        assert program.end(signal.SIGTERM) == 0
+        assert program.out == ["written", "end"]
+
+
+def test_the_last_lines_of_a_server_are_written(tmp_path: Path) -> None:
+    with running(tmp_path, ECHO + "server.start()") as program, program.connect() as caller:
+        assert caller.ask(a=1) == {"a": 1}
+        assert program.end(signal.SIGTERM) == 0
+        assert [line for line in program.err if "Stopping; 1 connections are open" in line]
+        assert [line for line in program.err if "The connection was closed" in line]
+
+
+def test_failures_of_a_handler_are_logged_once_a_second_with_one_traceback(tmp_path: Path) -> None:
+    text = """
+server = Server(port=0)
+
+def look_up(packet):
+    return {}[packet["key"]]
+
+@server.add_handler()
+async def read(client, packet):
+    if packet["key"] == "other":
+        raise OSError("another place")
+    look_up(packet)
+
+server.start()
+"""
+    with running(tmp_path, text) as program, program.connect() as caller:
+        for _ in range(200):
+            assert caller.ask(key="a") == {"status": "failure", "error": "ERR_HANDLER_FAILED"}
+        assert caller.ask(key="other")["error"] == "ERR_HANDLER_FAILED"
+        time.sleep(1)
+        assert caller.ask(key="a")["error"] == "ERR_HANDLER_FAILED"
+        assert program.end(signal.SIGTERM) == 0
+        failed = [line for line in program.err if "Handler 'read' failed" in line]
+        assert all("[ERROR]" in line and "program.py:" in line for line in failed)
+        assert 3 <= len(failed) <= 5, "one a second for each of two places"
+        assert [line for line in failed if "more like this were not logged" in line]
+        (where,) = [line for line in program.err if "in look_up: return {}[packet[" in line]
+        assert "[INFO]" in where
