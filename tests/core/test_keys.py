@@ -422,6 +422,32 @@ def test_a_key_is_managed_by_its_public_id() -> None:
             call(record.id)
 
 
+@pytest.mark.parametrize("name", ["record", "reissue_id", "update_id"])
+def test_an_expired_key_is_neither_found_nor_reissued_nor_updated_by_its_public_id(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    factory = APIKeyFactory()
+    now = 1_000_000.0
+    monkeypatch.setattr("time.time", lambda: now)
+    _, record = factory.issue_with_record({"a": 1}, expires_in=10)
+    arguments = ({"a": 2},) if name == "update_id" else ()
+    now += 10
+    with pytest.raises(KeyError, match="no such API key"):
+        getattr(factory, name)(record.id, *arguments)
+    now -= 1
+    assert factory.record(record.id) == record
+
+
+def test_an_expired_key_is_revoked_by_its_public_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    factory = APIKeyFactory()
+    now = 1_000_000.0
+    monkeypatch.setattr("time.time", lambda: now)
+    _, record = factory.issue_with_record(expires_in=10)
+    now += 10
+    factory.revoke_id(record.id)
+    assert factory.purge() == 0
+
+
 def test_records_are_listed_the_oldest_first_even_after_a_reissue(monkeypatch: pytest.MonkeyPatch) -> None:
     factory = APIKeyFactory()
     now = 1_000_000.0
