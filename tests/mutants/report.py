@@ -141,10 +141,10 @@ def _renamed(lines: list[str], name: str) -> list[str]:
 
 
 def unexplained(modules: Iterable[Module], accepted: Accepted) -> Iterator[tuple[Module, Change]]:
-    """Yield the survivors that survivors.toml does not list, or lists less often."""
+    """Yield the survivors in strict modules that survivors.toml does not list, or lists less often."""
     left = Counter(accepted.changes)
     for module in modules:
-        for change in module.survivors:
+        for change in module.survivors if module.strict else ():
             if left[change] > 0:
                 left[change] -= 1
             else:
@@ -157,7 +157,7 @@ def as_toml(change: Change) -> str:
     return f'[[survivor]]\nfunction = {function}\nline = {before}\nmutants = [{after}]\nreason = ""\n'
 
 
-def write_report(path: Path, modules: list[Module], accepted: Accepted, new: list[tuple[Module, Change]]) -> None:
+def write_report(path: Path, modules: list[Module], accepted: Accepted, new: list[Change]) -> None:
     """Write the figures, all survivors, and the explanations that no survivor needs."""
     columns = ("killed", "timed out", "survived", "unclear")
     lines = ["# Mutants", "", f"| module | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
@@ -168,14 +168,13 @@ def write_report(path: Path, modules: list[Module], accepted: Accepted, new: lis
         if module.survivors:
             lines += ["", f"## Survivors in {module.name}", ""]
             for change in module.survivors:
-                reason = accepted.reasons.get(change)
+                reason = accepted.reasons.get(change) if module.strict else None
                 lines += ["```diff", f"@@ {change[0]} @@", f"- {change[1]}", f"+ {change[2]}", "```"]
                 lines += [f"Accepted: {reason}"] if reason else []
-    survivors = Counter(change for module in modules for change in module.survivors)
+    survivors = Counter(change for module in modules if module.strict for change in module.survivors)
     killed = list((accepted.changes - survivors).elements())
     lines += ["", f"## {len(killed)} explanations without a survivor", "", *(f"- {change}" for change in killed)]
-    strict = [change for module, change in new if module.strict]
-    lines += ["", f"## {len(strict)} survivors to be explained", "", "```toml", *map(as_toml, strict), "```", ""]
+    lines += ["", f"## {len(new)} survivors to be explained", "", "```toml", *map(as_toml, new), "```", ""]
     path.write_text("\n".join(lines))
 
 
@@ -184,16 +183,14 @@ def main(folder: Path) -> int:
     accepted = Accepted.read(ACCEPTED)
     modules = list(read_modules(folder, accepted.strict))
     new = list(unexplained(modules, accepted))
-    write_report(folder / "report.md", modules, accepted, new)
+    write_report(folder / "report.md", modules, accepted, [change for _, change in new])
     figures: Counter[str] = sum((module.figures for module in modules), Counter())
     print(f"{figures.total()} mutants: {', '.join(f'{count} {outcome}' for outcome, count in figures.most_common())}")
     print(f"All survivors are in {folder / 'report.md'}.")
     faults = [f"no module matches {each}" for each in accepted.strict if not _any_match(modules, each)]
     if figures["unclear"]:
         faults.append(f"{figures['unclear']} mutants were not tested to the end")
-    for module, (function, before, after) in new:
-        if module.strict:
-            faults.append(f"{module.name}: {function}\n  - {before}\n  + {after}")
+    faults += [f"{module.name}: {function}\n  - {before}\n  + {after}" for module, (function, before, after) in new]
     if faults:
         print("\nNeither killed by a test nor explained in survivors.toml:", *faults, sep="\n")
     return 1 if faults else 0
