@@ -9,7 +9,7 @@ COMMA := ,
 COVERED := dispatch filter filters keys keystore packing storage store_urls wire
 COVERED := $(subst $() $(),$(COMMA),$(COVERED:%=*/asyncapy_core/%.py) */asyncapy_filters/*)
 
-.PHONY: demo test lint docs format bench bench-quick bench-keys profile fuzz soak clean
+.PHONY: demo test lint docs format bench bench-quick bench-keys profile fuzz soak mutants clean
 
 $(VENV)/.installed: constraints.txt $(addsuffix /pyproject.toml,$(PROJECTS))
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "AsyncAPY needs Python 3.11 or later; set PYTHON=python3.11")'
@@ -70,6 +70,21 @@ fuzz: $(VENV)/.fuzz
 	        -print_final_stats=1 || exit 1; \
 	done
 
+# An environment of its own, as mutmut brings much that nothing else needs.
+$(VENV)-mutants/.installed: constraints.txt tests/mutants/requirements.txt $(addsuffix /pyproject.toml,$(PROJECTS))
+	$(PYTHON) -m venv $(VENV)-mutants
+	$(VENV)-mutants/bin/python -m pip install --quiet --upgrade --constraint constraints.txt pip
+	$(VENV)-mutants/bin/python -m pip install --quiet --constraint constraints.txt --group dev \
+	    --requirement tests/mutants/requirements.txt
+	$(VENV)-mutants/bin/python -m pip install --quiet --constraint constraints.txt --no-build-isolation \
+	    $(addprefix --editable ./,$(PROJECTS))
+	touch $@
+
+mutants: $(VENV)-mutants/.installed
+	$(VENV)-mutants/bin/python tests/mutants/flatten.py .mutants
+	cd .mutants && $(abspath $(VENV)-mutants)/bin/mutmut run
+	$(VENV)-mutants/bin/python tests/mutants/report.py .mutants
+
 MINUTES ?= 5
 soak: $(VENV)/.installed
 	PYTHONPATH=tests $(BIN)/python tests/soak/soak.py --minutes $(MINUTES)
@@ -82,4 +97,4 @@ format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) $(VENV)-bench docs/_build docs/generated .fuzz .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(VENV)-bench $(VENV)-mutants docs/_build docs/generated .fuzz .mutants .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import functools
 import logging
+import re
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +11,7 @@ import pytest
 import trio
 
 from asyncapy_core import Client, Filter, Handler, Packet, PluginManager, Server, Session
-from asyncapy_core.dispatch import Dispatcher, NoHandler
+from asyncapy_core.dispatch import Dispatcher, NoHandler, split_failure
 from asyncapy_core.errors import StopPropagation
 from asyncapy_core.logs import SessionLog
 
@@ -184,7 +186,8 @@ async def test_a_plain_check_that_returns_a_coroutine_does_not_pass(others: list
     assert ["raised TypeError" in line for line in room.errors] == [True]
 
 
-async def test_what_a_filter_returns_counts_as_a_boolean() -> None:
+@pytest.mark.parametrize("others", [[], [Plain(True)], [Async(True)]], ids=["alone", "with a plain one", "with async"])
+async def test_what_a_filter_returns_counts_as_a_boolean(others: list[Filter]) -> None:
     class Truthy(Filter):
         def __init__(self, value: Any) -> None:
             self.value = value
@@ -193,8 +196,8 @@ async def test_what_a_filter_returns_counts_as_a_boolean() -> None:
             return self.value
 
     room = Room()
-    room.handler("falsy", Truthy(None))
-    room.handler("truthy", Truthy("yes"))
+    room.handler("falsy", Truthy(None), *others)
+    room.handler("truthy", Truthy("yes"), *others)
     assert await room.dispatch() is True
     assert room.called == ["truthy"]
 
@@ -233,12 +236,120 @@ async def test_a_handler_registered_while_a_packet_is_under_way_waits_for_the_ne
 async def test_groups_and_calls_are_logged_for_debugging_and_not_otherwise(traced: bool) -> None:
     room = Room()
     room.handler("echo_server")
-    await room.dispatch()
-    lines = [
-        "[DEBUG] (UUID) {API Parser} Checking group 0",
-        "[DEBUG] (UUID) {API Parser} Calling 'echo_server' in group 0",
-    ]
-    assert room.lines == (lines if traced else [])
+    for groups in (1, 2):
+        await room.dispatch()
+        lines = [
+            "[DEBUG] (UUID) {API Parser} Checking group 0",
+            "[DEBUG] (UUID) {API Parser} Calling 'echo_server' in group 0",
+            "[DEBUG] (UUID) {API Parser} Checking group 1",
+            "[DEBUG] (UUID) {API Parser} Calling 'late' in group 1",
+        ]
+        assert room.lines == (lines[: 2 * groups] if traced else [])
+        room.lines.clear()
+        room.handler("late", group=1)
+
+
+@pytest.mark.parametrize("awaited", [False, True], ids=["plain", "async"])
+@pytest.mark.parametrize("filters", [1, 2])
+@pytest.mark.parametrize("groups", [[0], [0, 1]], ids=["one group", "two groups"])
+@pytest.mark.parametrize("guarded", [False, True])
+async def test_guards_filters_and_handlers_are_given_the_client_and_the_packet(
+    awaited: bool, filters: int, groups: list[int], guarded: bool
+) -> None:
+    given: list[tuple[Any, Any]] = []
+
+    class Noting(Filter):
+        def check(self, c: Client, p: Packet) -> bool:
+            given.append((c, p))
+            return True
+
+    class NotingLater(Filter):
+        async def check(self, c: Client, p: Packet) -> bool:
+            given.append((c, p))
+            return True
+
+    async def function(client: Any, packet: Any) -> None:
+        given.append((client, packet))
+
+    filter = NotingLater() if awaited else Noting()
+    room = Room()
+    if guarded:
+        room.dispatcher.guard(filter)
+    for group in groups:
+        room.dispatcher.register(Handler(function, [filter] * filters), group)
+    assert await room.dispatch() is True
+    assert given == [(room.client, PACKET)] * (guarded + len(groups) * (filters + 1))
+
+
+async def test_in_one_group_with_plain_filters_the_coroutine_of_the_handler_is_returned() -> None:
+    async def function(client: Any, packet: Any) -> None: ...
+
+    room = Room()
+    room.dispatcher.register(Handler(function, [Plain(True)]), 0)
+    coroutine: Any = room.dispatcher.dispatch(room.client, PACKET)
+    assert coroutine.cr_code is function.__code__
+    await coroutine
+
+
+# Guards
+
+
+def never(client: Any, packet: Any) -> bool:
+    return False
+
+
+async def never_async(client: Any, packet: Any) -> bool:
+    return False
+
+
+@pytest.mark.parametrize("guard", [never, never_async, Plain(False), Async(False)], ids=["def", "async def", "a", "b"])
+@pytest.mark.parametrize("first", ["guard", "handler"])
+async def test_what_a_guard_does_not_pass_reaches_no_handler(guard: Any, first: str) -> None:
+    room = Room()
+    if first == "guard":
+        room.dispatcher.guard(guard)
+    room.handler("handler")
+    if first == "handler":
+        room.dispatcher.guard(guard)
+    assert await room.dispatch() is False
+    assert room.called == []
+
+
+@pytest.mark.parametrize("guard", [lambda c, p: True, Plain(True), Async(True), lambda c, p: "yes"])
+@pytest.mark.parametrize("first", ["guard", "handler"])
+async def test_what_all_guards_pass_goes_its_usual_way(guard: Any, first: str) -> None:
+    room = Room()
+    if first == "guard":
+        room.dispatcher.guard(guard)
+    room.handler("handler")
+    if first == "handler":
+        room.dispatcher.guard(guard)
+    assert await room.dispatch() is True
+    assert room.called == ["handler"]
+    room.dispatcher.guard(Plain(False))
+    assert await room.dispatch() is False
+    assert room.called == ["handler"]
+
+
+@pytest.mark.parametrize(
+    ("guard", "shown"),
+    [(never, "never"), (functools.partial(never), "function"), (~Plain(True), re.escape("~<")), (Plain(False), "<")],
+    ids=["a function", "without a name", "a combination", "a filter"],
+)
+async def test_a_refusal_by_a_guard_is_logged_at_most_once_a_second(guard: Any, shown: str) -> None:
+    room = Room()
+    room.dispatcher.guard(guard)
+    for _ in range(3):
+        assert await room.dispatch() is False
+    (line,) = room.lines
+    assert re.fullmatch(rf"\[INFO\] \(UUID\) {{API Parser}} A packet was refused by the guard {shown}.*", line)
+    assert ("object at" in line) == (shown not in {"never", "function"})
+
+
+@pytest.mark.parametrize("guard", [None, "check", 1, Plain, object], ids=repr)
+def test_what_is_neither_a_filter_nor_a_function_is_no_guard(guard: Any) -> None:
+    with pytest.raises(TypeError, match=rf"^a guard is a Filter, or a function of .*; got {re.escape(repr(guard))}$"):
+        Room().dispatcher.guard(guard)
 
 
 async def test_what_calling_a_handler_raises_is_no_failure_of_its_filters() -> None:
@@ -295,10 +406,16 @@ async def test_a_filter_behind_one_that_does_not_pass_is_not_asked() -> None:
         assert await handler.check(room.client, PACKET) is False
 
 
-@pytest.mark.parametrize("function", [lambda client, packet: None, print])
-def test_a_handler_that_is_not_asynchronous_is_a_type_error(function: Any) -> None:
-    with pytest.raises(TypeError, match=r"a handler must be asynchronous: write 'async def .*run_sync_task"):
+@pytest.mark.parametrize(
+    ("function", "name"), [(print, "print"), (never, "never"), (functools.partial(never), "handler")]
+)
+def test_a_handler_that_is_not_asynchronous_is_a_type_error(function: Any, name: str) -> None:
+    with pytest.raises(TypeError) as caught:
         Handler(function)
+    assert str(caught.value) == (
+        f"a handler must be asynchronous: write 'async def {name}(client, packet)' "
+        "(for blocking work inside it there is Server.run_sync_task)"
+    )
 
 
 @pytest.mark.parametrize("function", [None, "handler", 1])
@@ -331,3 +448,83 @@ def test_changing_the_list_of_filters_afterwards_changes_nothing() -> None:
     filters.clear()
     assert len(handler.filters) == 1
     assert handler.match(Room().client, PACKET) is False
+
+
+# What handlers raise
+
+
+def raised_by(module: str) -> KeyboardInterrupt:
+    """Return an interrupt that was raised in a function of this module, which the test had called."""
+    namespace: dict[str, Any] = {"__name__": module}
+    exec("def interrupt():\n    raise KeyboardInterrupt", namespace)
+    try:
+        namespace["interrupt"]()
+    except KeyboardInterrupt as error:
+        return error
+    raise AssertionError
+
+
+def raised_under(module: str) -> KeyboardInterrupt:
+    """Return an interrupt that the test raised, in a function that this module had called."""
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    namespace: dict[str, Any] = {"__name__": module}
+    exec("def call(function):\n    function()", namespace)
+    try:
+        namespace["call"](interrupt)
+    except KeyboardInterrupt as error:
+        return error
+    raise AssertionError
+
+
+async def cancelled() -> BaseException:
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        try:
+            await trio.lowlevel.checkpoint()
+        except trio.Cancelled as error:
+            return error
+    raise AssertionError
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError(),
+        SystemExit(1),
+        KeyboardInterrupt(),
+        raised_by("somewhere"),
+        raised_by("nottrio._core.run"),
+        raised_by("trio"),
+        raised_under("trio._core._run"),
+    ],
+    ids=[
+        "ValueError",
+        "SystemExit",
+        "not raised",
+        "of a module",
+        "of a similar module",
+        "of trio's surface",
+        "under trio",
+    ],
+)
+def test_what_a_handler_raises_itself_is_its_own_failure(error: BaseException) -> None:
+    assert split_failure(error) == (error, None)
+
+
+@pytest.mark.parametrize("error", [raised_by("trio._core._ki"), GeneratorExit()], ids=repr)
+def test_what_trio_and_python_end_a_handler_with_goes_through(error: BaseException) -> None:
+    assert split_failure(error) == (None, error)
+
+
+async def test_a_group_is_split_into_the_failures_of_the_handler_and_the_cancellation() -> None:
+    own, cancellation = ValueError(), await cancelled()
+    assert split_failure(cancellation) == (None, cancellation)
+    failure, through = split_failure(BaseExceptionGroup("both", [own, cancellation]))
+    assert isinstance(failure, BaseExceptionGroup)
+    assert isinstance(through, BaseExceptionGroup)
+    assert (failure.exceptions, through.exceptions) == ((own,), (cancellation,))
+    assert split_failure(BaseExceptionGroup("one", [cancellation]))[0] is None
+    assert split_failure(ExceptionGroup("one", [own]))[1] is None

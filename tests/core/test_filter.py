@@ -153,8 +153,12 @@ async def test_an_async_check_that_returns_something_to_be_awaited_does_not_pass
 
 
 def test_a_result_that_has_to_be_awaited_is_no_verdict() -> None:
-    with pytest.raises(TypeError, match="returned an awaitable"):
-        passed(_Unfinished())
+    async def asynchronous() -> Any:
+        yield True
+
+    for result in (_Unfinished(), (each for each in [True]), asynchronous()):
+        with pytest.raises(TypeError, match="returned an awaitable"):
+            passed(result)
     assert passed(1) is True
     assert passed("") is False
 
@@ -219,6 +223,16 @@ def test_a_filter_has_to_have_a_check() -> None:
 
 def test_a_combination_is_shown_as_it_is_written() -> None:
     assert repr(~(Plain(True) & Async(False)) | Plain(True)) == "(~(Plain(True) & Async(False)) | Plain(True))"
+
+
+def test_combinations_are_equal_when_they_are_of_one_kind_and_of_equal_filters() -> None:
+    a, b = Plain(), Plain()
+    for one, same in [(a & b, a & b), (a | b, a | b), (~a, ~a), (~(a & ~b), ~(a & ~b))]:
+        assert one == same
+        assert hash(one) == hash(same)
+    for one, other in [(a & b, a | b), (a & b, b & a), (a & b, a & a), (~a, ~b), (~a, a), (a | b, (a, b))]:
+        assert one != other
+        assert other != one
 
 
 async def test_cancelling_goes_through_a_combination() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import string
 import sys
 import textwrap
@@ -10,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
+from trio.testing import wait_all_tasks_blocked
 
 from asyncapy_core import APIKeyFactory, KeyRecord, MemoryKeyStore, PluginManager
 from asyncapy_core.errors import KeyStoreUnavailable, PluginCollision, UnknownKeyStore
-from asyncapy_core.keys import digest
+from asyncapy_core.keys import THREADS, digest
 from asyncapy_core.plugins import default_manager
 from asyncapy_core.store_urls import open_store
 
@@ -48,6 +51,21 @@ class Spy(MemoryKeyStore):
     def remove(self, digest: str) -> None:
         self.seen.append(digest)
         super().remove(digest)
+
+
+class Reissued(MemoryKeyStore):
+    """Has a key reissued by another process right after it was found for the last of so many times."""
+
+    def __init__(self, finds: int) -> None:
+        super().__init__()
+        self.finds = finds
+
+    def find(self, key_id: str) -> str:
+        found = super().find(key_id)
+        self.finds -= 1
+        if self.finds == 0:
+            self.replace(found, digest("reissued"))
+        return found
 
 
 class Fleeting(MemoryKeyStore):
@@ -160,11 +178,12 @@ def test_a_key_is_updated() -> None:
     assert factory.get(key) == {"plan": "silver"}
 
 
-def test_a_reissued_key_is_replaced_and_keeps_its_metadata() -> None:
-    factory = APIKeyFactory(size=20)
+@pytest.mark.parametrize("size", [8, 20, 1024])
+def test_a_reissued_key_is_replaced_and_keeps_its_size_and_metadata(size: int) -> None:
+    factory = APIKeyFactory(size=size)
     old = factory.issue({"plan": "gold"})
     new = factory.reissue(old)
-    assert len(new) == 20
+    assert len(new) == size
     assert new != old
     assert old not in factory
     assert factory.get(new) == {"plan": "gold"}
@@ -220,7 +239,7 @@ def test_nothing_that_was_not_issued_is_a_key(key: object) -> None:
 @pytest.mark.parametrize("key", [None, 1, b"key"])
 def test_a_key_that_is_no_string_is_a_type_error(key: Any) -> None:
     for call in calls(APIKeyFactory(), key).values():
-        with pytest.raises(TypeError, match="an API key is a string; got a"):
+        with pytest.raises(TypeError, match=f"^an API key is a string; got a {type(key).__name__}$"):
             call()
 
 
@@ -228,9 +247,10 @@ def test_a_key_that_is_no_string_is_a_type_error(key: Any) -> None:
 def test_metadata_that_is_no_dictionary_is_a_type_error(metadata: Any) -> None:
     factory = APIKeyFactory()
     key = factory.issue()
-    with pytest.raises(TypeError, match="metadata must be a dictionary; got a"):
+    message = f"^metadata must be a dictionary; got a {type(metadata).__name__}$"
+    with pytest.raises(TypeError, match=message):
         factory.update(key, metadata)
-    with pytest.raises(TypeError, match="metadata must be a dictionary; got a"):
+    with pytest.raises(TypeError, match=message):
         factory.issue(metadata)
 
 
@@ -318,10 +338,56 @@ async def test_the_async_twins_do_the_same() -> None:
             await factory.aget(new)
 
 
+async def test_the_async_twin_of_issue_takes_an_expiry_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.time", lambda: 1_000_000.0)
+    for store in (MemoryKeyStore(), Blocking()):
+        factory = APIKeyFactory(store=store)
+        record = factory.describe(await factory.aissue({"plan": "gold"}, expires_in=10))
+        assert (record.metadata, record.expires) == ({"plan": "gold"}, 1_000_010.0)
+
+
 async def test_the_async_twins_of_a_subclass_are_its_own_methods() -> None:
     factory = Files()
-    assert await factory.acontains(factory.issue())
+    assert await factory.acontains(await factory.aissue({"plan": "gold"}))
+    assert factory.rows == {"key-0": {"plan": "gold"}}
     assert not await factory.acontains("other")
+
+
+async def test_a_subclass_that_blocks_and_has_no_store_is_called_in_a_thread() -> None:
+    class Slow(Files):
+        blocking = True
+
+        def get(self, key: str) -> dict[str, Any]:
+            assert threading.current_thread() is not threading.main_thread()
+            return super().get(key)
+
+    factory = Slow()
+    assert await factory.aget(factory.issue({"plan": "gold"})) == {"plan": "gold"}
+
+
+async def test_a_factory_makes_no_more_than_so_many_calls_at_a_time() -> None:
+    ready, answer = threading.Semaphore(0), threading.Event()
+    calling: list[str] = []
+
+    class Slow(Blocking):
+        def get(self, digest: str) -> KeyRecord:
+            calling.append(digest)
+            ready.release()
+            answer.wait(10)
+            return KeyRecord("id")
+
+    factory = APIKeyFactory(store=Slow())
+    async with trio.open_nursery() as nursery:
+        for number in range(2 * THREADS):
+            nursery.start_soon(factory.aget, str(number))
+        try:
+            for _ in range(THREADS):
+                assert await trio.to_thread.run_sync(ready.acquire, True, 5)
+            await wait_all_tasks_blocked(0.02)
+            assert len(calling) == THREADS
+        finally:
+            answer.set()
+    assert len(calling) == 2 * THREADS
 
 
 async def test_a_store_that_blocks_is_called_in_a_thread_and_a_store_that_does_not_is_not() -> None:
@@ -359,8 +425,14 @@ async def test_a_key_that_the_store_knows_without_waiting_passes_at_once_until_i
         def get(self, digest: str) -> KeyRecord:
             raise KeyStoreUnavailable("away")
 
-    factory = APIKeyFactory(store=Away())
+        def peek(self, digest: str) -> KeyRecord | None:
+            self.threads.add(threading.current_thread())
+            return super().peek(digest)
+
+    store = Away()
+    factory = APIKeyFactory(store=store)
     assert await factory.acontains(factory.issue())
+    assert store.threads == {threading.main_thread()}
     with pytest.raises(KeyStoreUnavailable):
         await factory.acontains("x" * 32)
     expired = factory.issue()
@@ -377,6 +449,13 @@ async def test_a_subclass_that_judges_keys_itself_is_asked_about_each() -> None:
 
     factory = Strict(store=Blocking())
     assert not await factory.acontains(factory.issue())
+
+    class Stricter(APIKeyFactory):
+        def __contains__(self, key: object) -> bool:
+            return False
+
+    stricter = Stricter(store=Blocking())
+    assert not await stricter.acontains(stricter.issue())
 
 
 @pytest.mark.parametrize("expires_in", [0, -1, float("inf"), float("nan")])
@@ -404,6 +483,34 @@ def test_a_key_expires_when_its_time_has_come(monkeypatch: pytest.MonkeyPatch) -
     assert factory.purge() == 0
 
 
+@pytest.mark.parametrize("expires_in", [0.001, 0.5, 1, 1e9])
+def test_a_key_is_issued_for_any_time_above_0(expires_in: float) -> None:
+    _, record = APIKeyFactory().issue_with_record(expires_in=expires_in)
+    assert record.expires == record.issued + expires_in
+
+
+@pytest.mark.parametrize(("name", "finds"), [("reissue_id", 2), ("revoke_id", 1), ("update_id", 2)])
+def test_a_key_that_another_process_reissues_meanwhile_is_found_by_its_public_id(name: str, finds: int) -> None:
+    factory = APIKeyFactory(store=Reissued(finds))
+    _, record = factory.issue_with_record({"a": 1})
+    changed = getattr(factory, name)(record.id, *([{"a": 2}] if name == "update_id" else []))
+    if name == "reissue_id":
+        assert factory.get(changed) == {"a": 1}
+    elif name == "update_id":
+        assert factory.get("reissued") == {"a": 2}
+    else:
+        assert factory.records() == []
+
+
+def test_a_store_is_asked_once_with_the_digest_of_a_public_id() -> None:
+    store = Spy()
+    factory = APIKeyFactory(store=store)
+    key, record = factory.issue_with_record()
+    store.seen.clear()
+    factory.revoke_id(record.id)
+    assert store.seen == [digest(key)]
+
+
 def test_a_key_is_managed_by_its_public_id() -> None:
     factory = APIKeyFactory()
     key, record = factory.issue_with_record({"a": 1})
@@ -422,6 +529,32 @@ def test_a_key_is_managed_by_its_public_id() -> None:
             call(record.id)
 
 
+@pytest.mark.parametrize("name", ["record", "reissue_id", "update_id"])
+def test_an_expired_key_is_neither_found_nor_reissued_nor_updated_by_its_public_id(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    factory = APIKeyFactory()
+    now = 1_000_000.0
+    monkeypatch.setattr("time.time", lambda: now)
+    _, record = factory.issue_with_record({"a": 1}, expires_in=10)
+    arguments = ({"a": 2},) if name == "update_id" else ()
+    now += 10
+    with pytest.raises(KeyError, match="no such API key"):
+        getattr(factory, name)(record.id, *arguments)
+    now -= 1
+    assert factory.record(record.id) == record
+
+
+def test_an_expired_key_is_revoked_by_its_public_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    factory = APIKeyFactory()
+    now = 1_000_000.0
+    monkeypatch.setattr("time.time", lambda: now)
+    _, record = factory.issue_with_record(expires_in=10)
+    now += 10
+    factory.revoke_id(record.id)
+    assert factory.purge() == 0
+
+
 def test_records_are_listed_the_oldest_first_even_after_a_reissue(monkeypatch: pytest.MonkeyPatch) -> None:
     factory = APIKeyFactory()
     now = 1_000_000.0
@@ -438,6 +571,7 @@ def test_records_are_listed_the_oldest_first_even_after_a_reissue(monkeypatch: p
 
 def test_a_public_id_says_nothing_of_the_key() -> None:
     key, record = APIKeyFactory().issue_with_record()
+    assert re.fullmatch("[0-9a-f]{16}", record.id)
     assert record.id not in key
     assert record.id not in digest(key)
 

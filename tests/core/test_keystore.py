@@ -46,7 +46,7 @@ def test_what_is_not_there_is_a_key_error_and_changes_nothing(name: str) -> None
     store = MemoryKeyStore()
     store.add("kept", KeyRecord("id", {"a": 1}))
     arguments = {"update": ("none", {}), "replace": ("none", "kept")}.get(name, ("none",))
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError, match="none"):
         getattr(store, name)(*arguments)
     assert dict(store.records()) == {"kept": KeyRecord("id", {"a": 1})}
 

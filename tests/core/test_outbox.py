@@ -229,6 +229,44 @@ async def test_flushing_waits_until_another_task_has_sent_everything(line: Line)
     assert (sent, flushed) == ([None], [None])
 
 
+@pytest.mark.parametrize("queued", [b"", b"2" * CHUNK], ids=["nothing queued", "bytes queued"])
+async def test_a_flush_that_waits_for_another_task_ends_when_that_task_has_sent_everything(
+    line: Line, queued: bytes
+) -> None:
+    line.nursery.start_soon(line.outbox.put, b"1" * MANY)
+    await wait_all_tasks_blocked()
+    if queued:
+        await line.outbox.put(queued)
+    flushed = trio.Event()
+
+    async def flush() -> None:
+        await line.outbox.flush()
+        flushed.set()
+
+    line.nursery.start_soon(flush)
+    await wait_all_tasks_blocked()
+    assert not flushed.is_set()
+    assert len(await line.read(MANY + len(queued))) == MANY + len(queued)
+    with trio.fail_after(5):
+        await flushed.wait()
+
+
+async def test_a_sender_gets_room_as_soon_as_the_bytes_before_its_own_are_being_written() -> None:
+    done: list[Any] = []
+    async with trio.open_nursery() as nursery:
+        line = Line(nursery, limit=MANY)
+        for number in range(4):  # one is written, one queued, two wait
+            nursery.start_soon(lambda number=number: outcome(line.outbox.put, b"%d" % number * MANY, into=done))
+            await wait_all_tasks_blocked()
+        assert done == [None]
+        for returned in (3, 4):
+            assert len(await line.read(MANY)) == MANY
+            await wait_all_tasks_blocked()
+            assert done == [None] * returned
+        assert len(await line.read(2 * MANY)) == 2 * MANY
+        line.close()
+
+
 async def test_uncorking_leaves_what_the_peer_does_not_take_at_once_to_a_task(line: Line) -> None:
     line.outbox.cork()
     line.outbox._queue.append(b"1" * MANY)

@@ -156,7 +156,7 @@ def test_nothing_that_is_fed_after_an_error_is_held() -> None:
         with pytest.raises(PacketTooLarge):
             next_frame(decoder)
         decoder.feed(bytes(1000))
-    assert decoder.buffered <= 4 + 100 + 1000
+    assert decoder.buffered == 0
 
 
 def test_a_large_packet_in_small_pieces_takes_linear_time() -> None:
@@ -260,7 +260,9 @@ def test_missing_says_how_much_the_packet_at_hand_lacks() -> None:
 
 @pytest.mark.parametrize("payload", [b"", b"{", b"{}"])
 def test_a_payload_below_the_minimum_is_not_sent(payload: bytes) -> None:
-    with pytest.raises(EncodeError, match=rf"a payload of {len(payload)} bytes is too short .* at least 3"):
+    with pytest.raises(
+        EncodeError, match=rf"^a payload of {len(payload)} bytes is too short .* at least 3; send at least one field$"
+    ):
         WireFormat().encode(0, payload)
 
 

@@ -123,6 +123,15 @@ def test_a_filter_is_shown_as_it_is_written() -> None:
     assert repr(HasFields()) == "HasFields()"
 
 
+def test_filters_are_equal_when_they_are_of_one_kind_and_expect_the_same() -> None:
+    assert Fields(a="x", b=None) == Fields(b=None, a="x")
+    assert hash(Fields(a="x", b=None)) == hash(Fields(b=None, a="x"))
+    assert HasFields(a=None) == HasFields(a=None)
+    for other in (Fields(a="y", b=None), Fields(a="x"), HasFields(a="x", b=None), Fields(), {"a": "x", "b": None}):
+        assert Fields(a="x", b=None) != other
+        assert other != Fields(a="x", b=None)
+
+
 @given(
     st.dictionaries(st.sampled_from("abc"), st.none() | st.sampled_from(["x", "y"])),
     st.dictionaries(st.sampled_from("abcd"), st.sampled_from(["x", "xy", "y", "z"])),

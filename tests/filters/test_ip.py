@@ -34,6 +34,7 @@ def passes(filter: Ip, address: str) -> bool:
         (["192.0.2.1", "192.0.2.9"], ["192.0.2.1", "192.0.2.9"], ["192.0.2.2"]),
         ("10.0.0.0/8", ["10.0.0.0", "10.1.2.3", "10.255.255.255"], ["11.0.0.0", "9.255.255.255", "::a00:1"]),
         ("192.0.2.7/32", ["192.0.2.7"], ["192.0.2.8"]),
+        ("192.0.2.6/31", ["192.0.2.6", "192.0.2.7"], ["192.0.2.5", "192.0.2.8"]),
         ("0.0.0.0/0", ["1.2.3.4", "255.255.255.255"], ["::1"]),
         ("::1", ["::1"], ["::2", "127.0.0.1"]),
         ("2001:DB8:0:0::0001", ["2001:db8::1"], ["2001:db8::2"]),
@@ -173,6 +174,16 @@ def test_the_addresses_are_a_list() -> None:
 def test_the_addresses_are_compared_like_a_list() -> None:
     assert Ip(["192.0.2.1", "10.0.0.0/8"]).ips == ["192.0.2.1", "10.0.0.0/8"]
     assert Ip("192.0.2.1").ips != ["192.0.2.2"]
+
+
+def test_the_addresses_of_another_filter_may_be_assigned() -> None:
+    filter, other = Ip("192.0.2.1"), Ip(["192.0.2.2", "10.0.0.0/8"])
+    filter.ips = other.ips
+    assert filter.ips == other.ips
+    assert passes(filter, "10.1.2.3")
+    other.ips.clear()
+    assert passes(filter, "10.1.2.3")
+    assert filter.ips != other.ips
 
 
 def test_the_list_that_was_given_is_copied() -> None:

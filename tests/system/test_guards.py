@@ -156,6 +156,22 @@ async def test_a_guard_holds_for_handlers_that_are_registered_later_and_before(s
     assert running.logged("refused by the guard never")
 
 
+@pytest.mark.parametrize("guard", [plain, awaited])
+async def test_a_guard_holds_where_all_handlers_are_in_one_group_and_registered_later(serve: Serve, guard: Any) -> None:
+    server = Server(port=0)
+    server.guard(guard)
+
+    @server.add_handler()
+    async def echo(client: Any, packet: Any) -> None:
+        await client.send(packet)
+
+    running = await serve(server)
+    async with await running.connect() as peer:
+        assert await peer.ask(**{"pass": True}) == {"pass": True}
+        await peer.send(json_packet(**{"pass": False}))
+        assert await peer.failure() == "ERR_NO_HANDLER"
+
+
 @pytest.mark.parametrize("guard", [None, "check", Filters.Ip, 1])
 def test_what_can_be_no_guard_is_a_type_error(guard: Any) -> None:
     with pytest.raises(TypeError, match="a guard is a Filter, or a function of client and packet"):

@@ -136,6 +136,31 @@ async def test_the_header_comes_before_tls(serve: Serve, certificates: Certifica
         assert await peer.ask(a=1) == {"friend": "192.0.2.7"}
 
 
+async def test_the_deadline_of_the_header_does_not_hold_for_the_tls_handshake_after_it(
+    asyncapy_server: Start, autojump_clock: MockClock, certificates: Certificates
+) -> None:
+    running = await asyncapy_server(telling(proxy_protocol_from="127.0.0.1", tls_cert=certificates.server))
+    plain = await running.connect()
+    await trio.sleep(2)
+    await plain.send_all(BINARY)
+    await trio.sleep(5)
+    stream = trio.SSLStream(plain, certificates.client_context(), server_hostname="127.0.0.1")
+    assert await Peer(stream).ask(a=1) == {"friend": "192.0.2.7"}
+
+
+async def test_the_deadline_of_the_tls_handshake_begins_after_the_header(
+    asyncapy_server: Start, autojump_clock: MockClock, certificates: Certificates
+) -> None:
+    server = telling(proxy_protocol_from="127.0.0.1", tls_cert=certificates.server, handshake_timeout=4)
+    running = await asyncapy_server(server)
+    began = trio.current_time()
+    stream = await running.connect()
+    await trio.sleep(2)
+    await stream.send_all(BINARY)
+    assert await stream.receive_some() == b""
+    assert trio.current_time() - began == 2 + 4
+
+
 def test_what_is_no_network_is_not_trusted() -> None:
     with pytest.raises(ConfigError, match=r"proxy_protocol_from is .*'everybody'"):
         Server(proxy_protocol_from="everybody")

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 import trio
 import trustme
-from conftest import Certificates, Serve
+from conftest import Certificates, Serve, Start
 from peer import JSON, Peer, json_packet, packet
 from program import ECHO, running
+from trio.testing import MockClock
 
 from asyncapy import Server
 from asyncapy.client import Client
@@ -371,6 +372,23 @@ async def test_peers_that_do_not_finish_their_handshakes_take_nobody_s_place(
             peer = await stack.enter_async_context(Peer(stream))
             assert await peer.ask(a=1) == {"a": 1}
     await running.settle()
+
+
+async def test_the_deadline_of_the_handshake_ends_with_it(
+    asyncapy_server: Start, autojump_clock: MockClock, certificates: Certificates
+) -> None:
+    server = Server(tls_cert=certificates.server, handshake_timeout=5, timeout=1000)
+
+    @server.add_handler()
+    async def echo(client: Any, packet: Any) -> None:
+        await client.send(packet)
+
+    running = await asyncapy_server(server)
+    stream = trio.SSLStream(await running.connect(), certificates.client_context(), server_hostname="127.0.0.1")
+    peer = Peer(stream)
+    for number in range(3):
+        assert await peer.ask(number=number) == {"number": number}
+        await trio.sleep(100)
 
 
 @pytest.fixture

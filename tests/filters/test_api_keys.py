@@ -150,6 +150,19 @@ def test_a_field_name_that_is_no_string_is_a_value_error(name: Any) -> None:
         APIFactory(APIKeyFactory(), name)
 
 
+def test_filters_are_equal_when_they_ask_one_factory_about_one_field() -> None:
+    factory, other = APIKeyFactory(), APIKeyFactory()
+
+    class Stricter(APIFactory):
+        pass
+
+    assert APIFactory(factory, "key") == APIFactory(factory, "key")
+    assert hash(APIFactory(factory, "key")) == hash(APIFactory(factory, "key"))
+    for different in (APIFactory(other, "key"), APIFactory(factory, "token"), Stricter(factory, "key"), "key"):
+        assert APIFactory(factory, "key") != different
+        assert different != APIFactory(factory, "key")
+
+
 def test_no_key_is_in_its_repr() -> None:
     factory = APIKeyFactory()
     key = factory.issue()

@@ -1,0 +1,96 @@
+"""Accepting connections while `accept` fails."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from asyncapy_core.listener import ACCEPT_BURST, EXHAUSTED_PAUSE, accept_forever
+from asyncapy_core.testing.memory import LogLines
+
+
+class Failing(socket.socket):
+    """A listening socket whose next calls of `accept` raise these errors; the connection stays in the queue."""
+
+    def __init__(self, errors: list[int]) -> None:
+        super().__init__()
+        self.errors = errors
+        self.calls = 0
+        self.bind(("127.0.0.1", 0))
+        self.listen()
+        self.setblocking(False)
+
+    def accept(self) -> tuple[socket.socket, tuple[str, int]]:
+        self.calls += 1
+        if self.errors:
+            error = self.errors.pop()
+            raise OSError(error, os.strerror(error))
+        return super().accept()
+
+
+class Door:
+    """A listener that accepts, a peer that has connected to it, and everything noted."""
+
+    def __init__(self, errors: list[int]) -> None:
+        self.listener = Failing(errors)
+        self.peer = socket.create_connection(self.listener.getsockname())
+        self.accepted: list[socket.socket] = []
+        self.lines: list[str] = []
+        self.came = trio.Event()
+        self.log = logging.Logger("test")  # noqa: LOG001  # a registered one would be shared
+        self.log.addHandler(LogLines(self.lines))
+
+    async def accept(self) -> None:
+        await accept_forever(self.listener, self._note, self.log)
+
+    def _note(self, connected: socket.socket, host: str) -> None:
+        self.accepted.append(connected)
+        self.came.set()
+
+    def close(self) -> None:
+        for sock in (self.peer, self.listener, *self.accepted):
+            sock.close()
+
+
+@pytest.mark.parametrize("error", [errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.ETIMEDOUT])
+async def test_a_connection_that_fails_before_it_is_accepted_does_not_end_the_listener(error: int) -> None:
+    door = Door([error] * (ACCEPT_BURST + 1))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(door.accept)
+        with trio.fail_after(5):
+            await door.came.wait()
+        nursery.cancel_scope.cancel()
+    assert (len(door.accepted), door.lines) == (1, [])
+    door.close()
+
+
+@pytest.mark.parametrize("error", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
+async def test_without_descriptors_a_listener_pauses_between_attempts_and_then_goes_on(
+    error: int, autojump_clock: MockClock
+) -> None:
+    attempts = 20
+    door = Door([error] * attempts)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(door.accept)
+        await door.came.wait()
+        assert trio.current_time() == pytest.approx(attempts * EXHAUSTED_PAUSE)
+        nursery.cancel_scope.cancel()
+    assert len(door.accepted) == 1
+    assert door.lines == [f"[ERROR] {{Server}} Cannot accept connections: {os.strerror(error)}"]
+    door.close()
+
+
+async def test_a_listener_that_cannot_accept_takes_no_time_from_others(autojump_clock: MockClock) -> None:
+    door = Door([errno.EMFILE] * 100_000)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(door.accept)
+        await trio.sleep(10)
+        assert door.listener.calls <= 10 / EXHAUSTED_PAUSE + 1
+        nursery.cancel_scope.cancel()
+    door.close()
