@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from asyncapy_core import Client, Filter, Handler, Packet, PluginManager, Server, Session
-from asyncapy_core.dispatch import Dispatcher, NoHandler, split_failure
+from asyncapy_core.dispatch import Dispatcher, NoHandler
 from asyncapy_core.errors import StopPropagation
 from asyncapy_core.logs import SessionLog
 
@@ -448,83 +448,3 @@ def test_changing_the_list_of_filters_afterwards_changes_nothing() -> None:
     filters.clear()
     assert len(handler.filters) == 1
     assert handler.match(Room().client, PACKET) is False
-
-
-# What handlers raise
-
-
-def raised_by(module: str) -> KeyboardInterrupt:
-    """Return an interrupt that was raised in a function of this module, which the test had called."""
-    namespace: dict[str, Any] = {"__name__": module}
-    exec("def interrupt():\n    raise KeyboardInterrupt", namespace)
-    try:
-        namespace["interrupt"]()
-    except KeyboardInterrupt as error:
-        return error
-    raise AssertionError
-
-
-def raised_under(module: str) -> KeyboardInterrupt:
-    """Return an interrupt that the test raised, in a function that this module had called."""
-
-    def interrupt() -> None:
-        raise KeyboardInterrupt
-
-    namespace: dict[str, Any] = {"__name__": module}
-    exec("def call(function):\n    function()", namespace)
-    try:
-        namespace["call"](interrupt)
-    except KeyboardInterrupt as error:
-        return error
-    raise AssertionError
-
-
-async def cancelled() -> BaseException:
-    with trio.CancelScope() as scope:
-        scope.cancel()
-        try:
-            await trio.lowlevel.checkpoint()
-        except trio.Cancelled as error:
-            return error
-    raise AssertionError
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        ValueError(),
-        SystemExit(1),
-        KeyboardInterrupt(),
-        raised_by("somewhere"),
-        raised_by("nottrio._core.run"),
-        raised_by("trio"),
-        raised_under("trio._core._run"),
-    ],
-    ids=[
-        "ValueError",
-        "SystemExit",
-        "not raised",
-        "of a module",
-        "of a similar module",
-        "of trio's surface",
-        "under trio",
-    ],
-)
-def test_what_a_handler_raises_itself_is_its_own_failure(error: BaseException) -> None:
-    assert split_failure(error) == (error, None)
-
-
-@pytest.mark.parametrize("error", [raised_by("trio._core._ki"), GeneratorExit()], ids=repr)
-def test_what_trio_and_python_end_a_handler_with_goes_through(error: BaseException) -> None:
-    assert split_failure(error) == (None, error)
-
-
-async def test_a_group_is_split_into_the_failures_of_the_handler_and_the_cancellation() -> None:
-    own, cancellation = ValueError(), await cancelled()
-    assert split_failure(cancellation) == (None, cancellation)
-    failure, through = split_failure(BaseExceptionGroup("both", [own, cancellation]))
-    assert isinstance(failure, BaseExceptionGroup)
-    assert isinstance(through, BaseExceptionGroup)
-    assert (failure.exceptions, through.exceptions) == ((own,), (cancellation,))
-    assert split_failure(BaseExceptionGroup("one", [cancellation]))[0] is None
-    assert split_failure(ExceptionGroup("one", [own]))[1] is None
