@@ -43,6 +43,13 @@ DEADLINE = 30.0
 """Seconds that anything waited for may take."""
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give these tests more time: the first of a run builds wheels, and on a new machine it fetches those of others."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.timeout(600))
+
+
 def clean_environ(**more: str) -> dict[str, str]:
     """Return this process's environment without what would change how Python, pip or AsyncAPY behave."""
     kept = {name: value for name, value in os.environ.items() if not re.match("ASYNCAPY_|PYTHON|PIP_|COV", name)}
