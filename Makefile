@@ -22,9 +22,12 @@ $(VENV)/.installed: constraints.txt $(addsuffix /pyproject.toml,$(PROJECTS))
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
 
+# As many tests at a time as there are cores, or as WORKERS says; the tests of a file run one after the other.
+WORKERS ?= auto
 test: $(VENV)/.installed
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 	@echo 'Branch coverage of the rooms that decide what passes:'
 	$(BIN)/coverage report --include='$(COVERED)' --fail-under=98

@@ -23,6 +23,13 @@ from asyncapy_core.testing import ServerInMemory
 from asyncapy_core.testing.memory import LogLines
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Measure the coverage of the process that runs tests, and not that of the programs that they start."""
+    starts_workers = config.getoption("numprocesses", None)
+    if not starts_workers:
+        os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Where everything can be installed (ASYNCAPY_NO_SKIPS=1), a skipped test is a failed run."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
