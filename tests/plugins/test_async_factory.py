@@ -13,7 +13,7 @@ import pytest
 import trio
 from conftest import Serve
 from peer import failure, json_packet
-from redis_server import RedisServer
+from redis_server import SERVERS, RedisServer, SharedRedis
 
 from asyncapy.filters import Filters
 from asyncapy_core import APIKeyFactory, KeyRecord, MemoryKeyStore, Server
@@ -23,15 +23,14 @@ from asyncapy_redis import RedisAPIKeyFactory, RedisKeyStore
 PASSED, REFUSED = {"passed": True}, failure("ERR_NO_HANDLER")
 
 
-@pytest.fixture(params=["memory", "sqlite", "redis"])
-def factory(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[APIKeyFactory]:
+@pytest.fixture(params=["memory", "sqlite", *SERVERS])
+def factory(request: pytest.FixtureRequest, tmp_path: Path, shared_redis: SharedRedis) -> Iterator[APIKeyFactory]:
     """A factory over each store, made the documented way: by a URL."""
     url = "memory://"
     if request.param == "sqlite":
         url = f"sqlite:///{tmp_path / 'keys.db'}"
-    elif request.param == "redis":
-        server: RedisServer = request.getfixturevalue("redis_server")
-        url = f"{server.url}?prefix={uuid.uuid4()}"
+    elif request.param != "memory":
+        url = f"{shared_redis(request.param).url}?prefix={uuid.uuid4()}"
     factory = APIKeyFactory(store=url)
     yield factory
     factory.close()

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Certificates
+from ports import free_port
 
 from asyncapy.client import Client
 
@@ -250,9 +251,7 @@ def test_a_port_in_use_is_told(folder: Path) -> None:
 
 
 def test_reload_serves_anew_what_has_changed_and_ends_in_order(folder: Path) -> None:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
+    port = free_port()
     with serving(folder, "app", "--reload", "--port", str(port)) as server:
         assert ask(server.port, foo=1) == {"foo": 1}
         for _ in range(10):  # the watch has no line that says it has begun: what is written before is not seen

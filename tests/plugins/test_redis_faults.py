@@ -7,6 +7,7 @@ import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,8 @@ import redis
 import trio
 from conftest import Running, Serve
 from peer import Peer, failure, json_packet
-from redis_server import RedisServer, free_port
+from ports import free_port
+from redis_server import RedisServer
 from tcp_proxy import TcpProxy
 
 from asyncapy.filters import Filters
@@ -424,8 +426,8 @@ def test_a_password_in_a_url_is_in_no_message(scheme: str, credentials: str) -> 
     assert "hunter2" not in "".join(traceback.format_exception(caught.value))
 
 
-def test_a_wrong_password_is_a_clear_error_without_it(tmp_path: Any, redis_server: RedisServer) -> None:
-    with RedisServer(tmp_path, "--requirepass", "swordfish") as server:
+def test_a_wrong_password_is_a_clear_error_without_it(tmp_path: Path, redis_program: str) -> None:
+    with RedisServer(redis_program, tmp_path, "--requirepass", "swordfish") as server:
         right = RedisAPIKeyFactory(f"redis://:swordfish@127.0.0.1:{server.port}/0")
         key = right.issue()
         assert key in right

@@ -10,22 +10,24 @@ from typing import Any
 import pytest
 import trio
 from peer import Peer, failure
-from redis_server import RedisServer
+from redis_server import SERVERS, SharedRedis
 
 KeyServer = Callable[[str], tuple[int, ...]]
 
 PASSED, REFUSED = {"passed": True}, failure("ERR_NO_HANDLER")
 
 
-@pytest.fixture(scope="module", params=["sqlite", "redis"])
+@pytest.fixture(scope="module", params=["sqlite", *SERVERS])
 def two_servers(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, key_servers: KeyServer
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    key_servers: KeyServer,
+    shared_redis: SharedRedis,
 ) -> tuple[int, ...]:
     """The ports of two servers, each a process, which share a store."""
     if request.param == "sqlite":
         return key_servers(f"sqlite:///{tmp_path_factory.mktemp('shared') / 'keys.db'}")
-    server: RedisServer = request.getfixturevalue("redis_server")
-    return key_servers(f"{server.url}?prefix={uuid.uuid4()}")
+    return key_servers(f"{shared_redis(request.param).url}?prefix={uuid.uuid4()}")
 
 
 async def do(peer: Peer, what: str, key: str = "") -> Any:
