@@ -16,6 +16,7 @@ import pytest
 import trio
 import trio.testing
 import trustme
+from dispositions import let_programs_have_default_signals
 from peer import Peer
 
 from asyncapy import Server
@@ -24,9 +25,10 @@ from asyncapy_core.testing.memory import LogLines
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Measure the coverage of the process that runs tests, and not that of the programs that they start."""
+    """Start programs, from the process that runs tests, with default signals and without measuring their coverage."""
     starts_workers = config.getoption("numprocesses", None)
     if not starts_workers:
+        let_programs_have_default_signals()
         os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
 
 
