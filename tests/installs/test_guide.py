@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import os
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -43,7 +44,7 @@ def environ(
 
 def _environ(environment: Environment, folders: list[Path], home: Path) -> dict[str, str]:
     pip = environment.path / "bin" / "pip"
-    pip.write_text(f'#!/bin/sh\nexec {sys.executable} -m pip --python {environment.python} "$@"\n')
+    pip.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m pip --python {environment.python} "$@"\n')
     pip.chmod(0o755)
     return {
         "PATH": f"{environment.path / 'bin'}:/usr/bin:/bin",

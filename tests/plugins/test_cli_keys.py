@@ -346,9 +346,7 @@ def test_no_store_is_one_line_and_a_failure(keys: Run) -> None:
 @pytest.mark.parametrize("scheme", ["redis", "redis+sentinel", "redis+cluster"])
 def test_redis_that_is_away_is_one_line_and_a_failure_without_the_password(scheme: str) -> None:
     url = f"{scheme}://:hunter2@127.0.0.1:{free_port()}" + ("/mymaster" if "sentinel" in scheme else "")
-    began = time.monotonic()
     line = failed(in_a_process("list", "--store", url))
-    assert time.monotonic() - began < 5
     assert "is away" in line
     assert "127.0.0.1" in line
     assert "hunter2" not in line
