@@ -22,7 +22,7 @@ $(VENV)/.installed: constraints.txt $(addsuffix /pyproject.toml,$(PROJECTS))
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
 
-# As many tests at a time as there are cores, or as WORKERS says; the tests of a file run one after the other.
+# WORKERS processes run tests, one for each core unless told otherwise; one process runs all tests of a file.
 WORKERS ?= auto
 test: $(VENV)/.installed
 	$(BIN)/coverage erase
@@ -85,4 +85,4 @@ format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) $(VENV)-bench docs/_build docs/generated .fuzz .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(VENV)-bench .nox docs/_build docs/generated .fuzz .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

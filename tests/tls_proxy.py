@@ -1,4 +1,4 @@
-"""A proxy for tests that puts TLS in front of a server that has none."""
+"""A TLS proxy for tests, in front of a server without TLS."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Self
 import trio
 
 TLS_HANDSHAKE = b"\x16"
-"""The first byte of a client that begins with TLS."""
+"""The first byte of a TLS connection."""
 
 
 class TlsProxy:
-    """Hands on between its own port, where a client may speak TLS or not, and another port without TLS."""
+    """Forwards its port to the port of a server, and decrypts the connections of clients that use TLS."""
 
     def __init__(self, port: int, target: int, context: ssl.SSLContext) -> None:
         self._port = port

@@ -1,4 +1,4 @@
-"""How much is done, counted rather than timed, so that it is the same on each machine."""
+"""Counts the work of a function, which unlike its time is the same on every machine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def calls_during(function: Callable[[], Any]) -> int:
-    """Call a function, and return how many calls of Python and of C functions that took."""
+    """Call a function, and return the number of Python and C calls that it made."""
     calls = 0
 
     def count(frame: FrameType, event: str, argument: Any) -> None:

@@ -1,8 +1,8 @@
 """Wheels of all distributions of the repository and of those in `plugins/`, and environments to install them into.
 
 Knows pip, virtual environments and processes; nothing of what AsyncAPY does with them. Environments are made from local
-wheels alone: what is needed of others is fetched once, into a folder under the user's cache directory. Wheels and
-environments are made once in a run, however many workers it has: a worker that finds one in the making waits for it.
+wheels alone: what is needed of others is fetched once, into a folder under the user's cache directory. The
+workers of a run share wheels and environments: a file lock makes a worker wait until another one has built them.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ DEADLINE = 30.0
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give these tests more time: the first of a run builds wheels, and on a new machine it fetches those of others."""
+    """Give these tests more time: the first test of a run builds wheels, and on a new machine it downloads others."""
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):
             item.add_marker(pytest.mark.timeout(600))
@@ -250,7 +250,7 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[bool]:
-    """Keep other workers from making a folder, and give whether it has yet to be made."""
+    """Lock a folder against other workers, and yield whether it still has to be made."""
     finished = folder.with_suffix(".finished")
     with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

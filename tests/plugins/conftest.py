@@ -11,9 +11,9 @@ from redis_server import SERVERS, RedisServer, SharedRedis
 
 @pytest.fixture(scope="session")
 def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedRedis]:
-    """Return a function that gives the one server of each program for all tests that do not stop it.
+    """Return ``shared_redis(program)``: the server that all tests share which do not stop it.
 
-    Each test takes a prefix of its own.
+    Each test uses its own key prefix.
     """
     started: dict[str, RedisServer] = {}
 
@@ -30,13 +30,13 @@ def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedRed
 
 @pytest.fixture(scope="session", params=SERVERS)
 def redis_program(request: pytest.FixtureRequest) -> str:
-    """The name of each program that is installed and speaks the protocol of Redis."""
+    """The name of each installed server that speaks the Redis protocol."""
     return str(request.param)
 
 
 @pytest.fixture(scope="session")
 def redis_server(redis_program: str, shared_redis: SharedRedis) -> RedisServer:
-    """A server for all tests that do not stop it."""
+    """The shared server, for tests that do not stop it."""
     return shared_redis(redis_program)
 
 

@@ -29,7 +29,7 @@ from asyncapy_redis import RedisAPIKeyFactory, RedisKeyStore
 RECALL = 0.5
 PASSED, PONG, REFUSED = {"passed": True}, {"pong": True}, failure("ERR_NO_HANDLER")
 SLOWEST = 3.0
-"""Seconds within which everybody is answered: the bound of 1, and what a busy machine adds to it."""
+"""Seconds: no answer takes longer. The bound is 1 s; a busy machine adds to it."""
 
 
 def guarded(factory: APIKeyFactory) -> Server:
@@ -96,7 +96,7 @@ class Traffic:
 
     @property
     def pings_meanwhile(self) -> int:
-        """How often one that needs no key was asked, and answered, while the slowest answer was waited for."""
+        """The number of pings that were asked and answered during the slowest request with a key."""
         begin, end = self.slowest.asked, self.slowest.asked + self.slowest.took
         return len([ping for ping in self.pings if ping.asked >= begin and ping.asked + ping.took <= end])
 

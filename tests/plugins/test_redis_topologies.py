@@ -26,9 +26,9 @@ T = TypeVar("T")
 
 
 class Secured:
-    """Ports that speak TLS, with a certificate of an authority of its own; one more authority that is not its.
+    """Free ports for TLS, a certificate with its CA, and a CA that did not issue it.
 
-    Redis speaks TLS itself; Valkey, as its wheel has it, does not, and has a proxy in front of it.
+    Redis speaks TLS itself. The Valkey of the wheel does not, so it gets a proxy in front of it.
     """
 
     def __init__(self, program: str, folder: Path) -> None:
@@ -48,11 +48,11 @@ class Secured:
         self.port, self.cluster_port, self.sentinel_port = free_port(), free_port(), free_port()
 
     def options(self, port: int, *more: str) -> list[str]:
-        """Return the options with which a server speaks TLS on this port, and more that concern TLS, if it can."""
+        """Return the options for TLS on this port, and further ones for TLS; none where the server has no TLS."""
         return ["--tls-port", str(port), *self._files, *more] if self.itself else []
 
     def in_front_of(self, server: RedisServer, port: int) -> AbstractContextManager[object]:
-        """Have TLS spoken on this port for a server, unless it does so itself."""
+        """Serve TLS on this port for a server that does not do so itself."""
         return nullcontext() if self.itself else TlsProxy(port, server.port, self._context)
 
 
@@ -83,7 +83,7 @@ def cluster(redis_program: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.fixture
 def secured_cluster(secured: Secured, redis_program: str, tmp_path: Path) -> Iterator[None]:
-    """The same over TLS."""
+    """A cluster of one node, which clients reach over TLS."""
     announced = ["--tls-cluster", "yes"] if secured.itself else ["--cluster-announce-port", str(secured.cluster_port)]
     options = [*clustered(), *secured.options(secured.cluster_port), *announced]
     node = RedisServer(redis_program, tmp_path, *options)
@@ -93,7 +93,7 @@ def secured_cluster(secured: Secured, redis_program: str, tmp_path: Path) -> Ite
 
 
 def clustered() -> list[str]:
-    """Return the options of a node of a cluster."""
+    """Return the options of a cluster node."""
     return ["--cluster-enabled", "yes", "--cluster-port", str(free_port()), "--cluster-node-timeout", "500"]
 
 

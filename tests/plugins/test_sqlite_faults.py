@@ -210,7 +210,7 @@ async def test_a_lock_that_another_holds_holds_up_no_other_task(path: Path) -> N
 
 
 async def test_a_key_is_checked_while_another_task_waits_for_a_lock(path: Path) -> None:
-    """A check that waits for the write would wait until the write fails, which ends this test."""
+    """A check that waited for the write would last until the write fails, and that failure ends this test."""
     with closing(factory_of(path, "?timeout=5&recall_seconds=0")) as factory:
         key = await factory.aissue()
         with locked(path):

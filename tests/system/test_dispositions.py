@@ -1,4 +1,4 @@
-"""Programs that tests start take signals as they do from a terminal, however the tests were started."""
+"""Programs that tests start have default signal dispositions, however the test run was started."""
 
 from __future__ import annotations
 
@@ -22,20 +22,21 @@ for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGQUIT])
 if sys.argv[1:]:
     sys.path.insert(0, sys.argv[1])
-    from dispositions import let_programs_have_default_signals
-    let_programs_have_default_signals()
+    from dispositions import give_programs_default_signals
+    give_programs_default_signals()
 subprocess.run([sys.executable, "-c", PROGRAM])
 """
 
 
-def started_by_who_ignores_signals(*arguments: str) -> list[str]:
+def signals_of_a_grandchild(*arguments: str) -> list[str]:
+    """Return the ignored and the blocked signals of a program whose parent ignores and blocks some."""
     command = [sys.executable, "-c", IGNORING, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     return done.stdout.splitlines()
 
 
-def test_a_program_does_not_inherit_which_signals_are_ignored_or_blocked() -> None:
-    ignored, blocked = started_by_who_ignores_signals()
+def test_a_program_inherits_no_ignored_and_no_blocked_signals() -> None:
+    ignored, blocked = signals_of_a_grandchild()
     assert {"SIGHUP", "SIGINT", "SIGTERM"} <= set(eval(ignored))
     assert eval(blocked) == ["SIGQUIT"]
-    assert started_by_who_ignores_signals(str(TESTS)) == ["['SIGPIPE', 'SIGXFSZ']", "[]"]
+    assert signals_of_a_grandchild(str(TESTS)) == ["['SIGPIPE', 'SIGXFSZ']", "[]"]

@@ -29,7 +29,7 @@ M, H, T, S, L = (
 )
 MAX_PACKET = 1024 * 1024
 AT_ONCE = 1.9
-"""Seconds: less than a connection takes on which the server waits for the peer to leave."""
+"""Seconds: less than the 2 s for which the server waits until a peer closes its side."""
 CLIENT_HELLO = bytes.fromhex("16030100f8010000f40303") + bytes(range(32)) + b"\x20" + bytes(200)
 
 

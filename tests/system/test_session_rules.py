@@ -264,7 +264,7 @@ async def test_the_end_inside_a_packet_ends_the_session_at_once_and_no_handler_r
         await peer.send(data[:length])
         await trio.testing.wait_all_tasks_blocked()
         await peer.half_close()
-        with trio.fail_after(1.9):  # a peer that has to leave first would have two seconds for it
+        with trio.fail_after(1.9):  # less than the 2 s for which the server waits until a peer closes its side
             assert await peer.closed()
             await running.settle(1)
     assert seen == []
