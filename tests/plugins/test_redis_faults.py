@@ -176,10 +176,8 @@ async def test_redis_that_is_away_is_not_asked_for_each_packet(
         await seen.until(passed=False, within=10)
         began, before = trio.current_time(), attempts
         await trio.sleep(1)
-        elapsed, tried = trio.current_time() - began, attempts - before
         refused = [answer for answer in seen.answers if answer.asked > began and not answer.passed]
-        assert len(refused) > 2 * tried
-        assert tried <= 8 * elapsed + 2, "two connections each quarter of a second"
+        assert len(refused) > 3 * (attempts - before) > 0
         proxied.accept()
         await seen.until(passed=True, within=10)
     factory.close()
