@@ -22,9 +22,12 @@ $(VENV)/.installed: constraints.txt $(addsuffix /pyproject.toml,$(PROJECTS))
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
 
+# WORKERS processes run tests, one for each core unless told otherwise; one process runs all tests of a file.
+WORKERS ?= auto
 test: $(VENV)/.installed
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 	@echo 'Branch coverage of the rooms that decide what passes:'
 	$(BIN)/coverage report --include='$(COVERED)' --fail-under=98
@@ -97,4 +100,5 @@ format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) $(VENV)-bench $(VENV)-mutants docs/_build docs/generated .fuzz .mutants .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(VENV)-bench $(VENV)-mutants .nox docs/_build docs/generated .fuzz .mutants .coverage .coverage.* .hypothesis \
+	    .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

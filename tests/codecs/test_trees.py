@@ -72,7 +72,7 @@ def test_no_fields_have_no_fault() -> None:
     [
         (math.nan, "a number is not finite"),
         (-math.inf, "a number is not finite"),
-        (object(), "a value is of type object"),
+        pytest.param(object(), "a value is of type object", id="an object"),
         (Colour.RED, "a value is of type Colour"),
         ({1}, "a value is of type set"),
         ({1: 2}, "a key is of type int, and keys are strings"),

@@ -3,7 +3,6 @@ from __future__ import annotations
 import datetime as dt
 import math
 import struct
-import time
 import tracemalloc
 from typing import Any, cast
 
@@ -14,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from strict_msgpack import strict
+from work import calls_during
 
 from asyncapy_codecs import ZiProtoCodec
 from asyncapy_codecs.plugin import Options, asyncapy_codecs
@@ -184,14 +184,12 @@ def test_sizes_have_no_limit_of_their_own(fields: dict[str, Any]) -> None:
     assert CODEC.encode(fields) == msgpack.packb(fields)
 
 
-def test_a_small_payload_with_many_values_is_decoded_at_once() -> None:
+def test_a_small_payload_with_many_values_is_decoded_in_one_go() -> None:
     tree: list[Any] = []
     for _ in range(60):
         tree = [tree]
     payload = cast("bytes", msgpack.packb({"a": [tree] * 15, "b": [[[0] * 15] * 15] * 15}))
-    started = time.process_time()
-    CODEC.decode(payload)
-    assert time.process_time() - started < 1
+    assert calls_during(lambda: CODEC.decode(payload)) < len(payload)
 
 
 def agree(payload: bytes) -> None:
@@ -292,7 +290,7 @@ def test_an_empty_byte_string_keeps_its_length() -> None:
         (dt.datetime(2020, 2, 10, 16, 39, 35, tzinfo=dt.UTC), "2020-02-10T16:39:35Z"),
         (dt.date(2020, 2, 10), "2020-02-10"),
         (bytearray(b"abc"), b"abc"),
-        (memoryview(b"abc"), b"abc"),
+        pytest.param(memoryview(b"abc"), b"abc", id="a view"),
         ((1, 2), [1, 2]),
         ({7}, [7]),
         ({1: {2: 3}}, {"1": {"2": 3}}),

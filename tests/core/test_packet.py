@@ -57,7 +57,7 @@ def test_bytes_that_are_not_utf8_text_are_a_value_error(text: bytes) -> None:
         Packet(text)
 
 
-@pytest.mark.parametrize("fields", [None, 1, [("a", 1)], {"a"}, object()], ids=repr)
+@pytest.mark.parametrize("fields", [None, 1, [("a", 1)], {"a"}, pytest.param(object(), id="an object")], ids=repr)
 def test_fields_of_another_type_are_a_type_error(fields: Any) -> None:
     with pytest.raises(TypeError, match=f"made of a mapping or of JSON text; got a {type(fields).__name__}"):
         Packet(fields)

@@ -12,7 +12,7 @@ from types import ModuleType
 
 import pytest
 from conftest import Certificates
-from redis_server import PROGRAM, RedisServer
+from redis_server import SERVERS, RedisServer
 
 from asyncapy.client import Client
 from asyncapy.util import APIKeyFactory
@@ -68,17 +68,13 @@ def test_the_server_of_the_readme_talks_to_its_client(tmp_path: Path) -> None:
     assert (done.stdout, done.stderr) == ("{'test': 1}\n", "")
 
 
-@pytest.fixture(params=["sqlite", "redis"])
+@pytest.fixture(params=["sqlite", *SERVERS])
 def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'keys.db'}"
         return
-    if PROGRAM is None:
-        pytest.skip("redis-server is not installed; .ci/run installs it")
-    server = RedisServer(tmp_path)
-    server.start()
-    yield server.url
-    server.stop()
+    with RedisServer(request.param, tmp_path) as server:
+        yield server.url
 
 
 @pytest.mark.parametrize("program", ["README", "keys_server.py"])

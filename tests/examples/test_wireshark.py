@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import shutil
 import struct
 import subprocess
 import sys
@@ -13,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from installed import TSHARK, needs_tshark
 from peer import JSON, framed, json_packet, packet
 from tcp_proxy import TcpProxy
 
 ROOT = Path(__file__).parents[2]
-TSHARK = shutil.which("tshark")
 PORT = 8081
 Chunk = tuple[int, bool, bytes]
 
-pytestmark = pytest.mark.skipif(TSHARK is None, reason="tshark is not installed; .ci/run installs it")
+pytestmark = needs_tshark
 
 
 def write_capture(path: Path, chunks: Iterable[Chunk]) -> None:

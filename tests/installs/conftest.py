@@ -1,28 +1,29 @@
 """Wheels of all distributions of the repository and of those in `plugins/`, and environments to install them into.
 
 Knows pip, virtual environments and processes; nothing of what AsyncAPY does with them. Environments are made from local
-wheels alone: what is needed of others is fetched once, into a folder under the user's cache directory.
+wheels alone: what is needed of others is fetched once, into a folder under the user's cache directory. The
+workers of a run share wheels and environments: a file lock makes a worker wait until another one has built them.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import struct
 import subprocess
 import sys
 import sysconfig
-import tempfile
 import threading
 import tomllib
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal, Self
@@ -41,6 +42,13 @@ PROJECTS = [
 STRANGERS = sorted(path.parent for path in Path(__file__).parent.glob("plugins/*/pyproject.toml"))
 DEADLINE = 30.0
 """Seconds that anything waited for may take."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give these tests more time: the first test of a run builds wheels, and on a new machine it downloads others."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.timeout(600))
 
 
 def clean_environ(**more: str) -> dict[str, str]:
@@ -234,9 +242,26 @@ def projects() -> list[Path]:
 
 
 @pytest.fixture(scope="session")
-def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all workers of a run share."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[bool]:
+    """Lock a folder against other workers, and yield whether it still has to be made."""
+    finished = folder.with_suffix(".finished")
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield not finished.exists()
+        finished.touch()
+
+
+@pytest.fixture(scope="session")
+def wheels(shared_folder: Path) -> dict[str, Path]:
     """A wheel of each distribution of the repository and of each in `plugins/`, by the distribution's name."""
-    folder = tmp_path_factory.mktemp("wheels")
+    folder = shared_folder / "wheels"
 
     def build(project: Path) -> None:
         run(
@@ -252,8 +277,9 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             environ=clean_environ(),
         )
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(build, [*PROJECTS, *STRANGERS]))
+    with locked(folder) as missing, ThreadPoolExecutor(os.cpu_count()) as pool:
+        if missing:
+            list(pool.map(build, [*PROJECTS, *STRANGERS]))
     return {canonicalize_name(wheel.name.partition("-")[0]): wheel for wheel in sorted(folder.glob("*.whl"))}
 
 
@@ -274,26 +300,21 @@ def wheelhouse() -> Path:
     key = hashlib.sha256(b"\0".join([pinned, machine.encode(), *map(str.encode, needed)])).hexdigest()[:16]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "asyncapy-tests"
     folder = cache / f"wheelhouse-{key}"
-    if not folder.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        fetched = Path(tempfile.mkdtemp(dir=cache))
-        constrained: list[str | Path] = ["--constraint", constraints] if pinned else []
-        run(sys.executable, "-m", "pip", "wheel", "--quiet", *constrained, "--wheel-dir", fetched, *needed)
-        try:
-            fetched.rename(folder)
-        except OSError:  # another run was quicker
-            shutil.rmtree(fetched)
+    cache.mkdir(parents=True, exist_ok=True)
+    with locked(folder) as missing:
+        if missing or not folder.exists():
+            constrained: list[str | Path] = ["--constraint", constraints] if pinned else []
+            run(sys.executable, "-m", "pip", "wheel", "--quiet", *constrained, "--wheel-dir", folder, *needed)
     return folder
 
 
 @pytest.fixture(scope="session")
-def install(wheels: dict[str, Path], wheelhouse: Path, tmp_path_factory: pytest.TempPathFactory) -> Install:
+def install(wheels: dict[str, Path], wheelhouse: Path, shared_folder: Path) -> Install:
     """Return ``install(*names)``: a fresh environment with these distributions, one for all who ask for the same.
 
     A name may have an extra behind it, as in ``asyncapy-core[testing]``. With ``own``, it is shared only with those who
     say the same.
     """
-    made: dict[tuple[str, ...], Environment] = {}
     offline = clean_environ(PIP_CONFIG_FILE=os.devnull, PIP_DISABLE_PIP_VERSION_CHECK="1")
 
     def wheel(name: str) -> str:
@@ -301,9 +322,11 @@ def install(wheels: dict[str, Path], wheelhouse: Path, tmp_path_factory: pytest.
         return f"{wheels[plain]}{bracket}{extra}"
 
     def make(*names: str, own: str = "") -> Environment:
-        key = (own, *sorted(names))
-        if key not in made:
-            environment = Environment(tmp_path_factory.mktemp("environment"))
+        key = hashlib.sha256(repr((own, sorted(names))).encode()).hexdigest()[:16]
+        environment = Environment(shared_folder / f"environment-{key}")
+        with locked(environment.path) as missing:
+            if not missing:
+                return environment
             run(sys.executable, "-m", "venv", "--without-pip", environment.path, environ=offline)
             sources: list[str | Path] = [
                 option for folder in (wheelhouse, wheels["asyncapy"].parent) for option in ("--find-links", folder)
@@ -320,8 +343,7 @@ def install(wheels: dict[str, Path], wheelhouse: Path, tmp_path_factory: pytest.
             ]
             if names:
                 run(*pip, "--no-index", *sources, *map(wheel, names), environ=offline)
-            made[key] = environment
-        return made[key]
+        return environment
 
     return make
 

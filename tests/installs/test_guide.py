@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import configparser
 import os
-import shutil
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trustme
 from conftest import Certificates
+from installed import HAPROXY, needs_haproxy
 from pages import Reader, blocks, matches
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ PAGES = sorted(page.name for page in DOCS.glob("*.md"))
 EMPTY = ("install.md",)
 """Pages that begin with nothing installed."""
 FRAGMENTS = {"python", "toml", "ini", "console", "text", "pytest"}
-HAPROXY = shutil.which("haproxy", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def environ(
 
 def _environ(environment: Environment, folders: list[Path], home: Path) -> dict[str, str]:
     pip = environment.path / "bin" / "pip"
-    pip.write_text(f'#!/bin/sh\nexec {sys.executable} -m pip --python {environment.python} "$@"\n')
+    pip.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m pip --python {environment.python} "$@"\n')
     pip.chmod(0o755)
     return {
         "PATH": f"{environment.path / 'bin'}:/usr/bin:/bin",
@@ -81,7 +81,7 @@ def test_every_fence_of_a_page_is_read() -> None:
         assert text.count("\n```\n") + text.endswith("\n```") == len(blocks(DOCS / page)) + others, page
 
 
-@pytest.mark.skipif(HAPROXY is None, reason="haproxy is not installed; .ci/run installs it")
+@needs_haproxy
 def test_haproxy_takes_the_configuration_of_the_page(tmp_path: Path, certificates: Certificates) -> None:
     (block,) = (block for block in blocks(DOCS / "operating.md") if block.caption == "haproxy.cfg")
     config = tmp_path / "haproxy.cfg"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
+from pathspec import GitIgnoreSpec
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,13 +25,9 @@ FORBIDDEN = [
 
 @pytest.fixture(scope="module")
 def files() -> list[Path]:
-    """All files that are committed, and those that would be."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    found = [ROOT / name for name in listed.stdout.split("\0") if name]
-    return [path for path in found if path.is_file()]
+    """All files but those that Git is told to ignore."""
+    ignored = GitIgnoreSpec.from_lines([".git", *(ROOT / ".gitignore").read_text("utf-8").splitlines()])
+    return [ROOT / name for name in ignored.match_tree_files(ROOT, negate=True)]
 
 
 @pytest.mark.parametrize("pattern", FORBIDDEN)

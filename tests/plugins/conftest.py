@@ -6,18 +6,38 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from redis_server import PROGRAM, RedisServer
+from redis_server import SERVERS, RedisServer, SharedRedis
 
 
 @pytest.fixture(scope="session")
-def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """A Redis for all tests that do not stop it; each takes a prefix of its own."""
-    if PROGRAM is None:
-        pytest.skip("redis-server is not installed; .ci/run installs it")
-    server = RedisServer(tmp_path_factory.mktemp("redis"))
-    server.start()
-    yield server
-    server.stop()
+def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedRedis]:
+    """Return ``shared_redis(program)``: the server that all tests share which do not stop it.
+
+    Each test uses its own key prefix.
+    """
+    started: dict[str, RedisServer] = {}
+
+    def give(program: str) -> RedisServer:
+        if program not in started:
+            started[program] = RedisServer(program, tmp_path_factory.mktemp(program))
+            started[program].start()
+        return started[program]
+
+    yield give
+    for server in started.values():
+        server.stop()
+
+
+@pytest.fixture(scope="session", params=SERVERS)
+def redis_program(request: pytest.FixtureRequest) -> str:
+    """The name of each installed server that speaks the Redis protocol."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def redis_server(redis_program: str, shared_redis: SharedRedis) -> RedisServer:
+    """The shared server, for tests that do not stop it."""
+    return shared_redis(redis_program)
 
 
 PROGRAM_OF_A_SERVER = Path(__file__).with_name("key_server.py")
@@ -41,9 +61,7 @@ def key_servers() -> Iterator[Callable[[str], tuple[int, ...]]]:
 
 
 @pytest.fixture
-def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
-    """A Redis for one test, which may stop it."""
-    if PROGRAM is None:
-        pytest.skip("redis-server is not installed; .ci/run installs it")
-    with RedisServer(tmp_path) as server:
+def own_redis(redis_program: str, tmp_path: Path) -> Iterator[RedisServer]:
+    """A server for one test, which may stop it."""
+    with RedisServer(redis_program, tmp_path) as server:
         yield server

@@ -13,7 +13,7 @@ import pytest
 import trio
 from conftest import Serve
 from peer import failure, json_packet
-from redis_server import RedisServer
+from redis_server import SERVERS, RedisServer, SharedRedis
 
 from asyncapy.filters import Filters
 from asyncapy_core import APIKeyFactory, KeyRecord, MemoryKeyStore, Server
@@ -23,15 +23,14 @@ from asyncapy_redis import RedisAPIKeyFactory, RedisKeyStore
 PASSED, REFUSED = {"passed": True}, failure("ERR_NO_HANDLER")
 
 
-@pytest.fixture(params=["memory", "sqlite", "redis"])
-def factory(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[APIKeyFactory]:
+@pytest.fixture(params=["memory", "sqlite", *SERVERS])
+def factory(request: pytest.FixtureRequest, tmp_path: Path, shared_redis: SharedRedis) -> Iterator[APIKeyFactory]:
     """A factory over each store, made the documented way: by a URL."""
     url = "memory://"
     if request.param == "sqlite":
         url = f"sqlite:///{tmp_path / 'keys.db'}"
-    elif request.param == "redis":
-        server: RedisServer = request.getfixturevalue("redis_server")
-        url = f"{server.url}?prefix={uuid.uuid4()}"
+    elif request.param != "memory":
+        url = f"{shared_redis(request.param).url}?prefix={uuid.uuid4()}"
     factory = APIKeyFactory(store=url)
     yield factory
     factory.close()
@@ -218,8 +217,8 @@ async def test_a_store_that_hangs_holds_up_no_other_task_and_is_unavailable_in_t
                 began, ticks = trio.current_time(), 0
                 with pytest.raises(KeyStoreUnavailable, match=r"did not answer within 0\.2 s"):
                     await call(key)
-                assert 0.19 < trio.current_time() - began < 0.45
-                assert ticks > 10
+                assert trio.current_time() - began >= 0.19
+                assert ticks > 2
             nursery.cancel_scope.cancel()
     finally:
         store.free.set()
@@ -261,10 +260,10 @@ async def test_a_store_that_hangs_is_asked_by_a_few_threads_only_and_serves_when
 
     try:
         async with trio.open_nursery() as nursery:
-            for _ in range(50):
+            for _ in range(200):
                 nursery.start_soon(ask)
-        assert len(failures) == 50
-        assert max(failures) < 0.6
+        assert len(failures) == 200
+        assert max(failures) < 2, "one after the other, they would take five seconds"
         assert store.calls - before <= 8
     finally:
         store.free.set()
@@ -273,6 +272,7 @@ async def test_a_store_that_hangs_is_asked_by_a_few_threads_only_and_serves_when
 
 async def test_a_hanging_store_behind_a_filter_fails_closed_and_holds_up_nobody(serve: Serve) -> None:
     store = Held()
+    store.timeout = 1.0
     factory = APIKeyFactory(store=store)
     key = await factory.aissue()
     server = guarded(factory)
@@ -287,12 +287,10 @@ async def test_a_hanging_store_behind_a_filter_fails_closed_and_holds_up_nobody(
         store.free.clear()
         try:
             await one.send(json_packet(key=key))
-            began = trio.current_time()
             for _ in range(5):
                 assert await other.ask(ping=1) == {"pong": True}
-            assert trio.current_time() - began < 0.15
+            assert factory._limiter.borrowed_tokens == 1, "the store is still being asked"
             assert await one.json() == REFUSED
-            assert trio.current_time() - began < 0.5
         finally:
             store.free.set()
         assert await one.ask(key=key) == PASSED

@@ -14,7 +14,7 @@ import pytest
 import trio
 from conftest import Serve
 from peer import failure, json_packet
-from redis_server import RedisServer
+from redis_server import SERVERS, RedisServer, SharedRedis
 from tcp_proxy import TcpProxy
 
 from asyncapy.filters import Filters
@@ -39,16 +39,17 @@ class Broken(MemoryKeyStore):
         return value
 
 
-@pytest.fixture(params=["memory", "broken", "sqlite", "redis"])
-def factory(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[APIKeyFactory]:
-    if request.param == "redis":
-        server: RedisServer = request.getfixturevalue("redis_server")
-        factory: APIKeyFactory = RedisAPIKeyFactory(server.url, prefix=f"{uuid.uuid4()}")
-    elif request.param == "broken":
-        factory = APIKeyFactory(store=Broken())
-    else:
-        url = "memory://" if request.param == "memory" else f"sqlite:///{tmp_path / 'keys.db'}"
-        factory = APIKeyFactory(store=url)
+@pytest.fixture(params=["memory", "broken", "sqlite", *SERVERS])
+def factory(request: pytest.FixtureRequest, tmp_path: Path, shared_redis: SharedRedis) -> Iterator[APIKeyFactory]:
+    match request.param:
+        case "memory":
+            factory = APIKeyFactory(store="memory://")
+        case "broken":
+            factory = APIKeyFactory(store=Broken())
+        case "sqlite":
+            factory = APIKeyFactory(store=f"sqlite:///{tmp_path / 'keys.db'}")
+        case program:
+            factory = RedisAPIKeyFactory(shared_redis(program).url, prefix=f"{uuid.uuid4()}")
     yield factory
     factory.close()
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from redis_server import RedisServer, free_port
+from ports import free_port
+from redis_server import SERVERS, SharedRedis
 
 from asyncapy_cli.main import main
 from asyncapy_core import APIKeyFactory
@@ -61,12 +62,11 @@ def keys(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> 
     return run
 
 
-@pytest.fixture(params=["sqlite", "redis"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+@pytest.fixture(params=["sqlite", *SERVERS])
+def store(request: pytest.FixtureRequest, tmp_path: Path, shared_redis: SharedRedis) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'keys.db'}"
-    server: RedisServer = request.getfixturevalue("redis_server")
-    return f"{server.url}?prefix={uuid.uuid4()}"
+    return f"{shared_redis(request.param).url}?prefix={uuid.uuid4()}"
 
 
 @pytest.fixture
@@ -346,9 +346,7 @@ def test_no_store_is_one_line_and_a_failure(keys: Run) -> None:
 @pytest.mark.parametrize("scheme", ["redis", "redis+sentinel", "redis+cluster"])
 def test_redis_that_is_away_is_one_line_and_a_failure_without_the_password(scheme: str) -> None:
     url = f"{scheme}://:hunter2@127.0.0.1:{free_port()}" + ("/mymaster" if "sentinel" in scheme else "")
-    began = time.monotonic()
     line = failed(in_a_process("list", "--store", url))
-    assert time.monotonic() - began < 5
     assert "is away" in line
     assert "127.0.0.1" in line
     assert "hunter2" not in line

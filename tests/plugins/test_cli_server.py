@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Certificates
+from ports import free_port
 
 from asyncapy.client import Client
 
@@ -250,9 +251,7 @@ def test_a_port_in_use_is_told(folder: Path) -> None:
 
 
 def test_reload_serves_anew_what_has_changed_and_ends_in_order(folder: Path) -> None:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
+    port = free_port()
     with serving(folder, "app", "--reload", "--port", str(port)) as server:
         assert ask(server.port, foo=1) == {"foo": 1}
         for _ in range(10):  # the watch has no line that says it has begun: what is written before is not seen
@@ -282,10 +281,11 @@ async def slow(client, packet):
 
 def test_ctrl_c_on_a_terminal_lets_a_reloading_server_finish_what_it_does(folder: Path) -> None:
     (folder / "slow.py").write_text(SLOW)
-    with serving(folder, "slow.py", "--reload") as server, Client(tls=False, timeout=10) as client:
+    options = ("--reload", "--logging-level", "DEBUG")
+    with serving(folder, "slow.py", *options) as server, Client(tls=False, timeout=10) as client:
         client.connect("127.0.0.1", server.port)
         client.send({"a": 1})
-        server.wait_for("New session started")
+        server.wait_for("Calling 'slow'")
         os.killpg(server.process.pid, signal.SIGINT)  # all in the foreground of a terminal get it
         assert client.receive() == {"a": 1}
         assert server.process.wait(20) == 0
@@ -302,10 +302,10 @@ def test_hanging_up_ends_a_reloading_server(folder: Path) -> None:
 
 def test_a_server_that_is_stuck_is_killed_by_a_second_signal(folder: Path) -> None:
     (folder / "stuck.py").write_text(SLOW.replace("await trio.sleep(1)", "__import__('time').sleep(1000)"))
-    with serving(folder, "stuck.py", "--reload") as server, Client(tls=False) as client:
+    with serving(folder, "stuck.py", "--reload", "--logging-level", "DEBUG") as server, Client(tls=False) as client:
         client.connect("127.0.0.1", server.port)
         client.send({"a": 1})
-        server.wait_for("New session started")
+        server.wait_for("Calling 'slow'")
         for _ in range(2):
             server.process.send_signal(signal.SIGTERM)
             time.sleep(0.5)  # two that come at once are one
@@ -396,12 +396,15 @@ def test_a_call_shows_a_terminal_nothing_that_moves_its_cursor(folder: Path) -> 
 
 def test_ctrl_c_and_a_closed_pipe_end_a_call_as_a_shell_expects(folder: Path) -> None:
     (folder / "slow.py").write_text(SLOW.replace("sleep(1)", "sleep(packet['seconds'])"))
-    with serving(folder, "slow.py", "--drain-timeout", "0") as server:
+    with serving(folder, "slow.py", "--drain-timeout", "0", "--logging-level", "DEBUG") as server:
         command = [sys.executable, "-m", "asyncapy_cli", "call", f"localhost:{server.port}"]
-        waiting = subprocess.Popen([*command, '{"seconds": 100}'], stderr=subprocess.DEVNULL)
-        server.wait_for("New session started")
-        waiting.send_signal(signal.SIGINT)
-        assert waiting.wait(20) == 130
+        with subprocess.Popen([*command, '{"seconds": 100}'], stderr=subprocess.DEVNULL) as waiting:
+            try:
+                server.wait_for("Calling 'slow'")
+                waiting.send_signal(signal.SIGINT)
+                assert waiting.wait(20) == 130
+            finally:
+                waiting.kill()
         ends = os.pipe()
         os.close(ends[0])
         done = subprocess.run([*command, '{"seconds": 0}'], stdout=ends[1], stderr=subprocess.PIPE, timeout=60)

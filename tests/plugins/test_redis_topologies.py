@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import ssl
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
 import redis
 import trustme
-from redis_server import PROGRAM, RedisServer, Sentinel, free_port
+from ports import free_port
+from redis_server import RedisServer, Sentinel
+from tls_proxy import TlsProxy
 
 from asyncapy_core import APIKeyFactory, KeyStore
 from asyncapy_core.errors import KeyStoreError, KeyStoreUnavailable
@@ -20,13 +24,15 @@ from asyncapy_redis import RedisAPIKeyFactory, RedisKeyStore
 
 T = TypeVar("T")
 
-pytestmark = pytest.mark.skipif(PROGRAM is None, reason="redis-server is not installed; .ci/run installs it")
-
 
 class Secured:
-    """A Redis that speaks TLS, with a certificate of an authority of its own; one more authority that is not its."""
+    """Free ports for TLS, a certificate with its CA, and a CA that did not issue it.
 
-    def __init__(self, folder: Path) -> None:
+    Redis speaks TLS itself. The Valkey of the wheel does not, so it gets a proxy in front of it.
+    """
+
+    def __init__(self, program: str, folder: Path) -> None:
+        self.itself = program == "redis"
         authority, stranger = trustme.CA(), trustme.CA()
         certificate = authority.issue_cert("127.0.0.1")
         self.right, self.wrong = folder / "right.pem", folder / "wrong.pem"
@@ -35,38 +41,66 @@ class Secured:
         certificate.private_key_pem.write_to_path(str(folder / "key.pem"))
         for blob in certificate.cert_chain_pems:
             blob.write_to_path(str(folder / "cert.pem"), append=True)
-        self.files = ["--tls-cert-file", str(folder / "cert.pem"), "--tls-key-file", str(folder / "key.pem")]
-        self.files += ["--tls-ca-cert-file", str(self.right), "--tls-auth-clients", "no"]
+        self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        self._context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+        self._files = ["--tls-cert-file", str(folder / "cert.pem"), "--tls-key-file", str(folder / "key.pem")]
+        self._files += ["--tls-ca-cert-file", str(self.right), "--tls-auth-clients", "no"]
         self.port, self.cluster_port, self.sentinel_port = free_port(), free_port(), free_port()
+
+    def options(self, port: int, *more: str) -> list[str]:
+        """Return the options for TLS on this port, and further ones for TLS; none where the server has no TLS."""
+        return ["--tls-port", str(port), *self._files, *more] if self.itself else []
+
+    def in_front_of(self, server: RedisServer, port: int) -> AbstractContextManager[object]:
+        """Serve TLS on this port for a server that does not do so itself."""
+        return nullcontext() if self.itself else TlsProxy(port, server.port, self._context)
 
 
 @pytest.fixture(scope="module")
-def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
-    secured = Secured(tmp_path_factory.mktemp("tls"))
-    with RedisServer(tmp_path_factory.mktemp("redis"), "--tls-port", str(secured.port), *secured.files):
+def secured(redis_program: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
+    secured = Secured(redis_program, tmp_path_factory.mktemp("tls"))
+    server = RedisServer(redis_program, tmp_path_factory.mktemp("secured"), *secured.options(secured.port))
+    with server, secured.in_front_of(server, secured.port):
         yield secured
 
 
 @pytest.fixture(scope="module")
-def sentinel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sentinel]:
+def sentinel(redis_program: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sentinel]:
     with (
-        RedisServer(tmp_path_factory.mktemp("master")) as master,
-        Sentinel(tmp_path_factory.mktemp("sentinel"), master) as sentinel,
+        RedisServer(redis_program, tmp_path_factory.mktemp("master")) as master,
+        Sentinel(master, tmp_path_factory.mktemp("sentinel")) as sentinel,
     ):
         yield sentinel
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory, secured: Secured) -> Iterator[RedisServer]:
-    """A cluster of one node, which has all the hash slots; it speaks TLS as well."""
-    options = ["--cluster-enabled", "yes", "--cluster-port", str(free_port()), "--tls-cluster", "yes"]
-    options += ["--cluster-node-timeout", "500"]
-    tls = ["--tls-port", str(secured.cluster_port), *secured.files]
-    with RedisServer(tmp_path_factory.mktemp("cluster"), *options, *tls) as node:
-        with redis.Redis(port=node.port) as client:
-            client.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)
-        node.until(is_up)
+def cluster(redis_program: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A cluster of one node, which has all the hash slots."""
+    with RedisServer(redis_program, tmp_path_factory.mktemp("cluster"), *clustered()) as node:
+        take_all_slots(node)
         yield node
+
+
+@pytest.fixture
+def secured_cluster(secured: Secured, redis_program: str, tmp_path: Path) -> Iterator[None]:
+    """A cluster of one node, which clients reach over TLS."""
+    announced = ["--tls-cluster", "yes"] if secured.itself else ["--cluster-announce-port", str(secured.cluster_port)]
+    options = [*clustered(), *secured.options(secured.cluster_port), *announced]
+    node = RedisServer(redis_program, tmp_path, *options)
+    with node, secured.in_front_of(node, secured.cluster_port):
+        take_all_slots(node)
+        yield
+
+
+def clustered() -> list[str]:
+    """Return the options of a cluster node."""
+    return ["--cluster-enabled", "yes", "--cluster-port", str(free_port()), "--cluster-node-timeout", "500"]
+
+
+def take_all_slots(node: RedisServer) -> None:
+    with redis.Redis(port=node.port) as client:
+        client.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)
+    node.until(is_up)
 
 
 def is_up(client: redis.Redis) -> bool:
@@ -124,15 +158,15 @@ def managed(factory: APIKeyFactory) -> None:
     assert factory.purge() == 1
 
 
-def test_when_the_master_dies_its_replica_takes_over(tmp_path: Path) -> None:
+def test_when_the_master_dies_its_replica_takes_over(redis_program: str, tmp_path: Path) -> None:
     folders = [tmp_path / name for name in ("master", "replica", "sentinel")]
     for folder in folders:
         folder.mkdir()
-    with RedisServer(folders[0], "--repl-diskless-sync-delay", "0") as master:
+    with RedisServer(redis_program, folders[0], "--repl-diskless-sync-delay", "0") as master:
         follow = ["--replicaof", f"127.0.0.1 {master.port}"]
-        with RedisServer(folders[1], *follow) as replica:
+        with RedisServer(redis_program, folders[1], *follow) as replica:
             replica.until(lambda client: client.info("replication")["master_link_status"] == "up")
-            with Sentinel(folders[2], master) as sentinel:
+            with Sentinel(master, folders[2]) as sentinel:
                 sentinel.until(lambda client: len(client.sentinel_slaves("mymaster")) == 1)
                 factory = RedisAPIKeyFactory(sentinel.url, recall_seconds=0)
                 keys = [factory.issue() for _ in range(20)]
@@ -148,9 +182,12 @@ def test_when_the_master_dies_its_replica_takes_over(tmp_path: Path) -> None:
                 factory.close()
 
 
-def test_a_master_that_became_a_replica_does_not_take_changes(tmp_path: Path) -> None:
+def test_a_master_that_became_a_replica_does_not_take_changes(redis_program: str, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
-    with RedisServer(tmp_path) as server, RedisServer(tmp_path / "other") as other:
+    with (
+        RedisServer(redis_program, tmp_path) as server,
+        RedisServer(redis_program, tmp_path / "other") as other,
+    ):
         factory = RedisAPIKeyFactory(server.url)
         with redis.Redis(port=server.port) as client:
             client.replicaof("127.0.0.1", other.port)
@@ -226,7 +263,7 @@ def test_what_speaks_no_tls_is_refused(redis_server: RedisServer) -> None:
     factory.close()
 
 
-def test_keys_are_managed_over_tls_on_a_cluster(secured: Secured, cluster: RedisServer) -> None:
+def test_keys_are_managed_over_tls_on_a_cluster(secured: Secured, secured_cluster: None) -> None:
     url = f"rediss+cluster://127.0.0.1:{secured.cluster_port}?ssl_ca_certs={secured.right}"
     factory = RedisAPIKeyFactory(url, prefix="tls")
     managed(factory)
@@ -234,8 +271,9 @@ def test_keys_are_managed_over_tls_on_a_cluster(secured: Secured, cluster: Redis
 
 
 def test_keys_are_managed_over_tls_behind_sentinel(secured: Secured, tmp_path: Path, redis_server: RedisServer) -> None:
-    tls = ["--tls-port", str(secured.sentinel_port), *secured.files, "--tls-replication", "yes"]
-    with Sentinel(tmp_path, redis_server, *tls, master_port=secured.port):
+    tls = secured.options(secured.sentinel_port, "--tls-replication", "yes")
+    sentinel = Sentinel(redis_server, tmp_path, *tls, master_port=secured.port)
+    with sentinel, secured.in_front_of(sentinel, secured.sentinel_port):
         factory = RedisAPIKeyFactory(
             f"rediss+sentinel://127.0.0.1:{secured.sentinel_port}/mymaster?ssl_ca_certs={secured.right}"
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 import trio
 from conftest import Certificates, Serve
 from peer import JSON, packet
+from ports import free_port
 
 from asyncapy import Server
 from asyncapy.client import AsyncClient, Pool
@@ -99,9 +99,7 @@ async def test_what_cannot_be_sent_is_told_and_harms_nobody(serve: Serve) -> Non
 
 
 async def test_requests_wait_for_a_server_that_is_not_there_yet(serve: Serve) -> None:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
+    port = free_port()
     replies: list[Any] = []
 
     async def ask(client: AsyncClient) -> None:
@@ -117,9 +115,7 @@ async def test_requests_wait_for_a_server_that_is_not_there_yet(serve: Serve) ->
 
 
 async def test_a_server_that_never_comes_is_told_with_its_reason() -> None:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
+    port = free_port()
     async with client_of(port) as client:
         with pytest.raises(NotConnected, match=r"never sent within 0\.3 s: cannot connect to 127\.0\.0\.1:\d+:"):
             await client.request({"a": 1}, timeout=0.3)

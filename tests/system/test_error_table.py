@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import time
 from typing import Any
 
 import pytest
@@ -151,18 +150,20 @@ async def test_the_length_alone_decides_that_a_packet_is_too_large(serve: Serve)
         assert await peer.closed()
 
 
-async def test_a_silent_peer_is_timed_out(serve: Serve) -> None:
-    running = await serve(timeout=0.3)
-    async with running.undisturbed(), await running.connect() as peer:
-        began = time.monotonic()
+async def test_a_silent_peer_is_timed_out(asyncapy_server: Start, autojump_clock: MockClock) -> None:
+    running = await asyncapy_server(echoing(timeout=3))
+    async with Peer(await running.connect()) as peer:
+        began = trio.current_time()
         assert await peer.failure() == "ERR_TIMED_OUT"
-        assert 0.25 < time.monotonic() - began < 3
+        assert trio.current_time() - began == 3
         assert await peer.closed()
 
 
-async def test_the_time_out_is_answered_in_the_encoding_of_the_session(serve: Serve) -> None:
-    running = await serve(timeout=0.3)
-    async with running.undisturbed(), await running.connect() as peer:
+async def test_the_time_out_is_answered_in_the_encoding_of_the_session(
+    asyncapy_server: Start, autojump_clock: MockClock
+) -> None:
+    running = await asyncapy_server(echoing(timeout=3))
+    async with Peer(await running.connect()) as peer:
         hello = zi_packet(foo="bar")
         await peer.send(hello)
         assert await peer.read(len(hello)) == hello
@@ -171,27 +172,29 @@ async def test_the_time_out_is_answered_in_the_encoding_of_the_session(serve: Se
 
 
 @pytest.mark.parametrize("length", [1, 3, 4, 5, 6, 12])
-async def test_a_part_of_a_packet_is_timed_out(serve: Serve, length: int) -> None:
-    running = await serve(timeout=0.3)
-    async with running.undisturbed(), await running.connect() as peer:
+async def test_a_part_of_a_packet_is_timed_out(asyncapy_server: Start, autojump_clock: MockClock, length: int) -> None:
+    running = await asyncapy_server(echoing(timeout=3))
+    async with Peer(await running.connect()) as peer:
         await peer.send(json_packet(number=1)[:length])
         assert await peer.failure() == "ERR_TIMED_OUT"
         assert await peer.closed()
 
 
-async def test_a_byte_that_trickles_in_does_not_extend_the_deadline(serve: Serve) -> None:
-    running = await serve(timeout=0.3)
-    async with running.undisturbed(), await running.connect() as peer, trio.open_nursery() as nursery:
-        began = time.monotonic()
+async def test_a_byte_that_trickles_in_does_not_extend_the_deadline(
+    asyncapy_server: Start, autojump_clock: MockClock
+) -> None:
+    running = await asyncapy_server(echoing(timeout=3))
+    async with Peer(await running.connect()) as peer, trio.open_nursery() as nursery:
+        began = trio.current_time()
 
         async def trickle() -> None:
             for byte in json_packet(text="x" * 500):
                 await peer.send(bytes((byte,)))
-                await trio.sleep(0.02)
+                await trio.sleep(0.2)
 
         nursery.start_soon(trickle)
         assert await peer.failure() == "ERR_TIMED_OUT"
-        assert 0.25 < time.monotonic() - began < 3
+        assert trio.current_time() - began == pytest.approx(3)
         assert await peer.closed()
         nursery.cancel_scope.cancel()
 

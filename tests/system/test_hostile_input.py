@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from conftest import Running, Serve
+from conftest import Running, Serve, without_checkout
 from peer import JSON, ZIPROTO, Peer, framed, json_packet, packet, zi_packet
 
 from asyncapy import Server
@@ -28,12 +28,14 @@ M, H, T, S, L = (
     "ERR_PACKET_TOO_LARGE",
 )
 MAX_PACKET = 1024 * 1024
+AT_ONCE = 1.9
+"""Seconds: less than the 2 s for which the server waits until a peer closes its side."""
 CLIENT_HELLO = bytes.fromhex("16030100f8010000f40303") + bytes(range(32)) + b"\x20" + bytes(200)
 
 
-async def refused(peer: Peer, code: str, encoding: int = JSON, within: float = 1) -> None:
+async def refused(peer: Peer, code: str, encoding: int = JSON) -> None:
     """See that the reply is this error and the connection ends."""
-    with trio.fail_after(within):
+    with trio.fail_after(10):
         assert await peer.failure(encoding) == code
         assert await peer.closed()
 
@@ -121,8 +123,7 @@ async def test_the_reply_to_too_large_a_packet_is_readable_when_10_mb_follow(ser
         await peer.send(b"\x00\xa0\x00\x00\x16\x00")
         nursery.start_soon(go_on)
         assert await peer.failure() == L
-        with trio.fail_after(3):
-            await running.settle(1)
+        await running.settle(1)
 
 
 async def test_10_mb_in_one_send_behind_a_header_that_announces_them_are_not_taken(serve: Serve) -> None:
@@ -134,8 +135,7 @@ async def test_10_mb_in_one_send_behind_a_header_that_announces_them_are_not_tak
             with contextlib.suppress(trio.BrokenResourceError):
                 await peer.send(data)
             assert await peer.failure() == L
-            with trio.fail_after(3):
-                await running.settle(1)
+            await running.settle(1)
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
@@ -150,7 +150,7 @@ async def test_a_part_of_a_packet_and_silence_is_timed_out(serve: Serve, length:
     running = await serve(timeout=0.3)
     async with running.undisturbed(), await running.connect() as peer:
         await peer.send((b"\x00\x00\x00\x64\x16\x00" + b" " * 98)[:length])
-        await refused(peer, T, within=2)
+        await refused(peer, T)
 
 
 @pytest.mark.parametrize("data", [b"\x00\x00", b"\x00\x00\x00\x64", b"\x00\x00\x00\x64\x16\x00{}", b""])
@@ -159,12 +159,11 @@ async def test_the_end_inside_a_packet_ends_the_connection_at_once(serve: Serve,
     async with running.undisturbed(), await running.connect() as peer:
         await peer.send(data)
         await peer.half_close()
-        with trio.fail_after(1):
+        with trio.fail_after(AT_ONCE):
             assert await peer.closed()
             await running.settle(1)
-        before = time.process_time()
-        await trio.sleep(0.1)
-        assert time.process_time() - before < 0.09, "something spins"
+        with trio.fail_after(10):  # a task that spins is never blocked
+            await trio.testing.wait_all_tasks_blocked(0.002)
 
 
 @pytest.mark.parametrize("length", [2, 4, 6, 20])
@@ -185,7 +184,7 @@ async def test_a_reset_inside_a_packet_runs_no_handler(serve: Serve, length: int
         await running.settle(2)
         await trio.testing.wait_all_tasks_blocked()
         await peer.reset()
-        with trio.fail_after(1):
+        with trio.fail_after(AT_ONCE):
             await running.settle(1)
     assert seen == []
     assert not running.logged("ERROR")
@@ -294,7 +293,7 @@ async def test_bad_json_is_malformed(serve: Serve, body: bytes) -> None:
     running = await serve()
     async with running.undisturbed(), await running.connect() as peer, trio.open_nursery() as nursery:
         nursery.start_soon(peer.send, packet(JSON, body))
-        await refused(peer, M, within=2)
+        await refused(peer, M)
     assert not running.logged("RecursionError")
     assert not running.logged("ERROR")
 
@@ -343,10 +342,10 @@ async def test_a_value_that_a_handler_raises_is_one_escaped_line(serve: Serve) -
         await peer.send(packet(JSON, json.dumps({"text": "y" * 100_000}).encode()))
         assert await peer.failure() == "ERR_HANDLER_FAILED"
         lines = running.lines[before:]
-    (line,) = running.logged("forged")
+    (line,) = map(without_checkout, running.logged("forged"))
     assert re.fullmatch(r"[ -~]*", line)
     assert r"\r\n[ERROR] forged\x1b[2J\u2028\x85\x00" in line
-    (line,) = [line for line in lines if "yyy" in line]
+    (line,) = [without_checkout(line) for line in lines if "yyy" in line]
     assert line.count("y") <= 66, "peer data is cut at 64 bytes"
 
 
@@ -364,7 +363,7 @@ async def test_a_failure_is_one_line_above_debug_and_escaped_lines_at_debug(serv
         await peer.send(packet(JSON, b'{"text":"\\r\\nforged\\u001b[2J\\u2028"}'))
         assert await peer.failure() == "ERR_HANDLER_FAILED"
     assert len([line for line in running.lines if "forged" in line and not line.startswith("[DEBUG]")]) == 1
-    assert all(re.fullmatch(r"[ -~]*", line) for line in running.lines)
+    assert all(re.fullmatch(r"[ -~]*", without_checkout(line)) for line in running.lines)
 
 
 async def test_a_payload_is_in_no_log_line_above_debug(serve: Serve) -> None:
@@ -444,7 +443,7 @@ async def test_bad_ziproto_is_malformed(serve: Serve, body: bytes) -> None:
     running = await serve()
     async with running.undisturbed(), await running.connect() as peer, trio.open_nursery() as nursery:
         nursery.start_soon(peer.send, packet(ZIPROTO, body))
-        await refused(peer, M, ZIPROTO, within=2)
+        await refused(peer, M, ZIPROTO)
     assert not running.logged("RecursionError")
     assert not running.logged("ERROR")
 
@@ -456,15 +455,12 @@ async def test_nothing_is_allocated_for_what_a_payload_announces(serve: Serve, t
         assert await peer.ask(a=1) == {"a": 1}
         tracemalloc.start()
         try:
-            began = time.monotonic()
             await peer.send(packet(ZIPROTO, BAD_ZIPROTO[title]))
             assert await peer.failure() == M
-            took = time.monotonic() - began
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
     assert peak < 1_000_000
-    assert took < 0.5
 
 
 GOOD_ZIPROTO = {
@@ -502,15 +498,13 @@ def tree(depth: int) -> bytes:
 
 
 @pytest.mark.parametrize("singles", [10, 60, 100, 126, 500])
-async def test_nested_arrays_around_a_tree_are_decided_on_quickly(serve: Serve, singles: int) -> None:
+async def test_nested_arrays_around_a_tree_are_decided_on(serve: Serve, singles: int) -> None:
     running = await serve()
     body = b"\x81\xa1a" + b"\x91" * singles + tree(3)
     assert 3000 < len(body) < 5000
     async with running.undisturbed(), await running.connect() as peer:
-        began = time.monotonic()
         await peer.send(packet(ZIPROTO, body))
         reply = await peer.reply()
-        assert time.monotonic() - began < 0.5
         assert reply is not None
         assert reply[1] == body or b"ERR_REQUEST_MALFORMED" in reply[1]
 
@@ -545,11 +539,11 @@ async def test_the_costliest_payload_of_max_packet_holds_the_others_for_a_moment
     async def watch() -> None:
         nonlocal longest
         while True:
-            began = time.monotonic()
+            began = time.thread_time()
             try:
                 await trio.sleep(0.001)
             finally:
-                longest = max(longest, time.monotonic() - began)
+                longest = max(longest, time.thread_time() - began)
 
     async with await running.connect() as peer, trio.open_nursery() as nursery:
         nursery.start_soon(watch)
@@ -558,7 +552,7 @@ async def test_the_costliest_payload_of_max_packet_holds_the_others_for_a_moment
         nursery.cancel_scope.cancel()
     record_property("longest", longest)
     print(f"the loop was held for {longest * 1000:.0f} ms")  # the figure is wanted, with -s
-    assert longest < 2, "far more than it takes, for a machine with other work; the figure is printed"
+    assert longest < 2, "seconds of CPU time, which other programs do not add to; it takes far less"
 
 
 @pytest.mark.parametrize("value", [2**64, -(2**63) - 1, {"a": [2**70]}], ids=["2**64", "-2**63-1", "inside"])
@@ -631,7 +625,7 @@ async def test_a_valid_conversation_with_one_byte_changed_takes_nothing_down(ser
             async with await running.connect() as peer:
                 await peer.send(bytes(data))
                 await peer.half_close()
-                with trio.fail_after(2):
+                with trio.fail_after(10):
                     while await peer.reply() is not None:
                         pass
     assert not running.logged("ERROR")
@@ -640,9 +634,9 @@ async def test_a_valid_conversation_with_one_byte_changed_takes_nothing_down(ser
 # Policy
 
 
-async def free_within(running: Running, seconds: float = 1) -> None:
+async def free_at_once(running: Running) -> None:
     """See that the one place that an address has is free."""
-    with trio.fail_after(seconds):
+    with trio.fail_after(AT_ONCE):
         while True:
             async with await running.connect() as peer:
                 await peer.send(json_packet(again=1))
@@ -695,7 +689,7 @@ async def test_the_slot_of_a_session_is_free_when_it_has_ended(serve: Serve, how
             await peer.send(packet(JSON, b"[1, 2]"))
             await refused(peer, M)
         elif how in ("timeout", "stay"):
-            await refused(peer, T, within=2)
+            await refused(peer, T)
         elif how == "reset":
             await peer.reset()
         elif how == "half a packet":
@@ -703,7 +697,7 @@ async def test_the_slot_of_a_session_is_free_when_it_has_ended(serve: Serve, how
             await peer.half_close()
         if how != "stay":  # the server lingers for a peer that stays, which takes no session
             await peer.stream.aclose()
-        await free_within(running)
+        await free_at_once(running)
         await peer.stream.aclose()
 
 
@@ -728,7 +722,7 @@ async def test_a_handler_that_raises_or_stops_takes_no_second_slot(serve: Serve,
             if how == "raise":
                 assert await peer.failure() == "ERR_HANDLER_FAILED"
             assert await peer.json() == {"b": 1}
-        await free_within(running)
+        await free_at_once(running)
         await running.settle()
 
 

@@ -93,9 +93,17 @@ Mine(port=0).start()
         assert program.out == ["setup", "shutdown"]
 
 
+def connect_until_refused(port: int) -> None:
+    with contextlib.suppress(ConnectionRefusedError):
+        while True:
+            socket.create_connection(("127.0.0.1", port), 10).close()
+
+
 def test_a_hundred_requests_in_flight_are_answered_when_the_signal_comes(tmp_path: Path) -> None:
     text = """
-server = Server(port=0, drain_timeout=10)
+import os
+
+server = Server(port=0, drain_timeout=60)
 begun = 0
 
 @server.add_handler()
@@ -104,7 +112,8 @@ async def slow(client, packet):
     begun += 1
     if begun == 100:
         note("all have begun")
-    await trio.sleep(0.7)
+    while not os.path.exists("finish"):
+        await trio.sleep(0.01)
     await client.send(packet)
 
 server.start()
@@ -118,14 +127,9 @@ note("end")
         program.wait_for("all have begun", program.out)
         program.process.send_signal(signal.SIGTERM)
         program.wait_for("Stopping")
-        signalled = time.monotonic()
-        while True:  # new connections are refused within 100 ms, plus what this machine takes for it
-            try:
-                socket.create_connection(("127.0.0.1", port), 10).close()
-            except ConnectionRefusedError:
-                break
-            assert time.monotonic() - signalled < 2
-        print(f"new connections were refused after {(time.monotonic() - signalled) * 1000:.0f} ms")  # 100 are wanted
+        connect_until_refused(port)
+        assert program.process.poll() is None, "new connections are refused while the requests are answered"
+        (tmp_path / "finish").touch()
         for number, caller in enumerate(callers):
             assert caller.receive() == {"number": number}
             assert caller.receive() is None
@@ -154,20 +158,19 @@ note("end")
         program.wait_for("begun", program.out)
         began = time.monotonic()
         assert program.end(signal.SIGTERM) == 0
-        assert 0.25 < time.monotonic() - began < 5
+        assert time.monotonic() - began >= 0.3
         assert program.out == ["begun", "shutdown", "end"]
         assert [line for line in program.err if "did not finish in time" in line]
         assert not [line for line in program.err if "Traceback" in line]
 
 
 def test_no_connection_is_waited_for_that_has_no_handler_at_work(tmp_path: Path) -> None:
-    with running(tmp_path, ECHO + "server.start()") as program, program.connect() as idle, program.connect() as half:
+    text = ECHO.replace("port=0", "port=0, drain_timeout=60") + "server.start()"  # longer than a program may take here
+    with running(tmp_path, text) as program, program.connect() as idle, program.connect() as half:
         assert idle.ask(a=1) == {"a": 1}
         half.socket.sendall(json_packet(a=1) + json_packet(a=2)[:9])
         assert half.receive() == {"a": 1}
-        began = time.monotonic()
         assert program.end(signal.SIGTERM) == 0
-        assert time.monotonic() - began < 3
         assert idle.receive() is None
         assert half.receive() is None
 
@@ -190,9 +193,7 @@ note("not reached")
         program.wait_for("begun", program.out)
         program.process.send_signal(number)
         program.wait_for("Stopping")
-        began = time.monotonic()
         assert program.end(number) == -number
-        assert time.monotonic() - began < 3
         assert program.out == ["begun"]
 
 
@@ -219,8 +220,7 @@ def test_a_server_may_be_started_again_after_it_has_ended(tmp_path: Path) -> Non
             assert caller.ask(a=1) == {"a": 1}
         program.process.send_signal(signal.SIGTERM)
         program.wait_for("again", program.out)
-        program.err.clear()
-        with program.connect() as caller:
+        with Caller(program.port_of(start=2)) as caller:
             assert caller.ask(a=2) == {"a": 2}
         assert program.end(signal.SIGTERM) == 0
         assert program.out == ["again", "end"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -13,7 +12,9 @@ from typing import Any
 import pytest
 import trio
 from conftest import Certificates, Running, Serve, Start
+from installed import HAPROXY, needs_haproxy
 from peer import Peer, json_packet
+from ports import free_port
 from trio.testing import MockClock
 
 from asyncapy import Server
@@ -169,16 +170,14 @@ def test_what_is_no_network_is_not_trusted() -> None:
 @contextlib.contextmanager
 def haproxy(folder: Path, backends: list[str]) -> Iterator[int]:
     """Run an HAProxy in TCP mode in front of these ``HOST:PORT OPTIONS``, and give its port."""
-    program = shutil.which("haproxy") or "/usr/sbin/haproxy"
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
+    assert HAPROXY is not None
+    port = free_port()
     servers = "\n".join(f"  server s{number} {backend}" for number, backend in enumerate(backends))
     (folder / "haproxy.cfg").write_text(
         "defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 30s\n  timeout server 30s\n"
         f"listen api\n  bind 127.0.0.1:{port}\n  balance roundrobin\n{servers}\n"
     )
-    process = subprocess.Popen([program, "-f", str(folder / "haproxy.cfg"), "-db"], stderr=subprocess.PIPE)
+    process = subprocess.Popen([HAPROXY, "-f", str(folder / "haproxy.cfg"), "-db"], stderr=subprocess.PIPE)
     try:
         while True:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
@@ -190,6 +189,7 @@ def haproxy(folder: Path, backends: list[str]) -> Iterator[int]:
         process.communicate()
 
 
+@needs_haproxy
 @pytest.mark.parametrize("option", ["send-proxy", "send-proxy-v2"])
 async def test_behind_haproxy_clients_have_their_own_addresses(serve: Serve, tmp_path: Path, option: str) -> None:
     running = await serve(telling(proxy_protocol_from="127.0.0.1"))
@@ -205,6 +205,7 @@ async def test_behind_haproxy_clients_have_their_own_addresses(serve: Serve, tmp
         await running.settle()
 
 
+@needs_haproxy
 async def test_haproxy_spreads_clients_over_two_servers_and_goes_on_with_one(serve: Serve, tmp_path: Path) -> None:
     def named(name: str) -> Server:
         server = Server(port=0, proxy_protocol_from="127.0.0.1")

@@ -264,7 +264,7 @@ async def test_the_end_inside_a_packet_ends_the_session_at_once_and_no_handler_r
         await peer.send(data[:length])
         await trio.testing.wait_all_tasks_blocked()
         await peer.half_close()
-        with trio.fail_after(1):
+        with trio.fail_after(1.9):  # less than the 2 s for which the server waits until a peer closes its side
             assert await peer.closed()
             await running.settle(1)
     assert seen == []
@@ -285,8 +285,7 @@ async def test_a_peer_that_leaves_ends_its_session(serve: Serve) -> None:
     async with running.undisturbed():
         async with await running.connect() as peer:
             assert await peer.ask(a=1) == {"a": 1}
-        with trio.fail_after(1):
-            await running.settle(1)
+        await running.settle(1)
 
 
 async def test_a_draining_server_ends_an_idle_session_without_a_word(serve: Serve) -> None:
@@ -295,9 +294,8 @@ async def test_a_draining_server_ends_an_idle_session_without_a_word(serve: Serv
         assert await talker.ask(a=1) == {"a": 1}
         await running.settle(2)
         running.server.stop()
-        with trio.fail_after(1):
-            assert await idle.closed()
-            assert await talker.closed()
+        assert await idle.closed()
+        assert await talker.closed()
 
 
 async def test_a_draining_server_s_last_reply_is_not_lost_to_what_comes_behind_it(serve: Serve) -> None:
