@@ -66,7 +66,9 @@ def test_the_default_handler_leaves_no_frame_and_is_believed() -> None:
     assert is_interrupt(interrupted())
 
 
-@pytest.mark.parametrize("installed", [signal.SIG_IGN, signal.SIG_DFL, functools.partial(raising)], ids=repr)
+@pytest.mark.parametrize(
+    "installed", [signal.SIG_IGN, signal.SIG_DFL, functools.partial(raising)], ids=["ignored", "default", "partial"]
+)
 def test_without_a_function_of_python_nothing_is_an_interrupt(installed: Any) -> None:
     signal.signal(signal.SIGINT, installed)
     assert not is_interrupt(by_hand())

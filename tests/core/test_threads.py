@@ -30,13 +30,20 @@ async def test_a_call_returns_or_raises_as_its_function(calls: ThreadCalls, canc
 async def test_a_call_is_waited_for_when_it_is_cancelled_and_left_when_the_server_ends(calls: ThreadCalls) -> None:
     go_on = threading.Event()
     with trio.fail_after(10):
+        scope = trio.CancelScope()
+
+        async def call() -> None:
+            with scope:
+                await calls.run(go_on.wait, cancellable=False, limiter=None)
+
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(lambda: calls.run(go_on.wait, cancellable=False, limiter=None))
+            nursery.start_soon(call)
             await trio.testing.wait_all_tasks_blocked()
-            nursery.cancel_scope.cancel()
+            scope.cancel()
             await trio.testing.wait_all_tasks_blocked()
             assert nursery.child_tasks
             calls.abandon()
+    assert scope.cancelled_caught
     go_on.set()
 
 

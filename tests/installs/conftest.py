@@ -279,6 +279,7 @@ def wheels(shared_folder: Path) -> dict[str, Path]:
 
     with locked(folder) as missing, ThreadPoolExecutor(os.cpu_count()) as pool:
         if missing:
+            folder.mkdir(exist_ok=True)  # or several builds make it at the same time, and all but one fail
             list(pool.map(build, [*PROJECTS, *STRANGERS]))
     return {canonicalize_name(wheel.name.partition("-")[0]): wheel for wheel in sorted(folder.glob("*.whl"))}
 

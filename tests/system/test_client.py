@@ -363,11 +363,11 @@ for _ in range(4):
         try:
             client.send({"a": 1})
         except Exception as error:
-            note(type(error).__name__, error)
+            os.write(1, f"{type(error).__name__} {error}\\n".encode())
             client.disconnect()
             client.connect("127.0.0.1", int(sys.argv[1]))
             client.send({"b": 2})
-            note(client.receive())
+            os.write(1, f"{client.receive()}\\n".encode())
         os._exit(0)
 for _ in range(4):
     os.wait()
@@ -379,7 +379,7 @@ note(client.receive())
         with running(tmp_path / "caller", text, str(server.port)) as caller:
             assert caller.end() == 0, caller.err
         refused = [line for line in caller.out if line.startswith("NotConnected this client was connected in process")]
-        assert len(refused) == 4
+        assert len(refused) == 4, (caller.out, caller.err)
         assert caller.out.count("{'b': 2}") == 4
         assert caller.out[-1] == "{'c': 3}"
 

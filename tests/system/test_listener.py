@@ -44,7 +44,7 @@ class Door:
         self.lines: list[str] = []
         self.came = trio.Event()
         self.log = logging.Logger("test")  # noqa: LOG001  # a registered one would be shared
-        self.log.addHandler(LogLines(self.lines))
+        self.log.addFilter(LogLines(self.lines))
 
     async def accept(self) -> None:
         await accept_forever(self.listener, self._note, self.log)

@@ -87,6 +87,8 @@ def _open_unix(path: str) -> socket.socket:
     try:
         if path[:1] in {"@", "\0"}:
             return _listen(socket.AF_UNIX, socket.SOCK_STREAM, 0, "\0" + path[1:])
+        if "\0" in path:
+            raise ValueError("a path has no null characters")
         if Path(path).is_socket() and not _is_served(path):
             Path(path).unlink()
         listener = UnixListener()
