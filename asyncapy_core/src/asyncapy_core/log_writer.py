@@ -5,7 +5,6 @@ Knows no server: `ServerLogger.in_background` is entered for as long as one serv
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import queue
@@ -24,6 +23,9 @@ from asyncapy_core.logs import RateLimited, describe
 
 QUEUED_RECORDS: Final = 5000
 """The most records that wait for the thread; those beyond it are lost, and counted."""
+
+GATHER_SECONDS: Final = 0.01
+"""How long records gather before the thread writes them: to wake it for each costs more than to write it."""
 
 STOP_SECONDS: Final = 1.0
 """How long the end of a server waits for its last lines to be written."""
@@ -47,7 +49,7 @@ def server_logger(level: int, line_format: str, datefmt: str) -> ServerLogger:
     """
     logger = ServerLogger("asyncapy.server")
     logger.propagate = False
-    logger.addHandler(ConsoleHandler(logger.give_up))
+    logger.addHandler(ConsoleHandler(logger))
     adjust_logger(logger, level, line_format, datefmt)
     return logger
 
@@ -65,11 +67,13 @@ class ServerLogger(logging.Logger):
     Filters of the logger itself run where a line is logged.
 
     Attributes:
+        gathering: whether further records follow at once, so that a handler may hold back its lines until `flush`.
         give_up: set when lines that cannot be written are to be lost rather than waited for.
     """
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
+        self.gathering = False
         self.give_up = threading.Event()
         self._background: _Queue | None = None
         self._should_log = RateLimited(60)
@@ -96,13 +100,17 @@ class ServerLogger(logging.Logger):
             if record.levelno >= handler.level:
                 self._call(handler.handle, record)
 
+    def flush(self) -> None:
+        """Have each handler write the lines that it holds back."""
+        for handler in tuple(self.handlers):
+            self._call(handler.flush)
+
     @asynccontextmanager
     async def in_background(self) -> AsyncIterator[None]:
         """Call the handlers in a thread of its own for the length of a block, then wait until its lines are written."""
-        records = queue.Queue[Any](QUEUED_RECORDS)
-        listener = _Listener(records, self.write)
+        listener = _Listener(self)
         self.give_up.clear()
-        self._background = _Queue(records)
+        self._background = _Queue(listener.records)
         listener.start()
         try:
             yield
@@ -117,10 +125,11 @@ class ServerLogger(logging.Logger):
     def forget_thread(self) -> None:
         """Write without a thread from now on: a forked process has none."""
         self._background = None
+        self.gathering = False
 
-    def _call(self, function: Callable[[logging.LogRecord], object], record: logging.LogRecord) -> None:
+    def _call(self, function: Callable[..., object], *args: object) -> None:
         try:
-            function(record)
+            function(*args)
         except BaseException as error:  # a log handler may raise anything
             if is_interrupt(error):
                 raise
@@ -132,20 +141,28 @@ class ConsoleHandler(logging.StreamHandler[Any]):
     """Writes to standard error, in pieces that are written when there is room, so that its thread can be ended.
 
     Args:
-        give_up: when set, a line for which there is no room is lost.
+        logger: the logger that it belongs to.
     """
 
-    def __init__(self, give_up: threading.Event) -> None:
+    def __init__(self, logger: ServerLogger) -> None:
+        self._lines: list[str] = []
         super().__init__()
-        self._give_up = give_up
+        self._logger = weakref.proxy(logger)
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = self.format(record) + self.terminator
-        for start in range(0, len(text), PIECE):
-            if not self._wait_for_room():
-                return
-            self.stream.write(text[start : start + PIECE])
+        self._lines.append(self.format(record) + self.terminator)
+        if not self._logger.gathering:
             self.flush()
+
+    def flush(self) -> None:
+        """Write the lines that are held back; lose them where there is no room for them, and they are given up."""
+        with self.lock:  # type: ignore[union-attr]  # it has one, from its base
+            text, self._lines = "".join(self._lines), []
+            for start in range(0, len(text), PIECE):
+                if not self._wait_for_room():
+                    return
+                self.stream.write(text[start : start + PIECE])
+                self.stream.flush()
 
     def _wait_for_room(self) -> bool:
         """Return True when the stream can be written to without blocking, False to give up."""
@@ -156,28 +173,36 @@ class ConsoleHandler(logging.StreamHandler[Any]):
             return True
         poll.register(descriptor, select.POLLOUT)
         while not poll.poll(LOOK_SECONDS * 1000):
-            if self._give_up.is_set():
+            if self._logger.give_up.is_set():
                 return False
         return True
 
 
 class _Queue(QueueHandler):
-    """Formats records and queues them; counts those for which there is no room."""
+    """Queues records with their text; counts those for which there is no room."""
 
-    def __init__(self, records: queue.Queue[Any]) -> None:
+    def __init__(self, records: queue.SimpleQueue[Any]) -> None:
         super().__init__(records)
+        self._records = records
         self._lost = 0
 
+    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+        """Put the text in place of the arguments, which may change before the thread looks at them."""
+        if record.exc_info or record.stack_info:
+            prepared: logging.LogRecord = super().prepare(record)
+            return prepared
+        record.msg = record.getMessage()
+        record.args = None
+        return record
+
     def enqueue(self, record: logging.LogRecord) -> None:
-        try:
-            if self._lost:
-                self.queue.put_nowait(
-                    _line(logging.WARNING, "{Server} %d log lines were lost: the log is not written", self._lost)
-                )
-                self._lost = 0
-            self.queue.put_nowait(record)
-        except queue.Full:
+        if self._records.qsize() >= QUEUED_RECORDS:
             self._lost += 1
+            return
+        if self._lost:
+            self._records.put(_line(logging.WARNING, "{Server} %d log lines were lost: nobody reads them", self._lost))
+            self._lost = 0
+        self._records.put(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # the standard library's name
         """Queue a line about one that cannot be formatted."""
@@ -187,29 +212,31 @@ class _Queue(QueueHandler):
 
 
 class _Listener(QueueListener):
-    """The thread that writes what is queued."""
+    """The thread that writes the queued records, those that have gathered in one go."""
 
-    def __init__(self, records: queue.Queue[Any], write: Callable[[logging.LogRecord], None]) -> None:
-        super().__init__(records)
-        self._records = records
-        self._write = write
+    def __init__(self, logger: ServerLogger) -> None:
+        self.records = queue.SimpleQueue[Any]()
+        super().__init__(self.records)
+        self._logger = logger
+        self._finishing = threading.Event()
 
     def handle(self, record: Any) -> None:
+        logger = self._logger
+        if not logger.gathering:
+            self._finishing.wait(GATHER_SECONDS)
+        logger.gathering = not self.records.empty()
+        if not isinstance(record, threading.Event):
+            logger.write(record)
+        if not logger.gathering:
+            logger.flush()
         if isinstance(record, threading.Event):
             record.set()  # everything queued before it is written
-        else:
-            self._write(record)
 
     def finish(self, give_up: threading.Event) -> bool:
-        """Write what is queued, within `STOP_SECONDS`, and end the thread; return False where a handler blocks it."""
+        """Write the queued records, within `STOP_SECONDS`, and end the thread; return False if a handler blocks it."""
         written = threading.Event()
-        while True:
-            try:
-                self._records.put_nowait(written)
-                break
-            except queue.Full:
-                with contextlib.suppress(queue.Empty):
-                    self._records.get_nowait()
+        self._finishing.set()
+        self.records.put(written)
         if not written.wait(STOP_SECONDS):
             give_up.set()
             if not written.wait(STOP_SECONDS):
