@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import logging
+import time
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncapy_core.log_writer import server_logger
-from asyncapy_core.logs import RateLimited, SessionLog, shown
+from asyncapy_core.logs import PLACES, FailureLog, RateLimited, SessionLog, describe, shown
 
 FORMAT = "[%(levelname)s] %(message)s"
 
@@ -138,3 +139,129 @@ def test_a_repeated_event_is_worth_a_line_once_in_a_while(monkeypatch: pytest.Mo
 def test_the_first_event_is_worth_a_line_even_right_after_boot(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.monotonic", lambda: 0.0)
     assert RateLimited(3600)()
+
+
+# Failures
+
+
+class Clock:
+    """The time that `time.monotonic` tells."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
+
+
+class Reports:
+    """Failures, and their lines."""
+
+    def __init__(self, level: int = logging.INFO) -> None:
+        self.lines: list[str] = []
+        logger = logging.Logger("test", level)  # noqa: LOG001  # a registered one would be shared
+        logger.addFilter(self._keep)
+        self._log = SessionLog(logger, "UUID")
+        self._failures = FailureLog()
+
+    def _keep(self, record: logging.LogRecord) -> bool:
+        self.lines.append(f"[{record.levelname}] {record.getMessage()}")
+        return False
+
+    def fail(self, error: BaseException, subject: str = "{API Parser} Handler 'read'") -> None:
+        try:
+            raise error
+        except BaseException as raised:
+            self._failures.report(self._log, subject, raised)
+
+    def fail_elsewhere(self, error: BaseException) -> None:
+        try:
+            raise error
+        except BaseException as raised:
+            self._failures.report(self._log, "{API Parser} Handler 'read'", raised)
+
+    def take(self, level: str) -> list[str]:
+        taken = [line for line in self.lines if line.startswith(f"[{level}]")]
+        self.lines = [line for line in self.lines if line not in taken]
+        return taken
+
+
+def test_a_place_has_a_line_a_second_that_counts_those_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, reports = Clock(monkeypatch), Reports()
+    for _ in range(5):
+        reports.fail(ValueError("no"))
+    (line,) = reports.take("ERROR")
+    assert line.startswith("[ERROR] (UUID) {API Parser} Handler 'read' failed: ValueError (no) at ")
+    assert line.endswith(f"{__file__.encode('unicode_escape').decode()}:{Reports.fail.__code__.co_firstlineno + 2}")
+    clock.now += 1
+    reports.fail(ValueError("no"))
+    (line,) = reports.take("ERROR")
+    assert line.endswith("; 4 more like this were not logged")
+    clock.now += 1
+    reports.fail(ValueError("no"))
+    (line,) = reports.take("ERROR")
+    assert "more like this" not in line
+
+
+def test_other_places_kinds_and_handlers_have_lines_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    Clock(monkeypatch)
+    reports = Reports()
+    reports.fail(ValueError("no"))
+    reports.fail(TypeError("no"))
+    reports.fail(ValueError("no"), "{API Parser} Handler 'write'")
+    reports.fail_elsewhere(ValueError("no"))
+    assert len(reports.take("ERROR")) == 4
+
+
+def test_a_place_has_a_traceback_a_minute_without_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, reports = Clock(monkeypatch), Reports()
+    for _ in range(59):
+        reports.fail(ValueError("a secret"))
+        clock.now += 1
+    (frame,) = reports.take("INFO")
+    assert frame.endswith(" in fail: raise error")
+    clock.now += 1
+    reports.fail(ValueError("a secret"))
+    assert len(reports.take("INFO")) == 1
+
+
+def test_a_level_above_info_has_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    Clock(monkeypatch)
+    reports = Reports(logging.ERROR)
+    reports.fail(ValueError("no"))
+    assert len(reports.lines) == 1
+
+
+def test_at_debug_each_failure_has_its_whole_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    Clock(monkeypatch)
+    reports = Reports(logging.DEBUG)
+    for _ in range(3):
+        reports.fail(ValueError("bad\nline"))
+    assert len(reports.take("ERROR")) == 3
+    debug = reports.take("DEBUG")
+    assert len([line for line in debug if "Traceback" in line]) == 3
+    assert all(line.isascii() and line.isprintable() for line in debug)
+
+
+def test_so_many_places_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    Clock(monkeypatch)
+    reports = Reports()
+    for number in range(PLACES + 1):
+        reports.fail(ValueError("no"), f"{{API Parser}} Handler '{number}'")
+    reports.fail(ValueError("no"), f"{{API Parser}} Handler '{PLACES}'")
+    assert len(reports.take("ERROR")) == PLACES + 1
+    reports.fail(ValueError("no"), "{API Parser} Handler '0'")
+    assert len(reports.take("ERROR")) == 1, "the oldest was forgotten"
+
+
+def test_a_group_is_described_by_its_first_leaf() -> None:
+    group = ExceptionGroup("all", [ExceptionGroup("inner", [ValueError("one"), OSError("two")]), TypeError()])
+    assert describe(group) == "ValueError (one) and 1 more"
+    assert describe(ValueError("\x1b[2J" + "x" * 100)).startswith(r"ValueError (\x1b[2Jxxx")
+
+
+class Silent(Exception):
+    def __str__(self) -> str:
+        raise SystemExit
+
+
+def test_an_exception_without_a_text_is_described_by_its_type() -> None:
+    assert describe(Silent()) == "Silent (a Silent without a text)"

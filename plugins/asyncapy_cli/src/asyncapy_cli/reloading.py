@@ -75,8 +75,9 @@ def serve_and_watch(folder: Path, config: str | None) -> int:
         stop.set()
 
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), asked)
+        number = getattr(signal, name, None)
+        if number is not None and (name != "SIGHUP" or signal.getsignal(number) != signal.SIG_IGN):  # as under nohup
+            signal.signal(number, asked)
     try:
         for changes in watch(*folders, watch_filter=_Watched(file), stop_event=stop):
             click.echo(
