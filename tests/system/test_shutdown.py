@@ -130,6 +130,22 @@ async def test_a_thread_is_left_behind_when_the_server_is_cancelled() -> None:
     go_on.set()
 
 
+def test_a_thread_in_setup_does_not_hold_up_a_stop(tmp_path: Path) -> None:
+    text = """
+class Mine(Server):
+    async def setup(self):
+        note("begun")
+        await self.run_sync_task(time.sleep, 30)
+
+Mine(port=0).start()
+note("end")
+"""
+    with running(tmp_path, text) as program:
+        program.wait_for("begun", program.out)
+        assert program.end(signal.SIGTERM) == 0, "and within the 20 s that the test waits"
+        assert program.out == ["begun", "end"]
+
+
 async def test_a_thread_is_waited_for_where_its_handler_alone_is_cut_off(serve: Serve) -> None:
     server = Server(port=0, handler_timeout=0.05)
     done: list[str] = []

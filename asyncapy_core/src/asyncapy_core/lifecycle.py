@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from asyncapy_core.plugins.record import PluginRecord
     from asyncapy_core.server import Server
+    from asyncapy_core.threads import ThreadCalls
 
 CLEANUP_SECONDS: Final = 10.0
 """How long ``shutdown`` and the plugins may take when `Server.serve` is cancelled, and the exit stack in any case."""
@@ -34,11 +35,13 @@ class Lifetime:
     Args:
         stopping: set when the server is told to stop.
         log: the server's.
+        threads: blocking calls, which are left behind where the run is cancelled.
     """
 
-    def __init__(self, stopping: trio.Event, log: logging.Logger) -> None:
+    def __init__(self, stopping: trio.Event, log: logging.Logger, threads: ThreadCalls) -> None:
         self._stopping = stopping
         self._log = log
+        self._threads = threads
         self._scope = trio.CancelScope()
         self._listening = False
 
@@ -50,8 +53,9 @@ class Lifetime:
         """
         watch = CancellationWatch()
         failure: BaseException | None = None
+        self._threads.begin()
         async with trio.open_nursery() as nursery:
-            await nursery.start(watch.run)
+            await nursery.start(self._leave_threads_when_cancelled, watch)
             nursery.start_soon(self._cancel_start)
             try:
                 with self._scope:
@@ -84,6 +88,15 @@ class Lifetime:
         await self._stopping.wait()
         if not self._listening:
             self._scope.cancel()
+            self._threads.abandon()
+
+    async def _leave_threads_when_cancelled(
+        self, watch: CancellationWatch, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        try:
+            await watch.run(task_status=task_status)
+        finally:
+            self._threads.abandon()
 
 
 @asynccontextmanager

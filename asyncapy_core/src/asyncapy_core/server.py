@@ -252,7 +252,7 @@ class Server:
         given = tuple(listeners or ())
         try:
             async with self.log.in_background():
-                lifetime = Lifetime(self._stopping, self.log)
+                lifetime = Lifetime(self._stopping, self.log, self._threads)
                 await lifetime.run(functools.partial(self._serve, listeners, task_status))
         finally:
             for listener in given:
@@ -320,7 +320,6 @@ class Server:
         """Set up, listen, serve, drain and shut down."""
         codecs = prepare_plugins(self.plugins, self.config, self._options)
         tls = tls_context(self.config)
-        self._threads.begin()
         async with set_up(self, self._options, lifetime):
             if listeners is None:
                 listeners = await open_listeners(self.config.addresses, self.config.port)
