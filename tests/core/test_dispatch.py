@@ -3,6 +3,7 @@ from __future__ import annotations
 import functools
 import logging
 import re
+import signal
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -448,3 +449,118 @@ def test_changing_the_list_of_filters_afterwards_changes_nothing() -> None:
     filters.clear()
     assert len(handler.filters) == 1
     assert handler.match(Room().client, PACKET) is False
+
+
+# What filters and handlers raise
+
+
+class Raising(Filter):
+    """Raises any exception, plainly."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def check(self, c: Client, p: Packet) -> bool:
+        raise self.error
+
+
+class RaisingLater(Raising):
+    async def check(self, c: Client, p: Packet) -> bool:  # type: ignore[override]  # a filter may be either
+        raise self.error
+
+
+def interrupt() -> KeyboardInterrupt:
+    """A Ctrl+C, as the handler of its signal raises it."""
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except KeyboardInterrupt as error:
+        return error
+    raise AssertionError
+
+
+async def a_cancelled() -> BaseException:
+    kept: list[BaseException] = []
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        try:
+            await trio.lowlevel.checkpoint()
+        except trio.Cancelled as error:
+            kept.append(error)
+            raise
+    return kept[0]
+
+
+async def outcome(room: Room) -> NoHandler:
+    with pytest.raises(NoHandler) as caught:
+        await (room.dispatcher.dispatch_traced if room.traced else room.dispatcher.dispatch)(room.client, Packet({}))
+    return caught.value
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+@pytest.mark.parametrize("kind", [Plain, Async])
+async def test_a_packet_without_a_handler_says_whether_a_filter_failed(kind: type[Plain], guarded: bool) -> None:
+    for verdict, failed in ((False, False), (ValueError("no"), True)):
+        room = Room()
+        if guarded:
+            room.dispatcher.guard(kind(verdict))
+            room.handler("open")
+        else:
+            room.handler("closed", kind(verdict))
+        assert (await outcome(room)).failed is failed
+    assert NoHandler().failed is False
+
+
+async def test_a_packet_knows_the_handler_that_has_it() -> None:
+    room = Room()
+    packet = Packet({"a": 1})
+    seen: list[str] = []
+
+    def look(given: Packet) -> None:
+        assert given.handler is not None
+        seen.append(given.handler.name)
+
+    room.handler("first", then=look)
+    if Room.traced:
+        room.handler("second", group=1, then=look)
+    assert packet.handler is None
+    await (room.dispatcher.dispatch_traced if Room.traced else room.dispatcher.dispatch)(room.client, packet)
+    assert seen == (["first", "second"] if Room.traced else ["first"])
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), GeneratorExit(), BaseExceptionGroup("", [SystemExit()])], ids=repr)
+async def test_a_plain_filter_that_raises_anything_at_all_does_not_pass(error: BaseException) -> None:
+    room = Room()
+    room.handler("guarded", Raising(error))
+    room.handler("open")
+    assert await room.dispatch() is True
+    assert room.called == ["open"]
+
+
+@pytest.mark.parametrize("kind", [Raising, RaisingLater])
+async def test_a_ctrl_c_in_a_filter_goes_through(kind: type[Raising]) -> None:
+    room = Room()
+    room.handler("guarded", kind(interrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        await room.dispatch()
+
+
+async def test_a_cancellation_in_an_async_filter_goes_through_for_the_one_who_knows_whose_it_is() -> None:
+    cancelled = await a_cancelled()
+    for error in (cancelled, GeneratorExit(), BaseExceptionGroup("", [ValueError(), cancelled])):
+        room = Room()
+        room.handler("guarded", RaisingLater(error))
+        with pytest.raises(type(error)):
+            await room.dispatch()
+    for error in (cancelled, BaseExceptionGroup("", [ValueError(), cancelled])):
+        room = Room()
+        room.handler("guarded", Raising(error))
+        assert await room.dispatch() is False, "a plain filter waits for nothing that could be cancelled"
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), ExceptionGroup("", [ValueError()]), KeyboardInterrupt()], ids=repr)
+async def test_an_async_filter_that_raises_anything_else_does_not_pass(error: BaseException) -> None:
+    room = Room()
+    room.handler("guarded", RaisingLater(error))
+    room.handler("open")
+    assert await room.dispatch() is True
+    assert room.called == ["open"]
