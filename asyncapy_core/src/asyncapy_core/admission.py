@@ -59,7 +59,9 @@ class Admission:
         service = self._service
         proxied = bool(service.proxies) and newcomer.address in service.proxies
         limit = max(MIN_PENDING, service.max_connections - len(service.connections))
-        if not proxied and service.tls is None:
+        if service.draining:
+            newcomer.drop()
+        elif not proxied and service.tls is None:
             self._take_in(newcomer.transport, newcomer.address, None)
         elif service.pending.add(newcomer.transport, newcomer.address, most=limit, proxied=proxied):
             service.peers.start(newcomer, self._introduce, newcomer, proxied)

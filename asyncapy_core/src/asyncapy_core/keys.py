@@ -12,7 +12,7 @@ import math
 import secrets
 import time
 from collections.abc import Callable
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Any, Final, TypeVar
 
 import trio
 
@@ -26,7 +26,6 @@ MAXIMUM_SIZE: Final = 1024
 THREADS: Final = 8
 """How many calls to a blocking store one factory makes at a time."""
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -157,7 +156,7 @@ class APIKeyFactory:
         Raises:
             KeyError: there is none, or it has expired.
         """
-        return self._valid(self._find(key_id))
+        return self._by_id(key_id, self._valid)
 
     def reissue_id(self, key_id: str) -> str:
         """`reissue`, for the key with this public id."""
@@ -231,10 +230,10 @@ class APIKeyFactory:
         record = self.key_store.peek(digest(key))
         return record is not None and not record.expired(time.time())
 
-    async def _without_blocking(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def _without_blocking(self, function: Callable[..., T], *args: Any) -> T:
         if not self.blocking:
-            return function(*args, **kwargs)
-        call = functools.partial(function, *args, **kwargs)
+            return function(*args)
+        call = functools.partial(function, *args)
         timeout = math.inf if self.key_store is None else self.key_store.timeout
         try:
             with trio.fail_after(timeout):
@@ -270,7 +269,7 @@ class APIKeyFactory:
         self._change(self._store.replace, key_digest, digest(new))
         return new
 
-    def _change(self, method: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    def _change(self, method: Callable[..., T], *args: Any) -> T:
         """Make a change, unless whoever asked for it has been told already that it took too long.
 
         A KeyError is raised anew, without the digest.
@@ -278,7 +277,7 @@ class APIKeyFactory:
         with contextlib.suppress(RuntimeError):  # this is not one of trio's threads
             trio.from_thread.check_cancelled()
         try:
-            return method(*args, **kwargs)
+            return method(*args)
         except KeyError:
             raise _no_such_key() from None
 
