@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from conftest import Serve
 from peer import json_packet
 
@@ -155,4 +156,73 @@ async def test_the_server_adds_nothing_to_the_answer_of_a_guard_or_filter(serve:
         for then in ("pass", "refuse", "pass"):
             assert await peer.ask(then=then) == {"from": "the filter"}
         assert await peer.ask(then="fail") == {"from": "the filter"}
+        assert await peer.closed()
+
+
+@pytest.mark.parametrize("how", ["refused", "failed"])
+async def test_what_a_task_sends_that_an_earlier_packet_has_started_is_no_answer(serve: Serve, how: str) -> None:
+    server = Server(port=0)
+    pushed = trio.Event()
+
+    async def push(client: Any) -> None:
+        await pushed.wait()
+        await client.send({"pushed": 1})
+
+    async with trio.open_nursery() as nursery:
+
+        @server.add_handler(Fields(start=None))
+        async def start(client: Any, packet: Any) -> None:
+            nursery.start_soon(push, client)
+            await client.send({"started": 1})
+
+        @server.add_handler(Slowly(pushed, passes=how == "failed"))
+        async def fail(client: Any, packet: Any) -> None:
+            raise OSError("no disk")
+
+        running = await serve(server)
+        async with await running.connect() as peer:
+            assert await peer.ask(start=1) == {"started": 1}
+            await peer.send(json_packet(a=1))
+            assert await peer.json() == {"pushed": 1}
+            assert await peer.failure() == ("ERR_NO_HANDLER" if how == "refused" else "ERR_HANDLER_FAILED")
+
+
+class Fields(Filter):
+    """Passes packets that have a field."""
+
+    def __init__(self, **fields: Any) -> None:
+        self.fields = fields
+
+    def check(self, c: Any, p: Any) -> bool:
+        return all(field in p for field in self.fields)
+
+
+class Slowly(Filter):
+    """Lets another task push, and then decides."""
+
+    def __init__(self, pushed: trio.Event, *, passes: bool) -> None:
+        self.pushed = pushed
+        self.passes = passes
+
+    async def check(self, c: Any, p: Any) -> bool:  # type: ignore[override]  # a filter may be either
+        self.pushed.set()
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        return self.passes
+
+
+@pytest.mark.parametrize("cancellable", [True, False])
+async def test_what_a_thread_of_the_handler_sends_is_an_answer(serve: Serve, cancellable: bool) -> None:
+    server = Server(port=0)
+
+    @server.add_handler()
+    async def handler(client: Any, packet: Any) -> None:
+        def work() -> None:
+            trio.from_thread.run(client.send, {"from": "the thread"})
+
+        await server.run_sync_task(work, cancellable=cancellable)
+        raise OSError("no disk")
+
+    running = await serve(server)
+    async with await running.connect() as peer:
+        assert await peer.ask(a=1) == {"from": "the thread"}
         assert await peer.closed()

@@ -356,6 +356,160 @@ async def test_a_generator_that_is_left_open_costs_its_own_session_at_most(
     kept.clear()
 
 
+@pytest.mark.filterwarnings("ignore:.*Async generator:ResourceWarning")
+@pytest.mark.parametrize("how", list(GENERATORS))
+async def test_a_generator_that_a_task_of_the_handler_leaves_open_costs_its_own_session_at_most(
+    serve: Serve, how: str
+) -> None:
+    server = Server(port=0)
+
+    async def child() -> None:
+        await leave_open(how)
+        await trio.sleep(0.1)
+
+    @server.add_handler()
+    async def handler(client: Any, packet: Any) -> None:
+        if "bad" in packet:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(child)
+        await client.send(packet)
+
+    running = await serve(server)
+    async with await running.connect() as neighbour, await running.connect() as peer:
+        await peer.send(json_packet(bad=1))
+        await peer.reply()
+        for number in range(50):
+            assert await neighbour.ask(number=number) == {"number": number}
+
+
+async def test_generators_of_two_servers_in_one_run_are_closed_by_their_own_tasks(serve: Serve) -> None:
+    closed: list[int] = []
+
+    def leaving(number: int) -> Server:
+        server = Server(port=0)
+
+        async def rows() -> AsyncIterator[int]:
+            try:
+                with trio.move_on_after(0.05):
+                    yield 1
+            finally:
+                closed.append(number)
+
+        @server.add_handler()
+        async def handler(client: Any, packet: Any) -> None:
+            async for _ in rows():
+                break
+            await client.send(packet)
+
+        return server
+
+    first, second = await serve(leaving(1)), await serve(leaving(2))
+    async with await first.connect() as one, await second.connect() as two:
+        for number in range(3):
+            assert await one.ask(number=number) == {"number": number}
+            assert await two.ask(number=number) == {"number": number}
+            await trio.sleep(0.06)  # the scopes would have expired
+    assert sorted(closed) == [1, 1, 1, 2, 2, 2]
+
+
+async def test_a_clean_up_that_answers_behind_the_failure_ends_the_session(serve: Serve) -> None:
+    server = Server(port=0)
+
+    async def rows(client: Any) -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            await client.send({"late": 1})
+
+    @server.add_handler()
+    async def handler(client: Any, packet: Any) -> None:
+        async for _ in rows(client):
+            raise OSError("no disk")
+
+    running = await serve(server)
+    async with await running.connect() as peer:
+        await peer.send(json_packet(a=1) * 3)
+        assert await peer.failure() == "ERR_HANDLER_FAILED"
+        assert await peer.json() == {"late": 1}
+        assert await peer.closed(), "so that it is taken for no other answer"
+
+
+async def test_a_clean_up_that_takes_longer_than_handler_timeout_is_cut_off(serve: Serve) -> None:
+    server = Server(port=0, handler_timeout=0.05)
+
+    async def rows() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            await trio.sleep_forever()
+
+    @server.add_handler()
+    async def handler(client: Any, packet: Any) -> None:
+        async for _ in rows():
+            break
+
+    running = await serve(server)
+    async with await running.connect() as peer:
+        await peer.send(json_packet(a=1))
+        assert await peer.failure() == "ERR_HANDLER_FAILED"
+
+
+class Evil(Exception):
+    """Fails in everything that it is asked, with another of its kind."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise Evil
+
+
+class EvilGroup(BaseExceptionGroup[Any]):
+    """Claims to be the end of the server."""
+
+    def split(self, condition: Any) -> Any:
+        return self, None
+
+
+@pytest.mark.parametrize("place", [place for place in PLACES if place != "handler in a nursery"])  # trio asks it
+@pytest.mark.parametrize("make", [Evil, lambda: EvilGroup("all", [ValueError("no")])], ids=["evil", "group"])
+async def test_an_exception_that_misbehaves_costs_its_peer_alone(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, make: Any, place: str
+) -> None:
+    monkeypatch.setitem(KINDS, "evil", make)
+    running = await serve(ServerThatFails())
+    async with await running.connect() as neighbour:
+        async with await running.connect() as peer:
+            await peer.send(for_peer(place, "evil"))
+            with trio.move_on_after(0.3):
+                await peer.read(1)
+        assert await neighbour.ask(a=1) == {"a": 1}
+        await running.settle(connections=1)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # trio warns of those kept to the end
+async def test_a_server_with_a_shield_left_open_in_a_session_can_be_cancelled() -> None:
+    server = Server(port=0)
+
+    async def shielded() -> AsyncIterator[int]:
+        with trio.CancelScope(shield=True):
+            yield 1
+
+    generators: list[Any] = []
+
+    @server.add_handler()
+    async def handler(client: Any, packet: Any) -> None:
+        generators.append(shielded())
+        async for _ in generators[0]:
+            break
+        await client.send(packet)
+
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            addresses = await nursery.start(server.serve)
+            async with await Peer.connect(addresses[0][1]) as peer:
+                assert await peer.ask(a=1) == {"a": 1}
+                nursery.cancel_scope.cancel()
+    generators.clear()
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # trio warns of those kept to the end
 async def test_a_task_that_cannot_end_does_not_keep_the_server_from_ending(serve: Serve) -> None:
     server = Server(port=0)

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from conftest import Serve
 from peer import Peer, json_packet
 from program import ECHO, HEAD, Caller, running
@@ -88,6 +89,58 @@ def test_packets_behind_the_one_at_work_are_not_handled(tmp_path: Path) -> None:
         assert caller.receive() == {"a": 0}
         assert caller.receive() is None
         assert program.out == ["begun", "handled 1"]
+
+
+async def test_no_packet_is_begun_after_stop_whoever_calls_it(serve: Serve) -> None:
+    server = Server(port=0)
+    handled: list[int] = []
+
+    @server.add_handler()
+    async def handler(client: Any, packet: Any) -> None:
+        handled.append(packet["number"])
+        await client.send(packet)
+        if packet["number"] == 5:
+            server.stop()
+
+    running = await serve(server)
+    async with await running.connect() as peer:
+        await peer.send(b"".join(json_packet(number=number) for number in range(100)))
+        for number in range(6):
+            assert await peer.json() == {"number": number}
+        assert await peer.closed()
+    assert handled == [0, 1, 2, 3, 4, 5]
+
+
+async def test_what_is_sent_after_stop_has_returned_is_not_handled(serve: Serve) -> None:
+    handled: list[Any] = []
+    server = Server(port=0)
+
+    @server.add_handler()
+    async def handler(client: Any, packet: Any) -> None:
+        handled.append(packet)
+
+    running = await serve(server)
+    async with await running.connect() as peer:
+        await trio.testing.wait_all_tasks_blocked()
+        server.stop()
+        await peer.send(json_packet(a=1))
+        assert await peer.closed()
+    assert handled == []
+
+
+async def test_a_cancellation_while_shutdown_hangs_ends_it(autojump_clock: trio.testing.MockClock) -> None:
+    class Thorough(Server):
+        async def shutdown(self) -> None:
+            await trio.sleep_forever()
+
+    server = Thorough(port=0)
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.serve)
+        server.stop()
+        await trio.sleep(100)
+        nursery.cancel_scope.cancel()
+    assert trio.current_time() - began == pytest.approx(110)
 
 
 def test_a_thread_is_left_behind_when_the_drain_is_over(tmp_path: Path) -> None:
@@ -394,6 +447,84 @@ def connected(path: Path, process: subprocess.Popen[str]) -> socket.socket:
             sock.settimeout(20)
             return sock
     raise AssertionError("the server does not listen")
+
+
+def test_a_log_handler_that_logs_makes_no_flood(tmp_path: Path) -> None:
+    text = """
+import logging
+
+class Echo(logging.Handler):
+    def emit(self, record):
+        server.log.info("seen")
+
+server = Server(port=0)
+server.log.addHandler(Echo())
+
+@server.add_handler()
+async def echo(client, packet):
+    await client.send(packet)
+
+server.start()
+"""
+    with running(tmp_path, text) as program, program.connect() as caller:
+        for number in range(10):
+            assert caller.ask(number=number) == {"number": number}
+        assert program.end(signal.SIGTERM) == 0
+        assert len(program.err) < 30
+
+
+@pytest.mark.parametrize("errors", ["full disk", "closed pipe"])
+def test_a_log_that_cannot_be_written_does_not_change_the_status(tmp_path: Path, errors: str) -> None:
+    script = tmp_path / "program.py"
+    script.write_text(HEAD + "server = Server(port=0)\nnote('begun')\nserver.start()\n", encoding="utf-8")
+    if errors == "full disk":
+        target = os.open("/dev/full", os.O_WRONLY)
+    else:
+        read, target = os.pipe()
+        os.close(read)
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    process = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, stderr=target, env=environ)
+    os.close(target)
+    assert process.stdout is not None
+    with process, process.stdout:
+        assert process.stdout.readline() == b"begun\n"
+        time.sleep(0.5)  # it has no way to say that it serves
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+
+
+def test_a_process_that_a_handler_forks_logs_and_obeys_signals(tmp_path: Path) -> None:
+    text = """
+import multiprocessing, os
+server = Server(port=0)
+fork = multiprocessing.get_context("fork")
+
+def work(event):
+    server.log.info("from the fork")
+    event.set()
+    time.sleep(60)
+
+@server.add_handler()
+async def handler(client, packet):
+    for _ in range(5):
+        client.log.info("before")
+        event = fork.Event()
+        process = fork.Process(target=work, args=(event,))
+        process.start()
+        began = event.wait(10)
+        process.terminate()
+        process.join(10)
+        await client.send({"logged": began, "status": process.exitcode})
+
+server.start()
+note("end")
+"""
+    with running(tmp_path, text) as program, program.connect() as caller:
+        caller.send(a=1)
+        for _ in range(5):
+            assert caller.receive() == {"logged": True, "status": -signal.SIGTERM}
+        assert program.end(signal.SIGTERM) == 0
+        assert len([line for line in program.err if "from the fork" in line]) == 5
 
 
 def test_a_log_handler_that_hangs_holds_up_nobody(tmp_path: Path) -> None:

@@ -38,8 +38,11 @@ if TYPE_CHECKING:
 
 LARGEST_READ: Final = 256 * 1024
 
+BY_SERVER: Final = 2
+"""A packet was answered by the server; True is for its handlers, False for nobody."""
+
 _serving: ContextVar[Connection] = ContextVar("serving")
-"""The connection whose handlers a task, or the task that started it, runs."""
+"""The connection whose handler a thread works for, and the system tasks in which trio runs its calls."""
 
 
 class TimedOut(ProtocolError):
@@ -64,6 +67,7 @@ class Connection:
         "_packer",
         "_packers",
         "_service",
+        "_task",
         "_transport",
         "client",
         "log",
@@ -83,7 +87,8 @@ class Connection:
         self._expired = False
         self._between_turns = False
         self._closing = False
-        self._answered = False
+        self._answered: bool | int = False
+        self._task: trio.lowlevel.Task | None = None
         self._debug = service.log.isEnabledFor(logging.DEBUG)
         dispatch = service.dispatcher.dispatch_traced if self._debug else service.dispatcher.dispatch
         limit = service.config.handler_timeout
@@ -98,13 +103,14 @@ class Connection:
     async def run(self) -> None:
         """Serve the peer until it leaves, a deadline passes, something closes the session, or the server drains."""
         self._service.log.info("{Client handler} New session started, UUID is %s", self.session.session_id)
+        self._task = trio.lowlevel.current_task()
         _serving.set(self)
         try:
             linger = True
             try:
                 linger = await run_noting_waits(self._serve(), self._about_to_wait)
             except ProtocolError as error:
-                if isinstance(error, BrokenCodec):
+                if isinstance(error, BrokenCodec) and self._service.should_log_codec():
                     self.log.error("{API Parser} A packet could not be read: %s", error)
                 if not self._closing:  # nothing is answered behind a close
                     self.log.info("{Client handler} %s: %s", error.code.value, shown(error))
@@ -136,7 +142,7 @@ class Connection:
         """
         decoder, outbox = self._decoder, self._outbox
         packers, dispatch, client, service = self._packers, self._dispatch, self.client, self._service
-        most = service.config.packets_per_turn
+        most, dropped = service.config.packets_per_turn, service.peers.dropped.by_task
         while data := await self._receive():
             decoder.feed(data)
             while not service.draining and (frames := decoder.frames(most)):
@@ -149,12 +155,10 @@ class Connection:
                     self._answered = False
                     try:
                         await dispatch(client, packet)
-                    except NoHandler as outcome:
-                        await self._not_handled(outcome)
-                    except StopPropagation:
-                        pass
                     except BaseException as error:  # a handler may raise anything
-                        await self._handler_raised(error, packet)
+                        await self._raised(error, packet)
+                    if dropped:
+                        await self._close_dropped()
                 if len(frames) == most:
                     await self._let_others_go_on()
             if self._is_over():
@@ -171,7 +175,7 @@ class Connection:
             try:
                 await dispatch(client, packet)
             finally:
-                if self._service.peers.dropped:  # what was opened inside of this scope is to be closed inside
+                if self._service.peers.dropped.by_task:  # what was opened inside of this scope is to be closed inside
                     await self._service.peers.close_dropped(self)
         if scope.cancelled_caught:
             raise TimeoutError(f"cut off after {limit:g} s (handler_timeout)")
@@ -189,8 +193,6 @@ class Connection:
             TimedOut: the deadline has passed.
             ConnectionLost: the connection broke.
         """
-        if self._service.peers.dropped:
-            await self._service.peers.close_dropped(self)
         await trio.lowlevel.checkpoint()
         if self._service.draining:
             return b""
@@ -235,12 +237,15 @@ class Connection:
     async def _not_handled(self, outcome: NoHandler) -> None:
         """Answer a packet that no handler got, unless a guard or a filter has answered it."""
         if not self._answered:
+            self._answered = BY_SERVER
             await self._reply(ErrorCode.NO_HANDLER)
         elif outcome.failed:
             await self.close()  # the peer cannot tell what the answer was to
 
-    async def _handler_raised(self, error: BaseException, packet: Packet) -> None:
-        """Log and answer a handler's failure; the end of the propagation, or of its own session, is none.
+    async def _raised(self, error: BaseException, packet: Packet) -> None:
+        """Answer a packet that no handler got; log and answer a handler's failure.
+
+        The end of the propagation, or of the handler's own session, is no failure.
 
         A packet that was answered gets no second answer: the connection is closed behind the first, as the peer could
         not tell the replies to later packets from it (WIRE.md, "never by both").
@@ -248,6 +253,8 @@ class Connection:
         Raises:
             BaseException: the part that is the server's own.
         """
+        if type(error) is NoHandler:
+            return await self._not_handled(error)
 
         def expected(leaf: BaseException) -> bool:
             own = isinstance(leaf, ClientDisconnected) and leaf.client is self.client
@@ -265,11 +272,20 @@ class Connection:
         if through is not None:
             raise through
         if failure is None:
-            return
+            return None
         if self._answered:
-            await self.close()
-        else:
-            await self._reply(ErrorCode.HANDLER_FAILED)
+            return await self.close()
+        self._answered = BY_SERVER
+        return await self._reply(ErrorCode.HANDLER_FAILED)
+
+    async def _close_dropped(self) -> None:
+        """Close the async generators that the handler has left open, before the next packet."""
+        by_server = self._answered == BY_SERVER
+        if by_server:
+            self._answered = False
+        await self._service.peers.close_dropped(self)
+        if by_server and self._answered:
+            await self.close()  # a clean-up has answered what the server had answered
 
     async def _reply(self, code: ErrorCode) -> None:
         """Send a reply of the server's own, unless the connection was closed, or broke, before."""
@@ -299,7 +315,7 @@ class Connection:
         return self._put(data)
 
     async def _put(self, data: bytes) -> None:
-        if _serving.get(None) is self:
+        if self._is_handlers(trio.lowlevel.current_task()):
             self._answered = True
         self.log.debug("{Response handler} Sending response to client")
         try:
@@ -307,6 +323,20 @@ class Connection:
         except ConnectionLost as error:
             raise ClientDisconnected("this client has left", self.client) from error
         self.log.debug("{Response handler} Response sent")
+
+    def _is_handlers(self, task: trio.lowlevel.Task) -> bool:
+        """Return True for the task of this connection, those below it, and calls from the threads that they wait for.
+
+        Tasks that a handler has started elsewhere outlive it: what they send is a push, and answers no packet.
+        """
+        nursery = task.parent_nursery
+        if nursery is not None and nursery.parent_task is trio.lowlevel.current_root_task():
+            return _serving.get(None) is self  # a system task, which trio makes for a call from a thread
+        while task is not self._task:
+            if task.parent_nursery is None:
+                return False
+            task = task.parent_nursery.parent_task
+        return True
 
     async def close(self) -> None:
         """Close the connection behind what was sent; packets that came and were not handled yet are dropped."""
@@ -340,8 +370,9 @@ class Connection:
         self._expired = True
         self._transport.wake()
 
-    def wake(self) -> None:
-        """Let the loop look whether it is still wanted."""
+    def stop(self) -> None:
+        """Begin no further packet: the loop looks whether it is still wanted where nothing is held back."""
+        self._outbox.uncork()
         self._transport.wake()
 
     async def _part(self, *, linger: bool) -> None:

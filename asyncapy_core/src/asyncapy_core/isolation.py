@@ -6,6 +6,7 @@ Knows no connection: a peer is what can be logged for and dropped.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol
 
@@ -13,7 +14,7 @@ import trio
 
 from asyncapy_core.generators import DroppedGenerators
 from asyncapy_core.interrupts import is_interrupt
-from asyncapy_core.logs import FailureLog, RateLimited
+from asyncapy_core.logs import FailureLog, RateLimited, shown
 
 RECHECK_SECONDS: Final = 60.0
 """How often a task that cannot end is looked at again; see `PeerTasks`."""
@@ -86,7 +87,7 @@ class PeerTasks:
         self._ended = False
         self._waiting = trio.lowlevel.ParkingLot()
         self.failures = FailureLog()
-        self.dropped = DroppedGenerators(_is_peers, self._waiting.unpark_all)
+        self.dropped = DroppedGenerators(self._is_own, self._waiting.unpark_all)
 
     def is_servers(self, error: BaseException) -> bool:
         """Return True for an exception that is not the failure of the code that it comes from, and has to go through.
@@ -94,16 +95,17 @@ class PeerTasks:
         That is a Ctrl+C, a cancellation while the server is cancelled, or the GeneratorExit with which Python closes a
         coroutine that will not be resumed. Split a group by this.
         """
-        if isinstance(error, trio.Cancelled):
+        kind = type(error)  # isinstance would ask the exception, which may raise anything
+        if issubclass(kind, trio.Cancelled):
             return self._watch.cancelled
-        if isinstance(error, GeneratorExit):
+        if issubclass(kind, GeneratorExit):
             return not trio.lowlevel.in_trio_task()
         return is_interrupt(error)
 
     def split(self, error: BaseException) -> tuple[BaseException | None, BaseException | None]:
         """Split an exception into the part that has to go through (`is_servers`) and the failure; None for neither."""
-        if isinstance(error, BaseExceptionGroup):
-            return error.split(lambda leaf: self.is_servers(leaf))  # noqa: PLW0108  # before 3.13 no method will do
+        if issubclass(type(error), BaseExceptionGroup):
+            return BaseExceptionGroup.split(error, lambda leaf: self.is_servers(leaf))  # type: ignore[call-overload, no-any-return]  # noqa: PLW0108  # before 3.13 it takes no method
         return (error, None) if self.is_servers(error) else (None, error)
 
     def start(self, peer: Peer, function: Callable[..., Awaitable[object]], *args: Any) -> None:
@@ -124,11 +126,13 @@ class PeerTasks:
 
     async def close_dropped(self, peer: Peer) -> None:
         """Close the async generators that the current task has begun and dropped."""
-        for generator in self.dropped.take():
-            name = getattr(generator, "__qualname__", "")
+        while (generator := self.dropped.pop()) is not None:
+            name = shown(getattr(generator, "__qualname__", ""))
             try:
                 await generator.aclose()
             except BaseException as error:  # the clean-up of a generator may raise anything
+                if is_cancellation(error) and trio.current_effective_deadline() == -math.inf:
+                    raise  # of a scope around it
                 through, failure = self.split(error)
                 if isinstance(failure, BaseExceptionGroup):
                     failure = failure.split(GeneratorExit)[1]  # which is how a nursery inside reports the close
@@ -148,17 +152,17 @@ class PeerTasks:
             await function(*args)
         except BaseException as error:  # the net under all that runs for one peer
             self._fail(peer, error)
-        while self.dropped or (trio.lowlevel.current_task().child_nurseries and not self._ended):
+        task = trio.lowlevel.current_task()
+        while task in self.dropped.by_task or (task.child_nurseries and not self._ended):
             try:
                 await self.close_dropped(peer)
             except BaseException as error:  # as above
                 self._fail(peer, error)
-            if not (left := trio.lowlevel.current_task().child_nurseries) or self._ended:
-                break
-            for nursery in left:
-                nursery.cancel_scope.cancel()
-            with trio.move_on_after(RECHECK_SECONDS, shield=True):
-                await self._waiting.park()
+            if task.child_nurseries and not self._ended:
+                for nursery in task.child_nurseries:
+                    nursery.cancel_scope.cancel()
+                with trio.move_on_after(RECHECK_SECONDS, shield=True):
+                    await self._waiting.park()
 
     def _fail(self, peer: Peer | None, error: BaseException) -> None:
         """Log a failure, and drop its peer.
@@ -172,7 +176,7 @@ class PeerTasks:
             if failure is not None:
                 log = logging.LoggerAdapter(self._log) if peer is None else peer.log
                 self.failures.report(log, "{Client handler} The session", failure)
-        except BaseException as second:  # an exception can fail in each thing that it is asked
+        except BaseException as second:  # an exception may fail in everything that it is asked
             if is_interrupt(second):
                 raise
             self._log.error("{Client handler} A session failed, and its exception cannot be examined")
@@ -182,7 +186,6 @@ class PeerTasks:
         if through is not None:
             raise through
 
-
-def _is_peers(task: trio.lowlevel.Task) -> bool:
-    """Return True for a task that `PeerTasks` has started."""
-    return task.coro.cr_code is PeerTasks._run.__code__  # noqa: SLF001  # of the class above
+    def _is_own(self, task: trio.lowlevel.Task) -> bool:
+        """Return True for a task that this has started."""
+        return task.parent_nursery is self._nursery and task.coro.cr_code is PeerTasks._run.__code__

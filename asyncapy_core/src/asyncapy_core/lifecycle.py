@@ -43,6 +43,7 @@ class Lifetime:
         self._log = log
         self._threads = threads
         self._scope = trio.CancelScope()
+        self._cleanup: trio.CancelScope | None = None
         self._listening = False
 
     async def run(self, serve: Callable[[Lifetime], Awaitable[None]]) -> None:
@@ -77,8 +78,8 @@ class Lifetime:
             self._log.info("{Server} Stopped before it listened")
 
     def listens(self) -> None:
-        """Note that the server listens: from now on a stop drains it."""
-        self._listening = True
+        """Note that the server listens: from now on a stop drains it, unless one has cancelled the start already."""
+        self._listening = not self._scope.cancel_called
 
     def limit(self, seconds: float) -> None:
         """Cancel what is left of this run after so many seconds."""
@@ -97,6 +98,20 @@ class Lifetime:
             await watch.run(task_status=task_status)
         finally:
             self._threads.abandon()
+            if self._cleanup is not None:
+                self._cleanup.deadline = trio.current_time() + CLEANUP_SECONDS
+
+    @contextmanager
+    def cleaning_up(self, what: str) -> Iterator[None]:
+        """Shield a clean-up; it may take any time, or `CLEANUP_SECONDS` where the server is cancelled."""
+        cancelled = trio.current_effective_deadline() == -math.inf
+        with trio.CancelScope(shield=True) as self._cleanup:
+            if cancelled:
+                self._cleanup.deadline = trio.current_time() + CLEANUP_SECONDS
+            yield
+        if self._cleanup.cancelled_caught:
+            self._log.error("{Server} %s was not done after %g s, and was cancelled", what, CLEANUP_SECONDS)
+        self._cleanup = None
 
 
 @asynccontextmanager
@@ -119,24 +134,13 @@ async def set_up(server: Server, options: Mapping[str, Mapping[str, Any]], lifet
             try:
                 yield
             finally:
-                with _cleaning_up(server.log, "shutdown"):
+                with lifetime.cleaning_up("shutdown"):
                     await _awaited(server.shutdown())
         finally:
-            with _cleaning_up(server.log, "the plugins' shutdown"):
+            with lifetime.cleaning_up("the plugins' shutdown"):
                 for failure in await server.plugins.shutdown(server, options, done):
                     server.log.error("{Server} A plugin failed in shutdown", exc_info=failure)
             lifetime.limit(CLEANUP_SECONDS)
-
-
-@contextmanager
-def _cleaning_up(log: logging.Logger, what: str) -> Iterator[None]:
-    """Shield a clean-up; it may take as long as it wants, or `CLEANUP_SECONDS` where the server was cancelled."""
-    cancelled = trio.current_effective_deadline() == -math.inf
-    with trio.CancelScope(shield=True) as scope:
-        scope.deadline = trio.current_time() + CLEANUP_SECONDS if cancelled else math.inf
-        yield
-    if scope.cancelled_caught:
-        log.error("{Server} %s was not done after %g s, and was cancelled", what, CLEANUP_SECONDS)
 
 
 def _explained(error: BaseException) -> BaseException:

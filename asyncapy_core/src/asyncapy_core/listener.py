@@ -24,6 +24,8 @@ BACKLOG: Final = 1024
 ACCEPT_BURST: Final = 64
 EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 EXHAUSTED_PAUSE: Final = 0.1
+BROKEN: Final = frozenset({errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP})
+"""Errors of the listener itself, which comes to nothing any more; all others are of one peer."""
 
 _ADVICE = {
     errno.EADDRINUSE: "stop the program that uses it, or give another port (0 picks a free one)",
@@ -85,6 +87,8 @@ def _open_unix(path: str) -> socket.socket:
     A path that begins with ``@``, or a null character, is a name in Linux's abstract namespace, without a file.
     """
     try:
+        if path in {"", "@", "\0"}:
+            raise ValueError("there is no name")
         if path[:1] in {"@", "\0"}:
             return _listen(socket.AF_UNIX, socket.SOCK_STREAM, 0, "\0" + path[1:])
         if "\0" in path:
@@ -144,7 +148,7 @@ def _port(listeners: Iterable[socket.socket]) -> int:
 
 def _bind_error(where: str, error: OSError, advice: Mapping[int, str]) -> BindError:
     reason = os.strerror(error.errno) if error.errno else str(error)
-    hint = advice.get(error.errno or 0, "give another address or port")
+    hint = advice.get(error.errno or 0, "give another address")
     failure = BindError(f"cannot listen on {where}: {reason}; {hint}")
     failure.errno = error.errno
     return failure
@@ -183,6 +187,12 @@ def _listen_on(listener: socket.socket, address: tuple[object, ...] | str) -> No
         raise
 
 
+def check_listening(listener: socket.socket) -> None:
+    """Raise BindError for a socket that does not listen."""
+    if hasattr(socket, "SO_ACCEPTCONN") and not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        raise BindError(f"{listener!r} does not listen; call its listen() before it is served")
+
+
 async def accept_forever(
     listener: socket.socket, accepted: Callable[[socket.socket, str], None], log: logging.Logger
 ) -> None:
@@ -208,6 +218,8 @@ async def accept_forever(
                             log.error("{Server} Cannot accept connections: %s", error.strerror)
                         await trio.sleep(EXHAUSTED_PAUSE)
                         break
+                    if error.errno in BROKEN:
+                        raise
                     continue  # this peer has gone already
                 connected.settimeout(0)
                 if local is None:

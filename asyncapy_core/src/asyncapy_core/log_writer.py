@@ -5,6 +5,8 @@ Knows no server: `ServerLogger.in_background` is entered for as long as one serv
 
 from __future__ import annotations
 
+import atexit
+import functools
 import logging
 import os
 import queue
@@ -12,7 +14,7 @@ import select
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from logging.handlers import QueueHandler, QueueListener
 from typing import Any, Final
 
@@ -30,8 +32,8 @@ GATHER_SECONDS: Final = 0.01
 STOP_SECONDS: Final = 1.0
 """How long the end of a server waits for its last lines to be written."""
 
-PIECE: Final = 1024
-"""Characters written at a time: a pipe that is writable takes 4096 bytes without blocking."""
+PIECE: Final = 4096
+"""The most bytes written at a time: a writable pipe takes so many at once, and does not mix them with others."""
 
 LOOK_SECONDS: Final = 0.1
 """How often a writer that waits for room looks whether it is to give up."""
@@ -55,10 +57,11 @@ def server_logger(level: int, line_format: str, datefmt: str) -> ServerLogger:
 
 
 def adjust_logger(logger: logging.Logger, level: int, line_format: str, datefmt: str) -> None:
-    """Give a server's logger another level and other formats."""
+    """Give a server's logger another level, and its own handler other formats."""
     logger.setLevel(level)
     for handler in logger.handlers:
-        handler.setFormatter(logging.Formatter(line_format, datefmt))
+        if isinstance(handler, ConsoleHandler):
+            handler.setFormatter(logging.Formatter(line_format, datefmt))
 
 
 class ServerLogger(logging.Logger):
@@ -76,6 +79,7 @@ class ServerLogger(logging.Logger):
         self.gathering = False
         self.give_up = threading.Event()
         self._background: _Queue | None = None
+        self._writer = 0
         self._should_log = RateLimited(60)
         _loggers.add(self)
 
@@ -88,10 +92,13 @@ class ServerLogger(logging.Logger):
         self._call(super().handle, record)
 
     def callHandlers(self, record: logging.LogRecord) -> None:  # noqa: N802  # the standard library's name
-        """Queue a record for the thread, or write it where there is none."""
+        """Queue a record for the thread, or write it where there is none.
+
+        The thread's own records, which come from a handler that logs, are lost: each would make another.
+        """
         if self._background is None:
             self.write(record)
-        else:
+        elif threading.get_ident() != self._writer:
             self._background.handle(record)
 
     def write(self, record: logging.LogRecord) -> None:
@@ -101,23 +108,31 @@ class ServerLogger(logging.Logger):
                 self._call(handler.handle, record)
 
     def flush(self) -> None:
-        """Have each handler write the lines that it holds back."""
+        """Write the lines that are held back."""
         for handler in tuple(self.handlers):
-            self._call(handler.flush)
+            if isinstance(handler, ConsoleHandler):
+                self._call(handler.flush)
+
+    def begin_writing(self) -> None:
+        """Note that the current thread calls the handlers from now on."""
+        self._writer = threading.get_ident()
 
     @asynccontextmanager
     async def in_background(self) -> AsyncIterator[None]:
         """Call the handlers in a thread of its own for the length of a block, then wait until its lines are written."""
         listener = _Listener(self)
         self.give_up.clear()
-        self._background = _Queue(listener.records)
         listener.start()
+        self._background = background = _Queue(listener.records)
         try:
             yield
         finally:
-            with trio.CancelScope(shield=True):
-                written = await trio.to_thread.run_sync(listener.finish, self.give_up)
+            finish = functools.partial(listener.finish, background, self.give_up)
+            with trio.CancelScope(shield=True):  # a limiter of its own: threads left behind may have all other tokens
+                written = await trio.to_thread.run_sync(finish, limiter=trio.CapacityLimiter(1))
             self._background = None
+            self._writer = 0
+            self.gathering = False
             if not written:
                 for handler in self.handlers:
                     handler.createLock()  # one that hangs keeps its lock, which the end of the program waits for
@@ -125,7 +140,11 @@ class ServerLogger(logging.Logger):
     def forget_thread(self) -> None:
         """Write without a thread from now on: a forked process has none."""
         self._background = None
+        self._writer = 0
         self.gathering = False
+        for handler in self.handlers:
+            if isinstance(handler, ConsoleHandler):
+                handler.forget_lines()
 
     def _call(self, function: Callable[..., object], *args: object) -> None:
         try:
@@ -134,11 +153,15 @@ class ServerLogger(logging.Logger):
             if is_interrupt(error):
                 raise
             if self._should_log():
-                self.callHandlers(_line(logging.ERROR, "{Server} A log handler failed: %s", describe(error)))
+                line = _line(logging.ERROR, "{Server} A log handler failed: %s", describe(error))
+                self.write(line) if self._background is None else self._background.enqueue(line)
 
 
 class ConsoleHandler(logging.StreamHandler[Any]):
-    """Writes to standard error, in pieces that are written when there is room, so that its thread can be ended.
+    """Writes to standard error: whole lines, as many as there is room for, so that its thread can be ended.
+
+    It writes to the descriptor, around the buffer of the stream: a thread that blocks inside that buffer keeps its
+    lock, which a forked process and the end of the interpreter wait for.
 
     Args:
         logger: the logger that it belongs to.
@@ -146,6 +169,7 @@ class ConsoleHandler(logging.StreamHandler[Any]):
 
     def __init__(self, logger: ServerLogger) -> None:
         self._lines: list[str] = []
+        self._lost = 0
         super().__init__()
         self._logger = weakref.proxy(logger)
 
@@ -155,22 +179,55 @@ class ConsoleHandler(logging.StreamHandler[Any]):
             self.flush()
 
     def flush(self) -> None:
-        """Write the lines that are held back; lose them where there is no room for them, and they are given up."""
+        """Write the lines that are held back; count those that cannot be written, and say so before the next."""
         with self.lock:  # type: ignore[union-attr]  # it has one, from its base
-            text, self._lines = "".join(self._lines), []
-            for start in range(0, len(text), PIECE):
-                if not self._wait_for_room():
-                    return
-                self.stream.write(text[start : start + PIECE])
+            lines, self._lines = self._lines, []
+            if not lines:
+                return
+            if self._lost:
+                lines.insert(0, self.format(_lines_lost(self._lost)) + self.terminator)
+            try:
+                descriptor = self.stream.fileno()
+            except (AttributeError, OSError, ValueError):  # no file behind it
+                self.stream.write("".join(lines))
                 self.stream.flush()
+                return
+            self._write(descriptor, lines)
 
-    def _wait_for_room(self) -> bool:
-        """Return True when the stream can be written to without blocking, False to give up."""
+    def forget_lines(self) -> None:
+        """Drop the lines that are held back: in a forked process they are the other's to write."""
+        self._lines = []
+
+    def _write(self, descriptor: int, lines: list[str]) -> None:
+        encoding = getattr(self.stream, "encoding", None) or "utf-8"
+        encoded = [line.encode(encoding, "backslashreplace") for line in lines]
+        written = 0
         try:
-            descriptor = self.stream.fileno()
-            poll = select.poll()
-        except (AttributeError, OSError, ValueError):  # no file behind it, or a system without poll
+            while written < len(encoded):
+                size, last = len(encoded[written]), written + 1
+                while last < len(encoded) and size + len(encoded[last]) <= PIECE:
+                    size += len(encoded[last])
+                    last += 1
+                if not self._write_all(descriptor, b"".join(encoded[written:last])):
+                    break
+                written, self._lost = last, 0
+        finally:
+            self._lost += len(encoded) - written
+
+    def _write_all(self, descriptor: int, data: bytes) -> bool:
+        """Write bytes when there is room for them; return False to give up."""
+        while data:
+            if not self._wait_for_room(descriptor):
+                return False
+            with suppress(BlockingIOError):
+                data = data[os.write(descriptor, data[:PIECE]) :]
+        return True
+
+    def _wait_for_room(self, descriptor: int) -> bool:
+        """Return True when the descriptor can be written to without blocking, False to give up."""
+        if not hasattr(select, "poll"):
             return True
+        poll = select.poll()
         poll.register(descriptor, select.POLLOUT)
         while not poll.poll(LOOK_SECONDS * 1000):
             if self._logger.give_up.is_set():
@@ -199,10 +256,14 @@ class _Queue(QueueHandler):
         if self._records.qsize() >= QUEUED_RECORDS:
             self._lost += 1
             return
-        if self._lost:
-            self._records.put(_line(logging.WARNING, "{Server} %d log lines were lost: nobody reads them", self._lost))
-            self._lost = 0
+        self.tell_lost()
         self._records.put(record)
+
+    def tell_lost(self) -> None:
+        """Queue a line about those that were lost, if any."""
+        if self._lost:
+            self._records.put(_lines_lost(self._lost))
+            self._lost = 0
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # the standard library's name
         """Queue a line about one that cannot be formatted."""
@@ -222,6 +283,7 @@ class _Listener(QueueListener):
 
     def handle(self, record: Any) -> None:
         logger = self._logger
+        logger.begin_writing()
         if not logger.gathering:
             self._finishing.wait(GATHER_SECONDS)
         logger.gathering = not self.records.empty()
@@ -232,10 +294,11 @@ class _Listener(QueueListener):
         if isinstance(record, threading.Event):
             record.set()  # everything queued before it is written
 
-    def finish(self, give_up: threading.Event) -> bool:
+    def finish(self, background: _Queue, give_up: threading.Event) -> bool:
         """Write the queued records, within `STOP_SECONDS`, and end the thread; return False if a handler blocks it."""
         written = threading.Event()
         self._finishing.set()
+        background.tell_lost()
         self.records.put(written)
         if not written.wait(STOP_SECONDS):
             give_up.set()
@@ -249,10 +312,20 @@ def _line(level: int, message: str, *values: object) -> logging.LogRecord:
     return logging.LogRecord("asyncapy.server", level, "", 0, message % values, None, None)
 
 
+def _lines_lost(number: int) -> logging.LogRecord:
+    return _line(logging.WARNING, "{Server} %d log lines were lost: they could not be written in time", number)
+
+
+def _give_up() -> None:
+    for logger in _loggers:
+        logger.give_up.set()
+
+
 def _forget_threads() -> None:
     for logger in _loggers:
         logger.forget_thread()
 
 
+atexit.register(_give_up)  # before logging's own function, which waits for the lock of each handler
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_threads)

@@ -17,7 +17,7 @@ SHOWN_BYTES: Final = 64
 """The most bytes of a peer's data in one log line."""
 
 PLACES: Final = 256
-"""The most places whose failures are remembered; beyond it the oldest is forgotten."""
+"""The most places whose failures are remembered; beyond it the one is forgotten that has not failed longest."""
 
 FRAMES: Final = 20
 """The most frames of one traceback at INFO, the innermost ones."""
@@ -63,7 +63,7 @@ class FailureLog:
     def report(self, log: logging.LoggerAdapter[logging.Logger], subject: str, error: BaseException) -> None:
         """Log that ``subject``, such as ``"{API Parser} Handler 'read'"``, has failed with an exception."""
         leaf, _ = first_leaf(error)
-        place = self._place((subject, type(leaf), *_raised_at(leaf)))
+        place = self._place((subject, type(leaf).__qualname__, *_raised_at(leaf)))
         if log.isEnabledFor(logging.DEBUG):
             log.error("%s failed: %s", subject, describe(error))
             for line in "".join(traceback.format_exception(error)).splitlines():
@@ -80,11 +80,10 @@ class FailureLog:
                 log.info("{API Parser} %s", line)
 
     def _place(self, key: tuple[object, ...]) -> _Place:
-        place = self._places.get(key)
-        if place is None:
-            place = self._places[key] = _Place()
-            if len(self._places) > PLACES:
-                self._places.popitem(last=False)
+        place = self._places.setdefault(key, _Place())
+        self._places.move_to_end(key)
+        if len(self._places) > PLACES:
+            self._places.popitem(last=False)
         return place
 
 
@@ -109,6 +108,13 @@ def shown(text: object) -> str:
 
 def describe(error: BaseException) -> str:
     """Return an exception as one harmless line: its type, its message, cut and escaped, and where it was raised."""
+    try:
+        return _described(error)
+    except BaseException:  # an exception may fail in everything that it is asked
+        return "an exception that cannot be described"
+
+
+def _described(error: BaseException) -> str:
     leaf, others = first_leaf(error)
     code, line = _raised_at(leaf)
     where = f" at {_escaped(code.co_filename)}:{line}" if code is not None else ""

@@ -81,8 +81,8 @@ async def in_service(
                 peers = PeerTasks(nursery, watch, server.log)
                 stack.enter_context(peers.dropped.collected())
                 await nursery.start(watch.run)
+                service = _service(server, dispatcher, codecs, tls, peers)
                 try:
-                    service = _service(server, dispatcher, codecs, tls, peers)
                     for deadlines in service.deadlines:
                         nursery.start_soon(deadlines.run)
                     yield service
@@ -90,6 +90,7 @@ async def in_service(
                     await _drain(service)
                 except BaseException as error:  # raised again, a failure outside of the nursery
                     if is_cancellation(error):
+                        service.drop_all()
                         raise
                     failure = error
                 finally:
@@ -130,4 +131,5 @@ async def _drain(service: Service) -> None:
     with trio.move_on_after(service.config.drain_timeout) as scope:
         await service.idle.wait()
     if scope.cancelled_caught:
-        service.log.warning("{Server} %d connections did not finish in time", len(service.connections))
+        left = len(service.connections) + len(service.refused) + len(service.pending)
+        service.log.warning("{Server} %d connections did not finish in time", left)

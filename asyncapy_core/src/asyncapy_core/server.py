@@ -22,7 +22,7 @@ from asyncapy_core.arguments import noting_given
 from asyncapy_core.dispatch import Dispatcher, Handler, HandlerFunction
 from asyncapy_core.errors import ConfigError
 from asyncapy_core.lifecycle import Lifetime, set_up
-from asyncapy_core.listener import accept_forever, close_listener, open_listeners
+from asyncapy_core.listener import accept_forever, check_listening, close_listener, open_listeners
 from asyncapy_core.log_writer import adjust_logger, server_logger
 from asyncapy_core.notices import announce
 from asyncapy_core.plugins.loading import Restriction
@@ -282,9 +282,11 @@ class Server:
         token = self._token
         if token is None:
             self._stopping.set()
+        elif trio.lowlevel.in_trio_run() and trio.lowlevel.current_trio_token() is token:
+            self._stop_now()
         else:
             with contextlib.suppress(trio.RunFinishedError):  # then it has ended
-                token.run_sync_soon(self._stopping.set, idempotent=True)
+                token.run_sync_soon(self._stop_now, idempotent=True)
 
     def reload_certificates(self) -> None:
         """Read the TLS files anew, as SIGHUP does; sessions go on, and a file that is wrong leaves all as it was."""
@@ -297,6 +299,12 @@ class Server:
             self.log.error("{Server} The certificates stay as they were: %s", error)
         else:
             self.log.info("{Server} The certificates were read anew")
+
+    def _stop_now(self) -> None:
+        """Begin no further packet from this moment on, and have `serve` end."""
+        self._stopping.set()
+        if self._service is not None:
+            self._service.drain()
 
     def __repr__(self) -> str:
         return f"<Server {self.addr}:{self.port} handlers={sum(map(len, self.handlers.values()))}>"
@@ -324,6 +332,8 @@ class Server:
             if listeners is None:
                 listeners = await open_listeners(self.config.addresses, self.config.port)
             try:
+                for listener in listeners:
+                    check_listening(listener)
                 self.addresses = tuple(listener.getsockname() for listener in listeners)
                 async with in_service(self, self._dispatcher, codecs, tls, self._threads) as service:
                     lifetime.listens()

@@ -13,6 +13,7 @@ import trio
 
 from asyncapy_core.deadlines import Deadlines
 from asyncapy_core.isolation import PeerTasks
+from asyncapy_core.logs import RateLimited
 from asyncapy_core.outbox import Outbox
 from asyncapy_core.pending import Pending
 from asyncapy_core.proxy import Proxies
@@ -60,6 +61,7 @@ class Service:
     refused: set[Connection] = field(default_factory=set)
     pending: Pending = field(default_factory=Pending)
     idle: trio.Event = field(default_factory=trio.Event)
+    should_log_codec: RateLimited = field(default_factory=RateLimited)
     reading: Deadlines[Connection] = field(init=False)
     writing: Deadlines[Outbox] = field(init=False)
     lingering: Deadlines[Connection] = field(init=False)
@@ -87,13 +89,20 @@ class Service:
 
     def drain(self) -> None:
         """Have every connection end with the handler at work; ``idle`` is set when the last one has."""
+        if self.draining:
+            return
         self.draining = True
         for connection in tuple(self.connections):
-            self.peers.call(connection.wake, peer=connection)
+            self.peers.call(connection.stop, peer=connection)
         for connection in self.lingering.stop_all():
             self.leaving.start(connection)
         self.peers.call(self.pending.abort_all)
         self._note_idle()
+
+    def drop_all(self) -> None:
+        """Close every connection at once; a task in which a handler left a shield open does not notice otherwise."""
+        for connection in (*self.connections, *self.refused):
+            self.peers.call(connection.drop)
 
     def linger(self, connection: Connection) -> int:
         """Start the deadline of a connection that reads what its peer still sends; return how much it may read."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -25,14 +26,23 @@ def obey_signals(stop: Callable[[], None], reload: Callable[[], None]) -> Iterat
         yield
         return
     token = trio.lowlevel.current_trio_token()
+    process = os.getpid()
 
     def ask(signum: int, frame: FrameType | None) -> None:
         for number in STOPPING:
             signal.signal(number, signal.SIG_DFL)
-        token.run_sync_soon(stop, idempotent=True)
+        tell(stop, signum)
 
     def hang_up(signum: int, frame: FrameType | None) -> None:
-        token.run_sync_soon(reload, idempotent=True)
+        tell(reload, signum)
+
+    def tell(function: Callable[[], None], signum: int) -> None:
+        if os.getpid() == process:
+            with contextlib.suppress(trio.RunFinishedError):  # then it has ended
+                token.run_sync_soon(function, idempotent=True)
+        else:  # a forked process has no server, and the signal means to it what it does by default
+            signal.signal(signum, signal.SIG_DFL)
+            os.kill(os.getpid(), signum)
 
     before = {number: signal.signal(number, ask) for number in STOPPING}
     if hasattr(signal, "SIGHUP"):
@@ -41,4 +51,4 @@ def obey_signals(stop: Callable[[], None], reload: Callable[[], None]) -> Iterat
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None was not installed from Python

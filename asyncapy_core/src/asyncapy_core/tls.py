@@ -144,10 +144,8 @@ class TlsTransport:
                 if attribute in subject:
                     raise ConnectionLost(f"the certificate of the peer has two values for {attribute} in its subject")
                 subject[attribute] = value
-        names: dict[str, tuple[str, ...]] = dict.fromkeys(NAME_KINDS, ())
-        for kind, value in certificate.get("subjectAltName", ()):
-            if kind in names:
-                names[kind] += (value,)
+        found = certificate.get("subjectAltName", ())
+        names = {kind: tuple(value for each, value in found if each == kind) for kind in NAME_KINDS}
         return PeerCertificate(subject, names)
 
     async def receive(self, size: int) -> bytes:

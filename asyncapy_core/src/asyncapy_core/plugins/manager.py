@@ -231,8 +231,12 @@ def default_manager() -> PluginManager:
 
 def _goes_through(error: BaseException) -> bool:
     """Return True for a Ctrl+C, and for a cancellation where the server is cancelled."""
-    cancelled = isinstance(error, trio.Cancelled) and trio.current_effective_deadline() == -math.inf
-    return cancelled or is_interrupt(error)
+    cancelled = trio.current_effective_deadline() == -math.inf
+
+    def goes_through(leaf: BaseException) -> bool:
+        return (isinstance(leaf, trio.Cancelled) and cancelled) or is_interrupt(leaf)
+
+    return error.subgroup(goes_through) is not None if isinstance(error, BaseExceptionGroup) else goes_through(error)
 
 
 def _names(text: str) -> list[str]:

@@ -5,10 +5,11 @@ Knows sockets, TLS and deadlines; what comes over them is `ReplyDecoder`'s busin
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -99,11 +100,11 @@ class Client:
         except (OSError, UnicodeError) as error:
             raise unreachable(error, hostname, port) from error
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._socket = self._secured(connected, hostname, port) if self.tls else connected
-        self._process = os.getpid()
         self._packer = self._packers.named(self.encoding)
         self._replies = ReplyDecoder(self._packers)
         self._fault = None
+        self._process = os.getpid()
+        self._socket = self._secured(connected, hostname, port) if self.tls else connected
 
     def disconnect(self) -> None:
         """Close the connection; the server notices by itself. A second time does nothing."""
@@ -145,12 +146,12 @@ class Client:
             ReplyTimeout: that took longer than ``timeout``; the client has disconnected.
             InvalidReply: what arrived is not a packet in a known encoding.
         """
-        _, replies = self._connection()
-        frame = self._next_frame()
-        if frame is None:
-            why = "" if self._fault is None else f": {self._fault}"
-            raise ServerDisconnected(f"the server closed the connection {replies.state}{why}") from self._fault
-        return replies.fields(frame)
+        with self._receiving() as (_, replies):
+            frame = self._next_frame()
+            if frame is None:
+                why = "" if self._fault is None else f": {self._fault}"
+                raise ServerDisconnected(f"the server closed the connection {replies.state}{why}") from self._fault
+            return replies.fields(frame)
 
     def receive_raw(self) -> bytes:
         """Wait for a whole reply and return it as it was on the wire, headers included; ``b""`` if the server left.
@@ -160,9 +161,9 @@ class Client:
             ReplyTimeout: that took longer than ``timeout``; the client has disconnected.
             InvalidReply: what arrived is not a packet.
         """
-        _, replies = self._connection()
-        frame = self._next_frame()
-        return b"" if frame is None else replies.raw(frame)
+        with self._receiving() as (_, replies):
+            frame = self._next_frame()
+            return b"" if frame is None else replies.raw(frame)
 
     def __enter__(self) -> Self:
         return self
@@ -182,6 +183,17 @@ class Client:
             )
         return self._socket, self._replies
 
+    @contextlib.contextmanager
+    def _receiving(self) -> Iterator[tuple[socket.socket, ReplyDecoder]]:
+        """Disconnect if a Ctrl+C ends the wait for a reply: the reply would be taken for that to the next request."""
+        try:
+            yield self._connection()
+        except RemoteError:
+            raise
+        except BaseException:  # whatever it is, it goes on
+            self.disconnect()
+            raise
+
     def _next_frame(self) -> Frame | None:
         """Read until a reply is complete; None when the server closes before that."""
         connected, replies = self._connection()
@@ -199,9 +211,6 @@ class Client:
             except OSError as error:
                 self._fault = error
                 return None
-            except BaseException:  # a Ctrl+C: the reply may still come, and would be taken for the next
-                self.disconnect()
-                raise
             if not data:
                 return None
             replies.feed(data)

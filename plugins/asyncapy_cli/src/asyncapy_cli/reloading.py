@@ -67,10 +67,11 @@ def serve_and_watch(folder: Path, config: str | None) -> int:
         raise click.ClickException(f"there is no configuration file {config}")
     folders = {Path.cwd(), folder, *([file.parent] if file is not None else [])}
     stop = threading.Event()
-    child = _Child()
+    child: _Child | None = None
+    status = 0
 
     def asked(signum: int, frame: FrameType | None) -> None:
-        if stop.is_set():
+        if stop.is_set() and child is not None:
             child.kill()
         stop.set()
 
@@ -79,6 +80,7 @@ def serve_and_watch(folder: Path, config: str | None) -> int:
         if number is not None and (name != "SIGHUP" or signal.getsignal(number) != signal.SIG_IGN):  # as under nohup
             signal.signal(number, asked)
     try:
+        child = _Child()
         for changes in watch(*folders, watch_filter=_Watched(file), stop_event=stop):
             click.echo(
                 f"{', '.join(sorted({_shown(name) for _, name in changes})[:3])} changed; starting anew", err=True
@@ -88,7 +90,8 @@ def serve_and_watch(folder: Path, config: str | None) -> int:
                 break
             child = _Child()
     finally:
-        status = child.end()
+        if child is not None:
+            status = child.end()
     return status
 
 
