@@ -9,7 +9,7 @@ COMMA := ,
 COVERED := dispatch filter filters keys keystore packing storage store_urls wire
 COVERED := $(subst $() $(),$(COMMA),$(COVERED:%=*/asyncapy_core/%.py) */asyncapy_filters/*)
 
-.PHONY: demo test lint docs format bench bench-quick bench-keys profile fuzz soak mutants clean
+.PHONY: demo test lint docs format bench bench-quick bench-keys profile fuzz soak mutants version clean
 
 $(VENV)/.installed: constraints.txt $(addsuffix /pyproject.toml,$(PROJECTS))
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "AsyncAPY needs Python 3.11 or later; set PYTHON=python3.11")'
@@ -35,8 +35,13 @@ test: $(VENV)/.installed
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy $(SOURCES) examples
+	$(BIN)/mypy $(SOURCES) examples tools
 	$(BIN)/lint-imports
+	$(BIN)/python tools/set_version.py --check
+
+# `make version` copies the version of asyncapy_core; `make version VERSION=0.6.0` sets it first.
+version: $(VENV)/.installed
+	$(BIN)/python tools/set_version.py $(VERSION)
 
 $(VENV)/.docs: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group docs
