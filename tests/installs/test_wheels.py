@@ -144,6 +144,20 @@ print(json.dumps([asyncapy.__version__, asyncapy_core.__version__, version("asyn
     assert len(set(install("asyncapy").answer(program))) == 1
 
 
+def test_all_distributions_name_the_same_systems_and_pythons(ours: dict[str, tuple[Path, Path]]) -> None:
+    named = {
+        name: {
+            classifier
+            for classifier in metadata(wheel).get_all("Classifier") or ()
+            if classifier.startswith(("Operating System", "Programming Language", "Development Status"))
+        }
+        for name, (_, wheel) in ours.items()
+    }
+    assert all(classifiers == named["asyncapy"] for classifiers in named.values()), named
+    assert "Operating System :: OS Independent" in named["asyncapy"]  # as tests/system/test_other_systems.py shows
+    assert len({metadata(wheel)["Requires-Python"] for _, wheel in ours.values()}) == 1
+
+
 def test_the_umbrella_and_its_parts_pin_each_other_exactly(ours: dict[str, tuple[Path, Path]]) -> None:
     pins = {name: set(requirements(ours[name][1])) & PINNED for name in PINNED}
     assert pins == {
