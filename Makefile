@@ -9,7 +9,7 @@ COMMA := ,
 COVERED := dispatch filter filters keys keystore packing storage store_urls wire
 COVERED := $(subst $() $(),$(COMMA),$(COVERED:%=*/asyncapy_core/%.py) */asyncapy_filters/*)
 
-.PHONY: demo test lint docs format bench bench-quick bench-keys profile fuzz soak mutants version clean
+.PHONY: demo test lint docs format bench bench-quick bench-keys profile fuzz soak mutants version changelog clean
 
 $(VENV)/.installed: constraints.txt $(addsuffix /pyproject.toml,$(PROJECTS))
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "AsyncAPY needs Python 3.11 or later; set PYTHON=python3.11")'
@@ -38,10 +38,15 @@ lint: $(VENV)/.installed
 	$(BIN)/mypy $(SOURCES) examples tools
 	$(BIN)/lint-imports
 	$(BIN)/python tools/set_version.py --check
+	$(BIN)/towncrier build --draft --version 0 >/dev/null
 
 # `make version` copies the version of asyncapy_core; `make version VERSION=0.6.0` sets it first.
 version: $(VENV)/.installed
 	$(BIN)/python tools/set_version.py $(VERSION)
+
+# What towncrier would write into CHANGELOG.md from the fragments in changes/.
+changelog: $(VENV)/.installed
+	$(BIN)/towncrier build --draft --version "$$($(BIN)/python tools/set_version.py --print)"
 
 $(VENV)/.docs: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group docs

@@ -1,4 +1,4 @@
-"""Copy the version of `asyncapy_core` into the files that repeat it: ``set_version.py [--check] [VERSION]``.
+"""Copy the version of `asyncapy_core` into the files that repeat it: ``set_version.py [--check | --print] [VERSION]``.
 
 `__version__` in `asyncapy_core/__init__.py` is the source. The pyproject.toml files repeat it because a source
 distribution is built from its own folder alone, and because tools read static metadata without a build.
@@ -76,7 +76,9 @@ def main() -> None:
     """Write the version, or with ``--check`` fail if a file disagrees."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("version", nargs="?", metavar="VERSION", help="the new version; without it, the present one")
-    parser.add_argument("--check", action="store_true", help="change nothing, and fail if a file disagrees")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--check", action="store_true", help="change nothing, and fail if a file disagrees")
+    mode.add_argument("--print", action="store_true", help="change nothing, and print the present version")
     parser.add_argument("--root", type=Path, default=Path(__file__).parents[1], help="another copy of the repository")
     arguments = parser.parse_args()
     root: Path = arguments.root
@@ -85,6 +87,9 @@ def main() -> None:
         changes = list(outdated(root, version))
     except ValueError as error:
         sys.exit(str(error))
+    if arguments.print:
+        print(version)
+        return
     names = ", ".join(str(path.relative_to(root)) for path, _ in changes)
     if arguments.check and changes:
         sys.exit(f"{names}: the version is not {version}; run `make version`")
