@@ -9,7 +9,7 @@ COMMA := ,
 COVERED := dispatch filter filters keys keystore packing storage store_urls wire
 COVERED := $(subst $() $(),$(COMMA),$(COVERED:%=*/asyncapy_core/%.py) */asyncapy_filters/*)
 
-.PHONY: demo test lint docs format bench bench-quick bench-keys profile fuzz soak mutants clean
+.PHONY: demo test lint docs format bench bench-quick bench-keys profile fuzz soak mutants version changelog dist clean
 
 $(VENV)/.installed: constraints.txt $(addsuffix /pyproject.toml,$(PROJECTS))
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "AsyncAPY needs Python 3.11 or later; set PYTHON=python3.11")'
@@ -35,8 +35,26 @@ test: $(VENV)/.installed
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy $(SOURCES) examples
+	$(BIN)/mypy $(SOURCES) examples tools
 	$(BIN)/lint-imports
+	$(BIN)/python tools/set_version.py --check
+	$(BIN)/towncrier build --draft --version 0 >/dev/null
+
+# `make version` copies the version of asyncapy_core; `make version VERSION=0.6.0` sets it first.
+version: $(VENV)/.installed
+	$(BIN)/python tools/set_version.py $(VERSION)
+
+# What towncrier would write into CHANGELOG.md from the fragments in changes/.
+changelog: $(VENV)/.installed
+	$(BIN)/towncrier build --draft --version "$$($(BIN)/python tools/set_version.py --print)"
+
+# A source distribution of each project, and a wheel that is built from it.
+dist: $(VENV)/.installed
+	rm -rf dist
+	for project in $(PROJECTS); do \
+	    $(BIN)/python -m build --no-isolation --outdir dist $$project || exit 1; \
+	done
+	$(BIN)/twine check --strict dist/*
 
 $(VENV)/.docs: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group docs
@@ -100,5 +118,5 @@ format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) $(VENV)-bench $(VENV)-mutants .nox docs/_build docs/generated .fuzz .mutants .coverage .coverage.* .hypothesis \
+	rm -rf $(VENV) $(VENV)-bench $(VENV)-mutants .nox dist docs/_build docs/generated .fuzz .mutants .coverage .coverage.* .hypothesis \
 	    .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -230,6 +230,7 @@ class Caller:
         self._socket.close()
 
 
+Build = Callable[[Literal["sdist", "wheel"], Path, Path], None]
 Install = Callable[..., Environment]
 Start = Callable[..., Program]
 Call = Callable[[Program], Caller]
@@ -258,30 +259,38 @@ def locked(folder: Path) -> Iterator[bool]:
         finished.touch()
 
 
+def build_into(target: Literal["sdist", "wheel"], project: Path, folder: Path) -> None:
+    """Build a source distribution or a wheel of a project, in a folder that exists."""
+    run(sys.executable, "-m", "hatchling", "build", "-t", target, "-d", folder, cwd=project, environ=clean_environ())
+
+
 @pytest.fixture(scope="session")
 def wheels(shared_folder: Path) -> dict[str, Path]:
     """A wheel of each distribution of the repository and of each in `plugins/`, by the distribution's name."""
     folder = shared_folder / "wheels"
 
-    def build(project: Path) -> None:
-        run(
-            sys.executable,
-            "-m",
-            "hatchling",
-            "build",
-            "-t",
-            "wheel",
-            "-d",
-            folder,
-            cwd=project,
-            environ=clean_environ(),
-        )
-
     with locked(folder) as missing, ThreadPoolExecutor(os.cpu_count()) as pool:
         if missing:
             folder.mkdir(exist_ok=True)  # or several builds make it at the same time, and all but one fail
-            list(pool.map(build, [*PROJECTS, *STRANGERS]))
+            list(pool.map(lambda project: build_into("wheel", project, folder), [*PROJECTS, *STRANGERS]))
     return {canonicalize_name(wheel.name.partition("-")[0]): wheel for wheel in sorted(folder.glob("*.whl"))}
+
+
+@pytest.fixture
+def build() -> Build:
+    """Return ``build(target, project, folder)``, which builds a source distribution or a wheel of a project."""
+    return build_into
+
+
+@pytest.fixture(scope="session")
+def sdists(shared_folder: Path) -> dict[str, Path]:
+    """A source distribution of each distribution of the repository, by the distribution's name."""
+    folder = shared_folder / "sdists"
+    with locked(folder) as missing, ThreadPoolExecutor(os.cpu_count()) as pool:
+        if missing:
+            folder.mkdir(exist_ok=True)
+            list(pool.map(lambda project: build_into("sdist", project, folder), PROJECTS))
+    return {canonicalize_name(sdist.name.partition("-")[0]): sdist for sdist in sorted(folder.glob("*.tar.gz"))}
 
 
 @pytest.fixture(scope="session")

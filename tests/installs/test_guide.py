@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -16,13 +17,16 @@ import trustme
 from conftest import Certificates
 from installed import HAPROXY, needs_haproxy
 from pages import Reader, blocks, matches
+from pathspec import GitIgnoreSpec
 
 if TYPE_CHECKING:
     from tests.installs.conftest import Environment, Install
 
-DOCS = Path(__file__).parents[2] / "docs"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
 PAGES = sorted(page.name for page in DOCS.glob("*.md"))
-EMPTY = ("install.md",)
+RELEASING = "releasing.md"
+EMPTY = ("install.md", RELEASING)
 """Pages that begin with nothing installed."""
 FRAGMENTS = {"python", "toml", "ini", "console", "text", "pytest"}
 
@@ -65,12 +69,36 @@ def test_a_page_does_what_it_says(page: str, environ: dict[str, str], tmp_path: 
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(folder / "ca.pem"))
     authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(folder / "server.pem"))
+    if page == RELEASING:
+        _copy_repository(folder, environ)
     with Reader(folder, environ) as reader:
         for block in blocks(DOCS / page):
             assert block.language in FRAGMENTS, f"{page}:{block.line}: {block.language}"
             if block.language == "toml":
                 tomllib.loads(block.text)
             reader.follow(block)
+
+
+def _copy_repository(folder: Path, environ: dict[str, str]) -> None:
+    """Make a clone of the repository, with this environment as `.venv`, which `make` takes as it is."""
+    ignored = GitIgnoreSpec.from_lines([".git", *(ROOT / ".gitignore").read_text("utf-8").splitlines()])
+    for name in ignored.match_tree_files(ROOT, negate=True):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, folder / name)
+    for role in ("AUTHOR", "COMMITTER"):
+        environ |= {f"GIT_{role}_NAME": "Maintainer", f"GIT_{role}_EMAIL": "maintainer@example.org"}
+    for command in (
+        "init --quiet --bare --initial-branch main ../origin",
+        "init --quiet --initial-branch main",
+        "remote add origin ../origin",
+        "add .",
+        "commit --quiet --message Copy",
+    ):
+        subprocess.run(["git", *command.split()], cwd=folder, env=environ, check=True)
+    (folder / ".venv").symlink_to(sys.prefix)
+    make = Path(environ["PATH"].partition(":")[0], "make")
+    make.write_text(f'#!/bin/sh\nexec {shutil.which("make")} --old-file .venv/.installed "$@"\n')
+    make.chmod(0o755)
 
 
 def test_every_fence_of_a_page_is_read() -> None:

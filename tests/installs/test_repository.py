@@ -1,4 +1,4 @@
-"""What no file of the repository may hold: a package index, or a path of the machine that it was written on."""
+"""The files of the repository: they name no package index and no path of a machine; hooks run existing targets."""
 
 from __future__ import annotations
 
@@ -36,3 +36,11 @@ def test_no_file_names_a_package_index_or_a_path_of_this_machine(files: list[Pat
     assert Path(__file__) in files
     holding = [str(path.relative_to(ROOT)) for path in files if re.search(pattern.encode(), path.read_bytes())]
     assert holding == []
+
+
+def test_the_hooks_of_pre_commit_run_targets_of_the_makefile() -> None:
+    entries = re.findall(r"^ *entry: (.*)$", (ROOT / ".pre-commit-config.yaml").read_text("utf-8"), re.MULTILINE)
+    assert entries == ["make format", "make lint"]
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    for entry in entries:
+        assert re.search(rf"^{entry.removeprefix('make ')}:", makefile, re.MULTILINE), entry

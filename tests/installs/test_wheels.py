@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import email
+import os
+import tarfile
 import tomllib
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from email.message import Message
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +18,9 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 if TYPE_CHECKING:
-    from tests.installs.conftest import Install
+    from tests.installs.conftest import Build, Install
 
+ROOT = Path(__file__).parents[2]
 PINNED = {"asyncapy", "asyncapy-core", "asyncapy-codecs", "asyncapy-filters"}
 
 
@@ -79,12 +83,43 @@ def test_each_module_of_the_source_is_in_its_wheel(ours: dict[str, tuple[Path, P
         assert modules <= set(contents(wheel)), name
 
 
-def test_wheels_hold_the_licence_where_it_is_declared(ours: dict[str, tuple[Path, Path]]) -> None:
-    assert "license-files" in declared(ours["asyncapy"][0])
+def test_every_wheel_and_sdist_holds_the_licence_of_the_repository(
+    ours: dict[str, tuple[Path, Path]], sdists: dict[str, Path]
+) -> None:
+    licence = (ROOT / "LICENSE").read_bytes()
+    assert b"Apache License" in licence
+    assert set(sdists) == set(ours)
     for name, (project, wheel) in ours.items():
-        for licence in declared(project).get("license-files", ()):
-            assert any(file.endswith(f".dist-info/licenses/{licence}") for file in contents(wheel)), name
+        assert (project / "LICENSE").read_bytes() == licence, name
+        with zipfile.ZipFile(wheel) as archive:
+            (held,) = (file for file in archive.namelist() if file.endswith(".dist-info/licenses/LICENSE"))
+            assert archive.read(held) == licence, name
+        with tarfile.open(sdists[name]) as source:
+            packed = source.extractfile(f"{sdists[name].name.removesuffix('.tar.gz')}/LICENSE")
+            assert packed is not None
+            assert packed.read() == licence, name
         assert metadata(wheel)["License-Expression"] == "Apache-2.0", name
+        assert metadata(wheel).get_all("License-File") == ["LICENSE"], name
+
+
+def test_a_wheel_built_from_the_sdist_is_the_wheel_built_from_the_repository(
+    ours: dict[str, tuple[Path, Path]], sdists: dict[str, Path], build: Build, tmp_path: Path
+) -> None:
+    def rebuild(name: str) -> Path:
+        with tarfile.open(sdists[name]) as source:
+            source.extractall(tmp_path / name, filter="data")
+        (folder,) = (tmp_path / name).iterdir()
+        build("wheel", folder, tmp_path / name)
+        (wheel,) = (tmp_path / name).glob("*.whl")
+        return wheel
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        rebuilt = dict(zip(ours, pool.map(rebuild, ours), strict=True))
+    for name, (_, wheel) in ours.items():
+        with zipfile.ZipFile(wheel) as first, zipfile.ZipFile(rebuilt[name]) as second:
+            assert {file: first.read(file) for file in first.namelist()} == {
+                file: second.read(file) for file in second.namelist()
+            }, name
 
 
 def test_no_wheel_holds_tests_or_leavings(ours: dict[str, tuple[Path, Path]]) -> None:
@@ -107,6 +142,20 @@ import asyncapy, asyncapy_core
 print(json.dumps([asyncapy.__version__, asyncapy_core.__version__, version("asyncapy"), version("asyncapy-core")]))
 """
     assert len(set(install("asyncapy").answer(program))) == 1
+
+
+def test_all_distributions_name_the_same_systems_and_pythons(ours: dict[str, tuple[Path, Path]]) -> None:
+    named = {
+        name: {
+            classifier
+            for classifier in metadata(wheel).get_all("Classifier") or ()
+            if classifier.startswith(("Operating System", "Programming Language", "Development Status"))
+        }
+        for name, (_, wheel) in ours.items()
+    }
+    assert all(classifiers == named["asyncapy"] for classifiers in named.values()), named
+    assert "Operating System :: OS Independent" in named["asyncapy"]  # as tests/system/test_other_systems.py shows
+    assert len({metadata(wheel)["Requires-Python"] for _, wheel in ours.values()}) == 1
 
 
 def test_the_umbrella_and_its_parts_pin_each_other_exactly(ours: dict[str, tuple[Path, Path]]) -> None:

@@ -21,6 +21,7 @@ import pytest
 from conftest import Certificates
 from ports import free_port
 
+import asyncapy
 from asyncapy.client import Client
 
 APP = """
@@ -532,7 +533,7 @@ def test_help_lists_every_command(folder: Path) -> None:
     for command in ("serve", "call", "explain", "plugins", "config", "keys", "completion"):
         assert re.search(rf"^  {command}\s+\S", done.stdout, re.MULTILINE)
         assert run(folder, command, "--help").returncode == 0
-    assert run(folder, "--version").stdout == "asyncapy, version 0.6.0.dev0\n"
+    assert run(folder, "--version").stdout == f"asyncapy, version {asyncapy.__version__}\n"
 
 
 TRIO = """

@@ -86,6 +86,8 @@ def _open_unix(path: str) -> socket.socket:
 
     A path that begins with ``@``, or a null character, is a name in Linux's abstract namespace, without a file.
     """
+    if not hasattr(socket, "AF_UNIX"):
+        raise BindError(f"cannot listen on {UNIX}{path}: no Unix domain sockets on this system; give an IP address")
     try:
         if path in {"", "@", "\0"}:
             raise ValueError("there is no name")
@@ -141,9 +143,14 @@ def _is_served(path: str) -> bool:
         return True
 
 
+def _is_unix_socket(listener: socket.socket) -> bool:
+    """Return True for a Unix domain socket; Python on Windows has no such family."""
+    return hasattr(socket, "AF_UNIX") and listener.family == socket.AF_UNIX
+
+
 def _port(listeners: Iterable[socket.socket]) -> int:
     """Return the port of the first that has one, or 0."""
-    return next((int(listener.getsockname()[1]) for listener in listeners if listener.family != socket.AF_UNIX), 0)
+    return next((int(listener.getsockname()[1]) for listener in listeners if not _is_unix_socket(listener)), 0)
 
 
 def _bind_error(where: str, error: OSError, advice: Mapping[int, str]) -> BindError:
@@ -176,7 +183,7 @@ def _listen_on(listener: socket.socket, address: tuple[object, ...] | str) -> No
     """Bind a socket and listen; close it where that fails."""
     try:
         listener.settimeout(0)
-        if os.name == "posix" and listener.family != socket.AF_UNIX:
+        if os.name == "posix" and not _is_unix_socket(listener):
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if listener.family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -203,7 +210,7 @@ async def accept_forever(
     Without file descriptors to spare it pauses, says so at most once a second, and goes on.
     """
     should_log = RateLimited()
-    local = bound_address(listener.getsockname()) if listener.family == socket.AF_UNIX else None
+    local = bound_address(listener.getsockname()) if _is_unix_socket(listener) else None
     try:
         while True:
             await trio.lowlevel.wait_readable(listener)
