@@ -162,3 +162,25 @@ async def test_starting_and_stopping_wakes_nobody(mock_clock: MockClock, watch: 
         assert wakes >= 1
     finally:
         trio.lowlevel.remove_instrument(instrument)
+
+
+async def test_a_period_that_is_shortened_holds_from_then_on(mock_clock: MockClock, watch: Watch) -> None:
+    watch.deadlines.start("a")
+    await watch.advance(1)
+    watch.deadlines.shorten(2)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch.deadlines.run)
+        await watch.advance(1)
+        watch.deadlines.start("b")
+        await watch.advance(1)
+        assert watch.expired == [(3.0, "a")]
+        await watch.advance(1)
+        assert watch.expired == [(3.0, "a"), (4.0, "b")]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_period_is_not_made_longer(mock_clock: MockClock, watch: Watch) -> None:
+    watch.deadlines.shorten(100)
+    watch.deadlines.start("a")
+    await watch.advance(10)
+    assert watch.expired == [(10.0, "a")]

@@ -554,7 +554,7 @@ async def test_a_failure_before_the_session_costs_its_peer_alone(
         assert await peer.ask(a=1) == {"a": 1}
     await running.settle()
     with trio.fail_after(5):
-        while running.footprint != before:  # noqa: ASYNC110  # nobody tells when a descriptor is closed
+        while running.grown_since(before):  # noqa: ASYNC110  # nobody tells when a descriptor is closed
             await trio.sleep(0.005)
 
 

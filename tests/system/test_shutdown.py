@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from conftest import Serve
+from conftest import Serve, Start
 from peer import Peer, json_packet
 from program import ECHO, HEAD, Caller, running
 
@@ -141,6 +141,25 @@ async def test_a_cancellation_while_shutdown_hangs_ends_it(autojump_clock: trio.
         await trio.sleep(100)
         nursery.cancel_scope.cancel()
     assert trio.current_time() - began == pytest.approx(110)
+
+
+async def test_a_peer_that_pipelines_and_does_not_read_does_not_hold_up_the_end(
+    asyncapy_server: Start, autojump_clock: trio.testing.MockClock
+) -> None:
+    server = Server(drain_timeout=100, send_timeout=50)
+
+    @server.add_handler()
+    async def handler(client: Any, packet: Any) -> None:
+        await client.send({"large": "x" * 1_000_000})
+
+    running = await asyncapy_server(server)
+    stream = await running.connect()
+    await stream.send_all(json_packet(a=1) * 30)
+    await trio.testing.wait_all_tasks_blocked()
+    began = trio.current_time()
+    server.stop()
+    await running.ended()
+    assert trio.current_time() - began < 2
 
 
 def test_a_thread_is_left_behind_when_the_drain_is_over(tmp_path: Path) -> None:

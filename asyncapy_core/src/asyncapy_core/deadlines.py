@@ -37,6 +37,12 @@ class Deadlines(Generic[T]):
         """Take the deadline back, if there is one."""
         self._due.pop(holder, None)
 
+    def shorten(self, period: float) -> None:
+        """Give all holders at most ``period`` seconds from now, also those started later; call `run` once more."""
+        self.period = min(period, self.period)
+        for holder in self.stop_all():
+            self.start(holder)
+
     def stop_all(self) -> list[T]:
         """Take all deadlines back, and return their holders."""
         holders = list(self._due)

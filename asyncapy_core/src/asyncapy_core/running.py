@@ -86,7 +86,9 @@ async def in_service(
                     for deadlines in service.deadlines:
                         nursery.start_soon(deadlines.run)
                     yield service
-                    nursery.start_soon(service.leaving.run)
+                    service.drain()
+                    for deadlines in (service.leaving, service.writing):
+                        nursery.start_soon(deadlines.run)
                     await _drain(service)
                 except BaseException as error:  # raised again, a failure outside of the nursery
                     if is_cancellation(error):
@@ -127,7 +129,6 @@ def _service(
 async def _drain(service: Service) -> None:
     """Let handlers finish what they were given, for at most ``drain_timeout`` seconds."""
     service.log.info("{Server} Stopping; %d connections are open", len(service.connections))
-    service.drain()
     with trio.move_on_after(service.config.drain_timeout) as scope:
         await service.idle.wait()
     if scope.cancelled_caught:

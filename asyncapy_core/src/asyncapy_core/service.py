@@ -38,6 +38,9 @@ last reply may be lost."""
 DRAIN_LINGER_SECONDS: Final = 0.5
 """The same while the server drains, when busy peers have sent more than `LINGER_BYTES` already."""
 
+DRAIN_SEND_SECONDS: Final = 0.5
+"""How long a peer may take to accept a chunk of output while the server drains, if ``send_timeout`` is not shorter."""
+
 PROXY_SECONDS: Final = 3.0
 """How long a trusted proxy may take to say who its client is."""
 
@@ -94,6 +97,7 @@ class Service:
         self.draining = True
         for connection in tuple(self.connections):
             self.peers.call(connection.stop, peer=connection)
+        self.writing.shorten(DRAIN_SEND_SECONDS)
         for connection in self.lingering.stop_all():
             self.leaving.start(connection)
         self.peers.call(self.pending.abort_all)

@@ -96,6 +96,10 @@ class ServerInMemory:
             self._begin_to_stop()
             await self._ended.wait()
 
+    async def ended(self) -> None:
+        """Wait until the server has ended."""
+        await self._ended.wait()
+
     async def cut(self) -> None:
         """Let the server end in order, but cut off the handlers that wait for something; no clock is waited for."""
         if not self._ended.is_set():
