@@ -3,6 +3,6 @@
 `Client` is that of the documentation, for plain programs; `AsyncClient` and `Pool` are for programs that run trio.
 """
 
-from asyncapy_core.remote import AsyncClient, Client, Pool
+from asyncapy_core.client import AsyncClient, Client, Pool
 
 __all__ = ["AsyncClient", "Client", "Pool"]

@@ -6,7 +6,7 @@ from asyncapy_core import Filter
 
 if TYPE_CHECKING:
     import asyncapy_filters
-    from asyncapy_core.filters import Filters as _Installed
+    from asyncapy_core.plugins.filters import Filters as _Installed
 
     class Filters(_Installed):
         """For type checkers: the filters that come with asyncapy, by name."""

@@ -24,7 +24,7 @@ import trio
 from asyncapy.core import Packet
 from asyncapy.filters import Filters
 from asyncapy.util import APIKeyFactory
-from asyncapy_core.filter import check
+from asyncapy_core.routing.filter import check
 
 HOT_CHECKS = 20_000
 COLD_KEYS = 500

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from asyncapy_core import PluginManager, Server, ServerConfig
 from asyncapy_core.config import load_config
 from asyncapy_core.errors import AsyncAPYError, ConfigError
-from asyncapy_core.wire import WireFormat
+from asyncapy_core.protocol.wire import WireFormat
 
 
 def filled(text: str) -> configparser.ConfigParser:

@@ -86,12 +86,12 @@ SURFACE: dict[str, set[str]] = {
         "ServerConfig",
         "Session",
         "__version__",
+        "client",
         "errors",
         "hookimpl",
-        "remote",
     },
     "asyncapy_core.plugins": {"PluginManager", "PluginRecord", "Restriction", "default_manager", "hookimpl"},
-    "asyncapy_core.remote": {"AsyncClient", "Client", "Pool"},
+    "asyncapy_core.client": {"AsyncClient", "Client", "Pool"},
     "asyncapy_core.storage": {"Recall", "check_timeout", "metadata_text", "take_seconds"},
     "asyncapy_core.testing": {
         "CodecContract",
@@ -126,7 +126,7 @@ def test_every_module_that_core_calls_public_is_there() -> None:
 
 def test_the_documented_names_are_the_objects_of_core() -> None:
     assert asyncapy.Server is asyncapy.server.Server is asyncapy_core.Server
-    assert asyncapy.client.Client is asyncapy_core.remote.Client
+    assert asyncapy.client.Client is asyncapy_core.client.Client
     assert asyncapy.core.Client is asyncapy_core.Client
     assert asyncapy.core.Handler is asyncapy_core.Handler
     assert asyncapy.core.Packet is asyncapy_core.Packet

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["asyncapy_core.wire", "asyncapy_codecs"]):
+with atheris.instrument_imports(include=["asyncapy_core.protocol.wire", "asyncapy_codecs"]):
     from targets import TARGETS
 
 

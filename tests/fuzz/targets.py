@@ -13,7 +13,7 @@ from strict_msgpack import strict
 from asyncapy_codecs import JsonCodec, ZiProtoCodec
 from asyncapy_codecs.trees import find_fault
 from asyncapy_core.errors import DecodeError, ProtocolError
-from asyncapy_core.wire import ByteOrder, FrameDecoder, WireFormat
+from asyncapy_core.protocol.wire import ByteOrder, FrameDecoder, WireFormat
 
 JSON = JsonCodec()
 ZIPROTO = ZiProtoCodec()

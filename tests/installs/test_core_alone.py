@@ -51,7 +51,7 @@ def test_core_without_a_codec_does_not_start_and_says_on_one_line_what_to_instal
 
 
 def test_a_client_without_a_codec_says_what_to_install(install: Install) -> None:
-    done = install("asyncapy-core").run("from asyncapy_core import remote; remote.Client(tls=False)")
+    done = install("asyncapy-core").run("from asyncapy_core.client import Client; Client(tls=False)")
     assert done.returncode != 0
     assert "UnknownCodec" in done.stderr.splitlines()[-1]
     assert "pip install asyncapy-codecs" in done.stderr.splitlines()[-1]
@@ -119,9 +119,9 @@ def test_the_client_of_core_speaks_a_third_party_codec(install: Install, start: 
     server = start(environment, SERVER)
     program = f"""
 import json
-from asyncapy_core import remote
+from asyncapy_core.client import Client
 
-with remote.Client(tls=False, encoding="acme") as client:
+with Client(tls=False, encoding="acme") as client:
     client.connect("127.0.0.1", {server.port})
     client.send({{"word": "hello"}})
     print(json.dumps(client.receive()))
@@ -130,6 +130,6 @@ with remote.Client(tls=False, encoding="acme") as client:
 
 
 def test_a_client_that_wants_a_codec_that_is_not_there_is_told_which_are(install: Install) -> None:
-    done = install("asyncapy-core", "acme-codec").run("from asyncapy_core import remote; remote.Client(tls=False)")
+    done = install("asyncapy-core", "acme-codec").run("from asyncapy_core.client import Client; Client(tls=False)")
     assert done.returncode != 0
     assert "no codec is called 'json' (installed: acme)" in done.stderr

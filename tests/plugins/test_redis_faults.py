@@ -23,7 +23,7 @@ from tcp_proxy import TcpProxy
 from asyncapy.filters import Filters
 from asyncapy_core import APIKeyFactory, Server
 from asyncapy_core.errors import KeyStoreError, KeyStoreUnavailable
-from asyncapy_core.keys import digest
+from asyncapy_core.keys.factory import digest
 from asyncapy_redis import RedisAPIKeyFactory, RedisKeyStore
 
 RECALL = 0.5

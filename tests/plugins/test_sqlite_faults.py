@@ -20,7 +20,7 @@ import trio
 
 from asyncapy_core import APIKeyFactory
 from asyncapy_core.errors import KeyStoreError, KeyStoreUnavailable
-from asyncapy_core.keys import digest
+from asyncapy_core.keys.factory import digest
 from asyncapy_sqlite import SQLiteKeyStore
 
 ISSUE_ONE = """

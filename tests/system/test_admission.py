@@ -13,7 +13,7 @@ from peer import Peer, json_packet
 from trio.testing import MockClock
 
 from asyncapy import Server
-from asyncapy_core.pending import MAX_EACH
+from asyncapy_core.server.handshakes import MAX_EACH
 
 
 def sleeper(**settings: Any) -> Server:

@@ -19,8 +19,8 @@ from program import ECHO, running
 
 from asyncapy import Server
 from asyncapy_core import Client, Session
-from asyncapy_core.admission import SPARE_DESCRIPTORS, connection_limit
-from asyncapy_core.sessions import SessionTable
+from asyncapy_core.server.admission import SPARE_DESCRIPTORS, connection_limit
+from asyncapy_core.server.session_table import SessionTable
 
 
 def failing(error: BaseException) -> Server:

@@ -16,9 +16,9 @@ from peer import Peer, json_packet, packet
 from asyncapy import Server
 from asyncapy.errors import UnexpectedEnd
 from asyncapy_core import Filter, hookimpl
-from asyncapy_core.admission import Admission
+from asyncapy_core.net.tls import TlsTransport
 from asyncapy_core.plugins import PluginManager
-from asyncapy_core.tls import TlsTransport
+from asyncapy_core.server.admission import Admission
 
 OWN = 7
 """The wire id of a codec that fails as it is told to."""
@@ -545,7 +545,7 @@ async def test_a_failure_before_the_session_costs_its_peer_alone(
     with monkeypatch.context() as patch:
         patch.setattr(TlsTransport, "handshake", fail)
         if step == "proxy":
-            patch.setattr("asyncapy_core.proxy.ProxyHeader.feed", lambda *_: raise_it({"fail": kind}))
+            patch.setattr("asyncapy_core.protocol.proxy_header.ProxyHeader.feed", lambda *_: raise_it({"fail": kind}))
         async with await Peer.connect_from("127.0.0.5", running.port) as peer:
             await peer.send(b"PROXY TCP4 192.0.2.7 127.0.0.1 1 1\r\n")
             with contextlib.suppress(trio.BrokenResourceError):  # closed with bytes unread

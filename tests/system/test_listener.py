@@ -11,7 +11,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from asyncapy_core.listener import ACCEPT_BURST, EXHAUSTED_PAUSE, accept_forever
+from asyncapy_core.net.listener import ACCEPT_BURST, EXHAUSTED_PAUSE, accept_forever
 from asyncapy_core.testing.memory import LogLines
 
 

@@ -243,8 +243,8 @@ async def test_a_thread_is_waited_for_where_its_handler_alone_is_cut_off(serve: 
 
 def test_a_nursery_in_the_exit_stack_that_never_ends_does_not_keep_the_server(tmp_path: Path) -> None:
     text = """
-import asyncapy_core.lifecycle
-asyncapy_core.lifecycle.CLEANUP_SECONDS = 0.2
+import asyncapy_core.server.lifecycle
+asyncapy_core.server.lifecycle.CLEANUP_SECONDS = 0.2
 
 class Mine(Server):
     async def setup(self):

@@ -21,9 +21,9 @@ from trio.testing import MockClock
 from asyncapy import Server
 from asyncapy.client import Client
 from asyncapy.errors import ConfigError
-from asyncapy_core.admission import MIN_PENDING
-from asyncapy_core.tls import TlsTransport, server_context
-from asyncapy_core.transport import SocketTransport, Woken
+from asyncapy_core.net.tls import TlsTransport, server_context
+from asyncapy_core.net.transport import SocketTransport, Woken
+from asyncapy_core.server.admission import MIN_PENDING
 
 ECHO_TLS = """
 server = Server(port=0, tls_cert={cert!r})

@@ -1,26 +1,26 @@
 """The core of AsyncAPY: the server, the clients, dispatch and the plugin host, without any codec, filter or store.
 
-What is named here is public, and so are the modules `asyncapy_core.errors`, `asyncapy_core.plugins`,
-`asyncapy_core.storage` and `asyncapy_core.testing`; everything else may change.
+The names in ``__all__`` are public, and so are `asyncapy_core.client`, `asyncapy_core.errors`, `asyncapy_core.plugins`,
+`asyncapy_core.storage` and `asyncapy_core.testing`. Everything else may change.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 from asyncapy_core import errors
-from asyncapy_core.codec import Codec
-from asyncapy_core.dispatch import Handler
-from asyncapy_core.filter import Filter
-from asyncapy_core.filters import Filters
-from asyncapy_core.keys import APIKeyFactory
-from asyncapy_core.keystore import KeyRecord, KeyStore, MemoryKeyStore
-from asyncapy_core.packet import Packet
+from asyncapy_core.keys.factory import APIKeyFactory
+from asyncapy_core.keys.store import KeyRecord, KeyStore, MemoryKeyStore
 from asyncapy_core.plugins import PluginManager, hookimpl
-from asyncapy_core.server import Server
-from asyncapy_core.session import Client, Session
+from asyncapy_core.plugins.filters import Filters
+from asyncapy_core.protocol.codec import Codec
+from asyncapy_core.protocol.packet import Packet
+from asyncapy_core.routing.dispatch import Handler
+from asyncapy_core.routing.filter import Filter
+from asyncapy_core.server.server import Server
+from asyncapy_core.server.session import Client, Session
 
 if TYPE_CHECKING:
-    from asyncapy_core import remote
+    from asyncapy_core import client
     from asyncapy_core.config import ServerConfig
 
 __all__ = [
@@ -39,9 +39,9 @@ __all__ = [
     "ServerConfig",
     "Session",
     "__version__",
+    "client",
     "errors",
     "hookimpl",
-    "remote",
 ]
 
 __version__ = "0.6.0.dev0"
@@ -51,6 +51,6 @@ def __getattr__(name: str) -> Any:
     """Import what a program may well do without when it is asked for: pydantic alone costs more than all the rest."""
     if name == "ServerConfig":
         return importlib.import_module("asyncapy_core.config").ServerConfig
-    if name == "remote":
-        return importlib.import_module("asyncapy_core.remote")
+    if name == "client":
+        return importlib.import_module("asyncapy_core.client")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from asyncapy_core.errors import ConfigError
-from asyncapy_core.wire import DEFAULT_HEADER_SIZE, DEFAULT_MAX_PACKET, MINIMUM_LENGTH, WireFormat
+from asyncapy_core.protocol.wire import DEFAULT_HEADER_SIZE, DEFAULT_MAX_PACKET, MINIMUM_LENGTH, WireFormat
 
 SECTION = "AsyncAPY"
 PLUGIN_SECTION = "plugin:"

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from asyncapy_core.errors import KeyStoreError
-from asyncapy_core.keystore import KeyRecord, copied
+from asyncapy_core.keys.store import KeyRecord, copied
 
 __all__ = ["Recall", "check_timeout", "metadata_text", "take_seconds"]
 

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pluggy
 
-from asyncapy_core.codec import Codec
-from asyncapy_core.filter import Filter
-from asyncapy_core.keystore import KeyStore
+from asyncapy_core.keys.store import KeyStore
+from asyncapy_core.protocol.codec import Codec
+from asyncapy_core.routing.filter import Filter
 
 if TYPE_CHECKING:
-    from asyncapy_core.server import Server
+    from asyncapy_core.server.server import Server
 
 PROJECT: Final = "asyncapy"
 """The entry-point group, and the name that pluggy's markers carry."""

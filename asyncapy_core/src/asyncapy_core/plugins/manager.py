@@ -16,20 +16,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
-from asyncapy_core.codec import Codec
 from asyncapy_core.errors import ConfigError, PluginError
-from asyncapy_core.filter import Filter
 from asyncapy_core.interrupts import is_interrupt
-from asyncapy_core.keystore import KeyStore
+from asyncapy_core.keys.store import KeyStore
 from asyncapy_core.logs import text_of
 from asyncapy_core.plugins import provided
 from asyncapy_core.plugins.claims import Claims
 from asyncapy_core.plugins.loading import PluginLoader, Restriction
 from asyncapy_core.plugins.options import validate_options
 from asyncapy_core.plugins.record import PluginRecord
+from asyncapy_core.protocol.codec import Codec
+from asyncapy_core.routing.filter import Filter
 
 if TYPE_CHECKING:
-    from asyncapy_core.server import Server
+    from asyncapy_core.server.server import Server
 
 log = logging.getLogger("asyncapy.plugins")
 

@@ -6,9 +6,9 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from asyncapy_core.codec import Codec
-from asyncapy_core.filter import Filter
-from asyncapy_core.keystore import KeyStore
+from asyncapy_core.keys.store import KeyStore
+from asyncapy_core.protocol.codec import Codec
+from asyncapy_core.routing.filter import Filter
 
 
 def codecs(result: Any) -> list[Codec]:

@@ -5,7 +5,7 @@
 stores have to do, as tests.
 """
 
-from asyncapy_core.detached import Detached
+from asyncapy_core.server.detached import Detached
 from asyncapy_core.testing.codecs import CodecContract
 from asyncapy_core.testing.filters import FilterContract, Sample
 from asyncapy_core.testing.keystores import KeyStoreContract

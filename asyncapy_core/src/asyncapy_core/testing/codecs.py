@@ -14,12 +14,12 @@ from typing import Any
 
 import trio
 
-from asyncapy_core.codec import Codec
 from asyncapy_core.errors import DecodeError, EncodeError
 from asyncapy_core.plugins import PluginManager, hookimpl
-from asyncapy_core.server import Server
+from asyncapy_core.protocol.codec import Codec
+from asyncapy_core.protocol.wire import WireFormat
+from asyncapy_core.server.server import Server
 from asyncapy_core.testing.memory import serving
-from asyncapy_core.wire import WireFormat
 
 USUAL: dict[str, Any] = {
     "text": 'käse "quoted" \\ \u2028 \U0001f600\x00\x7f',

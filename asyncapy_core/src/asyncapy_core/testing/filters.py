@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from asyncapy_core.codec import Codec
-from asyncapy_core.detached import Detached
-from asyncapy_core.filter import Filter, check
 from asyncapy_core.plugins import PluginManager, hookimpl
-from asyncapy_core.server import Server
+from asyncapy_core.protocol.codec import Codec
+from asyncapy_core.routing.filter import Filter, check
+from asyncapy_core.server.detached import Detached
+from asyncapy_core.server.server import Server
 from asyncapy_core.testing.memory import serving
 
 if TYPE_CHECKING:
-    from asyncapy_core.packet import Packet
-    from asyncapy_core.session import Client
+    from asyncapy_core.protocol.packet import Packet
+    from asyncapy_core.server.session import Client
 
 ODD_VALUES: tuple[Any, ...] = (None, True, 0, -1, 2**80, 0.5, "", "x" * 100_000, "\x00\u2028", [], [[]], {}, {"a": []})
 """What a peer may send where a filter expects something else; none of it may raise anything."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from asyncapy_core.server import Server
+    from asyncapy_core.server.server import Server
     from asyncapy_core.testing.memory import ServerInMemory
 
 

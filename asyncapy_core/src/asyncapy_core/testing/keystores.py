@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from asyncapy_core.keys import APIKeyFactory, digest
-from asyncapy_core.keystore import KeyRecord, KeyStore
+from asyncapy_core.keys.factory import APIKeyFactory, digest
+from asyncapy_core.keys.store import KeyRecord, KeyStore
 
 T = TypeVar("T")
 

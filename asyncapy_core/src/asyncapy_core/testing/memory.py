@@ -21,10 +21,10 @@ import trio
 import trio.testing
 
 from asyncapy_core.addresses import is_unix
-from asyncapy_core.remote import AsyncClient
+from asyncapy_core.client import AsyncClient
 
 if TYPE_CHECKING:
-    from asyncapy_core.server import Server
+    from asyncapy_core.server.server import Server
 
 
 class ServerInMemory:

@@ -11,11 +11,11 @@ from typing import Any
 import click
 
 from asyncapy_cli.output import print_coloured
+from asyncapy_core.client import Client
+from asyncapy_core.client.connecting import client_packers
+from asyncapy_core.client.failures import failure
+from asyncapy_core.client.replies import ReplyDecoder
 from asyncapy_core.errors import EncodeError, RemoteError, ServerDisconnected, UnknownCodec
-from asyncapy_core.remote import Client
-from asyncapy_core.remote.connecting import client_packers
-from asyncapy_core.remote.failures import failure
-from asyncapy_core.remote.replies import ReplyDecoder
 
 FAILED, UNUSABLE, UNREACHABLE = 1, 2, 3
 """Exit statuses: an error reply; a payload that cannot be sent; no connection, or no reply."""

@@ -10,7 +10,7 @@ import click
 import trio
 
 from asyncapy_cli.target import Target
-from asyncapy_core.explaining import Verdict, explain_packet
+from asyncapy_core.server.explain import Verdict, explain_packet
 
 
 @click.command()

@@ -1,0 +1,227 @@
+"""The synchronous client, on a socket of the standard library.
+
+Knows sockets, TLS and deadlines; what comes over them is `ReplyDecoder`'s business.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from asyncapy_core.addresses import endpoint
+from asyncapy_core.client.connecting import (
+    Trust,
+    check_port,
+    check_timeout,
+    client_packers,
+    handshake_failed,
+    unreachable,
+)
+from asyncapy_core.client.replies import ReplyDecoder
+from asyncapy_core.errors import NotConnected, RemoteError, ReplyTimeout, ServerDisconnected
+from asyncapy_core.protocol.packet import parse_fields
+from asyncapy_core.protocol.wire import ByteOrder, Frame
+
+if TYPE_CHECKING:
+    import ssl
+
+    from asyncapy_core.plugins.manager import PluginManager
+
+LARGEST_READ: Final = 256 * 1024
+LEAST_READ: Final = 4096
+
+
+class Client:
+    """Talks to a server: `connect`, then `send` and `receive` as often as wanted, then `disconnect`.
+
+    It is a context manager, which disconnects at the end. Replies are told apart by their order alone (WIRE.md, "A
+    session"), so a client without a whole reply in time disconnects: a late one would be taken for the next. For the
+    same reason it belongs to one thread at a time, and to the process that has connected it.
+
+    Args:
+        byteorder: the order of the bytes of Content-Length, ``"big"`` or ``"little"``; as the server has it.
+        header_size: bytes of Content-Length, 1 to 8; as the server has it.
+        tls: speak TLS, and verify the server's certificate and name.
+        encoding: the encoding of the session, the name of an installed codec.
+        timeout: seconds that connecting, one send, or one whole reply may take; None waits for ever.
+        ssl_context: what to verify with, in place of the system's certificates.
+        ca_file: a file of CA certificates in PEM form, in place of the system's.
+        max_packet: the largest reply accepted, in bytes; as large as the header can say unless given.
+        plugins: where codecs are from; those installed unless given.
+
+    Raises:
+        UnknownCodec: no codec has the name ``encoding``.
+        ValueError: another argument is out of range, or TLS is set up and switched off.
+    """
+
+    def __init__(
+        self,
+        byteorder: ByteOrder = "big",
+        header_size: int = 4,
+        tls: bool = True,  # noqa: FBT001, FBT002  # the documented signature
+        encoding: str = "json",
+        timeout: float | None = 60,
+        *,
+        ssl_context: ssl.SSLContext | None = None,
+        ca_file: str | os.PathLike[str] | None = None,
+        max_packet: int | None = None,
+        plugins: PluginManager | None = None,
+    ) -> None:
+        self._trust = Trust(tls, ssl_context, ca_file)
+        check_timeout(timeout)
+        self._packers = client_packers(plugins, header_size, byteorder, max_packet)
+        self._packer = self._packers.named(encoding)
+        self._socket: socket.socket | None = None
+        self._replies: ReplyDecoder | None = None
+        self._fault: OSError | None = None
+        self._process = 0
+        self.tls = tls
+        self.encoding = encoding
+        self.timeout = timeout
+
+    def connect(self, hostname: str, port: int) -> None:
+        """Connect to a server, and verify its certificate when TLS is on.
+
+        Raises:
+            RemoteError: it cannot be reached, or its certificate is not to be trusted; the message says which.
+        """
+        check_port(port)
+        if self._socket is not None:
+            raise RemoteError("this client is connected already; disconnect it first, or make another")
+        try:
+            connected = socket.create_connection((hostname, port), self.timeout)
+        except TimeoutError as error:
+            raise ReplyTimeout(f"{endpoint(hostname, port)} did not answer within {self.timeout:g} s") from error
+        except (OSError, UnicodeError) as error:
+            raise unreachable(error, hostname, port) from error
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._packer = self._packers.named(self.encoding)
+        self._replies = ReplyDecoder(self._packers)
+        self._fault = None
+        self._process = os.getpid()
+        self._socket = self._secured(connected, hostname, port) if self.tls else connected
+
+    def disconnect(self) -> None:
+        """Close the connection; the server notices by itself. A second time does nothing."""
+        if self._socket is not None:
+            self._socket.close()
+        self._socket = self._replies = None
+
+    def send(self, payload: Mapping[str, Any] | str | bytes) -> None:
+        """Send a packet.
+
+        Args:
+            payload: its fields, or a JSON object as text.
+
+        Raises:
+            NotConnected: there is no connection.
+            ServerDisconnected: the server has left.
+            EncodeError, TypeError, ValueError: the payload cannot be sent.
+        """
+        connected, _ = self._connection()
+        data = self._packer.pack(parse_fields(payload))
+        connected.settimeout(self.timeout)
+        try:
+            connected.sendall(data)
+        except TimeoutError as error:
+            self.disconnect()
+            raise ReplyTimeout(f"the server did not take the packet within {self.timeout:g} s; disconnected") from error
+        except OSError as error:
+            raise ServerDisconnected(f"the server has left: {error}") from error
+        except BaseException:  # whatever it is, half a packet may be out, and nothing may follow it
+            self.disconnect()
+            raise
+
+    def receive(self) -> dict[str, Any]:
+        """Wait for a whole reply and return its fields.
+
+        Raises:
+            NotConnected: there is no connection.
+            ServerDisconnected: the server closed the connection before a whole reply had arrived.
+            ReplyTimeout: that took longer than ``timeout``; the client has disconnected.
+            InvalidReply: what arrived is not a packet in a known encoding.
+        """
+        with self._receiving() as (_, replies):
+            frame = self._next_frame()
+            if frame is None:
+                why = "" if self._fault is None else f": {self._fault}"
+                raise ServerDisconnected(f"the server closed the connection {replies.state}{why}") from self._fault
+            return replies.fields(frame)
+
+    def receive_raw(self) -> bytes:
+        """Wait for a whole reply and return it as it was on the wire, headers included; ``b""`` if the server left.
+
+        Raises:
+            NotConnected: there is no connection.
+            ReplyTimeout: that took longer than ``timeout``; the client has disconnected.
+            InvalidReply: what arrived is not a packet.
+        """
+        with self._receiving() as (_, replies):
+            frame = self._next_frame()
+            return b"" if frame is None else replies.raw(frame)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.disconnect()
+
+    def _connection(self) -> tuple[socket.socket, ReplyDecoder]:
+        if self._socket is None or self._replies is None:
+            raise NotConnected("this client is not connected; call connect(hostname, port) first")
+        if self._process != os.getpid():
+            raise NotConnected(
+                f"this client was connected in process {self._process}, and this is process {os.getpid()}: they would "
+                "take each other's replies; connect a client in each process"
+            )
+        return self._socket, self._replies
+
+    @contextlib.contextmanager
+    def _receiving(self) -> Iterator[tuple[socket.socket, ReplyDecoder]]:
+        """Disconnect if a Ctrl+C ends the wait for a reply: the reply would be taken for that to the next request."""
+        try:
+            yield self._connection()
+        except RemoteError:
+            raise
+        except BaseException:  # whatever it is, it goes on
+            self.disconnect()
+            raise
+
+    def _next_frame(self) -> Frame | None:
+        """Read until a reply is complete; None when the server closes before that."""
+        connected, replies = self._connection()
+        deadline = None if self.timeout is None else time.monotonic() + self.timeout
+        while (frame := replies.next_frame()) is None:
+            try:
+                if deadline is not None:
+                    connected.settimeout(max(deadline - time.monotonic(), 1e-6))
+                data = connected.recv(min(max(replies.missing, LEAST_READ), LARGEST_READ))
+            except TimeoutError as error:
+                self.disconnect()
+                raise ReplyTimeout(
+                    f"no whole reply within {self.timeout:g} s, {replies.state}; disconnected"
+                ) from error
+            except OSError as error:
+                self._fault = error
+                return None
+            if not data:
+                return None
+            replies.feed(data)
+        return frame
+
+    def _secured(self, connected: socket.socket, hostname: str, port: int) -> socket.socket:
+        try:
+            return self._trust.context().wrap_socket(connected, server_hostname=hostname)
+        except OSError as error:
+            connected.close()
+            raise handshake_failed(error, hostname, port) from error
+        except BaseException:  # whatever it is, it goes on, and the connection does not stay open
+            connected.close()
+            raise

@@ -1,0 +1,59 @@
+"""Several connections to one server, used as one client."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Any, Self
+
+from asyncapy_core.client.async_client import AsyncClient
+from asyncapy_core.errors import NotConnected
+
+
+class Pool:
+    """Spreads requests over connections: each goes to the one with the fewest that have no reply yet.
+
+    A server answers the packets of one connection one after the other; over a pool, slow ones hold up fewer others.
+
+    Args:
+        hostname: the name or the IP address of the server.
+        port: its TCP port.
+        size: how many connections there are at most; each is made when it is first needed.
+        settings: the further arguments of `AsyncClient`.
+
+    Raises:
+        ValueError: ``size`` is not 1 or more, or a setting is out of range.
+    """
+
+    def __init__(self, hostname: str, port: int, *, size: int = 4, **settings: Any) -> None:
+        if size < 1:
+            raise ValueError(f"size is {size!r}; a pool has 1 connection or more")
+        self._clients = [AsyncClient(hostname, port, **settings) for _ in range(size)]
+        self._stack: AsyncExitStack | None = None
+
+    async def request(
+        self,
+        payload: Mapping[str, Any] | str | bytes,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109  # as for AsyncClient
+    ) -> dict[str, Any]:
+        """Send a packet over the least busy connection, and return the fields of its reply; see `AsyncClient`."""
+        if self._stack is None:
+            raise NotConnected("this pool is not open; use it within 'async with Pool(...) as pool:'")
+        client = min(self._clients, key=lambda client: client.pending)
+        return await client.request(payload, timeout=timeout)
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            for client in self._clients:
+                await stack.enter_async_context(client)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        stack, self._stack = self._stack, None
+        if stack is not None:
+            await stack.aclose()

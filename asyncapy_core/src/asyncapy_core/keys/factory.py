@@ -1,0 +1,297 @@
+"""`APIKeyFactory`: issues, checks and revokes API keys.
+
+Makes the keys and their digests; where these are kept is the business of a `KeyStore`, which never sees a key.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import math
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+import trio
+
+from asyncapy_core.errors import KeyStoreUnavailable
+from asyncapy_core.keys.store import KeyRecord, KeyStore
+from asyncapy_core.keys.urls import open_store
+
+MINIMUM_SIZE: Final = 8
+MAXIMUM_SIZE: Final = 1024
+
+THREADS: Final = 8
+"""How many calls to a blocking store one factory makes at a time."""
+
+T = TypeVar("T")
+
+
+class APIKeyFactory:
+    """Manages API keys and what is known of each.
+
+    Keys are made by `secrets`, of letters, digits, ``-`` and ``_``, 6 bits of chance each. To keep them elsewhere, give
+    it another store; or subclass it and override ``issue``, ``get``, ``update``, ``reissue`` and ``revoke``.
+
+    The methods that begin with ``a`` are for handlers and filters: they do the same without holding up other clients,
+    in a thread where the store blocks.
+
+    Args:
+        size: the length of a key in characters, 8 to 1024.
+        store: a `KeyStore`, or the URL of one: ``"memory://"``, and with the plugins for them ``"sqlite:///keys.db"``
+            or ``"redis://localhost"``.
+
+    Raises:
+        TypeError: ``size`` is not an integer.
+        ValueError: ``size`` is out of range.
+        UnknownKeyStore: no installed plugin provides the scheme of ``store``.
+        KeyStoreError: the store cannot be opened.
+    """
+
+    key_store: KeyStore | None = None
+
+    def __init__(self, size: int = 32, *, store: str | KeyStore = "memory://") -> None:
+        if isinstance(size, bool) or not isinstance(size, int):
+            raise TypeError(f"size must be an integer, the length of a key in characters; got {size!r}")
+        if not MINIMUM_SIZE <= size <= MAXIMUM_SIZE:
+            raise ValueError(f"size must be {MINIMUM_SIZE} to {MAXIMUM_SIZE} characters; got {size}")
+        self.size = size
+        self.key_store = open_store(store) if isinstance(store, str) else store
+
+    def issue(self, metadata: dict[str, Any] | None = None, *, expires_in: float | None = None) -> str:
+        """Return a new key.
+
+        Args:
+            metadata: what `get` is to return for it.
+            expires_in: seconds after which it is no longer valid.
+        """
+        return self.issue_with_record(metadata, expires_in=expires_in)[0]
+
+    def issue_with_record(
+        self, metadata: dict[str, Any] | None = None, *, expires_in: float | None = None
+    ) -> tuple[str, KeyRecord]:
+        """`issue`, and return what is known of the key as well: its public id, when it was issued, when it expires."""
+        if expires_in is not None and not 0 < expires_in < math.inf:
+            raise ValueError(
+                f"expires_in must be more than 0 seconds, or None for a key that stays; got {expires_in!r}"
+            )
+        now = time.time()
+        expires = None if expires_in is None else now + expires_in
+        record = KeyRecord(secrets.token_hex(8), _checked({} if metadata is None else metadata), now, expires)
+        key = secrets.token_urlsafe(self.size)[: self.size]
+        self._change(self._store.add, digest(key), record)
+        return key, record
+
+    def get(self, key: str) -> dict[str, Any]:
+        """Return the metadata of a key.
+
+        Raises:
+            KeyError: the key does not exist, or has expired.
+        """
+        return self.describe(key).metadata
+
+    def describe(self, key: str) -> KeyRecord:
+        """Return all that is known of a key.
+
+        Raises:
+            KeyError: the key does not exist, or has expired.
+        """
+        if not isinstance(key, str):
+            raise TypeError(f"an API key is a string; got a {type(key).__name__}")
+        return self._valid(digest(key))
+
+    def reissue(self, key: str) -> str:
+        """Replace a key by a new one with the same id, metadata and expiry, in one step, and return the new one.
+
+        Raises:
+            KeyError: the key does not exist, or has expired.
+        """
+        self.describe(key)
+        return self._reissue(digest(key))
+
+    def revoke(self, key: str) -> None:
+        """Forget a key and its metadata.
+
+        Raises:
+            KeyError: the key does not exist, or has expired.
+        """
+        self.describe(key)
+        self._change(self._store.remove, digest(key))
+
+    def update(self, key: str, metadata: dict[str, Any]) -> None:
+        """Replace the metadata of a key.
+
+        Raises:
+            KeyError: the key does not exist, or has expired.
+        """
+        self.describe(key)
+        self._change(self._store.update, digest(key), _checked(metadata))
+
+    def __contains__(self, key: object) -> bool:
+        """Say whether this is a valid key; anything at all may be asked for.
+
+        Raises:
+            KeyStoreUnavailable: the store cannot tell.
+        """
+        if not isinstance(key, str):
+            return False
+        if self._recalled(key):
+            return True
+        try:
+            self.get(key)
+        except KeyError:
+            return False
+        return True
+
+    def records(self) -> list[KeyRecord]:
+        """Return what is known of each valid key, the oldest first; the keys themselves are not kept anywhere."""
+        now = time.time()
+        return [record for _, record in self._store.records() if not record.expired(now)]
+
+    def record(self, key_id: str) -> KeyRecord:
+        """Return what is known of the key with this public id.
+
+        Raises:
+            KeyError: there is none, or it has expired.
+        """
+        return self._by_id(key_id, self._valid)
+
+    def reissue_id(self, key_id: str) -> str:
+        """`reissue`, for the key with this public id."""
+        self.record(key_id)
+        return self._by_id(key_id, self._reissue)
+
+    def revoke_id(self, key_id: str) -> None:
+        """`revoke`, for the key with this public id, expired or not."""
+        self._by_id(key_id, lambda found: self._change(self._store.remove, found))
+
+    def update_id(self, key_id: str, metadata: dict[str, Any]) -> None:
+        """`update`, for the key with this public id."""
+        self.record(key_id)
+        self._by_id(key_id, lambda found: self._change(self._store.update, found, _checked(metadata)))
+
+    def purge(self) -> int:
+        """Forget the keys that have expired, and return how many those were."""
+        return self._store.purge(time.time())
+
+    def close(self) -> None:
+        """Let go of what the store holds open."""
+        self._store.close()
+
+    @property
+    def blocking(self) -> bool:
+        """Whether a call may wait for a disk or a network."""
+        return self.key_store is not None and self.key_store.blocking
+
+    async def aissue(self, metadata: dict[str, Any] | None = None, *, expires_in: float | None = None) -> str:
+        """`issue`, without holding up other tasks."""
+        if expires_in is None:  # a subclass as documented knows no expiry
+            return await self._without_blocking(self.issue, metadata)
+        return await self._without_blocking(functools.partial(self.issue, expires_in=expires_in), metadata)
+
+    async def aget(self, key: str) -> dict[str, Any]:
+        """`get`, without holding up other tasks."""
+        return await self._without_blocking(self.get, key)
+
+    async def areissue(self, key: str) -> str:
+        """`reissue`, without holding up other tasks."""
+        return await self._without_blocking(self.reissue, key)
+
+    async def arevoke(self, key: str) -> None:
+        """`revoke`, without holding up other tasks."""
+        await self._without_blocking(self.revoke, key)
+
+    async def aupdate(self, key: str, metadata: dict[str, Any]) -> None:
+        """`update`, without holding up other tasks."""
+        await self._without_blocking(self.update, key, metadata)
+
+    async def acontains(self, key: object) -> bool:
+        """``key in factory``, without holding up other tasks, and at once where the store knows without waiting."""
+        if type(self).__contains__ is APIKeyFactory.__contains__ and isinstance(key, str) and self._recalled(key):
+            return True
+        return await self._without_blocking(self.__contains__, key)
+
+    @property
+    def _store(self) -> KeyStore:
+        if self.key_store is None:
+            raise TypeError(f"{type(self).__name__} has no store: call super().__init__(), or override what needs one")
+        return self.key_store
+
+    @functools.cached_property
+    def _limiter(self) -> trio.CapacityLimiter:
+        return trio.CapacityLimiter(THREADS)
+
+    def _recalled(self, key: str) -> bool:
+        """Say whether the store knows, without waiting, that a key is valid; not where a subclass has a say in it."""
+        if self.key_store is None or type(self).get is not APIKeyFactory.get:
+            return False
+        record = self.key_store.peek(digest(key))
+        return record is not None and not record.expired(time.time())
+
+    async def _without_blocking(self, function: Callable[..., T], *args: Any) -> T:
+        if not self.blocking:
+            return function(*args)
+        call = functools.partial(function, *args)
+        timeout = math.inf if self.key_store is None else self.key_store.timeout
+        try:
+            with trio.fail_after(timeout):
+                return await trio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=self._limiter)
+        except trio.TooSlowError:
+            raise KeyStoreUnavailable(f"the key store did not answer within {timeout:g} s") from None
+
+    def _find(self, key_id: str) -> str:
+        try:
+            return self._store.find(key_id)
+        except KeyError:
+            raise KeyError(f"no API key has the id {key_id!r}") from None
+
+    def _by_id(self, key_id: str, call: Callable[[str], T]) -> T:
+        """Call with the digest of this id; once more if it was reissued between the two, for the id stays the same."""
+        found = self._find(key_id)
+        try:
+            return call(found)
+        except KeyError:
+            return call(self._find(key_id))
+
+    def _valid(self, key_digest: str) -> KeyRecord:
+        try:
+            record = self._store.get(key_digest)
+        except KeyError:
+            raise _no_such_key() from None
+        if record.expired(time.time()):
+            raise _no_such_key()
+        return record
+
+    def _reissue(self, key_digest: str) -> str:
+        new = secrets.token_urlsafe(self.size)[: self.size]
+        self._change(self._store.replace, key_digest, digest(new))
+        return new
+
+    def _change(self, method: Callable[..., T], *args: Any) -> T:
+        """Make a change, unless whoever asked for it has been told already that it took too long.
+
+        A KeyError is raised anew, without the digest.
+        """
+        with contextlib.suppress(RuntimeError):  # this is not one of trio's threads
+            trio.from_thread.check_cancelled()
+        try:
+            return method(*args)
+        except KeyError:
+            raise _no_such_key() from None
+
+
+def digest(key: str) -> str:
+    """Return what stores see of a key: its SHA-256, in hexadecimal."""
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _checked(metadata: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(metadata, dict):
+        raise TypeError(f"metadata must be a dictionary; got a {type(metadata).__name__}")
+    return metadata
+
+
+def _no_such_key() -> KeyError:
+    return KeyError("no such API key")

@@ -1,0 +1,43 @@
+"""Key stores by their URLs: who brings the store of a scheme, and what to install for one that nobody brings."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Final
+
+from asyncapy_core.errors import UnknownKeyStore
+from asyncapy_core.keys.store import KeyStore, MemoryKeyStore
+from asyncapy_core.plugins.manager import default_manager
+
+INSTALL_HINTS: Final = {"sqlite": "asyncapy-sqlite", "redis": "asyncapy-redis", "rediss": "asyncapy-redis"}
+"""What to install for a scheme that is missing, by what stands before a ``+`` in it."""
+
+
+def open_store(url: str) -> KeyStore:
+    """Return the key store that a URL names, opened by the plugin that provides its scheme.
+
+    Raises:
+        UnknownKeyStore: no installed plugin provides the scheme.
+        PluginCollision: two plugins do.
+        KeyStoreError: the store cannot be opened.
+    """
+    scheme, separator, _ = url.partition("://")
+    if not separator:
+        raise UnknownKeyStore("a key store is given as a URL, such as 'memory://' or 'sqlite:///keys.db'")
+    if scheme == "memory":
+        return MemoryKeyStore()
+    stores = default_manager().key_stores
+    try:
+        opener = stores[scheme]
+    except KeyError:
+        raise UnknownKeyStore(_advice(scheme, ["memory", *stores])) from None
+    return opener(url)
+
+
+def _advice(scheme: str, installed: list[str]) -> str:
+    text = f"no installed plugin provides key stores for {scheme}:// (installed: {'://, '.join(installed)}://)"
+    kind = scheme.partition("+")[0]
+    if kind in INSTALL_HINTS and kind not in installed:
+        return f"{text}; pip install {INSTALL_HINTS[kind]}"
+    close = difflib.get_close_matches(scheme, [*installed, *INSTALL_HINTS], n=1)
+    return f"{text}; did you mean {close[0]}://?" if close else text

@@ -1,0 +1,1 @@
+"""Bytes over sockets: listening, plain and encrypted transports, output, deadlines."""

@@ -1,0 +1,57 @@
+"""`Filters`, where each installed filter is an attribute.
+
+Knows no filter: a name is looked up, when it is used, among those that plugins provide.
+"""
+
+from __future__ import annotations
+
+import difflib
+from abc import ABCMeta
+from typing import TYPE_CHECKING, Any
+
+from asyncapy_core.errors import UnknownFilter
+from asyncapy_core.plugins.manager import default_manager
+from asyncapy_core.routing.filter import Filter
+
+if TYPE_CHECKING:
+    from asyncapy_core.protocol.packet import Packet
+    from asyncapy_core.server.session import Client
+
+__all__ = ["Filter", "Filters"]
+
+
+class _FilterNamespace(ABCMeta):
+    """Makes ``Filters.X`` mean the filter class that a plugin provides under the name X."""
+
+    def __getattr__(cls, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        manager = default_manager()
+        try:
+            return manager.filters[name]
+        except KeyError:
+            raise UnknownFilter(_advice(name)) from None
+
+    def __dir__(cls) -> list[str]:
+        return [*super().__dir__(), *default_manager().filters]
+
+
+class Filters(Filter, metaclass=_FilterNamespace):
+    """All filters of the installed plugins: ``Filters.Fields``, ``Filters.Ip``, and those of third parties."""
+
+    def check(self, c: Client, p: Packet) -> bool:
+        """Pass everything; this class is a namespace, its attributes are the filters."""
+        return True
+
+
+def _advice(name: str) -> str:
+    manager = default_manager()
+    installed = list(manager.filters)
+    text = f"no installed plugin provides a filter {name!r} (installed: {', '.join(installed) or 'none'})"
+    close = difflib.get_close_matches(name, installed, n=1)
+    if close:
+        return f"{text}; did you mean {close[0]!r}?"
+    broken = "; ".join(f"{record.title} is quarantined: {record.reason}" for record in manager.problems)
+    if broken:
+        return f"{text}; {broken}"
+    return f"{text}; pip install asyncapy-filters brings the documented ones"

@@ -1,0 +1,1 @@
+"""The protocol without I/O: framing, codecs, encodings, packets and PROXY headers."""

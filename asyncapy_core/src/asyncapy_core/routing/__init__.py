@@ -1,0 +1,1 @@
+"""From a packet to its handlers: filters, handlers and dispatch."""

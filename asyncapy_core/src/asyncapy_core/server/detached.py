@@ -1,0 +1,71 @@
+"""A client without a connection: filters can be asked with it, and handlers called, while nothing is sent anywhere."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from asyncapy_core.errors import ClientDisconnected
+from asyncapy_core.logs import SessionLog
+from asyncapy_core.protocol.packet import Packet
+from asyncapy_core.server.session import Client, Session
+
+if TYPE_CHECKING:
+    from asyncapy_core.server.server import Server
+
+
+class Detached:
+    """Takes the place of a connection, and keeps what is sent over it.
+
+    Args:
+        address: the IP address that the client seems to have.
+        server: the server that it seems to be connected to; a handler that uses ``client.server`` needs one.
+        encoding: the encoding of the session.
+        tls_peer: the subject of the client's certificate, as a server with ``tls_client_ca`` gives it.
+        tls_names: the subject alternative names of that certificate, by kind.
+
+    Attributes:
+        client: what a handler or a filter is to be given.
+        sent: the packets that were sent to it, in their order.
+        closed: whether it was closed.
+    """
+
+    def __init__(
+        self,
+        address: str = "127.0.0.1",
+        *,
+        server: Server | None = None,
+        encoding: str = "json",
+        tls_peer: Mapping[str, str] | None = None,
+        tls_names: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> None:
+        self.sent: list[Packet] = []
+        self.closed = False
+        self.client = Client(address, server, self, encoding=encoding)  # type: ignore[arg-type]  # as documented above
+        self.client.tls_peer = tls_peer
+        if tls_names is not None:
+            self.client.tls_names = tls_names
+        self.client.session = Session(uuid.uuid4(), self.client, time.time())
+        logger = logging.getLogger("asyncapy.detached") if server is None else server.log
+        self.log = SessionLog(logger, self.client.session.session_id)
+
+    def packet(self, fields: Mapping[str, Any] | str | bytes) -> Packet:
+        """Return a packet as the server makes it of what this client sends."""
+        return Packet(fields, self.client.encoding, self.client)
+
+    def post(self, packet: Packet) -> None:
+        """Keep a packet; `Client.send` calls this."""
+        if self.closed:
+            raise ClientDisconnected("the connection was closed before", self.client)
+        self.sent.append(packet)
+
+    async def close(self) -> None:
+        """Note that it was closed; `Client.close` calls this."""
+        self.closed = True
+
+    def sessions(self) -> list[Session]:
+        """Return the one session; `Client.get_sessions` calls this."""
+        return [] if self.closed else [self.client.session]

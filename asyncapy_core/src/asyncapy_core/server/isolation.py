@@ -1,0 +1,191 @@
+"""Tasks that run for one peer each: whatever one raises is logged, and costs that peer alone.
+
+Knows no connection: a peer is what can be logged for and dropped.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Protocol
+
+import trio
+
+from asyncapy_core.interrupts import is_interrupt
+from asyncapy_core.logs import FailureLog, RateLimited, shown
+from asyncapy_core.server.generators import DroppedGenerators
+
+RECHECK_SECONDS: Final = 60.0
+"""How often a task that cannot end is looked at again; see `PeerTasks`."""
+
+
+class Peer(Protocol):
+    """What a task runs for."""
+
+    @property
+    def log(self) -> logging.LoggerAdapter[logging.Logger]:
+        """Where its failures are logged."""
+
+    def drop(self) -> None:
+        """Close its connection at once and forget it; may be called twice."""
+
+
+class CancellationWatch:
+    """Notices when the scope that `run` waits in is cancelled, in the moment when it is.
+
+    A `trio.Cancelled` does not tell whose it is: a handler may have kept one, or may have left a cancel scope open in
+    the task that ran it. This tells whether it can be the server's.
+
+    Attributes:
+        cancelled: whether the scope has been cancelled.
+    """
+
+    def __init__(self) -> None:
+        self.cancelled = False
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Wait until cancelled."""
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            self.cancelled = True
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        task_status.started()
+        await trio.lowlevel.wait_task_rescheduled(abort)
+
+
+def is_cancellation(error: BaseException) -> bool:
+    """Return True for a `trio.Cancelled`, and for a group with one in it."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.subgroup(trio.Cancelled) is not None
+    return isinstance(error, trio.Cancelled)
+
+
+class PeerTasks:
+    """Starts the tasks of one running server that run for its peers.
+
+    A task closes the async generators that its handlers have dropped (`generators`). If a handler keeps one with a
+    nursery open inside, the task cannot end: trio would cancel all other tasks with it. It cancels the tasks in that
+    nursery, and waits until the generator is dropped and can be closed, or until the server ends.
+
+    Args:
+        nursery: where the tasks run.
+        watch: whether that nursery is cancelled.
+        log: for failures of peers that have no session.
+
+    Attributes:
+        failures: where failures are logged, a limited number a second.
+        dropped: async generators to be closed by the tasks that began them.
+    """
+
+    def __init__(self, nursery: trio.Nursery, watch: CancellationWatch, log: logging.Logger) -> None:
+        self._nursery = nursery
+        self._watch = watch
+        self._log = log
+        self._should_log = RateLimited()
+        self._ended = False
+        self._waiting = trio.lowlevel.ParkingLot()
+        self.failures = FailureLog()
+        self.dropped = DroppedGenerators(self._is_own, self._waiting.unpark_all)
+
+    def is_servers(self, error: BaseException) -> bool:
+        """Return True for an exception that is not the failure of the code that it comes from, and has to go through.
+
+        That is a Ctrl+C, a cancellation while the server is cancelled, or the GeneratorExit with which Python closes a
+        coroutine that will not be resumed. Split a group by this.
+        """
+        kind = type(error)  # isinstance would ask the exception, which may raise anything
+        if issubclass(kind, trio.Cancelled):
+            return self._watch.cancelled
+        if issubclass(kind, GeneratorExit):
+            return not trio.lowlevel.in_trio_task()
+        return is_interrupt(error)
+
+    def split(self, error: BaseException) -> tuple[BaseException | None, BaseException | None]:
+        """Split an exception into the part that has to go through (`is_servers`) and the failure; None for neither."""
+        if issubclass(type(error), BaseExceptionGroup):
+            return BaseExceptionGroup.split(error, lambda leaf: self.is_servers(leaf))  # type: ignore[call-overload, no-any-return]  # noqa: PLW0108  # before 3.13 it takes no method
+        return (error, None) if self.is_servers(error) else (None, error)
+
+    def start(self, peer: Peer, function: Callable[..., Awaitable[object]], *args: Any) -> None:
+        """Run ``function(*args)`` in a task of its own; whatever it raises is logged, and drops the peer."""
+        self.call(self._nursery.start_soon, self._run, peer, function, args, peer=peer)
+
+    def call(self, function: Callable[..., object], *args: Any, peer: Peer | None = None) -> None:
+        """Run ``function(*args)`` at once; whatever it raises is logged, and drops the peer."""
+        try:
+            function(*args)
+        except BaseException as error:  # the net under all that runs for one peer
+            self._fail(peer, error)
+
+    def end(self) -> None:
+        """Let the tasks end that would have ended others."""
+        self._ended = True
+        self._waiting.unpark_all()
+
+    async def close_dropped(self, peer: Peer) -> None:
+        """Close the async generators that the current task has begun and dropped."""
+        while (generator := self.dropped.pop()) is not None:
+            name = shown(getattr(generator, "__qualname__", ""))
+            try:
+                await generator.aclose()
+            except BaseException as error:  # the clean-up of a generator may raise anything
+                if is_cancellation(error) and trio.current_effective_deadline() == -math.inf:
+                    raise  # of a scope around it
+                through, failure = self.split(error)
+                if isinstance(failure, BaseExceptionGroup):
+                    failure = failure.split(GeneratorExit)[1]  # which is how a nursery inside reports the close
+                if failure is not None:
+                    self.failures.report(peer.log, f"{{API Parser}} Async generator '{name}'", failure)
+                if through is not None:
+                    raise through from None
+            if self._should_log():
+                peer.log.warning(
+                    "{API Parser} Async generator '%s' was left open by a handler or filter, and was closed; "
+                    "use 'async with contextlib.aclosing(...)'",
+                    name,
+                )
+
+    async def _run(self, peer: Peer, function: Callable[..., Awaitable[object]], args: tuple[Any, ...]) -> None:
+        try:
+            await function(*args)
+        except BaseException as error:  # the net under all that runs for one peer
+            self._fail(peer, error)
+        task = trio.lowlevel.current_task()
+        while task in self.dropped.by_task or (task.child_nurseries and not self._ended):
+            try:
+                await self.close_dropped(peer)
+            except BaseException as error:  # as above
+                self._fail(peer, error)
+            if task.child_nurseries and not self._ended:
+                for nursery in task.child_nurseries:
+                    nursery.cancel_scope.cancel()
+                with trio.move_on_after(RECHECK_SECONDS, shield=True):
+                    await self._waiting.park()
+
+    def _fail(self, peer: Peer | None, error: BaseException) -> None:
+        """Log a failure, and drop its peer.
+
+        Raises:
+            BaseException: the part of it that has to go through.
+        """
+        through: BaseException | None = None
+        try:
+            through, failure = self.split(error)
+            if failure is not None:
+                log = logging.LoggerAdapter(self._log) if peer is None else peer.log
+                self.failures.report(log, "{Client handler} The session", failure)
+        except BaseException as second:  # an exception may fail in everything that it is asked
+            if is_interrupt(second):
+                raise
+            self._log.error("{Client handler} A session failed, and its exception cannot be examined")
+        finally:
+            if peer is not None:
+                peer.drop()
+        if through is not None:
+            raise through
+
+    def _is_own(self, task: trio.lowlevel.Task) -> bool:
+        """Return True for a task that this has started."""
+        return task.parent_nursery is self._nursery and task.coro.cr_code is PeerTasks._run.__code__

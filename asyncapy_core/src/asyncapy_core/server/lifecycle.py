@@ -1,0 +1,161 @@
+"""A server's life around its serving: watched for cancellation, set up before it listens, shut down behind it.
+
+Knows no connection and no listener.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+
+from asyncapy_core.errors import UnexpectedEnd
+from asyncapy_core.logs import describe
+from asyncapy_core.server.isolation import CancellationWatch, is_cancellation
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Mapping
+
+    from asyncapy_core.plugins.record import PluginRecord
+    from asyncapy_core.server.server import Server
+    from asyncapy_core.server.threads import ThreadCalls
+
+CLEANUP_SECONDS: Final = 10.0
+"""How long ``shutdown`` and the plugins may take when `Server.serve` is cancelled, and the exit stack in any case."""
+
+
+class Lifetime:
+    """One run of a server, which a stop cancels as long as it does not listen.
+
+    Args:
+        stopping: set when the server is told to stop.
+        log: the server's.
+        threads: blocking calls, which are left behind where the run is cancelled.
+    """
+
+    def __init__(self, stopping: trio.Event, log: logging.Logger, threads: ThreadCalls) -> None:
+        self._stopping = stopping
+        self._log = log
+        self._threads = threads
+        self._scope = trio.CancelScope()
+        self._cleanup: trio.CancelScope | None = None
+        self._listening = False
+
+    async def run(self, serve: Callable[[Lifetime], Awaitable[None]]) -> None:
+        """Run ``serve(lifetime)`` to its end.
+
+        Raises:
+            UnexpectedEnd: it ended although nobody told it to, or by a cancellation that is not the server's.
+        """
+        watch = CancellationWatch()
+        failure: BaseException | None = None
+        self._threads.begin()
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._leave_threads_when_cancelled, watch)
+            nursery.start_soon(self._cancel_start)
+            try:
+                with self._scope:
+                    await serve(self)
+            except BaseException as error:  # raised again, outside of the nursery
+                failure = error
+            cancelled = watch.cancelled
+            nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure if cancelled else _explained(failure)
+        if not self._stopping.is_set():
+            raise UnexpectedEnd(
+                "the server ended although nobody told it to: something cancelled its tasks; look for code that keeps "
+                "a trio.Cancelled, or that cancels a nursery which it has not opened"
+            )
+        if self._scope.cancelled_caught and self._listening:
+            self._log.error("{Server} The exit stack was not closed within %g s, and was cancelled", CLEANUP_SECONDS)
+        elif self._scope.cancelled_caught:
+            self._log.info("{Server} Stopped before it listened")
+
+    def listens(self) -> None:
+        """Note that the server listens: from now on a stop drains it, unless one has cancelled the start already."""
+        self._listening = not self._scope.cancel_called
+
+    def limit(self, seconds: float) -> None:
+        """Cancel what is left of this run after so many seconds."""
+        self._scope.deadline = trio.current_time() + seconds
+
+    async def _cancel_start(self) -> None:
+        await self._stopping.wait()
+        if not self._listening:
+            self._scope.cancel()
+            self._threads.abandon()
+
+    async def _leave_threads_when_cancelled(
+        self, watch: CancellationWatch, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        try:
+            await watch.run(task_status=task_status)
+        finally:
+            self._threads.abandon()
+            if self._cleanup is not None:
+                self._cleanup.deadline = trio.current_time() + CLEANUP_SECONDS
+
+    @contextmanager
+    def cleaning_up(self, what: str) -> Iterator[None]:
+        """Shield a clean-up; it may take any time, or `CLEANUP_SECONDS` where the server is cancelled."""
+        cancelled = trio.current_effective_deadline() == -math.inf
+        with trio.CancelScope(shield=True) as self._cleanup:
+            if cancelled:
+                self._cleanup.deadline = trio.current_time() + CLEANUP_SECONDS
+            yield
+        if self._cleanup.cancelled_caught:
+            self._log.error("{Server} %s was not done after %g s, and was cancelled", what, CLEANUP_SECONDS)
+        self._cleanup = None
+
+
+@asynccontextmanager
+async def set_up(server: Server, options: Mapping[str, Mapping[str, Any]], lifetime: Lifetime) -> AsyncIterator[None]:
+    """Set up plugins one after the other, then the server; afterwards shut down in reverse what was set up.
+
+    Args:
+        server: its ``exit_stack`` is made anew, and closed at the end.
+        options: the plugins' own settings, by plugin.
+        lifetime: ended where the exit stack cannot be closed in time.
+
+    Raises:
+        PluginError: a plugin failed in setup; those before it have been shut down.
+    """
+    done: list[PluginRecord] = []
+    async with AsyncExitStack() as server.exit_stack:
+        try:
+            await server.plugins.setup(server, options, done)
+            await _awaited(server.setup())
+            try:
+                yield
+            finally:
+                with lifetime.cleaning_up("shutdown"):
+                    await _awaited(server.shutdown())
+        finally:
+            with lifetime.cleaning_up("the plugins' shutdown"):
+                for failure in await server.plugins.shutdown(server, options, done):
+                    server.log.error("{Server} A plugin failed in shutdown", exc_info=failure)
+            lifetime.limit(CLEANUP_SECONDS)
+
+
+def _explained(error: BaseException) -> BaseException:
+    """Return what to raise for an error of a run: an `UnexpectedEnd` in place of a cancellation that is foreign."""
+    if not (is_cancellation(error) or isinstance(error, GeneratorExit)):
+        return error
+    end = UnexpectedEnd(
+        f"setup, shutdown or a plugin raised {describe(error)}, and no cancel scope of the server was cancelled; let "
+        "cancel scopes catch their own, and raise another exception to keep the server from serving"
+    )
+    end.__cause__ = error
+    return end
+
+
+async def _awaited(result: object) -> None:
+    """Wait for what an overridable method returned, which may be plain or async."""
+    if inspect.isawaitable(result):
+        await result

@@ -1,0 +1,67 @@
+"""What a server says when it begins to serve, and what may surprise whoever runs it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from asyncapy_core.addresses import bound_address, is_exposed
+from asyncapy_core.server.state import Service
+
+if TYPE_CHECKING:
+    from asyncapy_core.routing.dispatch import Dispatcher, Handler
+
+
+def announce(service: Service, addresses: Iterable[Any]) -> None:
+    """Log where a server listens, and what is worth a second look.
+
+    Args:
+        service: the server that is about to serve.
+        addresses: where it listens, as the socket module has them.
+    """
+    log, config = service.log, service.config
+    listening = list(addresses)
+    where = ", ".join(map(bound_address, listening)) or "no address"
+    log.info("{Server} Serving on %s (codecs: %s)", where, ", ".join(service.packers))
+    if service.max_connections < config.max_connections:
+        log.log(
+            logging.WARNING if "max_connections" in config.model_fields_set else logging.INFO,
+            "{Server} At most %d connections rather than %d, as this process may open no more files: see ulimit -n",
+            service.max_connections,
+            config.max_connections,
+        )
+    if not service.dispatcher.groups:
+        log.warning(
+            "{Server} No handler is registered, so every packet is answered with ERR_NO_HANDLER; register them where "
+            "the program makes the server, not under if __name__ == '__main__'"
+        )
+    for group, handlers in service.dispatcher.groups.items():
+        for later, earlier in _unreachable(handlers):
+            log.warning(
+                "{Server} '%s' in group %d can never run: '%s', before it, takes all that it would; "
+                "register it first, or in another group",
+                later.name,
+                group,
+                earlier.name,
+            )
+    if service.tls is None and not _asks_who_they_are(service.dispatcher) and any(map(is_exposed, listening)):
+        log.warning(
+            "{Server} Anybody who reaches this address can use every handler, and read what is sent: set tls_cert, "
+            "add a guard (@server.guard) or a filter for API keys (Filters.APIFactory), or bind to 127.0.0.1"
+        )
+
+
+def _asks_who_they_are(dispatcher: Dispatcher) -> bool:
+    """Say whether peers have to show who they are, as far as filters tell; what a guard function does is trusted."""
+    filters = [filter for group in dispatcher.groups.values() for handler in group for filter in handler.filters]
+    return bool(dispatcher.guards) or any(filter.authenticates for filter in filters)
+
+
+def _unreachable(handlers: Sequence[Handler]) -> Iterator[tuple[Handler, Handler]]:
+    """Find the handlers of a group behind one that wants nothing that they do not, and name both."""
+    for position, later in enumerate(handlers):
+        for earlier in handlers[:position]:
+            if all(filter in later.filters for filter in earlier.filters):
+                yield later, earlier
+                break

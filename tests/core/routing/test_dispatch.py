@@ -1,0 +1,566 @@
+from __future__ import annotations
+
+import functools
+import logging
+import re
+import signal
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import trio
+
+from asyncapy_core import Client, Filter, Handler, Packet, PluginManager, Server, Session
+from asyncapy_core.errors import StopPropagation
+from asyncapy_core.logs import SessionLog
+from asyncapy_core.routing.dispatch import Dispatcher, NoHandler
+
+PACKET = Packet({"a": 1})
+
+
+class Lines(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(f"[{record.levelname}] {record.getMessage()}")
+
+
+class Stream:
+    """The connection of a client that only logs."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self.log = SessionLog(logger, "UUID")
+
+    def post(self, packet: Packet) -> None: ...
+
+    async def close(self) -> None: ...
+
+    def sessions(self) -> list[Session]:
+        return []
+
+
+class Room:
+    """A dispatcher, a client for it, what handlers were called and what was logged."""
+
+    traced = True
+
+    def __init__(self) -> None:
+        logger = logging.Logger("test", logging.DEBUG)  # noqa: LOG001  # a registered one would be shared
+        handler = Lines()
+        logger.addHandler(handler)
+        self.lines = handler.lines
+        self.called: list[str] = []
+        self.dispatcher = Dispatcher()
+        server = Server(plugins=PluginManager(discover=False))
+        self.client = Client("192.0.2.1", server, Stream(logger))
+        self.client.session = Session(uuid.uuid4(), self.client, 0.0)
+
+    @property
+    def errors(self) -> list[str]:
+        return [line for line in self.lines if not line.startswith("[DEBUG]")]
+
+    def handler(self, name: str, *filters: Filter, group: int = 0, then: Callable[[Packet], Any] | None = None) -> None:
+        async def function(client: Client, packet: Packet) -> None:
+            self.called.append(name)
+            if then is not None:
+                then(packet)
+
+        function.__name__ = name
+        self.dispatcher.register(Handler(function, filters), group)
+
+    async def dispatch(self) -> bool:
+        try:
+            await (self.dispatcher.dispatch_traced if self.traced else self.dispatcher.dispatch)(self.client, PACKET)
+        except NoHandler:
+            return False
+        return True
+
+
+@pytest.fixture(autouse=True, params=[True, False], ids=["traced", "untraced"])
+def traced(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """What a handler is found by: one way says all it does, the other is in a hurry."""
+    monkeypatch.setattr(Room, "traced", request.param)
+    return bool(request.param)
+
+
+class Plain(Filter):
+    def __init__(self, verdict: bool | Exception) -> None:
+        self.verdict = verdict
+
+    def check(self, c: Client, p: Packet) -> bool:
+        if isinstance(self.verdict, Exception):
+            raise self.verdict
+        return self.verdict
+
+
+class Async(Plain):
+    async def check(self, c: Client, p: Packet) -> bool:  # type: ignore[override]  # a filter may be either
+        await trio.lowlevel.checkpoint()
+        return Plain.check(self, c, p)
+
+
+class Coroutine(Filter):
+    def check(self, c: Client, p: Packet) -> Any:
+        return self.later()
+
+    async def later(self) -> bool:
+        return True
+
+
+async def nothing(client: Any, packet: Any) -> None: ...
+
+
+def raising(error: Exception) -> Callable[[Packet], None]:
+    def then(packet: Packet) -> None:
+        raise error
+
+    return then
+
+
+async def test_only_the_first_handler_of_a_group_that_matches_is_called() -> None:
+    room = Room()
+    room.handler("refuses", Plain(False))
+    room.handler("first")
+    room.handler("second")
+    assert await room.dispatch() is True
+    assert room.called == ["first"]
+
+
+async def test_every_group_is_asked_the_lowest_first() -> None:
+    room = Room()
+    for group in (0, 7, -1, 3):
+        room.handler(f"group {group}", group=group)
+    assert await room.dispatch() is True
+    assert room.called == ["group -1", "group 0", "group 3", "group 7"]
+
+
+async def test_a_packet_that_no_handler_wants_is_told_apart() -> None:
+    room = Room()
+    assert await room.dispatch() is False
+    room.handler("refuses", Plain(False))
+    room.handler("refuses too", Async(False), group=1)
+    assert await room.dispatch() is False
+    room.handler("wants it", group=2)
+    assert await room.dispatch() is True
+    assert room.called == ["wants it"]
+
+
+@pytest.mark.parametrize("kind", [Plain, Async])
+async def test_a_handler_is_reached_when_all_its_filters_pass(kind: type[Plain]) -> None:
+    room = Room()
+    room.handler("one refuses", kind(True), Plain(False))
+    room.handler("all pass", kind(True), Plain(True), Async(True))
+    assert await room.dispatch() is True
+    assert room.called == ["all pass"]
+
+
+@pytest.mark.parametrize("kind", [Plain, Async])
+@pytest.mark.parametrize("combine", [lambda broken: broken, lambda broken: ~broken])
+async def test_a_filter_that_raises_does_not_pass_and_is_logged(kind: type[Plain], combine: Any) -> None:
+    room = Room()
+    room.handler("guarded", combine(kind(ValueError("bad\r\nline"))))
+    room.handler("open")
+    assert await room.dispatch() is True
+    assert room.called == ["open"]
+    (line,) = room.errors
+    assert line.startswith(r"[ERROR] (UUID) {API Parser} A filter of 'guarded' raised ValueError (bad\r\nline) at ")
+    assert line.endswith(", so the packet does not pass")
+
+
+async def test_a_filter_that_always_raises_does_not_fill_the_log() -> None:
+    room = Room()
+    room.handler("guarded", Plain(ValueError("bad")))
+    for _ in range(20):
+        assert await room.dispatch() is False
+    assert len(room.errors) < 20
+
+
+@pytest.mark.parametrize("others", [[], [Async(True)]])
+async def test_a_plain_check_that_returns_a_coroutine_does_not_pass(others: list[Filter]) -> None:
+    room = Room()
+    room.handler("guarded", Coroutine(), *others)
+    assert await room.dispatch() is False
+    assert room.called == []
+    assert ["raised TypeError" in line for line in room.errors] == [True]
+
+
+@pytest.mark.parametrize("others", [[], [Plain(True)], [Async(True)]], ids=["alone", "with a plain one", "with async"])
+async def test_what_a_filter_returns_counts_as_a_boolean(others: list[Filter]) -> None:
+    class Truthy(Filter):
+        def __init__(self, value: Any) -> None:
+            self.value = value
+
+        def check(self, c: Client, p: Packet) -> Any:
+            return self.value
+
+    room = Room()
+    room.handler("falsy", Truthy(None), *others)
+    room.handler("truthy", Truthy("yes"), *others)
+    assert await room.dispatch() is True
+    assert room.called == ["truthy"]
+
+
+@pytest.mark.parametrize("error", [StopPropagation(), RuntimeError("oops")])
+async def test_what_a_handler_raises_comes_through_and_no_later_group_sees_the_packet(error: Exception) -> None:
+    room = Room()
+    room.handler("early", group=-1)
+    room.handler("raises", then=raising(error))
+    room.handler("same group")
+    room.handler("late", group=1)
+    with pytest.raises(type(error)) as caught:
+        await room.dispatch()
+    assert caught.value is error
+    assert room.called == ["early", "raises"]
+
+
+async def test_a_packet_stops_its_own_propagation() -> None:
+    room = Room()
+    room.handler("stops", then=Packet.stop_propagation)
+    room.handler("late", group=1)
+    with pytest.raises(StopPropagation):
+        await room.dispatch()
+    assert room.called == ["stops"]
+
+
+async def test_a_handler_registered_while_a_packet_is_under_way_waits_for_the_next() -> None:
+    room = Room()
+    room.handler("registers", then=lambda packet: room.handler("new", group=1))
+    await room.dispatch()
+    assert room.called == ["registers"]
+    await room.dispatch()
+    assert room.called == ["registers", "registers", "new"]
+
+
+async def test_groups_and_calls_are_logged_for_debugging_and_not_otherwise(traced: bool) -> None:
+    room = Room()
+    room.handler("echo_server")
+    for groups in (1, 2):
+        await room.dispatch()
+        lines = [
+            "[DEBUG] (UUID) {API Parser} Checking group 0",
+            "[DEBUG] (UUID) {API Parser} Calling 'echo_server' in group 0",
+            "[DEBUG] (UUID) {API Parser} Checking group 1",
+            "[DEBUG] (UUID) {API Parser} Calling 'late' in group 1",
+        ]
+        assert room.lines == (lines[: 2 * groups] if traced else [])
+        room.lines.clear()
+        room.handler("late", group=1)
+
+
+@pytest.mark.parametrize("awaited", [False, True], ids=["plain", "async"])
+@pytest.mark.parametrize("filters", [1, 2])
+@pytest.mark.parametrize("groups", [[0], [0, 1]], ids=["one group", "two groups"])
+@pytest.mark.parametrize("guarded", [False, True])
+async def test_guards_filters_and_handlers_are_given_the_client_and_the_packet(
+    awaited: bool, filters: int, groups: list[int], guarded: bool
+) -> None:
+    given: list[tuple[Any, Any]] = []
+
+    class Noting(Filter):
+        def check(self, c: Client, p: Packet) -> bool:
+            given.append((c, p))
+            return True
+
+    class NotingLater(Filter):
+        async def check(self, c: Client, p: Packet) -> bool:
+            given.append((c, p))
+            return True
+
+    async def function(client: Any, packet: Any) -> None:
+        given.append((client, packet))
+
+    filter = NotingLater() if awaited else Noting()
+    room = Room()
+    if guarded:
+        room.dispatcher.guard(filter)
+    for group in groups:
+        room.dispatcher.register(Handler(function, [filter] * filters), group)
+    assert await room.dispatch() is True
+    assert given == [(room.client, PACKET)] * (guarded + len(groups) * (filters + 1))
+
+
+async def test_in_one_group_with_plain_filters_the_coroutine_of_the_handler_is_returned() -> None:
+    async def function(client: Any, packet: Any) -> None: ...
+
+    room = Room()
+    room.dispatcher.register(Handler(function, [Plain(True)]), 0)
+    coroutine: Any = room.dispatcher.dispatch(room.client, PACKET)
+    assert coroutine.cr_code is function.__code__
+    await coroutine
+
+
+# Guards
+
+
+def never(client: Any, packet: Any) -> bool:
+    return False
+
+
+async def never_async(client: Any, packet: Any) -> bool:
+    return False
+
+
+@pytest.mark.parametrize("guard", [never, never_async, Plain(False), Async(False)], ids=["def", "async def", "a", "b"])
+@pytest.mark.parametrize("first", ["guard", "handler"])
+async def test_what_a_guard_does_not_pass_reaches_no_handler(guard: Any, first: str) -> None:
+    room = Room()
+    if first == "guard":
+        room.dispatcher.guard(guard)
+    room.handler("handler")
+    if first == "handler":
+        room.dispatcher.guard(guard)
+    assert await room.dispatch() is False
+    assert room.called == []
+
+
+@pytest.mark.parametrize("guard", [lambda c, p: True, Plain(True), Async(True), lambda c, p: "yes"])
+@pytest.mark.parametrize("first", ["guard", "handler"])
+async def test_what_all_guards_pass_goes_its_usual_way(guard: Any, first: str) -> None:
+    room = Room()
+    if first == "guard":
+        room.dispatcher.guard(guard)
+    room.handler("handler")
+    if first == "handler":
+        room.dispatcher.guard(guard)
+    assert await room.dispatch() is True
+    assert room.called == ["handler"]
+    room.dispatcher.guard(Plain(False))
+    assert await room.dispatch() is False
+    assert room.called == ["handler"]
+
+
+@pytest.mark.parametrize(
+    ("guard", "shown"),
+    [(never, "never"), (functools.partial(never), "function"), (~Plain(True), re.escape("~<")), (Plain(False), "<")],
+    ids=["a function", "without a name", "a combination", "a filter"],
+)
+async def test_a_refusal_by_a_guard_is_logged_at_most_once_a_second(guard: Any, shown: str) -> None:
+    room = Room()
+    room.dispatcher.guard(guard)
+    for _ in range(3):
+        assert await room.dispatch() is False
+    (line,) = room.lines
+    assert re.fullmatch(rf"\[INFO\] \(UUID\) {{API Parser}} A packet was refused by the guard {shown}.*", line)
+    assert ("object at" in line) == (shown not in {"never", "function"})
+
+
+@pytest.mark.parametrize("guard", [None, "check", 1, Plain, object], ids=repr)
+def test_what_is_neither_a_filter_nor_a_function_is_no_guard(guard: Any) -> None:
+    with pytest.raises(TypeError, match=rf"^a guard is a Filter, or a function of .*; got {re.escape(repr(guard))}$"):
+        Room().dispatcher.guard(guard)
+
+
+async def test_what_calling_a_handler_raises_is_no_failure_of_its_filters() -> None:
+    async def takes_too_little(client: Any) -> None: ...
+
+    room = Room()
+    room.dispatcher.register(Handler(takes_too_little), 0)  # type: ignore[arg-type]  # the slip that is tested
+    room.handler("next")
+    with pytest.raises(TypeError, match="takes 1 positional argument"):
+        await room.dispatch()
+    assert (room.called, room.errors) == ([], [])
+
+
+def test_the_handlers_are_listed_by_group() -> None:
+    dispatcher = Room().dispatcher
+    late, early, second = Handler(nothing), Handler(nothing), Handler(nothing)
+    dispatcher.register(late, 1)
+    dispatcher.register(early, 0)
+    dispatcher.register(second, 1)
+    assert dispatcher.groups == {0: (early,), 1: (late, second)}
+    assert list(dispatcher.groups) == [0, 1]
+
+
+@pytest.mark.parametrize("group", ["0", None, 1.0, True])
+def test_a_group_that_is_no_integer_is_a_type_error(group: Any) -> None:
+    with pytest.raises(TypeError, match="group must be an integer, the lower the earlier"):
+        Room().dispatcher.register(Handler(nothing), group)
+
+
+async def test_a_handler_calls_its_function_with_the_arguments() -> None:
+    async def function(*args: Any) -> Any:
+        return args
+
+    assert await Handler(function).call(1, 2) == (1, 2)
+
+
+async def test_a_handler_checks_all_its_filters() -> None:
+    room = Room()
+    for filters, verdict in [
+        (None, True),
+        ([], True),
+        ([Plain(True), Plain(True)], True),
+        ([Plain(True), Plain(False)], False),
+        ([Async(True), Plain(False)], False),
+        ([Async(True), Plain(True)], True),
+    ]:
+        assert await Handler(nothing, filters).check(room.client, PACKET) is verdict
+
+
+async def test_a_filter_behind_one_that_does_not_pass_is_not_asked() -> None:
+    room = Room()
+    for first in (Plain(False), Async(False)):
+        handler = Handler(nothing, [first, Plain(AssertionError("asked"))])
+        assert await handler.check(room.client, PACKET) is False
+
+
+@pytest.mark.parametrize(
+    ("function", "name"), [(print, "print"), (never, "never"), (functools.partial(never), "handler")]
+)
+def test_a_handler_that_is_not_asynchronous_is_a_type_error(function: Any, name: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        Handler(function)
+    assert str(caught.value) == (
+        f"a handler must be asynchronous: write 'async def {name}(client, packet)' "
+        "(for blocking work inside it there is Server.run_sync_task)"
+    )
+
+
+@pytest.mark.parametrize("function", [None, "handler", 1])
+def test_a_handler_that_cannot_be_called_is_a_type_error(function: Any) -> None:
+    with pytest.raises(TypeError, match="a handler must be an 'async def' function; got"):
+        Handler(function)
+
+
+@pytest.mark.parametrize("filter", [Plain, lambda c, p: True, None, "Fields"])
+def test_something_that_is_no_filter_is_a_type_error(filter: Any) -> None:
+    with pytest.raises(TypeError, match=r"a filter must be a Filter, such as Filters.Fields\(a=None\)"):
+        Handler(nothing, [filter])
+
+
+def test_a_handler_is_called_by_the_name_of_its_function() -> None:
+    class Callable_:
+        async def __call__(self, client: Any, packet: Any) -> None: ...
+
+        def __repr__(self) -> str:
+            return "<an object>"
+
+    assert Handler(nothing).name == "nothing"
+    assert repr(Handler(nothing)) == "<Handler nothing filters=[]>"
+    assert Handler(Callable_()).name == "<an object>"
+
+
+def test_changing_the_list_of_filters_afterwards_changes_nothing() -> None:
+    filters: list[Filter] = [Plain(False)]
+    handler = Handler(nothing, filters)
+    filters.clear()
+    assert len(handler.filters) == 1
+    assert handler.match(Room().client, PACKET) is False
+
+
+# What filters and handlers raise
+
+
+class Raising(Filter):
+    """Raises any exception, plainly."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def check(self, c: Client, p: Packet) -> bool:
+        raise self.error
+
+
+class RaisingLater(Raising):
+    async def check(self, c: Client, p: Packet) -> bool:  # type: ignore[override]  # a filter may be either
+        raise self.error
+
+
+def interrupt() -> KeyboardInterrupt:
+    """A Ctrl+C, as the handler of its signal raises it."""
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except KeyboardInterrupt as error:
+        return error
+    raise AssertionError
+
+
+async def a_cancelled() -> BaseException:
+    kept: list[BaseException] = []
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        try:
+            await trio.lowlevel.checkpoint()
+        except trio.Cancelled as error:
+            kept.append(error)
+            raise
+    return kept[0]
+
+
+async def outcome(room: Room) -> NoHandler:
+    with pytest.raises(NoHandler) as caught:
+        await (room.dispatcher.dispatch_traced if room.traced else room.dispatcher.dispatch)(room.client, Packet({}))
+    return caught.value
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+@pytest.mark.parametrize("kind", [Plain, Async])
+async def test_a_packet_without_a_handler_says_whether_a_filter_failed(kind: type[Plain], guarded: bool) -> None:
+    for verdict, failed in ((False, False), (ValueError("no"), True)):
+        room = Room()
+        if guarded:
+            room.dispatcher.guard(kind(verdict))
+            room.handler("open")
+        else:
+            room.handler("closed", kind(verdict))
+        assert (await outcome(room)).failed is failed
+    assert NoHandler().failed is False
+
+
+async def test_a_packet_knows_the_handler_that_has_it() -> None:
+    room = Room()
+    packet = Packet({"a": 1})
+    seen: list[str] = []
+
+    def look(given: Packet) -> None:
+        assert given.handler is not None
+        seen.append(given.handler.name)
+
+    room.handler("first", then=look)
+    if Room.traced:
+        room.handler("second", group=1, then=look)
+    assert packet.handler is None
+    await (room.dispatcher.dispatch_traced if Room.traced else room.dispatcher.dispatch)(room.client, packet)
+    assert seen == (["first", "second"] if Room.traced else ["first"])
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), GeneratorExit(), BaseExceptionGroup("", [SystemExit()])], ids=repr)
+async def test_a_plain_filter_that_raises_anything_at_all_does_not_pass(error: BaseException) -> None:
+    room = Room()
+    room.handler("guarded", Raising(error))
+    room.handler("open")
+    assert await room.dispatch() is True
+    assert room.called == ["open"]
+
+
+@pytest.mark.parametrize("kind", [Raising, RaisingLater])
+async def test_a_ctrl_c_in_a_filter_goes_through(kind: type[Raising]) -> None:
+    room = Room()
+    room.handler("guarded", kind(interrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        await room.dispatch()
+
+
+async def test_a_cancellation_in_an_async_filter_goes_through_for_the_one_who_knows_whose_it_is() -> None:
+    cancelled = await a_cancelled()
+    for error in (cancelled, GeneratorExit(), BaseExceptionGroup("", [ValueError(), cancelled])):
+        room = Room()
+        room.handler("guarded", RaisingLater(error))
+        with pytest.raises(type(error)):
+            await room.dispatch()
+    for error in (cancelled, BaseExceptionGroup("", [ValueError(), cancelled])):
+        room = Room()
+        room.handler("guarded", Raising(error))
+        assert await room.dispatch() is False, "a plain filter waits for nothing that could be cancelled"
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), ExceptionGroup("", [ValueError()]), KeyboardInterrupt()], ids=repr)
+async def test_an_async_filter_that_raises_anything_else_does_not_pass(error: BaseException) -> None:
+    room = Room()
+    room.handler("guarded", RaisingLater(error))
+    room.handler("open")
+    assert await room.dispatch() is True
+    assert room.called == ["open"]

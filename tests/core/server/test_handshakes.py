@@ -1,0 +1,61 @@
+"""Peers that have no session yet: bounded in all and by address."""
+
+from __future__ import annotations
+
+import socket
+
+from asyncapy_core.net.transport import SocketTransport
+from asyncapy_core.server.handshakes import MAX_EACH, Pending
+
+
+class Gone(SocketTransport):
+    """A transport that notes whether it was aborted."""
+
+    def __init__(self) -> None:
+        super().__init__(socket.socket())
+        self.gone = False
+        self._socket.close()
+
+    def abort(self) -> None:
+        self.gone = True
+
+
+def entered(pending: Pending, address: str, *, most: int = 1000, proxied: bool = False) -> Gone | None:
+    transport = Gone()
+    return transport if pending.add(transport, address, most=most, proxied=proxied) else None
+
+
+def test_the_one_that_is_pending_longest_makes_room() -> None:
+    pending = Pending()
+    first, second, third = (entered(pending, f"192.0.2.{number}", most=2) for number in range(3))
+    assert first is not None
+    assert second is not None
+    assert third is not None
+    assert (first.gone, second.gone, third.gone, len(pending)) == (True, False, False, 2)
+    pending.discard(first)
+    pending.discard(second)
+    pending.discard(second)
+    assert len(pending) == 1
+
+
+def test_one_address_has_only_so_many_places_unless_it_is_a_proxy_or_has_none() -> None:
+    pending = Pending()
+    held = [entered(pending, "192.0.2.1") for _ in range(MAX_EACH)]
+    assert None not in held
+    assert entered(pending, "192.0.2.1") is None
+    assert entered(pending, "192.0.2.2") is not None
+    assert entered(pending, "192.0.2.1", proxied=True) is not None
+    assert all(entered(pending, "unix:/run/a") for _ in range(MAX_EACH + 1))
+    for transport in held[:2]:
+        assert transport is not None
+        pending.discard(transport)
+    assert entered(pending, "192.0.2.1") is not None
+    assert entered(pending, "192.0.2.1") is None
+
+
+def test_all_are_aborted_at_once() -> None:
+    pending = Pending()
+    held = [entered(pending, f"192.0.2.{number}") for number in range(3)]
+    pending.abort_all()
+    assert all(transport is not None and transport.gone for transport in held)
+    assert len(pending) == 3, "each is taken out by whoever waits for something on it"

@@ -1,0 +1,318 @@
+"""Tasks for one peer each: their failures are logged and drop that peer, and the server's own end goes through."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from asyncapy_core.logs import SessionLog
+from asyncapy_core.server.isolation import CancellationWatch, PeerTasks, is_cancellation
+
+
+class Lines(logging.Filter):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        self.lines.append(record.getMessage())
+        return False
+
+
+class Somebody:
+    """A peer that counts how often it was dropped."""
+
+    def __init__(self, log: logging.Logger) -> None:
+        self.log = SessionLog(log, "UUID")
+        self.dropped = 0
+
+    def drop(self) -> None:
+        self.dropped += 1
+
+
+class Tasks:
+    """Tasks of a nursery, and what they have logged."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        logger = logging.Logger("test", logging.INFO)  # noqa: LOG001  # a registered one would be shared
+        lines = Lines()
+        logger.addFilter(lines)
+        self.lines = lines.lines
+        self.watch = CancellationWatch()
+        self.peers = PeerTasks(nursery, self.watch, logger)
+        self.peer = Somebody(logger)
+
+
+@pytest.fixture
+async def tasks() -> AsyncIterator[Tasks]:
+    async with trio.open_nursery() as nursery:
+        made = Tasks(nursery)
+        await nursery.start(made.watch.run)
+        yield made
+        nursery.cancel_scope.cancel()
+
+
+async def a_cancelled() -> trio.Cancelled:
+    kept: list[trio.Cancelled] = []
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        try:
+            await trio.lowlevel.checkpoint()
+        except trio.Cancelled as error:
+            kept.append(error)
+            raise
+    return kept[0]
+
+
+async def fail(error: BaseException) -> None:
+    raise error
+
+
+async def test_a_task_that_fails_drops_its_peer_and_no_other_task(tasks: Tasks) -> None:
+    other = Somebody(tasks.peer.log.logger)
+    tasks.peers.start(other, trio.sleep_forever)
+    for error in (ValueError("no"), SystemExit(1), GeneratorExit(), await a_cancelled()):
+        tasks.peers.start(tasks.peer, fail, error)
+        await trio.testing.wait_all_tasks_blocked()
+    assert (tasks.peer.dropped, other.dropped) == (4, 0)
+    assert [line for line in tasks.lines if "(UUID) {Client handler} The session failed: ValueError (no)" in line]
+
+
+async def test_a_call_that_fails_drops_its_peer_where_it_has_one(tasks: Tasks) -> None:
+    def fail_now() -> None:
+        raise SystemExit
+
+    tasks.peers.call(fail_now, peer=tasks.peer)
+    tasks.peers.call(fail_now)
+    assert tasks.peer.dropped == 1
+    assert len([line for line in tasks.lines if "failed: SystemExit" in line]) == 1, "one line a second"
+
+
+async def test_a_task_that_cannot_be_started_drops_its_peer() -> None:
+    async with trio.open_nursery() as nursery:
+        tasks = Tasks(nursery)
+    tasks.peers.start(tasks.peer, trio.sleep_forever)
+    assert tasks.peer.dropped == 1
+
+
+async def test_a_cancellation_is_the_servers_from_the_moment_of_the_cancel() -> None:
+    async with trio.open_nursery() as outer:
+        tasks = Tasks(outer)
+        await outer.start(tasks.watch.run)
+        error = await a_cancelled()
+        assert not tasks.peers.is_servers(error)
+        outer.cancel_scope.cancel()
+        assert tasks.peers.is_servers(error), "at once, and not when the tasks run the next time"
+
+
+async def test_a_cancellation_from_outside_is_the_servers_too() -> None:
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            tasks = Tasks(nursery)
+            await nursery.start(tasks.watch.run)
+            scope.cancel()
+            assert tasks.watch.cancelled
+    assert scope.cancelled_caught
+
+
+async def test_a_group_is_split_into_the_servers_part_and_the_failure(tasks: Tasks) -> None:
+    own, foreign = ValueError(), await a_cancelled()
+    group = BaseExceptionGroup("both", [own, ExceptionGroup("inner", [TypeError()]), foreign])
+    before = tasks.peers.split(group)
+    assert before[0] is None
+    assert isinstance(before[1], BaseExceptionGroup)
+    assert len(before[1].exceptions) == 3
+    tasks.watch.cancelled = True
+    through, failure = tasks.peers.split(group)
+    assert isinstance(through, BaseExceptionGroup)
+    assert isinstance(failure, ExceptionGroup)
+    assert through.exceptions == (foreign,)
+    assert len(failure.exceptions) == 2
+    assert tasks.peers.split(own) == (None, own)
+    assert tasks.peers.split(foreign) == (foreign, None)
+
+
+def test_a_generator_exit_goes_through_outside_of_trio_only() -> None:
+    async def inside() -> bool:
+        async with trio.open_nursery() as nursery:
+            return Tasks(nursery).peers.is_servers(GeneratorExit())
+
+    async def make() -> PeerTasks:
+        async with trio.open_nursery() as nursery:
+            return Tasks(nursery).peers
+
+    assert trio.run(inside) is False
+    assert trio.run(make).is_servers(GeneratorExit()) is True
+
+
+async def test_an_exception_that_cannot_be_examined_drops_its_peer(tasks: Tasks) -> None:
+    class Hostile(BaseExceptionGroup[Any]):
+        def split(self, condition: Any) -> Any:
+            return self, None  # as if all of it were the end of the server
+
+    tasks.peers.start(tasks.peer, fail, Hostile("several", [ValueError()]))
+    await trio.testing.wait_all_tasks_blocked()
+    assert tasks.peer.dropped == 1
+    assert tasks.lines == ["(UUID) {Client handler} The session failed: ValueError ()"]
+
+
+async def test_what_is_a_cancellation() -> None:
+    error = await a_cancelled()
+    assert is_cancellation(error)
+    assert is_cancellation(BaseExceptionGroup("", [ValueError(), BaseExceptionGroup("", [error])]))
+    assert not is_cancellation(ValueError())
+    assert not is_cancellation(ExceptionGroup("", [ValueError()]))
+
+
+# Async generators
+
+
+class Cursor:
+    """Counts how it is closed, and by which task."""
+
+    def __init__(self) -> None:
+        self.closed_by: list[trio.lowlevel.Task] = []
+
+    async def rows(self) -> AsyncIterator[int]:
+        try:
+            with trio.CancelScope():
+                yield 1
+        finally:
+            self.closed_by.append(trio.lowlevel.current_task())
+
+
+async def test_a_dropped_generator_is_closed_by_the_task_that_began_it(tasks: Tasks) -> None:
+    cursor = Cursor()
+    task: list[trio.lowlevel.Task] = []
+
+    async def work() -> None:
+        task.append(trio.lowlevel.current_task())
+        async for _ in cursor.rows():
+            break
+        assert tasks.peers.dropped.by_task
+        await tasks.peers.close_dropped(tasks.peer)
+        assert not tasks.peers.dropped.by_task
+
+    with tasks.peers.dropped.collected():
+        tasks.peers.start(tasks.peer, work)
+        await trio.testing.wait_all_tasks_blocked()
+    assert cursor.closed_by == task
+    assert tasks.peer.dropped == 0
+    assert [line for line in tasks.lines if "'Cursor.rows' was left open" in line]
+
+
+async def test_a_generator_that_a_task_drops_at_its_end_is_closed_before_it_ends(tasks: Tasks) -> None:
+    cursor = Cursor()
+
+    async def work() -> None:
+        rows = cursor.rows()
+        async for _ in rows:
+            break
+
+    with tasks.peers.dropped.collected():
+        tasks.peers.start(tasks.peer, work)
+        await trio.testing.wait_all_tasks_blocked()
+    assert len(cursor.closed_by) == 1
+
+
+async def test_a_generator_that_is_kept_is_left_open(tasks: Tasks) -> None:
+    cursor = Cursor()
+    rows = cursor.rows()
+
+    async def work() -> None:
+        async for _ in rows:
+            break
+        await tasks.peers.close_dropped(tasks.peer)
+
+    with tasks.peers.dropped.collected():
+        tasks.peers.start(tasks.peer, work)
+        await trio.testing.wait_all_tasks_blocked()
+    assert cursor.closed_by == []
+    with pytest.raises(RuntimeError, match="unrelated"):  # trio's, as its task has ended
+        await rows.aclose()  # type: ignore[attr-defined]  # it is a generator
+
+
+async def test_a_generator_whose_clean_up_fails_is_logged(tasks: Tasks) -> None:
+    async def rows() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            raise SystemExit(3)
+
+    async def work() -> None:
+        async for _ in rows():
+            break
+
+    with tasks.peers.dropped.collected():
+        tasks.peers.start(tasks.peer, work)
+        await trio.testing.wait_all_tasks_blocked()
+    assert [line for line in tasks.lines if "rows' failed: SystemExit (3)" in line]
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+async def test_generators_of_other_tasks_are_left_to_trio(tasks: Tasks) -> None:
+    closed_by: list[trio.lowlevel.Task] = []
+
+    async def rows() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            closed_by.append(trio.lowlevel.current_task())
+
+    async def work() -> None:
+        async for _ in rows():
+            break
+        assert not tasks.peers.dropped.by_task
+
+    with tasks.peers.dropped.collected():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(work)
+        await trio.testing.wait_all_tasks_blocked()
+    assert len(closed_by) == 1
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+async def test_a_generator_of_a_task_with_a_nursery_waits_for_the_end_of_that_task(tasks: Tasks) -> None:
+    closed = trio.Event()
+    go_on = trio.Event()
+
+    async def rows() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            closed.set()
+
+    async def work() -> None:
+        async with trio.open_nursery():  # it could be inside of the generator
+            async for _ in rows():
+                break
+            await go_on.wait()
+
+    with tasks.peers.dropped.collected():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(work)
+            await trio.testing.wait_all_tasks_blocked()
+            assert not closed.is_set()
+            go_on.set()
+    await trio.testing.wait_all_tasks_blocked()
+    assert closed.is_set()
+
+
+async def test_the_hooks_are_those_of_trio_again_when_the_last_collection_ends(tasks: Tasks) -> None:
+    before = sys.get_asyncgen_hooks()
+    first, second = ExitStack(), ExitStack()
+    first.enter_context(tasks.peers.dropped.collected())
+    hooks = sys.get_asyncgen_hooks()
+    second.enter_context(tasks.peers.dropped.collected())
+    assert hooks == sys.get_asyncgen_hooks() != before
+    first.close()
+    assert sys.get_asyncgen_hooks() == hooks
+    second.close()
+    assert sys.get_asyncgen_hooks() == before
