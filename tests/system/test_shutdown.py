@@ -495,7 +495,17 @@ server.start()
 @pytest.mark.parametrize("errors", ["full disk", "closed pipe"])
 def test_a_log_that_cannot_be_written_does_not_change_the_status(tmp_path: Path, errors: str) -> None:
     script = tmp_path / "program.py"
-    script.write_text(HEAD + "server = Server(port=0)\nnote('begun')\nserver.start()\n", encoding="utf-8")
+    script.write_text(
+        HEAD
+        + """
+class Mine(Server):
+    async def setup(self):
+        note("begun")
+
+Mine(port=0).start()
+""",
+        encoding="utf-8",
+    )
     if errors == "full disk":
         target = os.open("/dev/full", os.O_WRONLY)
     else:
@@ -507,7 +517,6 @@ def test_a_log_that_cannot_be_written_does_not_change_the_status(tmp_path: Path,
     assert process.stdout is not None
     with process, process.stdout:
         assert process.stdout.readline() == b"begun\n"
-        time.sleep(0.5)  # it has no way to say that it serves
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
 
