@@ -147,7 +147,7 @@ class ServerThatFails(Server):
     def __init__(self) -> None:
         plugins = PluginManager()
         plugins.register(Codecs(), "failing")
-        super().__init__(port=0, handler_timeout=0.05, plugins=plugins)
+        super().__init__(port=0, handler_timeout=0.4, plugins=plugins)  # much more than a turn takes
         self.guard(Failing("guard"))
         self.guard(FailingLater("async guard"))
         self.register_handler(self.handle, Failing("filter"), FailingLater("async filter"))
