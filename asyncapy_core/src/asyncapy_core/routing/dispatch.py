@@ -148,7 +148,7 @@ class Dispatcher:
                 if found is not True and not passed(found):
                     continue
             except BaseException as error:  # a filter may raise anything
-                if is_interrupt(error):
+                if _goes_through(error, awaited=False):
                     raise
                 self._filter_failed(client, handler, error)
                 failed = True
@@ -192,7 +192,7 @@ class Dispatcher:
                 if found is True or passed(await found if handler.is_async else found):
                     return handler
             except BaseException as error:  # a filter may raise anything
-                if (handler.is_async and _may_be_servers(error)) or is_interrupt(error):
+                if _goes_through(error, awaited=handler.is_async):
                     raise
                 self._filter_failed(client, handler, error)
                 failures.append(error)
@@ -225,13 +225,13 @@ async def _nothing(client: Client, packet: Packet) -> None:
     """What is behind a guard."""
 
 
-def _may_be_servers(error: BaseException) -> bool:
-    """Return True where an awaited filter raised what can be the end of the server, or of ``handler_timeout``."""
+def _goes_through(error: BaseException, *, awaited: bool) -> bool:
+    """Return True for a Ctrl+C, and where a filter was awaited for the possible end of the server or of its time."""
 
-    def may_be(leaf: BaseException) -> bool:
-        return isinstance(leaf, (trio.Cancelled, GeneratorExit)) or is_interrupt(leaf)
+    def goes_through(leaf: BaseException) -> bool:
+        return (awaited and isinstance(leaf, (trio.Cancelled, GeneratorExit))) or is_interrupt(leaf)
 
-    return error.subgroup(may_be) is not None if isinstance(error, BaseExceptionGroup) else may_be(error)
+    return error.subgroup(goes_through) is not None if isinstance(error, BaseExceptionGroup) else goes_through(error)
 
 
 def _require_async(function: object) -> None:
