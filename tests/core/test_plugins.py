@@ -150,8 +150,9 @@ def test_codecs_that_cannot_do_without_options_are_left_out_where_there_is_no_co
     made = Plugin(asyncapy_codecs=lambda options: [Tiny("one", options.wire_id)])
     made.asyncapy_options = Options
     both = manager(a=made, b=codecs(Tiny("two", 8)))
-    assert [codec.name for codec in both.codecs()] == ["two"]
-    assert "plugin 'a' of (registered) is left out, as there is no configuration here" in caplog.text
+    for _ in range(3):
+        assert [codec.name for codec in both.codecs()] == ["two"]
+    assert caplog.text.count("plugin 'a' of (registered) is left out, as there is no configuration here") == 1
     with pytest.raises(ConfigError, match="wire_id: Field required"):
         both.codecs({})
     assert [codec.name for codec in both.codecs({"a": {"wire_id": 7}})] == ["one", "two"]

@@ -192,7 +192,9 @@ class PluginManager:
                 except ConfigError as error:
                     if options is not None:
                         raise
-                    log.warning("%s is left out, as there is no configuration here: %s", record.title, error)
+                    if not record.left_out:  # once, as a program may make a client for each request
+                        record.left_out = True
+                        log.warning("%s is left out, as there is no configuration here: %s", record.title, error)
                     continue
             try:
                 result = read(implementation.function(*(arguments[name] for name in implementation.argnames)))

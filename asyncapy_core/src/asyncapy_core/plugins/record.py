@@ -23,6 +23,7 @@ class PluginRecord:
         hooks: the hooks that it implements.
         import_seconds: how long its import took.
         traceback: of an exception, where that is the reason.
+        left_out: whether it was said that clients do without it, as it needs options.
     """
 
     name: str
@@ -33,6 +34,7 @@ class PluginRecord:
     traceback: str = ""
     hooks: tuple[str, ...] = ()
     import_seconds: float = 0.0
+    left_out: bool = False
     entry_point: EntryPoint | None = None
     plugin: Any = None
 
