@@ -13,7 +13,7 @@ import trio
 import trio.testing
 
 from asyncapy_core.logs import SessionLog
-from asyncapy_core.server.isolation import CancellationWatch, PeerTasks, is_cancellation
+from asyncapy_core.server.isolation import CancellationWatch, PeerTasks, is_cancellation, is_within
 
 
 class Lines(logging.Filter):
@@ -169,6 +169,28 @@ async def test_what_is_a_cancellation() -> None:
     assert is_cancellation(BaseExceptionGroup("", [ValueError(), BaseExceptionGroup("", [error])]))
     assert not is_cancellation(ValueError())
     assert not is_cancellation(ExceptionGroup("", [ValueError()]))
+
+
+async def test_a_task_is_within_itself_and_within_those_above_it() -> None:
+    me = trio.lowlevel.current_task()
+    found: list[trio.lowlevel.Task] = []
+
+    async def below() -> None:
+        found.append(trio.lowlevel.current_task())
+
+    async def middle() -> None:
+        found.append(trio.lowlevel.current_task())
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(below)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(middle)
+    (parent, child) = found
+    assert is_within(me, me)
+    assert is_within(child, parent)
+    assert is_within(child, me)
+    assert not is_within(me, child)
+    assert not is_within(child, None)
 
 
 # Async generators

@@ -29,6 +29,7 @@ from asyncapy_core.net.outbox import Outbox
 from asyncapy_core.net.transport import Transport, Woken
 from asyncapy_core.protocol.wire import FrameDecoder
 from asyncapy_core.routing.dispatch import NoHandler
+from asyncapy_core.server.isolation import is_within
 from asyncapy_core.server.session import Client, Session
 
 if TYPE_CHECKING:
@@ -332,11 +333,7 @@ class Connection:
         nursery = task.parent_nursery
         if nursery is not None and nursery.parent_task is trio.lowlevel.current_root_task():
             return _serving.get(None) is self  # a system task, which trio makes for a call from a thread
-        while task is not self._task:
-            if task.parent_nursery is None:
-                return False
-            task = task.parent_nursery.parent_task
-        return True
+        return is_within(task, self._task)
 
     async def close(self) -> None:
         """Close the connection behind what was sent; packets that came and were not handled yet are dropped."""

@@ -62,6 +62,15 @@ def is_cancellation(error: BaseException) -> bool:
     return isinstance(error, trio.Cancelled)
 
 
+def is_within(task: trio.lowlevel.Task, ancestor: trio.lowlevel.Task | None) -> bool:
+    """Return True for a task itself, and for the tasks below it: those that its nurseries wait for, at any depth."""
+    while task is not ancestor:
+        if task.parent_nursery is None:
+            return False
+        task = task.parent_nursery.parent_task
+    return True
+
+
 class PeerTasks:
     """Starts the tasks of one running server that run for its peers.
 
