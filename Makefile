@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PROJECTS := asyncapy_core asyncapy_codecs asyncapy_filters $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml)) .
 SOURCES := asyncapy asyncapy_core/src asyncapy_codecs/src asyncapy_filters/src $(wildcard plugins/*/src)
 COMMA := ,
-# The rooms whose branch coverage may not fall below 98 %.
+# The modules whose branch coverage may not fall below 98 %.
 COVERED := keys/* plugins/filters protocol/encoding protocol/wire routing/* storage
 COVERED := $(subst $() $(),$(COMMA),$(COVERED:%=*/asyncapy_core/%.py) */asyncapy_filters/*)
 
@@ -29,7 +29,7 @@ test: $(VENV)/.installed
 	$(BIN)/coverage run -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
-	@echo 'Branch coverage of the rooms that decide what passes:'
+	@echo 'Branch coverage of the modules that decide which packets pass:'
 	$(BIN)/coverage report --include='$(COVERED)' --fail-under=98
 
 lint: $(VENV)/.installed

@@ -1,6 +1,6 @@
 """`Server`: handlers are registered here, and it is started and stopped here.
 
-Knows how the rooms fit together, and nothing of what happens inside one connection.
+Brings the other modules together. Knows nothing of the inside of a connection.
 """
 
 from __future__ import annotations
