@@ -241,6 +241,13 @@ def test_at_debug_each_failure_has_its_whole_traceback(monkeypatch: pytest.Monke
     assert all(line.isascii() and line.isprintable() for line in debug)
 
 
+def test_at_debug_a_text_of_any_length_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    Clock(monkeypatch)
+    reports = Reports(logging.DEBUG)
+    reports.fail(ValueError("x" * 1_000_000))
+    assert max(map(len, reports.lines)) < 1100
+
+
 def test_so_many_places_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     Clock(monkeypatch)
     reports = Reports()

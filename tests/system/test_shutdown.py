@@ -325,6 +325,34 @@ note("not reached")
         assert program.out == []
 
 
+def test_ctrl_c_beside_a_cancellation_in_setup_stays_a_ctrl_c(tmp_path: Path) -> None:
+    text = """
+kept = []
+
+class Mine(Server):
+    async def setup(self):
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            try:
+                await trio.sleep_forever()
+            except trio.Cancelled as error:
+                kept.append(error)
+                raise
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt as error:
+            raise BaseExceptionGroup("both", [error, kept[0]])
+
+try:
+    trio.run(Mine(port=0).serve)
+except BaseExceptionGroup as group:
+    note(group.subgroup(KeyboardInterrupt) is not None)
+"""
+    with running(tmp_path, text) as program:
+        assert program.end() == 0
+        assert program.out == ["True"]
+
+
 # Socket files
 
 

@@ -22,6 +22,9 @@ PLACES: Final = 256
 FRAMES: Final = 20
 """The most frames of one traceback at INFO, the innermost ones."""
 
+DEBUG_CHARACTERS: Final = 1000
+"""The most characters of one line of a traceback at DEBUG: the text of an exception may have any length."""
+
 
 class SessionLog(logging.LoggerAdapter[logging.Logger]):
     """A logger that puts the session's UUID at the head of each line."""
@@ -67,7 +70,7 @@ class FailureLog:
         if log.isEnabledFor(logging.DEBUG):
             log.error("%s failed: %s", subject, describe(error))
             for line in "".join(traceback.format_exception(error)).splitlines():
-                log.debug("{API Parser} %s", _escaped(line))
+                log.debug("{API Parser} %s", _escaped(line[:DEBUG_CHARACTERS]))
             return
         if not place.line():
             place.unlogged += 1

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from asyncapy_core.errors import UnexpectedEnd
+from asyncapy_core.interrupts import is_interrupt
 from asyncapy_core.logs import describe
-from asyncapy_core.server.isolation import CancellationWatch, is_cancellation
+from asyncapy_core.server.isolation import CancellationWatch
 
 if TYPE_CHECKING:
     import logging
@@ -144,9 +145,10 @@ async def set_up(server: Server, options: Mapping[str, Mapping[str, Any]], lifet
 
 
 def _explained(error: BaseException) -> BaseException:
-    """Return what to raise for an error of a run: an `UnexpectedEnd` in place of a cancellation that is foreign."""
-    if not (is_cancellation(error) or isinstance(error, GeneratorExit)):
-        return error
+    """Return the error to raise for one of a run: an `UnexpectedEnd` in place of a foreign cancellation."""
+    group = error if isinstance(error, BaseExceptionGroup) else BaseExceptionGroup("", [error])
+    if group.subgroup((trio.Cancelled, GeneratorExit)) is None or group.subgroup(is_interrupt) is not None:
+        return error  # a Ctrl+C ends the program, whatever was cancelled with it
     end = UnexpectedEnd(
         f"setup, shutdown or a plugin raised {describe(error)}, and no cancel scope of the server was cancelled; let "
         "cancel scopes catch their own, and raise another exception to keep the server from serving"
