@@ -1,4 +1,4 @@
-"""A peer written to the text of WIRE.md with `struct` alone, so that it shares no mistake with what it tests."""
+"""A peer written to docs/protocol.md with `struct` alone, so that it shares no mistake with the code under test."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ JSON, ZIPROTO = 0, 1
 
 
 def packet(encoding: int, body: bytes, *, version: int = 22) -> bytes:
-    """P(e, body) of HOSTILE.md: length (4 bytes, big endian), version, encoding, body."""
+    """A packet: length (4 bytes, big endian), version, encoding, body."""
     return struct.pack(">IBB", len(body) + 2, version, encoding) + body
 
 

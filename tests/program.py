@@ -106,7 +106,7 @@ class Program:
 
 
 class Caller:
-    """A plain blocking client, written to the text of WIRE.md."""
+    """A plain blocking client, written to the text of docs/protocol.md."""
 
     def __init__(self, where: int | socket.socket) -> None:
         self.socket = socket.create_connection(("127.0.0.1", where), 10) if isinstance(where, int) else where

@@ -1,4 +1,4 @@
-"""ZiProto as the msgpack package reads it, with the rules of WIRE.md: what our codec is held against."""
+"""ZiProto as the msgpack package reads it, with the rules of docs/protocol.md: what our codec is held against."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgpack
 
 
 def strict(payload: bytes) -> dict[str, Any]:
-    """What the msgpack package makes of a payload, with the rules of WIRE.md; ValueError when one is broken."""
+    """Decode with the msgpack package by the rules of docs/protocol.md; raise ValueError if one is broken."""
 
     def pairs(items: list[tuple[Any, Any]]) -> dict[str, Any]:
         if not all(type(key) is str for key, _ in items):

@@ -1,4 +1,4 @@
--- A dissector of AsyncAProto for Wireshark and tshark, written to WIRE.md ("A packet"): reassembles packets from TCP
+-- A dissector of AsyncAProto for Wireshark and tshark, written to docs/protocol.md ("A packet"): reassembles packets from TCP
 -- segments, hands JSON and ZiProto (MessagePack) payloads on, and names the server's error replies.
 
 local proto = Proto("asyncaproto", "AsyncAProto")

@@ -1,4 +1,4 @@
-"""The documented client against servers written to the text of WIRE.md, and an old client against this server."""
+"""The documented client against servers written to docs/protocol.md, and an old client against this server."""
 
 from __future__ import annotations
 

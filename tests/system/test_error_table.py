@@ -1,4 +1,4 @@
-"""Each row of the table in WIRE.md, "Replies the server makes itself": the reply, the connection, the other clients."""
+"""Each row of the table in docs/protocol.md, "Replies of the server": the reply, the connection, the other clients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each row of HOSTILE.md that needs no TLS, PROXY protocol or guard: the answer to it, and that nothing stays."""
+"""Hostile and odd input that needs no TLS, PROXY protocol or guard: the answer to it, and that nothing stays."""
 
 from __future__ import annotations
 

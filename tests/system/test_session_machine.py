@@ -1,4 +1,4 @@
-"""A session as a state machine: packets whole and in pieces, bad ones, silence, the end; against a model of WIRE.md.
+"""A session as a state machine, against a model of docs/protocol.md: packets in pieces, bad ones, silence, the end.
 
 Hypothesis makes up the steps and the model says what has to come back after each; then they are played to a real server
 over a real socket, under a clock of trio's that jumps, so that a minute takes no time.

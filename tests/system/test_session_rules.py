@@ -1,4 +1,4 @@
-"""Every rule of WIRE.md, "A session", over a real socket."""
+"""Every rule of docs/protocol.md, "A session", over a real socket."""
 
 from __future__ import annotations
 

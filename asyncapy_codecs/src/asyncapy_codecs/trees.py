@@ -1,4 +1,4 @@
-"""What both codecs demand of fields, whichever way they go (WIRE.md, "A packet").
+"""What both codecs demand of fields, whichever way they go (docs/protocol.md, "A packet").
 
 Knows no encoding: looks at values only.
 """

@@ -1,4 +1,4 @@
-"""ZiProto, wire id 1, on msgspec: the MessagePack format without extensions and timestamps (WIRE.md, "A packet")."""
+"""ZiProto, wire id 1, on msgspec: MessagePack without extensions and timestamps (docs/protocol.md, "A packet")."""
 
 from __future__ import annotations
 

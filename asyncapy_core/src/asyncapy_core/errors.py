@@ -49,7 +49,7 @@ __all__ = [
 
 
 class ErrorCode(StrEnum):
-    """The ``error`` field of a reply that the server makes itself (WIRE.md, "Replies the server makes itself")."""
+    """The ``error`` field of a reply that the server makes itself (docs/protocol.md, "Replies of the server")."""
 
     REQUEST_MALFORMED = "ERR_REQUEST_MALFORMED"
     HEADER_INVALID = "ERR_HEADER_INVALID"
@@ -70,7 +70,7 @@ class StopPropagation(AsyncAPYError):
 
 
 class ProtocolError(AsyncAPYError):
-    """The peer broke a rule of WIRE.md; ``code`` is what it is told."""
+    """The peer broke a rule of docs/protocol.md; ``code`` is what it is told."""
 
     code = ErrorCode.REQUEST_MALFORMED
 
@@ -186,7 +186,7 @@ class FailureReply(RemoteError):
     """The server answered a request with a failure: ``{"status": "failure", "error": CODE}``.
 
     Attributes:
-        code: the ``error`` field, an `ErrorCode` where it is one of WIRE.md's.
+        code: the ``error`` field, an `ErrorCode` where it is one of docs/protocol.md's.
     """
 
     def __init__(self, message: str, code: str = "") -> None:

@@ -48,7 +48,7 @@ class AsyncClient:
     gets the reply that is its own. When the connection is lost, it is made anew, at growing intervals, for the requests
     that were never sent; those that were sent fail, as nobody knows what the server did with them.
 
-    Which reply is whose is told by their order alone (WIRE.md, "A session"), so the server's handlers have to answer
+    Replies are matched by their order alone (docs/protocol.md, "A session"), so the server's handlers have to answer
     each packet once. A connection on which one is not answered in time, or is no longer waited for, is given up: the
     requests behind it fail, and the next ones go over a new connection. So is one on which a packet comes that nobody
     asked for.

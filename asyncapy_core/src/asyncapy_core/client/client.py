@@ -39,9 +39,9 @@ LEAST_READ: Final = 4096
 class Client:
     """Talks to a server: `connect`, then `send` and `receive` as often as wanted, then `disconnect`.
 
-    It is a context manager, which disconnects at the end. Replies are told apart by their order alone (WIRE.md, "A
-    session"), so a client without a whole reply in time disconnects: a late one would be taken for the next. For the
-    same reason it belongs to one thread at a time, and to the process that has connected it.
+    It is a context manager, which disconnects at the end. Replies are matched by their order alone
+    (docs/protocol.md, "A session"), so a client without a whole reply in time disconnects: a late one would be taken
+    for the next. For the same reason it belongs to one thread at a time, and to the process that has connected it.
 
     Args:
         byteorder: the order of the bytes of Content-Length, ``"big"`` or ``"little"``; as the server has it.

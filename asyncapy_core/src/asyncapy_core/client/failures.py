@@ -1,4 +1,4 @@
-"""Failure replies as exceptions, for those who ask for them (WIRE.md, "Replies the server makes itself")."""
+"""Failure replies as exceptions, for those who ask for them (docs/protocol.md, "Replies of the server")."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Requests of a client: which of them wait to be sent, which for their replies, and what became of the others.
 
-Does no I/O. Which reply is whose is told by their order alone (WIRE.md, "A session").
+Does no I/O. Which reply is whose is told by their order alone (docs/protocol.md, "A session").
 """
 
 from __future__ import annotations

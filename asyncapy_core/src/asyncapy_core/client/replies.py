@@ -1,4 +1,4 @@
-"""What a server says to a client, without I/O: bytes to replies (WIRE.md, "A packet").
+"""What a server says to a client, without I/O: bytes to replies (docs/protocol.md, "A packet").
 
 Knows no socket and no clock.
 """

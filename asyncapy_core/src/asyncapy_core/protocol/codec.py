@@ -10,7 +10,7 @@ INSTALL_HINT = "pip install asyncapy-codecs brings JSON and ZiProto"
 
 @runtime_checkable
 class Codec(Protocol):
-    """Turns the fields of a packet into a payload and back (WIRE.md, "A packet", Content-Encoding).
+    """Turns the fields of a packet into a payload and back (docs/protocol.md, "A packet", Content-Encoding).
 
     Attributes:
         name: what users call the encoding, such as ``"json"``.

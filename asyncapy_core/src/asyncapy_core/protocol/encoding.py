@@ -1,4 +1,4 @@
-"""From fields to whole packets in one encoding, and from payloads to packets (WIRE.md, "A packet").
+"""From fields to whole packets in one encoding, and from payloads to packets (docs/protocol.md, "A packet").
 
 Brings codecs and a wire format together, and checks what a codec decodes to. Servers and clients speak through it.
 """

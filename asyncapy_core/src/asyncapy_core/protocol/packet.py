@@ -23,7 +23,7 @@ class Packet(MutableMapping[str, Any]):
         fields: a mapping, or a JSON object as text or UTF-8 bytes.
         encoding: the name of a codec, ``"json"`` or ``"ziproto"`` unless a plugin brings others.
         sender: the client that sent it; set by the server. A packet that has a sender is always sent in the encoding
-            of the session that it goes to, one that a handler built in its own (WIRE.md, "A session").
+            of the session that it goes to, one that a handler built in its own (docs/protocol.md, "A session").
 
     Attributes:
         handler: the handler that the server has given it to, the last one where there are several; None elsewhere.

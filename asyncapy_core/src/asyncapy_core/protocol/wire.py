@@ -1,4 +1,4 @@
-"""AsyncAProto framing without I/O: bytes in, frames out, and back (WIRE.md, "A packet" and "What a parser may do").
+"""AsyncAProto framing without I/O: bytes in, frames out, and back (docs/protocol.md, "A packet" and "Parsers").
 
 Knows no codec, no socket, no clock: a `FrameDecoder` is fed whatever arrived and gives out frames.
 """
@@ -60,7 +60,7 @@ class WireFormat:
             raise ValueError(f"max_packet is {self.max_packet!r}; no packet is shorter than {MINIMUM_LENGTH} bytes")
 
     def encode(self, encoding: int, payload: bytes) -> bytes:
-        """Return the packet that carries this payload (WIRE.md, "A packet").
+        """Return the packet that carries this payload (docs/protocol.md, "A packet").
 
         Raises:
             EncodeError: the payload is shorter than a packet's may be, or its length does not fit into the header.

@@ -24,7 +24,7 @@ HandlerFunction: TypeAlias = Callable[[Any, Any], Awaitable[Any]]
 
 
 class NoHandler(Exception):
-    """No handler of any group wants the packet (WIRE.md, ERR_NO_HANDLER).
+    """No handler of any group wants the packet (docs/protocol.md, ERR_NO_HANDLER).
 
     Args:
         failed: whether a guard or a filter raised an exception.

@@ -86,7 +86,7 @@ class Admission:
             self._take_in(transport, newcomer.address, certificate)
 
     def _take_in(self, transport: Transport, address: str, certificate: PeerCertificate | None) -> None:
-        """Make a connection, and serve or refuse it (WIRE.md, SESSION_LIMIT_REACHED and SERVER_BUSY)."""
+        """Make a connection, and serve or refuse it (docs/protocol.md, SESSION_LIMIT_REACHED and SERVER_BUSY)."""
         service = self._service
         connection = Connection(service, transport, address, certificate)
         if service.draining:

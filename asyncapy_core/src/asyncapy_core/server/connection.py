@@ -1,4 +1,4 @@
-"""One connection of the server, from its first byte to its last (WIRE.md, "A session" and the replies that follow it).
+"""One connection of the server, from its first byte to its last (docs/protocol.md, "A session").
 
 Knows the peer through its transport, the server only through the `Service` that all its connections share.
 """
@@ -249,7 +249,7 @@ class Connection:
         The end of the propagation, or of the handler's own session, is no failure.
 
         A packet that was answered gets no second answer: the connection is closed behind the first, as the peer could
-        not tell the replies to later packets from it (WIRE.md, "never by both").
+        not tell the replies to later packets from it (docs/protocol.md, "never by both").
 
         Raises:
             BaseException: the part that is the server's own.

@@ -41,7 +41,7 @@ class Client:
         server: the server that it is connected to.
         stream: its connection.
         session: its session, set by the server.
-        encoding: the name of the session's encoding, fixed by its first packet (WIRE.md, "A session").
+        encoding: the name of the session's encoding, fixed by its first packet (docs/protocol.md, "A session").
 
     Attributes:
         tls_peer: the subject of the peer's certificate by attribute, such as ``{"commonName": "alice"}``, where
