@@ -60,8 +60,8 @@ class Running:
     @property
     def connections(self) -> int:
         """How many connections the server holds, those included that it has refused and not closed yet."""
-        service = self.server._service
-        return 0 if service is None else len(service.connections) + len(service.refused)
+        state = self.server._state
+        return 0 if state is None else len(state.connections) + len(state.refused)
 
     async def settle(self, connections: int = 0) -> None:
         """Wait until the server holds so many connections."""
@@ -75,11 +75,11 @@ class Running:
     @property
     def footprint(self) -> dict[str, int]:
         """What the server holds; a session that is over has to leave it as it was."""
-        service = self.server._service
+        state = self.server._state
         return {
-            "sessions": 0 if service is None else len(service.sessions),
+            "sessions": 0 if state is None else len(state.sessions),
             "connections": self.connections,
-            "deadlines": 0 if service is None else len(service.writing) + len(service.lingering),
+            "deadlines": 0 if state is None else len(state.writing) + len(state.lingering),
             "tasks": trio.lowlevel.current_statistics().tasks_living,
             "descriptors": len(list(Path("/proc/self/fd").iterdir())),
         }

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncapy_core.log_writer import server_logger
-from asyncapy_core.logs import PLACES, FailureLog, RateLimited, SessionLog, describe, shown
+from asyncapy_core.logs import PLACES, FailureLog, RateLimited, SessionLog, describe, escape_for_log
 
 FORMAT = "[%(levelname)s] %(message)s"
 
@@ -113,12 +113,12 @@ def test_each_line_of_a_session_begins_with_its_id() -> None:
     ],
 )
 def test_what_a_peer_sent_is_shown_as_one_harmless_line(text: object, expected: str) -> None:
-    assert shown(text) == expected
+    assert escape_for_log(text) == expected
 
 
 @given(st.text() | st.binary() | st.integers())
 def test_whatever_is_shown_is_short_printable_ascii(text: Any) -> None:
-    result = shown(text)
+    result = escape_for_log(text)
     assert result.isascii()
     assert result.isprintable()
     assert len(result.removesuffix("...")) <= 64
@@ -128,12 +128,12 @@ def test_whatever_is_shown_is_short_printable_ascii(text: Any) -> None:
 def test_a_repeated_event_is_worth_a_line_once_in_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr("time.monotonic", lambda: now)
-    worth_a_line = RateLimited()
-    assert [worth_a_line(), worth_a_line()] == [True, False]
+    should_log = RateLimited()
+    assert [should_log(), should_log()] == [True, False]
     now += 0.99
-    assert not worth_a_line()
+    assert not should_log()
     now += 0.01
-    assert [worth_a_line(), worth_a_line()] == [True, False]
+    assert [should_log(), should_log()] == [True, False]
 
 
 def test_the_first_event_is_worth_a_line_even_right_after_boot(monkeypatch: pytest.MonkeyPatch) -> None:

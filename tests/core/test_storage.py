@@ -9,7 +9,7 @@ import pytest
 
 from asyncapy_core import KeyRecord
 from asyncapy_core.errors import KeyStoreError
-from asyncapy_core.storage import Recall, check_timeout, metadata_text, take_seconds
+from asyncapy_core.storage import RecordCache, check_timeout, metadata_text, take_seconds
 
 RECORD = KeyRecord("id", {"list": [1]})
 
@@ -17,7 +17,7 @@ RECORD = KeyRecord("id", {"list": [1]})
 def test_a_recall_lasts_from_the_question_and_not_from_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    recall = Recall(0.5)
+    recall = RecordCache(0.5)
 
     def answers_at(then: float) -> KeyRecord:
         nonlocal now
@@ -33,7 +33,7 @@ def test_a_recall_lasts_from_the_question_and_not_from_the_answer(monkeypatch: p
 
 
 def test_an_answer_that_crossed_a_change_is_returned_and_not_recalled() -> None:
-    recall = Recall(60)
+    recall = RecordCache(60)
 
     def changed_meanwhile() -> KeyRecord:
         recall.forget("d")
@@ -48,27 +48,27 @@ def test_an_answer_that_crossed_a_change_is_returned_and_not_recalled() -> None:
 
 
 def test_what_was_read_is_the_callers_own() -> None:
-    recall = Recall(60)
+    recall = RecordCache(60)
     recall.read("d", lambda: RECORD).metadata["list"].append(2)
     assert recall.get("d") == KeyRecord("id", {"list": [1]})
 
 
 def test_what_is_not_there_is_a_key_error_and_asked_for_each_time() -> None:
-    recall, answers = Recall(60), [RECORD, None]
+    recall, answers = RecordCache(60), [RECORD, None]
     with pytest.raises(KeyError, match="d"):
         recall.read("d", answers.pop)
     assert recall.read("d", answers.pop) == RECORD
 
 
 def test_a_recall_holds_no_more_than_its_size() -> None:
-    recall = Recall(60, size=3)
+    recall = RecordCache(60, size=3)
     for name in ("a", "b", "c", "a", "d"):
         recall.read(name, lambda: RECORD)
     assert [name for name in "abcd" if recall.get(name)] == ["a", "c", "d"]
 
 
 def test_a_recall_of_no_seconds_keeps_nothing() -> None:
-    recall = Recall(0)
+    recall = RecordCache(0)
     recall.read("d", lambda: RECORD)
     assert recall.get("d") is None
 
@@ -84,7 +84,7 @@ def test_a_recall_of_no_seconds_keeps_nothing() -> None:
 )
 def test_a_recall_without_an_end_is_refused(seconds: float, size: int, told: str) -> None:
     with pytest.raises(KeyStoreError, match=told):
-        Recall(seconds, size)
+        RecordCache(seconds, size)
 
 
 def test_the_time_that_a_call_may_take_is_more_than_none_and_at_most_an_hour() -> None:

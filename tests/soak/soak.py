@@ -37,7 +37,7 @@ async def odd(client, packet):
         await trio.sleep(packet["sleep"])
     if "stats" in packet:
         statistics = trio.lowlevel.current_statistics()
-        await client.send({"tasks": statistics.tasks_living, "connections": len(server._service.connections)})
+        await client.send({"tasks": statistics.tasks_living, "connections": len(server._state.connections)})
         packet.stop_propagation()
     if "big" in packet:
         await client.send({"n": packet["n"], "text": "x" * packet["big"]})

@@ -210,8 +210,8 @@ async def test_leaving_ends_every_request_that_is_pending(serve: Serve) -> None:
     assert outcomes == ["the client was closed before the reply to what it had sent came"] * 3
     with pytest.raises(NotConnected, match="use it within 'async with"):
         await client.request({"a": 1})
-    assert running.server._service is not None
-    for connection in tuple(running.server._service.connections):
+    assert running.server._state is not None
+    for connection in tuple(running.server._state.connections):
         connection.drop()
 
 

@@ -115,10 +115,10 @@ async def test_a_peer_that_does_not_leave_after_an_error_is_left_after_two_secon
         await peer.send(packet(JSON, b"{}"))
         assert await peer.failure() == "ERR_REQUEST_MALFORMED"
         assert await peer.closed()
-        service = running.server._service
-        assert service is not None
-        assert len(service.sessions) == 0, "the session is over with the reply"
-        while service.connections:  # noqa: ASYNC110  # the server has no event for this, and needs none
+        state = running.server._state
+        assert state is not None
+        assert len(state.sessions) == 0, "the session is over with the reply"
+        while state.connections:  # noqa: ASYNC110  # the server has no event for this, and needs none
             await trio.sleep(0.25)
     assert 2 <= trio.current_time() - began <= 2.25
 

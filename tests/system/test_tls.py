@@ -351,11 +351,11 @@ async def test_a_burst_of_peers_that_do_not_finish_their_handshakes_is_bounded(
     async with contextlib.AsyncExitStack() as stack:
         for number in range(200):
             await stack.enter_async_context(await Peer.connect_from(f"127.0.1.{number}", running.port))
-            service = running.server._service
-            assert service is not None
-            assert len(service.pending) <= MIN_PENDING
+            state = running.server._state
+            assert state is not None
+            assert len(state.handshakes) <= MIN_PENDING
         await trio.testing.wait_all_tasks_blocked(0.01)
-        assert len(service.pending) == MIN_PENDING
+        assert len(state.handshakes) == MIN_PENDING
     await running.settle()
 
 

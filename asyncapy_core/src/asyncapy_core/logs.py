@@ -13,7 +13,7 @@ from collections.abc import Iterator, MutableMapping
 from types import CodeType
 from typing import Any, Final
 
-SHOWN_BYTES: Final = 64
+LOGGED_BYTES: Final = 64
 """The most bytes of a peer's data in one log line."""
 
 PLACES: Final = 256
@@ -101,12 +101,12 @@ class _Place:
         self.unlogged = 0
 
 
-def shown(text: object) -> str:
+def escape_for_log(text: object) -> str:
     """Return what a peer sent, or an error that may quote it, as one harmless line of at most 64 bytes."""
-    raw = text.decode("latin-1") if isinstance(text, (bytes, bytearray)) else text_of(text)
-    escaped = _escaped(raw[:SHOWN_BYTES])
-    cut = escaped[:SHOWN_BYTES]
-    return cut + "..." if len(raw) > SHOWN_BYTES or len(escaped) > SHOWN_BYTES else cut
+    raw = text.decode("latin-1") if isinstance(text, (bytes, bytearray)) else safe_str(text)
+    escaped = _escaped(raw[:LOGGED_BYTES])
+    cut = escaped[:LOGGED_BYTES]
+    return cut + "..." if len(raw) > LOGGED_BYTES or len(escaped) > LOGGED_BYTES else cut
 
 
 def describe(error: BaseException) -> str:
@@ -122,7 +122,7 @@ def _described(error: BaseException) -> str:
     code, line = _raised_at(leaf)
     where = f" at {_escaped(code.co_filename)}:{line}" if code is not None else ""
     more = f" and {others} more" if others else ""
-    return f"{shown(type(leaf).__name__)} ({shown(leaf)}){where}{more}"
+    return f"{escape_for_log(type(leaf).__name__)} ({escape_for_log(leaf)}){where}{more}"
 
 
 def first_leaf(error: BaseException) -> tuple[BaseException, int]:
@@ -152,7 +152,7 @@ def _escaped(text: str) -> str:
     return text.encode("unicode_escape").decode("ascii")
 
 
-def text_of(value: object) -> str:
+def safe_str(value: object) -> str:
     """Return ``str(value)``, or the name of its type where that fails: the text of some exceptions cannot be had."""
     try:
         return str(value)

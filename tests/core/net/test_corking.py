@@ -7,7 +7,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from asyncapy_core.net.corking import run_noting_waits
+from asyncapy_core.net.corking import run_with_wait_hook
 
 
 def noting() -> tuple[list[str], Callable[[], None]]:
@@ -20,7 +20,7 @@ async def test_what_never_waits_is_run_to_its_end_without_a_note() -> None:
         return 42
 
     events, note = noting()
-    assert await run_noting_waits(work(), note) == 42
+    assert await run_with_wait_hook(work(), note) == 42
     assert events == []
 
 
@@ -39,7 +39,7 @@ async def test_each_wait_is_noted_before_control_is_given_up() -> None:
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(other)
-        assert await run_noting_waits(work(), note) == 42
+        assert await run_with_wait_hook(work(), note) == 42
     assert events.count("waits") == 2
     assert events[:2] == ["works", "waits"]
     assert events.index("waits") < events.index("another task runs")
@@ -54,7 +54,7 @@ async def test_an_exception_comes_through(waits: bool) -> None:
 
     events, note = noting()
     with pytest.raises(ValueError, match="oops"):
-        await run_noting_waits(work(), note)
+        await run_with_wait_hook(work(), note)
     assert events == ["waits"] * waits
 
 
@@ -77,7 +77,7 @@ async def test_what_a_wait_returns_and_raises_reaches_the_coroutine() -> None:
     events, note = noting()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(send)
-        assert await run_noting_waits(work(), note) == "done"
+        assert await run_with_wait_hook(work(), note) == "done"
     assert seen == ["value", "end"]
     assert events == ["waits"] * len(events)
 
@@ -110,7 +110,7 @@ async def test_a_coroutine_may_catch_what_is_thrown_in_and_go_on() -> None:
         return "went on"
 
     events, note = noting()
-    assert await run_noting_waits(work(), note) == "went on"
+    assert await run_with_wait_hook(work(), note) == "went on"
     assert len(events) >= 2
 
 
@@ -132,7 +132,7 @@ def test_what_is_thrown_in_reaches_the_coroutine(caught: bool) -> None:
         return f"went on with {await Wait()}"
 
     events, note = noting()
-    stepping = run_noting_waits(work(), note)
+    stepping = run_with_wait_hook(work(), note)
     assert stepping.send(None) == "request"
     if caught:
         assert stepping.throw(ValueError("oops")) == "request"
@@ -155,7 +155,7 @@ def test_closing_closes_the_coroutine() -> None:
             closed.append(True)
 
     events, note = noting()
-    stepping = run_noting_waits(work(), note)
+    stepping = run_with_wait_hook(work(), note)
     assert stepping.send(None) == "request"
     stepping.close()
     assert closed == [True]
@@ -163,4 +163,4 @@ def test_closing_closes_the_coroutine() -> None:
 
 
 async def _run(work: Callable[[], Any], note: Callable[[], None]) -> None:
-    await run_noting_waits(work(), note)
+    await run_with_wait_hook(work(), note)

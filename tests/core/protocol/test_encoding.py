@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from asyncapy_core import Packet
 from asyncapy_core.errors import BrokenCodec, DecodeError, EncodeError, MalformedPacket, PluginError, UnknownCodec
-from asyncapy_core.protocol.encoding import SHORT, Packer, PackerRegistry
+from asyncapy_core.protocol.encoding import SHORT, Encoding, EncodingRegistry
 from asyncapy_core.protocol.wire import ByteOrder, WireFormat
 
 
@@ -51,29 +51,29 @@ def test_a_packet_is_its_headers_and_its_payload_whatever_its_size(
     fields = {"text": "x" * size}
     if size + 2 >= 256**header_size:
         with pytest.raises(EncodeError, match=f"a payload of {size} bytes does not fit"):
-            Packer(Text(), wire).pack(fields)
+            Encoding(Text(), wire).pack(fields)
     else:
         length = (size + 2).to_bytes(header_size, byteorder)
-        assert Packer(Text(), wire).pack(fields) == length + b"\x16\x09" + b"x" * size
+        assert Encoding(Text(), wire).pack(fields) == length + b"\x16\x09" + b"x" * size
 
 
 @pytest.mark.parametrize("size", range(3))
 def test_what_is_too_short_for_a_packet_is_not_sent(size: int) -> None:
     with pytest.raises(EncodeError, match=f"a payload of {size} bytes is too short") as caught:
-        Packer(Text(), WireFormat()).pack({"text": "x" * size})
+        Encoding(Text(), WireFormat()).pack({"text": "x" * size})
     assert caught.value.__context__ is None, "nothing else went wrong"
 
 
 def test_a_payload_becomes_a_packet_of_its_sender_and_encoding() -> None:
     sender: Any = object()
-    packet = Packer(Text(), WireFormat()).unpack(b"abc", sender)
+    packet = Encoding(Text(), WireFormat()).unpack(b"abc", sender)
     assert isinstance(packet, Packet)
     assert (packet.fields, packet.encoding, packet.sender) == ({"text": "abc"}, "text", sender)
 
 
 def test_a_payload_that_the_codec_refuses_is_the_fault_of_the_peer() -> None:
     with pytest.raises(MalformedPacket, match="no text") as caught:
-        Packer(Text(DecodeError("no text")), WireFormat()).unpack(b"abc")
+        Encoding(Text(DecodeError("no text")), WireFormat()).unpack(b"abc")
     assert not isinstance(caught.value, BrokenCodec)
 
 
@@ -83,37 +83,37 @@ def test_a_payload_that_the_codec_refuses_is_the_fault_of_the_peer() -> None:
 )
 def test_a_codec_that_fails_otherwise_is_broken(decoded: Any, told: str) -> None:
     with pytest.raises(BrokenCodec, match=f"the codec 'text' is broken: {told}"):
-        Packer(Text(decoded), WireFormat()).unpack(b"abc")
+        Encoding(Text(decoded), WireFormat()).unpack(b"abc")
 
 
 def test_encodings_are_found_by_wire_id_and_by_name() -> None:
-    packers = PackerRegistry([Text(), Other()], WireFormat())
-    assert packers.named("other") is packers.by_id[3]
-    assert packers.named("text") is packers.by_id[9]
+    encodings = EncodingRegistry([Text(), Other()], WireFormat())
+    assert encodings.named("other") is encodings.by_id[3]
+    assert encodings.named("text") is encodings.by_id[9]
 
 
 def test_names_and_the_default_go_by_the_lowest_wire_id() -> None:
-    packers = PackerRegistry([Text(), Other()], WireFormat())
-    assert list(packers) == ["other", "text"]
-    assert packers.default.name == "other"
+    encodings = EncodingRegistry([Text(), Other()], WireFormat())
+    assert list(encodings) == ["other", "text"]
+    assert encodings.default.name == "other"
 
 
 def test_an_unknown_name_lists_those_there_are_and_says_what_to_install() -> None:
-    packers = PackerRegistry([Text(), Other()], WireFormat())
+    encodings = EncodingRegistry([Text(), Other()], WireFormat())
     with pytest.raises(UnknownCodec, match=r"called 'yaml' \(installed: other, text\); pip install asyncapy-codecs"):
-        packers.named("yaml")
+        encodings.named("yaml")
 
 
 def test_without_any_codec_there_is_no_default() -> None:
-    packers = PackerRegistry([], WireFormat())
+    encodings = EncodingRegistry([], WireFormat())
     with pytest.raises(UnknownCodec, match="no codec is installed; pip install asyncapy-codecs"):
-        _ = packers.default
+        _ = encodings.default
     with pytest.raises(UnknownCodec, match="installed: none"):
-        packers.named("json")
+        encodings.named("json")
 
 
 @pytest.mark.parametrize("attribute", ["name", "wire_id"])
 def test_two_codecs_share_neither_name_nor_id(attribute: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Other, attribute, getattr(Text, attribute))
     with pytest.raises(PluginError, match="is there twice"):
-        PackerRegistry([Text(), Other()], WireFormat())
+        EncodingRegistry([Text(), Other()], WireFormat())

@@ -17,7 +17,7 @@ ZIPROTO_PACKET = bytes.fromhex("0000000b160181a3") + b"foo\xa3bar"
 
 
 def decoded(
-    pieces: Iterable[bytes], wire: WireFormat | None = None, most: int = 20
+    pieces: Iterable[bytes], wire: WireFormat | None = None, limit: int = 20
 ) -> tuple[list[Frame], tuple[type[ProtocolError], str] | None]:
     """All frames that these pieces hold, and the error they end with."""
     decoder = FrameDecoder(wire or WireFormat(), ENCODINGS)
@@ -25,8 +25,8 @@ def decoded(
     try:
         for piece in pieces:
             decoder.feed(piece)
-            while some := decoder.frames(most):
-                assert len(some) <= most
+            while some := decoder.frames(limit):
+                assert len(some) <= limit
                 frames += some
     except ProtocolError as error:
         return frames, (type(error), str(error))
@@ -124,7 +124,7 @@ def test_a_stream_cut_at_random_gives_the_same_frames_and_the_same_error(
     whole = decoded([content], wire)
     assert decoded(pieces, wire) == whole
     assert decoded(bytewise(content), wire) == whole
-    assert decoded([content], wire, most=data.draw(st.integers(1, 5))) == whole
+    assert decoded([content], wire, limit=data.draw(st.integers(1, 5))) == whole
 
 
 @given(st.lists(st.tuples(st.sampled_from(ENCODINGS), payloads), max_size=8), wires)

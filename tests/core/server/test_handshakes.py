@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 
 from asyncapy_core.net.transport import SocketTransport
-from asyncapy_core.server.handshakes import MAX_EACH, Pending
+from asyncapy_core.server.handshakes import MAX_EACH, HandshakeTable
 
 
 class Gone(SocketTransport):
@@ -20,14 +20,14 @@ class Gone(SocketTransport):
         self.gone = True
 
 
-def entered(pending: Pending, address: str, *, most: int = 1000, proxied: bool = False) -> Gone | None:
+def entered(pending: HandshakeTable, address: str, *, limit: int = 1000, proxied: bool = False) -> Gone | None:
     transport = Gone()
-    return transport if pending.add(transport, address, most=most, proxied=proxied) else None
+    return transport if pending.add(transport, address, limit=limit, proxied=proxied) else None
 
 
 def test_the_one_that_is_pending_longest_makes_room() -> None:
-    pending = Pending()
-    first, second, third = (entered(pending, f"192.0.2.{number}", most=2) for number in range(3))
+    pending = HandshakeTable()
+    first, second, third = (entered(pending, f"192.0.2.{number}", limit=2) for number in range(3))
     assert first is not None
     assert second is not None
     assert third is not None
@@ -39,7 +39,7 @@ def test_the_one_that_is_pending_longest_makes_room() -> None:
 
 
 def test_one_address_has_only_so_many_places_unless_it_is_a_proxy_or_has_none() -> None:
-    pending = Pending()
+    pending = HandshakeTable()
     held = [entered(pending, "192.0.2.1") for _ in range(MAX_EACH)]
     assert None not in held
     assert entered(pending, "192.0.2.1") is None
@@ -54,7 +54,7 @@ def test_one_address_has_only_so_many_places_unless_it_is_a_proxy_or_has_none() 
 
 
 def test_all_are_aborted_at_once() -> None:
-    pending = Pending()
+    pending = HandshakeTable()
     held = [entered(pending, f"192.0.2.{number}") for number in range(3)]
     pending.abort_all()
     assert all(transport is not None and transport.gone for transport in held)

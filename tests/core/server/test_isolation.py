@@ -13,7 +13,7 @@ import trio
 import trio.testing
 
 from asyncapy_core.logs import SessionLog
-from asyncapy_core.server.isolation import CancellationWatch, PeerTasks, is_cancellation, is_within
+from asyncapy_core.server.isolation import CancellationWatch, PeerTasks, is_cancellation, is_descendant
 
 
 class Lines(logging.Filter):
@@ -186,11 +186,11 @@ async def test_a_task_is_within_itself_and_within_those_above_it() -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(middle)
     (parent, child) = found
-    assert is_within(me, me)
-    assert is_within(child, parent)
-    assert is_within(child, me)
-    assert not is_within(me, child)
-    assert not is_within(child, None)
+    assert is_descendant(me, me)
+    assert is_descendant(child, parent)
+    assert is_descendant(child, me)
+    assert not is_descendant(me, child)
+    assert not is_descendant(child, None)
 
 
 # Async generators

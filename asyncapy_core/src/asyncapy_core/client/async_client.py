@@ -19,10 +19,10 @@ from typing import Any, Final, Self
 import trio
 
 from asyncapy_core.client.connecting import (
-    Trust,
+    TlsOptions,
     check_port,
     check_timeout,
-    client_packers,
+    client_encodings,
     handshake_failed,
     unreachable,
 )
@@ -95,10 +95,10 @@ class AsyncClient:
             check_port(port)
             open_stream = functools.partial(trio.open_tcp_stream, hostname, port)
         self._open_stream = open_stream
-        self._trust = Trust(tls, ssl_context, ca_file)
+        self._tls = TlsOptions(tls, ssl_context, ca_file)
         check_timeout(timeout)
-        self._packers = client_packers(plugins, header_size, byteorder, max_packet)
-        self._packer = self._packers.named(encoding)
+        self._encodings = client_encodings(plugins, header_size, byteorder, max_packet)
+        self._encoding = self._encodings.named(encoding)
         self.hostname = hostname
         self.port = port
         self.encoding = encoding
@@ -143,7 +143,7 @@ class AsyncClient:
             )
         seconds = self.timeout if timeout is None else timeout
         check_timeout(seconds)
-        request = self._pipeline.add(self._packer.pack(parse_fields(payload)))
+        request = self._pipeline.add(self._encoding.pack(parse_fields(payload)))
         try:
             with trio.move_on_after(math.inf if seconds is None else seconds):
                 await request.done.wait()
@@ -223,10 +223,10 @@ class AsyncClient:
             plain = await self._open_stream()
         except (OSError, UnicodeError, trio.BrokenResourceError) as error:
             raise unreachable(error, self.hostname, self.port) from error
-        if not self._trust.tls:
+        if not self._tls.tls:
             return plain
         try:
-            stream = trio.SSLStream(plain, self._trust.context(), server_hostname=self.hostname, https_compatible=True)
+            stream = trio.SSLStream(plain, self._tls.context(), server_hostname=self.hostname, https_compatible=True)
             await stream.do_handshake()
         except (trio.BrokenResourceError, ssl.SSLError) as error:
             await trio.aclose_forcefully(plain)
@@ -239,7 +239,7 @@ class AsyncClient:
 
     async def _converse(self, stream: trio.abc.Stream) -> RemoteError:
         """Send what is wanted and read what comes, until the connection is lost; return what is to be said of that."""
-        replies = ReplyDecoder(self._packers)
+        replies = ReplyDecoder(self._encodings)
         reason: RemoteError = ServerDisconnected("the connection was given up")
         async with stream, trio.open_nursery() as nursery:
             self._talking = nursery.cancel_scope

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from asyncapy_core.addresses import endpoint
 from asyncapy_core.client.connecting import (
-    Trust,
+    TlsOptions,
     check_port,
     check_timeout,
-    client_packers,
+    client_encodings,
     handshake_failed,
     unreachable,
 )
@@ -72,10 +72,10 @@ class Client:
         max_packet: int | None = None,
         plugins: PluginManager | None = None,
     ) -> None:
-        self._trust = Trust(tls, ssl_context, ca_file)
+        self._tls = TlsOptions(tls, ssl_context, ca_file)
         check_timeout(timeout)
-        self._packers = client_packers(plugins, header_size, byteorder, max_packet)
-        self._packer = self._packers.named(encoding)
+        self._encodings = client_encodings(plugins, header_size, byteorder, max_packet)
+        self._encoding = self._encodings.named(encoding)
         self._socket: socket.socket | None = None
         self._replies: ReplyDecoder | None = None
         self._fault: OSError | None = None
@@ -100,8 +100,8 @@ class Client:
         except (OSError, UnicodeError) as error:
             raise unreachable(error, hostname, port) from error
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._packer = self._packers.named(self.encoding)
-        self._replies = ReplyDecoder(self._packers)
+        self._encoding = self._encodings.named(self.encoding)
+        self._replies = ReplyDecoder(self._encodings)
         self._fault = None
         self._process = os.getpid()
         self._socket = self._secured(connected, hostname, port) if self.tls else connected
@@ -124,7 +124,7 @@ class Client:
             EncodeError, TypeError, ValueError: the payload cannot be sent.
         """
         connected, _ = self._connection()
-        data = self._packer.pack(parse_fields(payload))
+        data = self._encoding.pack(parse_fields(payload))
         connected.settimeout(self.timeout)
         try:
             connected.sendall(data)
@@ -218,7 +218,7 @@ class Client:
 
     def _secured(self, connected: socket.socket, hostname: str, port: int) -> socket.socket:
         try:
-            return self._trust.context().wrap_socket(connected, server_hostname=hostname)
+            return self._tls.context().wrap_socket(connected, server_hostname=hostname)
         except OSError as error:
             connected.close()
             raise handshake_failed(error, hostname, port) from error

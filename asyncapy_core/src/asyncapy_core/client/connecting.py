@@ -11,7 +11,7 @@ from typing import Final
 from asyncapy_core.addresses import endpoint
 from asyncapy_core.errors import NotConnected, RemoteError
 from asyncapy_core.plugins.manager import PluginManager, default_manager
-from asyncapy_core.protocol.encoding import PackerRegistry
+from asyncapy_core.protocol.encoding import EncodingRegistry
 from asyncapy_core.protocol.wire import ByteOrder, WireFormat
 
 LONGEST_WAIT: Final = threading.TIMEOUT_MAX
@@ -19,7 +19,7 @@ LONGEST_WAIT: Final = threading.TIMEOUT_MAX
 
 
 @dataclass(frozen=True, slots=True)
-class Trust:
+class TlsOptions:
     """How far a server is trusted.
 
     Attributes:
@@ -64,9 +64,9 @@ def check_port(port: int) -> None:
         raise ValueError(f"port is {port}; a TCP port is 1 to 65535")
 
 
-def client_packers(
+def client_encodings(
     plugins: PluginManager | None, header_size: int, byteorder: ByteOrder, max_packet: int | None
-) -> PackerRegistry:
+) -> EncodingRegistry:
     """Return what a client speaks; it takes replies as large as the header can say unless told otherwise.
 
     Raises:
@@ -75,7 +75,7 @@ def client_packers(
     """
     largest = 256 ** min(max(header_size, 1), 8) - 1
     wire = WireFormat(header_size, byteorder, largest if max_packet is None else max_packet)
-    return PackerRegistry((plugins or default_manager()).codecs(), wire)
+    return EncodingRegistry((plugins or default_manager()).codecs(), wire)
 
 
 def handshake_failed(error: OSError, hostname: str, port: int) -> RemoteError:

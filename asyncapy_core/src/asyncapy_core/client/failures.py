@@ -17,7 +17,7 @@ from asyncapy_core.errors import (
     SessionLimitReached,
     SessionTimedOut,
 )
-from asyncapy_core.logs import shown
+from asyncapy_core.logs import escape_for_log
 
 _MEANINGS: Final[dict[str, tuple[type[FailureReply], str]]] = {
     ErrorCode.REQUEST_MALFORMED: (RequestMalformed, "the server could not read the packet"),
@@ -40,4 +40,4 @@ def failure(reply: Mapping[str, Any]) -> FailureReply | None:
     if reply.keys() != {"status", "error"} or reply["status"] != "failure" or not isinstance(code, str):
         return None
     kind, meaning = _MEANINGS.get(code, (FailureReply, "the server reports a failure of its own kind"))
-    return kind(f"{shown(code)}: {meaning}", code)
+    return kind(f"{escape_for_log(code)}: {meaning}", code)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from asyncapy_core.errors import BrokenCodec, InvalidReply, MalformedPacket, ProtocolError
-from asyncapy_core.protocol.encoding import PackerRegistry
+from asyncapy_core.protocol.encoding import EncodingRegistry
 from asyncapy_core.protocol.wire import Frame, FrameDecoder
 
 
@@ -16,12 +16,12 @@ class ReplyDecoder:
     """Cuts what comes over one connection into replies.
 
     Args:
-        packers: what may be spoken.
+        encodings: what may be spoken.
     """
 
-    def __init__(self, packers: PackerRegistry) -> None:
-        self._packers = packers
-        self._decoder = FrameDecoder(packers.wire, packers.by_id)
+    def __init__(self, encodings: EncodingRegistry) -> None:
+        self._encodings = encodings
+        self._decoder = FrameDecoder(encodings.wire, encodings.by_id)
         self._heard = False
 
     @property
@@ -42,7 +42,7 @@ class ReplyDecoder:
         )
 
     def _hint(self) -> str:
-        wire = self._packers.wire
+        wire = self._encodings.wire
         return f"do both sides use header_size={wire.header_size} and byteorder={wire.byteorder!r}?"
 
     def feed(self, data: bytes) -> None:
@@ -65,7 +65,7 @@ class ReplyDecoder:
 
     def raw(self, frame: Frame) -> bytes:
         """Return a reply as it was on the wire, headers included."""
-        return self._packers.wire.encode(*frame)
+        return self._encodings.wire.encode(*frame)
 
     def fields(self, frame: Frame) -> dict[str, Any]:
         """Return the fields of a reply.
@@ -73,11 +73,11 @@ class ReplyDecoder:
         Raises:
             InvalidReply: its payload is not what its header says.
         """
-        encoding, payload = frame
-        packer = self._packers.by_id[encoding]
+        wire_id, payload = frame
+        encoding = self._encodings.by_id[wire_id]
         try:
-            return packer.unpack(payload).fields
+            return encoding.unpack(payload).fields
         except BrokenCodec as error:
             raise InvalidReply(str(error)) from error
         except MalformedPacket as error:
-            raise InvalidReply(f"the server sent a payload that is not {packer.name}: {error}") from error
+            raise InvalidReply(f"the server sent a payload that is not {encoding.name}: {error}") from error

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 @types.coroutine
-def run_noting_waits(coroutine: Coroutine[Any, Any, T], before_wait: Callable[[], None]) -> Generator[Any, Any, T]:
+def run_with_wait_hook(coroutine: Coroutine[Any, Any, T], before_wait: Callable[[], None]) -> Generator[Any, Any, T]:
     """Run a coroutine to its end, like ``await``; call ``before_wait()`` each time that it is about to wait."""
     step: Callable[[Any], Any] = coroutine.send
     answer: Any = None

@@ -17,7 +17,7 @@ import pluggy
 
 from asyncapy_core.errors import ConfigError, PluginError
 from asyncapy_core.interrupts import is_interrupt
-from asyncapy_core.logs import text_of
+from asyncapy_core.logs import safe_str
 from asyncapy_core.plugins import hookspecs
 from asyncapy_core.plugins.record import PluginRecord
 
@@ -179,7 +179,7 @@ class PluginLoader:
         except BaseException as error:  # a plugin may raise anything
             if is_interrupt(error):
                 raise
-            reason = f"import failed with {type(error).__name__}: {text_of(error)}"
+            reason = f"import failed with {type(error).__name__}: {safe_str(error)}"
             self.quarantine(record, reason, traceback.format_exc())
         else:
             self._admit(record)

@@ -19,12 +19,12 @@ import trio
 from asyncapy_core.errors import ConfigError, PluginError
 from asyncapy_core.interrupts import is_interrupt
 from asyncapy_core.keys.store import KeyStore
-from asyncapy_core.logs import text_of
-from asyncapy_core.plugins import provided
-from asyncapy_core.plugins.claims import Claims
+from asyncapy_core.logs import safe_str
+from asyncapy_core.plugins import hook_results
 from asyncapy_core.plugins.loading import PluginLoader, Restriction
 from asyncapy_core.plugins.options import validate_options
 from asyncapy_core.plugins.record import PluginRecord
+from asyncapy_core.plugins.registry import NameRegistry
 from asyncapy_core.protocol.codec import Codec
 from asyncapy_core.routing.filter import Filter
 
@@ -54,7 +54,7 @@ class PluginManager:
         self, *, allow: Collection[str] | None = None, deny: Collection[str] = (), discover: bool = True
     ) -> None:
         self._loader = PluginLoader(Restriction(allow, deny), discover=discover)
-        self._claims: dict[str, Claims[Any]] = {}
+        self._claims: dict[str, NameRegistry[Any]] = {}
 
     @property
     def plugins(self) -> tuple[PluginRecord, ...]:
@@ -106,9 +106,9 @@ class PluginManager:
         Raises:
             ConfigError: a plugin does not take the options that it is given, or lacks what it needs.
         """
-        ids: Claims[Codec] = Claims("wire id")
-        names: Claims[Codec] = Claims("codec")
-        for record, codecs in self._collect("asyncapy_codecs", provided.codecs, options):
+        ids: NameRegistry[Codec] = NameRegistry("wire id")
+        names: NameRegistry[Codec] = NameRegistry("codec")
+        for record, codecs in self._collect("asyncapy_codecs", hook_results.codecs, options):
             for codec in codecs:
                 ids.add(record, str(codec.wire_id), codec)
                 names.add(record, codec.name, codec)
@@ -116,14 +116,14 @@ class PluginManager:
         return [codec for codec in ids.agreed().values() if codec.name in agreed]
 
     @property
-    def filters(self) -> Claims[type[Filter]]:
+    def filters(self) -> NameRegistry[type[Filter]]:
         """What `asyncapy_filters` brings, by name."""
-        return self._collected("asyncapy_filters", "filter", provided.filters)
+        return self._collected("asyncapy_filters", "filter", hook_results.filters)
 
     @property
-    def key_stores(self) -> Claims[Callable[[str], KeyStore]]:
+    def key_stores(self) -> NameRegistry[Callable[[str], KeyStore]]:
         """What `asyncapy_key_stores` brings, by URL scheme."""
-        return self._collected("asyncapy_key_stores", "key store scheme", provided.key_stores)
+        return self._collected("asyncapy_key_stores", "key store scheme", hook_results.key_stores)
 
     async def setup(self, server: Server, options: RawOptions, done: list[PluginRecord]) -> None:
         """Call `asyncapy_setup` of one plugin after the other, and put each into ``done``.
@@ -139,7 +139,7 @@ class PluginManager:
                     raise
                 log.debug("%s failed in setup", record.title, exc_info=error)
                 raise PluginError(
-                    f"{record.title} failed in setup: {type(error).__name__}: {text_of(error)}"
+                    f"{record.title} failed in setup: {type(error).__name__}: {safe_str(error)}"
                 ) from error
             done.append(record)
 
@@ -201,16 +201,16 @@ class PluginManager:
             except BaseException as error:  # a plugin may raise anything
                 if is_interrupt(error):
                     raise
-                reason = f"{hook} raised {type(error).__name__}: {text_of(error)}"
+                reason = f"{hook} raised {type(error).__name__}: {safe_str(error)}"
                 self._loader.quarantine(record, reason, traceback.format_exc())
             else:
                 yield record, result
 
-    def _collected(self, hook: str, kind: str, read: Callable[[Any], dict[str, T]]) -> Claims[T]:
+    def _collected(self, hook: str, kind: str, read: Callable[[Any], dict[str, T]]) -> NameRegistry[T]:
         """Collect what a hook brings by name, once; but not for good while some plugins are still to come."""
         if hook in self._claims:
             return self._claims[hook]
-        claims: Claims[T] = Claims(kind)
+        claims: NameRegistry[T] = NameRegistry(kind)
         for record, values in self._collect(hook, read):
             for name, value in values.items():
                 claims.add(record, name, value)

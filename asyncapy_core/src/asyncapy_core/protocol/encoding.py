@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from asyncapy_core.errors import BrokenCodec, DecodeError, MalformedPacket, PluginError, UnknownCodec
 from asyncapy_core.interrupts import is_interrupt
-from asyncapy_core.logs import describe, text_of
+from asyncapy_core.logs import describe, safe_str
 from asyncapy_core.protocol.codec import INSTALL_HINT, Codec
 from asyncapy_core.protocol.packet import Packet
 from asyncapy_core.protocol.wire import WireFormat
@@ -24,7 +24,7 @@ SHORT: Final = 512
 _new_packet = Packet.__new__
 
 
-class Packer:
+class Encoding:
     """What is said in one encoding on the connections of a server or client.
 
     Args:
@@ -76,7 +76,7 @@ class Packer:
         try:
             fields = decode(payload)
         except DecodeError as error:
-            raise MalformedPacket(text_of(error)) from error
+            raise MalformedPacket(safe_str(error)) from error
         except BaseException as error:  # a codec may raise anything
             if is_interrupt(error):
                 raise
@@ -98,7 +98,7 @@ class Packer:
         return header
 
 
-class PackerRegistry:
+class EncodingRegistry:
     """All encodings that one server or client speaks, by name and by wire id.
 
     Args:
@@ -117,15 +117,15 @@ class PackerRegistry:
 
     def __init__(self, codecs: Iterable[Codec], wire: WireFormat) -> None:
         self.wire = wire
-        self.by_id: dict[int, Packer] = {}
-        self._by_name: dict[str, Packer] = {}
+        self.by_id: dict[int, Encoding] = {}
+        self._by_name: dict[str, Encoding] = {}
         for codec in sorted(codecs, key=lambda codec: codec.wire_id):
             if codec.name in self._by_name or codec.wire_id in self.by_id:
                 raise PluginError(f"codec {codec.name!r} (wire id {codec.wire_id}) is there twice")
-            self._by_name[codec.name] = self.by_id[codec.wire_id] = Packer(codec, wire)
+            self._by_name[codec.name] = self.by_id[codec.wire_id] = Encoding(codec, wire)
 
     @property
-    def default(self) -> Packer:
+    def default(self) -> Encoding:
         """What is spoken before the peer has chosen: the encoding with the lowest wire id, JSON where it is there.
 
         Raises:
@@ -135,7 +135,7 @@ class PackerRegistry:
             raise UnknownCodec(f"no codec is installed; {INSTALL_HINT}")
         return next(iter(self.by_id.values()))
 
-    def named(self, name: str) -> Packer:
+    def named(self, name: str) -> Encoding:
         """Return what speaks the encoding of this name.
 
         Raises:

@@ -147,8 +147,8 @@ class FrameDecoder:
             self._buffer += data
         self._start = 0
 
-    def frames(self, most: int) -> list[Frame]:
-        """Return the next frames that are whole, so many at most; none when more bytes are needed.
+    def frames(self, limit: int) -> list[Frame]:
+        """Return the next frames that are whole, at most ``limit``; none when more bytes are needed.
 
         Frames that stand before something wrong are returned first; the call after that raises what is wrong.
 
@@ -166,7 +166,7 @@ class FrameDecoder:
         size = len(buffer)
         last = size - payload_at
         whole = buffer if isinstance(buffer, bytes) else None
-        while start <= last and len(frames) < most:
+        while start <= last and len(frames) < limit:
             length, version, encoding = read_header(buffer, start)
             if version != PROTOCOL_VERSION or encoding not in encodings or not MINIMUM_LENGTH <= length <= largest:
                 break

@@ -46,7 +46,7 @@ class Handler:
         TypeError: the function is not asynchronous, or a filter is not a `Filter`.
     """
 
-    __slots__ = ("_checks", "filters", "function", "is_async", "match", "worth_a_line")
+    __slots__ = ("_checks", "filters", "function", "is_async", "match", "should_log")
 
     def __init__(self, function: HandlerFunction, filters: Sequence[Filter] | None = None) -> None:
         _require_async(function)
@@ -58,7 +58,7 @@ class Handler:
         self._checks = tuple((filter.check, is_async(filter)) for filter in self.filters)
         self.is_async = any(awaited for _, awaited in self._checks)
         self.match = self._matcher()
-        self.worth_a_line = RateLimited()
+        self.should_log = RateLimited()
 
     @property
     def name(self) -> str:
@@ -165,7 +165,7 @@ class Dispatcher:
         failures: list[BaseException] = []
         for guard in self.guards:
             if await self._first((guard,), client, packet, failures) is None:
-                if guard.worth_a_line():
+                if guard.should_log():
                     client.log.info("{API Parser} A packet was refused by the guard %r", guard.filters[0])
                 raise NoHandler(failed=bool(failures))
         matched = False
@@ -200,7 +200,7 @@ class Dispatcher:
 
     def _filter_failed(self, client: Client, handler: Handler, error: BaseException) -> None:
         """Say so, at most once a second: a key store that is away fails every packet's filter."""
-        if handler.worth_a_line():
+        if handler.should_log():
             client.log.error(
                 "{API Parser} A filter of '%s' raised %s, so the packet does not pass", handler.name, describe(error)
             )

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Final
 
 from asyncapy_core.addresses import peer_address
 from asyncapy_core.errors import ConnectionLost, ErrorCode, ProtocolError
-from asyncapy_core.logs import RateLimited, shown
+from asyncapy_core.logs import RateLimited, escape_for_log
 from asyncapy_core.net.transport import SocketTransport, Transport, Woken
 from asyncapy_core.protocol.proxy_header import InvalidProxyHeader, ProxyHeader
 from asyncapy_core.server.connection import Connection
-from asyncapy_core.server.state import Service
+from asyncapy_core.server.state import ServerState
 
 if TYPE_CHECKING:
     import ssl
@@ -45,89 +45,91 @@ def connection_limit(wanted: int) -> int:
 class Admission:
     """The door of one running server."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, state: ServerState) -> None:
+        self._state = state
         self._should_log = RateLimited()
 
     def admit(self, sock: socket.socket, host: str) -> None:
         """Serve or refuse an accepted socket, at once or when its PROXY header and TLS handshake are done."""
         address = peer_address(host)
-        newcomer = _Newcomer(self._service, SocketTransport(sock), address)
-        self._service.peers.call(self._admit, newcomer, peer=newcomer)
+        peer = _PendingPeer(self._state, SocketTransport(sock), address)
+        self._state.peers.call(self._admit, peer, peer=peer)
 
-    def _admit(self, newcomer: _Newcomer) -> None:
-        service = self._service
-        proxied = bool(service.proxies) and newcomer.address in service.proxies
-        limit = max(MIN_PENDING, service.max_connections - len(service.connections))
-        if service.draining:
-            newcomer.drop()
-        elif not proxied and service.tls is None:
-            self._take_in(newcomer.transport, newcomer.address, None)
-        elif service.pending.add(newcomer.transport, newcomer.address, most=limit, proxied=proxied):
-            service.peers.start(newcomer, self._introduce, newcomer, proxied)
+    def _admit(self, peer: _PendingPeer) -> None:
+        state = self._state
+        proxied = bool(state.proxies) and peer.address in state.proxies
+        limit = max(MIN_PENDING, state.max_connections - len(state.connections))
+        if state.draining:
+            peer.drop()
+        elif not proxied and state.tls is None:
+            self._take_in(peer.transport, peer.address, None)
+        elif state.handshakes.add(peer.transport, peer.address, limit=limit, proxied=proxied):
+            state.peers.start(peer, self._shake_hands, peer, proxied)
         else:
-            newcomer.drop()
+            peer.drop()
 
-    async def _introduce(self, newcomer: _Newcomer, proxied: bool) -> None:  # noqa: FBT001  # called with it by position
+    async def _shake_hands(self, peer: _PendingPeer, proxied: bool) -> None:  # noqa: FBT001  # called with it by position
         """Read the PROXY header of a trusted proxy, and do the TLS handshake; a peer that fails gets no reply."""
-        transport: Transport = newcomer.transport
+        transport: Transport = peer.transport
         certificate = None
         try:
             if proxied:
-                await newcomer.read_proxy_header()
-            if self._service.tls is not None:
-                transport, certificate = await newcomer.shake_hands(self._service.tls)
+                await peer.read_proxy_header()
+            if self._state.tls is not None:
+                transport, certificate = await peer.shake_hands(self._state.tls)
         except (ConnectionLost, ProtocolError) as error:
-            newcomer.drop()
+            peer.drop()
             if self._should_log():
-                self._service.log.info("{Client handler} No session for %s: %s", shown(newcomer.address), shown(error))
+                self._state.log.info(
+                    "{Client handler} No session for %s: %s", escape_for_log(peer.address), escape_for_log(error)
+                )
         else:
-            self._service.arrived(newcomer.transport)
-            self._take_in(transport, newcomer.address, certificate)
+            self._state.end_handshake(peer.transport)
+            self._take_in(transport, peer.address, certificate)
 
     def _take_in(self, transport: Transport, address: str, certificate: PeerCertificate | None) -> None:
         """Make a connection, and serve or refuse it (docs/protocol.md, SESSION_LIMIT_REACHED and SERVER_BUSY)."""
-        service = self._service
-        connection = Connection(service, transport, address, certificate)
-        if service.draining:
+        state = self._state
+        connection = Connection(state, transport, address, certificate)
+        if state.draining:
             connection.drop()
-        elif len(service.connections) >= service.max_connections:
+        elif len(state.connections) >= state.max_connections:
             self._refuse(connection, ErrorCode.SERVER_BUSY)
-        elif not service.sessions.add(connection.session):
+        elif not state.sessions.add(connection.session):
             self._refuse(connection, ErrorCode.SESSION_LIMIT_REACHED)
         else:
-            service.connections.add(connection)
-            service.peers.start(connection, connection.run)
+            state.connections.add(connection)
+            state.peers.start(connection, connection.run)
 
     def _refuse(self, connection: Connection, code: ErrorCode) -> None:
-        service = self._service
-        if len(service.refused) >= MAX_REFUSED:
+        state = self._state
+        if len(state.refused) >= MAX_REFUSED:
             connection.drop()
             return
-        service.refused.add(connection)
-        service.peers.start(connection, connection.refuse, code)
+        state.refused.add(connection)
+        state.peers.start(connection, connection.refuse, code)
 
 
-class _Newcomer:
+class _PendingPeer:
     """A peer without a session: a PROXY header and a TLS handshake may still come.
 
     Args:
-        service: the server.
+        state: the server.
         transport: its connection.
         address: its address, until a PROXY header names another.
     """
 
-    __slots__ = ("_service", "address", "transport")
+    __slots__ = ("_state", "address", "transport")
 
-    def __init__(self, service: Service, transport: SocketTransport, address: str) -> None:
-        self._service = service
+    def __init__(self, state: ServerState, transport: SocketTransport, address: str) -> None:
+        self._state = state
         self.transport = transport
         self.address = address
 
     @property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
         """The server's log; there is no session yet."""
-        return logging.LoggerAdapter(self._service.log)
+        return logging.LoggerAdapter(self._state.log)
 
     async def read_proxy_header(self) -> None:
         """Read a PROXY header and nothing behind it, and take the address that it names.
@@ -136,7 +138,7 @@ class _Newcomer:
             ConnectionLost: the proxy took too long, or left.
             InvalidProxyHeader: it sent something else.
         """
-        self._service.introducing.start(self.transport)
+        self._state.proxying.start(self.transport)
         header = ProxyHeader()
         while header.missing:
             try:
@@ -146,7 +148,7 @@ class _Newcomer:
             if not data:
                 raise InvalidProxyHeader("the proxy left before the end of its PROXY header")
             header.feed(data)
-        self._service.introducing.stop(self.transport)
+        self._state.proxying.stop(self.transport)
         if header.address is not None:
             self.address = peer_address(header.address)
 
@@ -158,15 +160,15 @@ class _Newcomer:
         """
         from asyncapy_core.net.tls import TlsTransport  # noqa: PLC0415  # only where TLS is on
 
-        self._service.handshaking.start(self.transport)
+        self._state.handshaking.start(self.transport)
         encrypted = TlsTransport(self.transport, context)
         await encrypted.handshake()
-        self._service.handshaking.stop(self.transport)
+        self._state.handshaking.stop(self.transport)
         return encrypted, encrypted.peer
 
     def drop(self) -> None:
         """Close at once, and forget; a second time does nothing."""
         self.transport.abort()
-        self._service.introducing.stop(self.transport)
-        self._service.handshaking.stop(self.transport)
-        self._service.arrived(self.transport)
+        self._state.proxying.stop(self.transport)
+        self._state.handshaking.stop(self.transport)
+        self._state.end_handshake(self.transport)

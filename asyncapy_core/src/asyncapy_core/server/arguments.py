@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 Init = TypeVar("Init", bound=Callable[..., None])
 
 
-def noting_given(init: Init) -> Init:
+def record_arguments(init: Init) -> Init:
     """Decorate an ``__init__`` so that it finds the arguments that were written, by name, in ``self._given``."""
     signature = inspect.signature(init)
 

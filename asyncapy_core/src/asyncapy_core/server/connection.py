@@ -1,6 +1,6 @@
 """One connection of the server, from its first byte to its last (docs/protocol.md, "A session").
 
-Knows the peer through its transport, the server only through the `Service` that all its connections share.
+Knows the peer through its transport, the server only through the `ServerState` that all its connections share.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from asyncapy_core.errors import (
     ProtocolError,
     StopPropagation,
 )
-from asyncapy_core.logs import SessionLog, shown
-from asyncapy_core.net.corking import run_noting_waits
+from asyncapy_core.logs import SessionLog, escape_for_log
+from asyncapy_core.net.corking import run_with_wait_hook
 from asyncapy_core.net.outbox import Outbox
 from asyncapy_core.net.transport import Transport, Woken
 from asyncapy_core.protocol.wire import FrameDecoder
 from asyncapy_core.routing.dispatch import NoHandler
-from asyncapy_core.server.isolation import is_within
+from asyncapy_core.server.isolation import is_descendant
 from asyncapy_core.server.session import Client, Session
 
 if TYPE_CHECKING:
     from asyncapy_core.net.tls import PeerCertificate
     from asyncapy_core.protocol.packet import Packet
-    from asyncapy_core.server.state import Service
+    from asyncapy_core.server.state import ServerState
 
 LARGEST_READ: Final = 256 * 1024
 
@@ -62,12 +62,12 @@ class Connection:
         "_debug",
         "_decoder",
         "_dispatch",
+        "_encoding",
         "_encoding_known",
+        "_encodings",
         "_expired",
         "_outbox",
-        "_packer",
-        "_packers",
-        "_service",
+        "_state",
         "_task",
         "_transport",
         "client",
@@ -76,49 +76,49 @@ class Connection:
     )
 
     def __init__(
-        self, service: Service, transport: Transport, address: str, certificate: PeerCertificate | None = None
+        self, state: ServerState, transport: Transport, address: str, certificate: PeerCertificate | None = None
     ) -> None:
-        self._service = service
+        self._state = state
         self._transport = transport
-        self._decoder = FrameDecoder(service.packers.wire, service.packers.by_id)
-        self._outbox = Outbox(transport, service.writing, service.config.max_output, self._start)
-        self._packers = service.packers.by_id
-        self._packer = service.packers.default
+        self._decoder = FrameDecoder(state.encodings.wire, state.encodings.by_id)
+        self._outbox = Outbox(transport, state.writing, state.config.max_output, self._start)
+        self._encodings = state.encodings.by_id
+        self._encoding = state.encodings.default
         self._encoding_known = False
         self._expired = False
         self._between_turns = False
         self._closing = False
         self._answered: bool | int = False
         self._task: trio.lowlevel.Task | None = None
-        self._debug = service.log.isEnabledFor(logging.DEBUG)
-        dispatch = service.dispatcher.dispatch_traced if self._debug else service.dispatcher.dispatch
-        limit = service.config.handler_timeout
+        self._debug = state.log.isEnabledFor(logging.DEBUG)
+        dispatch = state.dispatcher.dispatch_traced if self._debug else state.dispatcher.dispatch
+        limit = state.config.handler_timeout
         self._dispatch = dispatch if limit is None else functools.partial(self._in_time, limit, dispatch)
-        self.client = Client(address, service.server, self, encoding=self._packer.name)
+        self.client = Client(address, state.server, self, encoding=self._encoding.name)
         if certificate is not None:
             self.client.tls_peer = certificate.subject
             self.client.tls_names = certificate.names
         self.session = self.client.session = Session(uuid.uuid4(), self.client, time.time())
-        self.log = SessionLog(service.log, self.session.session_id)
+        self.log = SessionLog(state.log, self.session.session_id)
 
     async def run(self) -> None:
         """Serve the peer until it leaves, a deadline passes, something closes the session, or the server drains."""
-        self._service.log.info("{Client handler} New session started, UUID is %s", self.session.session_id)
+        self._state.log.info("{Client handler} New session started, UUID is %s", self.session.session_id)
         self._task = trio.lowlevel.current_task()
         _serving.set(self)
         try:
             linger = True
             try:
-                linger = await run_noting_waits(self._serve(), self._about_to_wait)
+                linger = await run_with_wait_hook(self._serve(), self._about_to_wait)
             except ProtocolError as error:
-                if isinstance(error, BrokenCodec) and self._service.should_log_codec():
+                if isinstance(error, BrokenCodec) and self._state.should_log_codec():
                     self.log.error("{API Parser} A packet could not be read: %s", error)
                 if not self._closing:  # nothing is answered behind a close
-                    self.log.info("{Client handler} %s: %s", error.code.value, shown(error))
+                    self.log.info("{Client handler} %s: %s", error.code.value, escape_for_log(error))
                     await self._reply(error.code)
             await self._part(linger=linger)
         except ConnectionLost as error:
-            self.log.info("{Client handler} The client has left: %s", shown(error))
+            self.log.info("{Client handler} The client has left: %s", escape_for_log(error))
         else:
             self.log.info("{Client handler} The connection was closed")
         finally:
@@ -142,17 +142,17 @@ class Connection:
             Whether the peer may have sent what is not read.
         """
         decoder, outbox = self._decoder, self._outbox
-        packers, dispatch, client, service = self._packers, self._dispatch, self.client, self._service
-        most, dropped = service.config.packets_per_turn, service.peers.dropped.by_task
+        encodings, dispatch, client, state = self._encodings, self._dispatch, self.client, self._state
+        limit, dropped = state.config.packets_per_turn, state.peers.dropped.by_task
         while data := await self._receive():
             decoder.feed(data)
-            while not service.draining and (frames := decoder.frames(most)):
-                for encoding, payload in frames:
+            while not state.draining and (frames := decoder.frames(limit)):
+                for wire_id, payload in frames:
                     if not outbox.corked:  # this task has waited, or the connection was closed
                         if self._is_over():
                             return True
-                        self._packet_arrived(encoding, payload)
-                    packet = packers[encoding].unpack(payload, client)
+                        self._packet_arrived(wire_id, payload)
+                    packet = encodings[wire_id].unpack(payload, client)
                     self._answered = False
                     try:
                         await dispatch(client, packet)
@@ -160,13 +160,13 @@ class Connection:
                         await self._raised(error, packet)
                     if dropped:
                         await self._close_dropped()
-                if len(frames) == most:
+                if len(frames) == limit:
                     await self._let_others_go_on()
             if self._is_over():
                 return True
             if not outbox.flush_now():
                 await outbox.flush()
-        return self._closing or service.draining
+        return self._closing or state.draining
 
     async def _in_time(
         self, limit: float, dispatch: Callable[..., Awaitable[None]], client: Client, packet: Packet
@@ -176,14 +176,14 @@ class Connection:
             try:
                 await dispatch(client, packet)
             finally:
-                if self._service.peers.dropped.by_task:  # what was opened inside of this scope is to be closed inside
-                    await self._service.peers.close_dropped(self)
+                if self._state.peers.dropped.by_task:  # what was opened inside of this scope is to be closed inside
+                    await self._state.peers.close_dropped(self)
         if scope.cancelled_caught:
             raise TimeoutError(f"cut off after {limit:g} s (handler_timeout)")
 
     def _is_over(self) -> bool:
         """Return True when no further packet is to be handled: closed, broken, or the server drains."""
-        return self._closing or self._outbox.poisoned or self._service.draining
+        return self._closing or self._outbox.poisoned or self._state.draining
 
     async def _receive(self) -> bytes:
         """Give others their turn, then return what has come; nothing when the peer is done, or nothing more is wanted.
@@ -195,16 +195,16 @@ class Connection:
             ConnectionLost: the connection broke.
         """
         await trio.lowlevel.checkpoint()
-        if self._service.draining:
+        if self._state.draining:
             return b""
-        size = self._service.config.buf
+        size = self._state.config.buf
         if self._decoder.buffered:
             size = max(size, min(self._decoder.missing, LARGEST_READ))
         data = self._transport.receive_now(size)
-        while data is None and not (self._closing or self._service.draining):
+        while data is None and not (self._closing or self._state.draining):
             if self._expired:
-                raise TimedOut(f"no whole packet within {self._service.config.timeout:g} s")
-            self._service.reading.start(self)
+                raise TimedOut(f"no whole packet within {self._state.config.timeout:g} s")
+            self._state.reading.start(self)
             try:
                 data = await self._transport.receive(size)
             except Woken:
@@ -221,17 +221,17 @@ class Connection:
         if not self._between_turns:
             self._outbox.uncork()
 
-    def _packet_arrived(self, encoding: int, payload: bytes) -> None:
+    def _packet_arrived(self, wire_id: int, payload: bytes) -> None:
         """A whole packet is there, and nothing is held back; the first of all fixes the encoding of the session."""
-        self._service.reading.stop(self)
+        self._state.reading.stop(self)
         self._expired = False
         if not self._encoding_known:
             self._encoding_known = True
-            self._packer = self._packers[encoding]
-            self.client.encoding = self._packer.name
+            self._encoding = self._encodings[wire_id]
+            self.client.encoding = self._encoding.name
         if self._debug:  # nothing is held back, so that each line stands where its bytes go, and each packet comes here
             self.log.debug("{Client handler} Expected stream length is %d", len(payload))
-            self.log.debug("{API Parser} Protocol-Version is V2, Content-Encoding is %s", self._packers[encoding].name)
+            self.log.debug("{API Parser} Protocol-Version is V2, Content-Encoding is %s", self._encodings[wire_id].name)
         else:
             self._outbox.cork()
 
@@ -261,14 +261,14 @@ class Connection:
             own = isinstance(leaf, ClientDisconnected) and leaf.client is self.client
             return own or isinstance(leaf, StopPropagation)
 
-        peers = self._service.peers
+        peers = self._state.peers
         through, failure = peers.split(error)
         if isinstance(failure, BaseExceptionGroup):
             failure = failure.split(expected)[1]
         elif failure is not None and expected(failure):
             failure = None
         if failure is not None:
-            name = "A filter" if packet.handler is None else f"Handler '{shown(packet.handler.name)}'"
+            name = "A filter" if packet.handler is None else f"Handler '{escape_for_log(packet.handler.name)}'"
             peers.failures.report(self.log, f"{{API Parser}} {name}", failure)
         if through is not None:
             raise through
@@ -284,7 +284,7 @@ class Connection:
         by_server = self._answered == BY_SERVER
         if by_server:
             self._answered = False
-        await self._service.peers.close_dropped(self)
+        await self._state.peers.close_dropped(self)
         if by_server and self._answered:
             await self.close()  # a clean-up has answered what the server had answered
 
@@ -292,7 +292,7 @@ class Connection:
         """Send a reply of the server's own, unless the connection was closed, or broke, before."""
         if self._closing or self._outbox.poisoned:
             return
-        data = self._packer.pack({"status": "failure", "error": code.value})
+        data = self._encoding.pack({"status": "failure", "error": code.value})
         if not self._outbox.hold(data):
             await self._outbox.put(data)
 
@@ -308,8 +308,8 @@ class Connection:
         """
         if self._closing:
             raise ClientDisconnected("the connection to this client was closed before", self.client)
-        packer = self._packer if packet.sender is not None else self._service.packers.named(packet.encoding)
-        data = packer.pack(packet.fields)
+        encoding = self._encoding if packet.sender is not None else self._state.encodings.named(packet.encoding)
+        data = encoding.pack(packet.fields)
         if self._outbox.hold(data):
             self._answered = True
             return None
@@ -333,7 +333,7 @@ class Connection:
         nursery = task.parent_nursery
         if nursery is not None and nursery.parent_task is trio.lowlevel.current_root_task():
             return _serving.get(None) is self  # a system task, which trio makes for a call from a thread
-        return is_within(task, self._task)
+        return is_descendant(task, self._task)
 
     async def close(self) -> None:
         """Close the connection behind what was sent; packets that came and were not handled yet are dropped."""
@@ -353,14 +353,14 @@ class Connection:
             ConnectionLost: the connection broke, now or before.
         """
         self._closing = True
-        self._service.sessions.discard(self.session)
+        self._state.sessions.discard(self.session)
         self._outbox.uncork()  # the loop, and whoever sends, look at what has changed where nothing is held back
         await self._outbox.flush()
         self._transport.send_eof()
 
     def sessions(self) -> list[Session]:
         """Return all active sessions of this peer's address."""
-        return self._service.sessions.of(self.client.address)
+        return self._state.sessions.of(self.client.address)
 
     def expire(self) -> None:
         """A deadline has passed."""
@@ -374,12 +374,12 @@ class Connection:
 
     async def _part(self, *, linger: bool) -> None:
         """Send what is queued, then close; after lingering, as a close with bytes unread resets the connection."""
-        self._service.reading.stop(self)
+        self._state.reading.stop(self)
         await self._finish()
         if not linger:
             return
         self._expired = False
-        unread = self._service.linger(self)
+        unread = self._state.linger(self)
         while unread > 0 and not self._expired:
             try:
                 data = await self._transport.receive(min(unread, LARGEST_READ))
@@ -391,9 +391,9 @@ class Connection:
 
     def _start(self, function: Callable[..., Awaitable[object]], *args: Any) -> None:
         """Run something for this peer in a task of its own."""
-        self._service.peers.start(self, function, *args)
+        self._state.peers.start(self, function, *args)
 
     def drop(self) -> None:
         """Close at once, without a word; a second time does nothing."""
-        self._service.forget(self)
+        self._state.forget(self)
         self._outbox.poison()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from asyncapy_core.logs import shown
+from asyncapy_core.logs import escape_for_log
 from asyncapy_core.routing.dispatch import Handler
 from asyncapy_core.routing.filter import check
 from asyncapy_core.server.detached import Detached
@@ -92,5 +92,5 @@ async def _ask(handler: Handler, client: Client, packet: Packet) -> tuple[Check,
         try:
             checks.append(Check(repr(filter), await check(filter, client, packet)))
         except Exception as error:
-            checks.append(Check(repr(filter), passed=False, reason=f"{type(error).__name__}: {shown(error)}"))
+            checks.append(Check(repr(filter), passed=False, reason=f"{type(error).__name__}: {escape_for_log(error)}"))
     return tuple(checks)

@@ -15,7 +15,7 @@ MAX_EACH: Final = 32
 """How many may be from one address, so that one cannot keep the others out; proxies have no such limit."""
 
 
-class Pending:
+class HandshakeTable:
     """The pending peers of one server, the longest first."""
 
     __slots__ = ("_addresses", "_count")
@@ -24,13 +24,13 @@ class Pending:
         self._addresses: dict[SocketTransport, str] = {}
         self._count: Counter[str] = Counter()
 
-    def add(self, transport: SocketTransport, address: str, *, most: int, proxied: bool) -> bool:
+    def add(self, transport: SocketTransport, address: str, *, limit: int, proxied: bool) -> bool:
         """Enter a peer, in place of the one that is pending longest where there are as many as may be.
 
         Args:
             transport: its connection.
             address: where it is from.
-            most: how many may be pending.
+            limit: how many may be pending.
             proxied: whether it is a proxy that is trusted to speak for others.
 
         Returns:
@@ -38,7 +38,7 @@ class Pending:
         """
         if not proxied and self._count[address] >= MAX_EACH and not is_unix(address):
             return False
-        if len(self._addresses) >= most:
+        if len(self._addresses) >= limit:
             longest = next(iter(self._addresses))
             self.discard(longest)
             longest.abort()

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 import trio
 
 from asyncapy_core.interrupts import is_interrupt
-from asyncapy_core.logs import FailureLog, RateLimited, shown
+from asyncapy_core.logs import FailureLog, RateLimited, escape_for_log
 from asyncapy_core.server.generators import DroppedGenerators
 
 RECHECK_SECONDS: Final = 60.0
@@ -62,7 +62,7 @@ def is_cancellation(error: BaseException) -> bool:
     return isinstance(error, trio.Cancelled)
 
 
-def is_within(task: trio.lowlevel.Task, ancestor: trio.lowlevel.Task | None) -> bool:
+def is_descendant(task: trio.lowlevel.Task, ancestor: trio.lowlevel.Task | None) -> bool:
     """Return True for a task itself, and for the tasks below it: those that its nurseries wait for, at any depth."""
     while task is not ancestor:
         if task.parent_nursery is None:
@@ -136,7 +136,7 @@ class PeerTasks:
     async def close_dropped(self, peer: Peer) -> None:
         """Close the async generators that the current task has begun and dropped."""
         while (generator := self.dropped.pop()) is not None:
-            name = shown(getattr(generator, "__qualname__", ""))
+            name = escape_for_log(getattr(generator, "__qualname__", ""))
             try:
                 await generator.aclose()
             except BaseException as error:  # the clean-up of a generator may raise anything

@@ -7,36 +7,36 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from asyncapy_core.addresses import bound_address, is_exposed
-from asyncapy_core.server.state import Service
+from asyncapy_core.server.state import ServerState
 
 if TYPE_CHECKING:
     from asyncapy_core.routing.dispatch import Dispatcher, Handler
 
 
-def announce(service: Service, addresses: Iterable[Any]) -> None:
+def announce(state: ServerState, addresses: Iterable[Any]) -> None:
     """Log where a server listens, and what is worth a second look.
 
     Args:
-        service: the server that is about to serve.
+        state: the server that is about to serve.
         addresses: where it listens, as the socket module has them.
     """
-    log, config = service.log, service.config
+    log, config = state.log, state.config
     listening = list(addresses)
     where = ", ".join(map(bound_address, listening)) or "no address"
-    log.info("{Server} Serving on %s (codecs: %s)", where, ", ".join(service.packers))
-    if service.max_connections < config.max_connections:
+    log.info("{Server} Serving on %s (codecs: %s)", where, ", ".join(state.encodings))
+    if state.max_connections < config.max_connections:
         log.log(
             logging.WARNING if "max_connections" in config.model_fields_set else logging.INFO,
             "{Server} At most %d connections rather than %d, as this process may open no more files: see ulimit -n",
-            service.max_connections,
+            state.max_connections,
             config.max_connections,
         )
-    if not service.dispatcher.groups:
+    if not state.dispatcher.groups:
         log.warning(
             "{Server} No handler is registered, so every packet is answered with ERR_NO_HANDLER; register them where "
             "the program makes the server, not under if __name__ == '__main__'"
         )
-    for group, handlers in service.dispatcher.groups.items():
+    for group, handlers in state.dispatcher.groups.items():
         for later, earlier in _unreachable(handlers):
             log.warning(
                 "{Server} '%s' in group %d can never run: '%s', before it, takes all that it would; "
@@ -45,7 +45,7 @@ def announce(service: Service, addresses: Iterable[Any]) -> None:
                 group,
                 earlier.name,
             )
-    if service.tls is None and not _asks_who_they_are(service.dispatcher) and any(map(is_exposed, listening)):
+    if state.tls is None and not _asks_who_they_are(state.dispatcher) and any(map(is_exposed, listening)):
         log.warning(
             "{Server} Anybody who reaches this address can use every handler, and read what is sent: set tls_cert, "
             "add a guard (@server.guard) or a filter for API keys (Filters.APIFactory), or bind to 127.0.0.1"

@@ -8,21 +8,21 @@ from typing import Final
 import trio
 
 from asyncapy_core.errors import BindError, ConfigError, PluginError, UnexpectedEnd
-from asyncapy_core.server.signals import obey_signals
+from asyncapy_core.server.signals import handle_signals
 
 EXPECTED: Final = (BindError, ConfigError, PluginError, UnexpectedEnd)
 """Errors that keep a server from serving, or end it, and that one line explains."""
 
 
 def run_program(serve: Callable[[], Awaitable[None]], stop: Callable[[], None], reload: Callable[[], None]) -> None:
-    """Run ``serve()`` until it ends, with the signals that `obey_signals` describes.
+    """Run ``serve()`` until it ends, with the signals that `handle_signals` describes.
 
     Raises:
         SystemExit: it cannot be served; its message is the one line for standard error.
     """
 
     async def obeying() -> None:
-        with obey_signals(stop, reload):
+        with handle_signals(stop, reload):
             await serve()
 
     try:

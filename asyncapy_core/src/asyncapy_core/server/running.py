@@ -1,4 +1,4 @@
-"""A server while it serves: what it needs before, its service meanwhile, and draining it at the end.
+"""A server while it serves: what it needs before, its state meanwhile, and draining it at the end.
 
 Knows no listener: who comes in is the business of `admission`.
 """
@@ -14,12 +14,12 @@ import trio
 from asyncapy_core.errors import PluginError
 from asyncapy_core.logs import describe
 from asyncapy_core.protocol.codec import INSTALL_HINT, Codec
-from asyncapy_core.protocol.encoding import PackerRegistry
+from asyncapy_core.protocol.encoding import EncodingRegistry
 from asyncapy_core.protocol.proxy_header import Proxies
 from asyncapy_core.server.admission import connection_limit
 from asyncapy_core.server.isolation import CancellationWatch, PeerTasks, is_cancellation
 from asyncapy_core.server.session_table import SessionTable
-from asyncapy_core.server.state import Service
+from asyncapy_core.server.state import ServerState
 
 if TYPE_CHECKING:
     import ssl
@@ -61,10 +61,10 @@ def tls_context(config: ServerConfig) -> ssl.SSLContext | None:
 
 
 @asynccontextmanager
-async def in_service(
+async def serving(
     server: Server, dispatcher: Dispatcher, codecs: Iterable[Codec], tls: ssl.SSLContext | None, threads: ThreadCalls
-) -> AsyncIterator[Service]:
-    """Make the service that all connections of a server share; behind the block, drain it.
+) -> AsyncIterator[ServerState]:
+    """Make the state that all connections of a server share; behind the block, drain it.
 
     Args:
         server: what its handlers are to find in ``client.server``.
@@ -81,18 +81,18 @@ async def in_service(
                 peers = PeerTasks(nursery, watch, server.log)
                 stack.enter_context(peers.dropped.collected())
                 await nursery.start(watch.run)
-                service = _service(server, dispatcher, codecs, tls, peers)
+                state = _make_state(server, dispatcher, codecs, tls, peers)
                 try:
-                    for deadlines in service.deadlines:
+                    for deadlines in state.deadlines:
                         nursery.start_soon(deadlines.run)
-                    yield service
-                    service.drain()
-                    for deadlines in (service.leaving, service.writing):
+                    yield state
+                    state.drain()
+                    for deadlines in (state.leaving, state.writing):
                         nursery.start_soon(deadlines.run)
-                    await _drain(service)
+                    await _drain(state)
                 except BaseException as error:  # raised again, a failure outside of the nursery
                     if is_cancellation(error):
-                        service.drop_all()
+                        state.drop_all()
                         raise
                     failure = error
                 finally:
@@ -108,14 +108,14 @@ async def in_service(
         raise failure
 
 
-def _service(
+def _make_state(
     server: Server, dispatcher: Dispatcher, codecs: Iterable[Codec], tls: ssl.SSLContext | None, peers: PeerTasks
-) -> Service:
+) -> ServerState:
     config = server.config
-    return Service(
+    return ServerState(
         server=server,
         config=config,
-        packers=PackerRegistry(codecs, config.wire),
+        encodings=EncodingRegistry(codecs, config.wire),
         dispatcher=dispatcher,
         sessions=SessionTable(config.session_limit),
         log=server.log,
@@ -126,11 +126,11 @@ def _service(
     )
 
 
-async def _drain(service: Service) -> None:
+async def _drain(state: ServerState) -> None:
     """Let handlers finish what they were given, for at most ``drain_timeout`` seconds."""
-    service.log.info("{Server} Stopping; %d connections are open", len(service.connections))
-    with trio.move_on_after(service.config.drain_timeout) as scope:
-        await service.idle.wait()
+    state.log.info("{Server} Stopping; %d connections are open", len(state.connections))
+    with trio.move_on_after(state.config.drain_timeout) as scope:
+        await state.idle.wait()
     if scope.cancelled_caught:
-        left = len(service.connections) + len(service.refused) + len(service.pending)
-        service.log.warning("{Server} %d connections did not finish in time", left)
+        left = len(state.connections) + len(state.refused) + len(state.handshakes)
+        state.log.warning("{Server} %d connections did not finish in time", left)

@@ -24,11 +24,11 @@ from asyncapy_core.plugins.loading import Restriction
 from asyncapy_core.plugins.manager import PluginManager, default_manager
 from asyncapy_core.routing.dispatch import Dispatcher, Handler, HandlerFunction
 from asyncapy_core.server.admission import Admission
-from asyncapy_core.server.arguments import noting_given
+from asyncapy_core.server.arguments import record_arguments
 from asyncapy_core.server.lifecycle import Lifetime, set_up
 from asyncapy_core.server.notices import announce
 from asyncapy_core.server.program import run_program
-from asyncapy_core.server.running import in_service, prepare_plugins, tls_context
+from asyncapy_core.server.running import prepare_plugins, serving, tls_context
 from asyncapy_core.server.threads import ThreadCalls
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from asyncapy_core.config import PluginOptions, ServerConfig
     from asyncapy_core.routing.filter import Filter
-    from asyncapy_core.server.state import Service
+    from asyncapy_core.server.state import ServerState
 
 H = TypeVar("H", bound=HandlerFunction)
 G = TypeVar("G", bound="Filter | Callable[[Any, Any], Any]")
@@ -71,7 +71,7 @@ class Server:
 
     _given: dict[str, Any]
 
-    @noting_given
+    @record_arguments
     def __init__(
         self,
         addr: str | Sequence[str] | None = "127.0.0.1",
@@ -103,7 +103,7 @@ class Server:
         self.addresses: tuple[Any, ...] = ()
         self._dispatcher = Dispatcher()
         self._threads = ThreadCalls(self.log)
-        self._service: Service | None = None
+        self._state: ServerState | None = None
         self._admission: Admission | None = None
         self._stopping = trio.Event()
         self._token: trio.lowlevel.TrioToken | None = None
@@ -258,7 +258,7 @@ class Server:
             for listener in given:
                 close_listener(listener)
             self.addresses = ()
-            self._service = self._admission = None
+            self._state = self._admission = None
             self._token = None
             self._stopping = trio.Event()
 
@@ -290,11 +290,11 @@ class Server:
 
     def reload_certificates(self) -> None:
         """Read the TLS files anew, as SIGHUP does; sessions go on, and a file that is wrong leaves all as it was."""
-        if self._service is None or self._service.tls is None:
+        if self._state is None or self._state.tls is None:
             self.log.info("{Server} There are no certificates to read anew")
             return
         try:
-            self._service.tls = tls_context(self.config)
+            self._state.tls = tls_context(self.config)
         except ConfigError as error:
             self.log.error("{Server} The certificates stay as they were: %s", error)
         else:
@@ -303,8 +303,8 @@ class Server:
     def _stop_now(self) -> None:
         """Begin no further packet from this moment on, and have `serve` end."""
         self._stopping.set()
-        if self._service is not None:
-            self._service.drain()
+        if self._state is not None:
+            self._state.drain()
 
     def __repr__(self) -> str:
         return f"<Server {self.addr}:{self.port} handlers={sum(map(len, self.handlers.values()))}>"
@@ -335,24 +335,24 @@ class Server:
                 for listener in listeners:
                     check_listening(listener)
                 self.addresses = tuple(listener.getsockname() for listener in listeners)
-                async with in_service(self, self._dispatcher, codecs, tls, self._threads) as service:
+                async with serving(self, self._dispatcher, codecs, tls, self._threads) as state:
                     lifetime.listens()
-                    self._service = service
-                    await self._accept(service, listeners, task_status)
+                    self._state = state
+                    await self._accept(state, listeners, task_status)
             finally:
                 for listener in listeners:
                     close_listener(listener)
 
     async def _accept(
-        self, service: Service, listeners: Sequence[socket.socket], task_status: trio.TaskStatus[tuple[Any, ...]]
+        self, state: ServerState, listeners: Sequence[socket.socket], task_status: trio.TaskStatus[tuple[Any, ...]]
     ) -> None:
         """Accept connections until the server is told to stop."""
-        self._admission = Admission(service)
+        self._admission = Admission(state)
         async with trio.open_nursery() as accepting:
             for listener in listeners:
                 listener.settimeout(0)
                 accepting.start_soon(accept_forever, listener, self._admission.admit, self.log)
-            announce(service, self.addresses)
+            announce(state, self.addresses)
             task_status.started(self.addresses)
             await self._stopping.wait()
             accepting.cancel_scope.cancel()

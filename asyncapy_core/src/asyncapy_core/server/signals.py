@@ -15,7 +15,7 @@ STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextlib.contextmanager
-def obey_signals(stop: Callable[[], None], reload: Callable[[], None]) -> Iterator[None]:
+def handle_signals(stop: Callable[[], None], reload: Callable[[], None]) -> Iterator[None]:
     """Call ``stop()`` in the trio loop on the first signal; on the second let the signal do what it does by default.
 
     SIGHUP calls ``reload()`` in the trio loop, as often as it comes.

@@ -16,7 +16,7 @@ from asyncapy_core.net.deadlines import Deadlines
 from asyncapy_core.net.outbox import Outbox
 from asyncapy_core.net.transport import SocketTransport
 from asyncapy_core.protocol.proxy_header import Proxies
-from asyncapy_core.server.handshakes import Pending
+from asyncapy_core.server.handshakes import HandshakeTable
 from asyncapy_core.server.isolation import PeerTasks
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import ssl
 
     from asyncapy_core.config import ServerConfig
-    from asyncapy_core.protocol.encoding import PackerRegistry
+    from asyncapy_core.protocol.encoding import EncodingRegistry
     from asyncapy_core.routing.dispatch import Dispatcher
     from asyncapy_core.server.connection import Connection
     from asyncapy_core.server.server import Server
@@ -46,12 +46,12 @@ PROXY_SECONDS: Final = 3.0
 
 
 @dataclass(slots=True)
-class Service:
+class ServerState:
     """What all connections of a running server share."""
 
     server: Server
     config: ServerConfig
-    packers: PackerRegistry
+    encodings: EncodingRegistry
     dispatcher: Dispatcher
     sessions: SessionTable
     log: logging.Logger
@@ -62,14 +62,14 @@ class Service:
     draining: bool = False
     connections: set[Connection] = field(default_factory=set)
     refused: set[Connection] = field(default_factory=set)
-    pending: Pending = field(default_factory=Pending)
+    handshakes: HandshakeTable = field(default_factory=HandshakeTable)
     idle: trio.Event = field(default_factory=trio.Event)
     should_log_codec: RateLimited = field(default_factory=RateLimited)
     reading: Deadlines[Connection] = field(init=False)
     writing: Deadlines[Outbox] = field(init=False)
     lingering: Deadlines[Connection] = field(init=False)
     leaving: Deadlines[Connection] = field(init=False)
-    introducing: Deadlines[SocketTransport] = field(init=False)
+    proxying: Deadlines[SocketTransport] = field(init=False)
     handshaking: Deadlines[SocketTransport] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -82,13 +82,13 @@ class Service:
         self.writing = Deadlines(self.config.send_timeout, lambda outbox: call(outbox.poison))
         self.lingering = Deadlines(LINGER_SECONDS, expire)
         self.leaving = Deadlines(DRAIN_LINGER_SECONDS, expire)
-        self.introducing = Deadlines(PROXY_SECONDS, lambda transport: call(transport.abort))
+        self.proxying = Deadlines(PROXY_SECONDS, lambda transport: call(transport.abort))
         self.handshaking = Deadlines(self.config.handshake_timeout, lambda transport: call(transport.abort))
 
     @property
     def deadlines(self) -> tuple[Deadlines[Any], ...]:
         """All that is to be watched over while the server serves; ``leaving`` is while it drains."""
-        return self.reading, self.writing, self.lingering, self.introducing, self.handshaking
+        return self.reading, self.writing, self.lingering, self.proxying, self.handshaking
 
     def drain(self) -> None:
         """Have every connection end with the handler at work; ``idle`` is set when the last one has."""
@@ -100,7 +100,7 @@ class Service:
         self.writing.shorten(DRAIN_SEND_SECONDS)
         for connection in self.lingering.stop_all():
             self.leaving.start(connection)
-        self.peers.call(self.pending.abort_all)
+        self.peers.call(self.handshakes.abort_all)
         self._note_idle()
 
     def drop_all(self) -> None:
@@ -116,9 +116,9 @@ class Service:
         self.lingering.start(connection)
         return LINGER_BYTES
 
-    def arrived(self, transport: SocketTransport) -> None:
+    def end_handshake(self, transport: SocketTransport) -> None:
         """A peer has introduced itself, or given up."""
-        self.pending.discard(transport)
+        self.handshakes.discard(transport)
         self._note_idle()
 
     def forget(self, connection: Connection) -> None:
@@ -132,5 +132,5 @@ class Service:
         self._note_idle()
 
     def _note_idle(self) -> None:
-        if self.draining and not (self.connections or self.refused or self.pending):
+        if self.draining and not (self.connections or self.refused or self.handshakes):
             self.idle.set()

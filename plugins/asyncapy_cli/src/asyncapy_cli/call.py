@@ -12,7 +12,7 @@ import click
 
 from asyncapy_cli.output import print_coloured
 from asyncapy_core.client import Client
-from asyncapy_core.client.connecting import client_packers
+from asyncapy_core.client.connecting import client_encodings
 from asyncapy_core.client.failures import failure
 from asyncapy_core.client.replies import ReplyDecoder
 from asyncapy_core.errors import EncodeError, RemoteError, ServerDisconnected, UnknownCodec
@@ -56,7 +56,7 @@ def call(*, address: tuple[str, int], payload: str, raw: bool, tls: bool, ca_fil
     try:
         with Client(tls=tls or ca_file is not None, ca_file=ca_file, **settings) as client:
             client.connect(*address)
-            replies = ReplyDecoder(client_packers(None, settings["header_size"], settings["byteorder"], None))
+            replies = ReplyDecoder(client_encodings(None, settings["header_size"], settings["byteorder"], None))
             for text in _payloads(payload):
                 client.send(text)
                 reply = _receive_raw(client, replies) if raw else _receive(client)

@@ -30,7 +30,7 @@ def check(url: str, timeout: float) -> None:
     """
     scheme = url.partition("://")[0]
     if scheme not in SCHEMES:
-        raise KeyStoreError(f"{shown(url)} is not a Redis URL: it begins with one of {', '.join(SCHEMES)}")
+        raise KeyStoreError(f"{redact(url)} is not a Redis URL: it begins with one of {', '.join(SCHEMES)}")
     if scheme.endswith("+cluster"):
         connect(_plain(url), timeout)
     else:
@@ -61,11 +61,11 @@ def connect(url: str, timeout: float) -> Client:
         client = redis.Redis.from_url(url, **settings)
         _make_connection(client)
     except (ValueError, TypeError) as error:  # which may quote the password
-        raise KeyStoreError(f"{shown(url)} is not a Redis URL: {_harmless(error)}") from None
+        raise KeyStoreError(f"{redact(url)} is not a Redis URL: {_harmless(error)}") from None
     return client
 
 
-def shown(url: str) -> str:
+def redact(url: str) -> str:
     """Return a URL for messages: without user, password and options, however badly they are written."""
     scheme, _, rest = url.partition("://")
     place, mark, options = rest.replace("#", "?").partition("?")

@@ -17,9 +17,9 @@ import redis
 
 from asyncapy_core import KeyRecord
 from asyncapy_core.errors import KeyStoreError, KeyStoreUnavailable
-from asyncapy_core.storage import Recall, check_timeout, metadata_text, take_seconds
+from asyncapy_core.storage import RecordCache, check_timeout, metadata_text, take_seconds
 from asyncapy_redis import scripts
-from asyncapy_redis.connecting import Client, check, connect, shown
+from asyncapy_redis.connecting import Client, check, connect, redact
 
 DEFAULT_PREFIX: Final = "asyncapy"
 PAGE: Final = 500
@@ -63,7 +63,7 @@ class RedisKeyStore:
     ) -> None:
         check_timeout(timeout)
         check(url, timeout)
-        self._recall = Recall(recall_seconds)
+        self._recall = RecordCache(recall_seconds)
         self.timeout = timeout
         self._url = url
         self._names = [f"{{{prefix}}}:keys", f"{{{prefix}}}:ids"]
@@ -83,10 +83,10 @@ class RedisKeyStore:
         try:
             parts = urlsplit(url)
         except ValueError:  # which may quote the password
-            raise KeyStoreError(f"{shown(url)} is not a URL") from None
+            raise KeyStoreError(f"{redact(url)} is not a URL") from None
         query = dict(parse_qsl(parts.query, keep_blank_values=True))
         own: dict[str, Any] = {name: query.pop(name) for name in ("prefix",) if name in query}
-        own |= take_seconds(query, shown(url))
+        own |= take_seconds(query, redact(url))
         return cls(urlunsplit(parts._replace(query=urlencode(query))), **own)
 
     def add(self, digest: str, record: KeyRecord) -> None:
@@ -160,17 +160,17 @@ class RedisKeyStore:
     def _ask(self, command: Callable[[Client], T]) -> T:
         """Send a command, unless Redis did not answer a moment ago; translate what redis-py raises."""
         if time.monotonic() < self._away_until:
-            raise KeyStoreUnavailable(f"{shown(self._url)} did not answer a moment ago; no key passes until it does")
+            raise KeyStoreUnavailable(f"{redact(self._url)} did not answer a moment ago; no key passes until it does")
         try:
             return command(self._connected())
         except AWAY as error:
             self._away_until = time.monotonic() + PAUSE
             reason = str(error).partition(" : <")[0]  # where redis-py goes on to list all that it has tried
             raise KeyStoreUnavailable(
-                f"{shown(self._url)} is away: {reason}; no key passes until it is back"
+                f"{redact(self._url)} is away: {reason}; no key passes until it is back"
             ) from error
         except redis.RedisError as error:
-            raise KeyStoreError(f"{shown(self._url)}: {error}") from error
+            raise KeyStoreError(f"{redact(self._url)}: {error}") from error
 
     def _connected(self) -> Client:
         with self._lock:

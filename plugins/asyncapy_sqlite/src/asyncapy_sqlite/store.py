@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from asyncapy_core import KeyRecord
 from asyncapy_core.errors import KeyStoreError
-from asyncapy_core.storage import Recall, check_timeout, metadata_text, take_seconds
+from asyncapy_core.storage import RecordCache, check_timeout, metadata_text, take_seconds
 from asyncapy_sqlite.database import Database
 
 INSERT: Final = "INSERT INTO keys (digest, id, metadata, issued, expires) VALUES (?, ?, ?, ?, ?)"
@@ -42,7 +42,7 @@ class SQLiteKeyStore:
         if str(path) in {"", ":memory:"}:
             raise KeyStoreError("an SQLite key store needs a file, such as 'sqlite:///keys.db'; or use 'memory://'")
         check_timeout(timeout)
-        self._recall = Recall(recall_seconds)
+        self._recall = RecordCache(recall_seconds)
         self.path = Path(path)
         self.timeout = timeout
         self._writer = Database(self.path, timeout)

@@ -14,7 +14,7 @@ log = logging.getLogger("asyncapy.plugins")
 T = TypeVar("T")
 
 
-class Claims(Generic[T]):
+class NameRegistry(Generic[T]):
     """What plugins provide, by name.
 
     Args:
