@@ -17,6 +17,7 @@ import trio
 import trio.testing
 import trustme
 from dispositions import give_programs_default_signals
+from hypothesis import settings
 from peer import Peer
 
 from asyncapy import Server
@@ -24,6 +25,9 @@ from asyncapy_core.testing import ServerInMemory
 from asyncapy_core.testing.memory import LogLines
 
 CHECKOUT = Path(__file__).parents[1]
+
+settings.register_profile("asyncapy", deadline=None)  # a busy machine is no failure
+settings.load_profile("asyncapy")
 
 
 def pytest_configure(config: pytest.Config) -> None:

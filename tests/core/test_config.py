@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from asyncapy_core import PluginManager, Server, ServerConfig
 from asyncapy_core.config import load_config
 from asyncapy_core.errors import AsyncAPYError, ConfigError
-from asyncapy_core.protocol.wire import WireFormat
 
 
 def filled(text: str) -> configparser.ConfigParser:
@@ -51,7 +50,7 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
         "session_limit": 0,
     }
     assert {name: getattr(config, name) for name in documented} == documented
-    assert config.wire == WireFormat(4, "big", 1024 * 1024)
+    assert config.max_packet == 1024 * 1024
 
 
 def test_arguments_come_before_the_environment_then_the_parser_then_the_file(ini: Path) -> None:

@@ -68,7 +68,7 @@ async def test_a_codec_that_decodes_to_no_map_or_fails_has_its_packet_malformed(
     async with await running.connect() as peer:
         await peer.send(packet(9, b"fine"))
         assert await peer.reply() == (9, b"{'a': 1}")
-    assert running.logged("A packet could not be read: the codec 'faulty' is broken")
+    assert running.logged("A packet could not be decoded: the codec 'faulty' is broken")
 
 
 @pytest.mark.parametrize("limit", [{"session_limit": 1}, {"max_connections": 1}])

@@ -565,7 +565,7 @@ async def test_a_failure_while_a_connection_is_taken_in_costs_that_connection_al
     running = await serve()
     async with running.undisturbed():
         with monkeypatch.context() as patch:
-            patch.setattr(Admission, "_take_in", lambda *_: raise_it({"fail": kind}))
+            patch.setattr(Admission, "_admit", lambda *_: raise_it({"fail": kind}))
             async with await running.connect() as peer:
                 assert await peer.closed()
         async with await running.connect() as peer:

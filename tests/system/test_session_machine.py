@@ -176,5 +176,5 @@ class SessionMachine(RuleBasedStateMachine):
         scope.cancel()
 
 
-SessionMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=12, deadline=None)
+SessionMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=12)
 TestSessionMachine = SessionMachine.TestCase

@@ -23,7 +23,7 @@ from asyncapy.client import Client
 from asyncapy.errors import ConfigError
 from asyncapy_core.net.tls import TlsTransport, server_context
 from asyncapy_core.net.transport import SocketTransport, Woken
-from asyncapy_core.server.admission import MIN_PENDING
+from asyncapy_core.server.state import MIN_HANDSHAKES
 
 ECHO_TLS = """
 server = Server(port=0, tls_cert={cert!r})
@@ -353,9 +353,9 @@ async def test_a_burst_of_peers_that_do_not_finish_their_handshakes_is_bounded(
             await stack.enter_async_context(await Peer.connect_from(f"127.0.1.{number}", running.port))
             state = running.server._state
             assert state is not None
-            assert len(state.handshakes) <= MIN_PENDING
+            assert len(state.handshakes) <= MIN_HANDSHAKES
         await trio.testing.wait_all_tasks_blocked(0.01)
-        assert len(state.handshakes) == MIN_PENDING
+        assert len(state.handshakes) == MIN_HANDSHAKES
     await running.settle()
 
 

@@ -14,10 +14,10 @@ from asyncapy_core.plugins import PluginManager, hookimpl
 from asyncapy_core.plugins.filters import Filters
 from asyncapy_core.protocol.codec import Codec
 from asyncapy_core.protocol.packet import Packet
-from asyncapy_core.routing.dispatch import Handler
 from asyncapy_core.routing.filter import Filter
+from asyncapy_core.routing.handler import Handler
 from asyncapy_core.server.server import Server
-from asyncapy_core.server.session import Client, Session
+from asyncapy_core.session import Client, Session
 
 if TYPE_CHECKING:
     from asyncapy_core import client

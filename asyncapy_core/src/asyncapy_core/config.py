@@ -17,8 +17,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
+from asyncapy_core import defaults
 from asyncapy_core.errors import ConfigError
-from asyncapy_core.protocol.wire import DEFAULT_HEADER_SIZE, DEFAULT_MAX_PACKET, MINIMUM_LENGTH, WireFormat
 
 SECTION = "AsyncAPY"
 PLUGIN_SECTION = "plugin:"
@@ -44,47 +44,63 @@ class ServerConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     addr: Annotated[str, BeforeValidator(_joined)] = Field(
-        "127.0.0.1",
+        default=defaults.ADDR,
         description="host names, IP addresses and unix:/paths to bind to, separated by commas",
         min_length=1,
     )
-    port: int = Field(8081, description="a TCP port, 0 to 65535; 0 picks a free one", ge=0, le=65535)
-    buf: int = Field(1024, description="bytes to ask of a socket at least, 1 to 1048576", ge=1, le=1048576)
-    logging_level: int = Field(20, description="a level of the logging module, as a number or name", ge=0)
-    console_format: str = Field("[%(levelname)s] %(asctime)s %(message)s", description="a %-style logging format")
-    datefmt: str = Field("%d/%m/%Y %H:%M:%S %p", description="a date format of time.strftime")
-    timeout: float = Field(60, description="seconds, more than 0", gt=0, allow_inf_nan=False)
-    header_size: int = Field(DEFAULT_HEADER_SIZE, description="bytes of the Content-Length header, 1 to 8", ge=1, le=8)
-    byteorder: Literal["big", "little"] = Field("big", description="'big' or 'little'")
-    session_limit: int = Field(0, description="sessions for each address, 0 or more; 0 sets no limit", ge=0)
-    max_packet: int = Field(DEFAULT_MAX_PACKET, description="the largest Content-Length accepted", ge=MINIMUM_LENGTH)
-    max_connections: int = Field(10_000, description="connections at a time, 1 or more", ge=1)
-    max_output: int = Field(1024 * 1024, description="bytes queued for one connection, 1 or more", ge=1)
-    packets_per_turn: int = Field(
-        20, description="pipelined packets before other connections get their turn, 1 or more", ge=1
+    port: int = Field(default=defaults.PORT, description="a TCP port, 0 to 65535; 0 picks a free one", ge=0, le=65535)
+    buf: int = Field(
+        default=defaults.BUF, description="bytes to ask of a socket at least, 1 to 1048576", ge=1, le=1048576
     )
-    send_timeout: float = Field(10, description="seconds, more than 0", gt=0, allow_inf_nan=False)
+    logging_level: int = Field(
+        default=defaults.LOGGING_LEVEL, description="a level of the logging module, as a number or name", ge=0
+    )
+    console_format: str = Field(default=defaults.CONSOLE_FORMAT, description="a %-style logging format")
+    datefmt: str = Field(default=defaults.DATEFMT, description="a date format of time.strftime")
+    timeout: float = Field(default=defaults.TIMEOUT, description="seconds, more than 0", gt=0, allow_inf_nan=False)
+    header_size: int = Field(
+        default=defaults.HEADER_SIZE, description="bytes of the Content-Length header, 1 to 8", ge=1, le=8
+    )
+    byteorder: Literal["big", "little"] = Field(default=defaults.BYTEORDER, description="'big' or 'little'")
+    session_limit: int = Field(
+        default=defaults.SESSION_LIMIT, description="sessions for each address, 0 or more; 0 sets no limit", ge=0
+    )
+    max_packet: int = Field(
+        default=defaults.MAX_PACKET, description="the largest Content-Length accepted", ge=defaults.MIN_PACKET
+    )
+    max_connections: int = Field(default=10_000, description="connections at a time, 1 or more", ge=1)
+    max_output: int = Field(default=1024 * 1024, description="bytes queued for one connection, 1 or more", ge=1)
+    packets_per_turn: int = Field(
+        default=20, description="pipelined packets before other connections get their turn, 1 or more", ge=1
+    )
+    send_timeout: float = Field(default=10, description="seconds, more than 0", gt=0, allow_inf_nan=False)
     handler_timeout: float | None = Field(
-        None,
+        default=None,
         description="seconds that a handler may take, more than 0; without it, any time",
         gt=0,
         allow_inf_nan=False,
     )
     handshake_timeout: float = Field(
-        10, description="seconds that a TLS handshake may take, more than 0", gt=0, allow_inf_nan=False
+        default=10, description="seconds that a TLS handshake may take, more than 0", gt=0, allow_inf_nan=False
     )
-    drain_timeout: float = Field(10, description="seconds, 0 or more", ge=0, allow_inf_nan=False)
-    tls_cert: str | None = Field(None, description="a PEM file: the server's certificate and its chain", min_length=1)
-    tls_key: str | None = Field(None, description="a PEM file: the key, where it is not in tls_cert", min_length=1)
+    drain_timeout: float = Field(default=10, description="seconds, 0 or more", ge=0, allow_inf_nan=False)
+    tls_cert: str | None = Field(
+        default=None, description="a PEM file: the server's certificate and its chain", min_length=1
+    )
+    tls_key: str | None = Field(
+        default=None, description="a PEM file: the key, where it is not in tls_cert", min_length=1
+    )
     tls_client_ca: str | None = Field(
-        None, description="a PEM file: the CAs that clients' certificates have to be from", min_length=1
+        default=None, description="a PEM file: the CAs that clients' certificates have to be from", min_length=1
     )
     proxy_protocol_from: Names = Field(
-        [], description="networks of proxies that begin with a PROXY header, or unix, separated by commas"
+        default=[], description="networks of proxies that begin with a PROXY header, or unix, separated by commas"
     )
-    plugins_allow: Names | None = Field(None, description="names of plugins, separated by commas; without it, all")
-    plugins_deny: Names = Field([], description="names of plugins, separated by commas")
-    plugins_require: Names = Field([], description="names of plugins, separated by commas")
+    plugins_allow: Names | None = Field(
+        default=None, description="names of plugins, separated by commas; without it, all"
+    )
+    plugins_deny: Names = Field(default=[], description="names of plugins, separated by commas")
+    plugins_require: Names = Field(default=[], description="names of plugins, separated by commas")
 
     @field_validator("logging_level", mode="before")
     @classmethod
@@ -137,11 +153,6 @@ class ServerConfig(BaseModel):
     def addresses(self) -> list[str]:
         """What to bind to, each by itself."""
         return [part.strip() for part in self.addr.split(",") if part.strip()]
-
-    @property
-    def wire(self) -> WireFormat:
-        """What both sides must agree on."""
-        return WireFormat(self.header_size, self.byteorder, self.max_packet)
 
 
 PluginOptions = dict[str, dict[str, Any]]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from asyncapy_core import Packet
 from asyncapy_core.errors import BrokenCodec, DecodeError, EncodeError, MalformedPacket, PluginError, UnknownCodec
-from asyncapy_core.protocol.encoding import SHORT, Encoding, EncodingRegistry
+from asyncapy_core.protocol.encoding import CACHED_SIZES, Encoding, EncodingRegistry
 from asyncapy_core.protocol.wire import ByteOrder, WireFormat
 
 
@@ -40,7 +40,7 @@ class Other(Text):
 
 
 @given(
-    size=st.one_of(st.integers(3, 253), st.integers(SHORT - 2, SHORT + 2), st.integers(65_500, 65_533)),
+    size=st.one_of(st.integers(3, 253), st.integers(CACHED_SIZES - 2, CACHED_SIZES + 2), st.integers(65_500, 65_533)),
     header_size=st.integers(1, 8),
     byteorder=st.sampled_from(["big", "little"]),
 )
@@ -88,8 +88,8 @@ def test_a_codec_that_fails_otherwise_is_broken(decoded: Any, told: str) -> None
 
 def test_encodings_are_found_by_wire_id_and_by_name() -> None:
     encodings = EncodingRegistry([Text(), Other()], WireFormat())
-    assert encodings.named("other") is encodings.by_id[3]
-    assert encodings.named("text") is encodings.by_id[9]
+    assert encodings.by_name("other") is encodings.by_id[3]
+    assert encodings.by_name("text") is encodings.by_id[9]
 
 
 def test_names_and_the_default_go_by_the_lowest_wire_id() -> None:
@@ -101,7 +101,7 @@ def test_names_and_the_default_go_by_the_lowest_wire_id() -> None:
 def test_an_unknown_name_lists_those_there_are_and_says_what_to_install() -> None:
     encodings = EncodingRegistry([Text(), Other()], WireFormat())
     with pytest.raises(UnknownCodec, match=r"called 'yaml' \(installed: other, text\); pip install asyncapy-codecs"):
-        encodings.named("yaml")
+        encodings.by_name("yaml")
 
 
 def test_without_any_codec_there_is_no_default() -> None:
@@ -109,11 +109,11 @@ def test_without_any_codec_there_is_no_default() -> None:
     with pytest.raises(UnknownCodec, match="no codec is installed; pip install asyncapy-codecs"):
         _ = encodings.default
     with pytest.raises(UnknownCodec, match="installed: none"):
-        encodings.named("json")
+        encodings.by_name("json")
 
 
 @pytest.mark.parametrize("attribute", ["name", "wire_id"])
 def test_two_codecs_share_neither_name_nor_id(attribute: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Other, attribute, getattr(Text, attribute))
-    with pytest.raises(PluginError, match="is there twice"):
+    with pytest.raises(PluginError, match="two codecs"):
         EncodingRegistry([Text(), Other()], WireFormat())

@@ -18,6 +18,7 @@ from typing import Any, Final, Self
 
 import trio
 
+from asyncapy_core import defaults
 from asyncapy_core.client.connecting import (
     TlsOptions,
     check_port,
@@ -79,11 +80,11 @@ class AsyncClient:
         hostname: str,
         port: int,
         *,
-        byteorder: ByteOrder = "big",
-        header_size: int = 4,
+        byteorder: ByteOrder = defaults.BYTEORDER,
+        header_size: int = defaults.HEADER_SIZE,
         tls: bool = True,
         encoding: str = "json",
-        timeout: float | None = 60,
+        timeout: float | None = defaults.TIMEOUT,
         ssl_context: ssl.SSLContext | None = None,
         ca_file: str | os.PathLike[str] | None = None,
         max_packet: int | None = None,
@@ -98,13 +99,14 @@ class AsyncClient:
         self._tls = TlsOptions(tls, ssl_context, ca_file)
         check_timeout(timeout)
         self._encodings = client_encodings(plugins, header_size, byteorder, max_packet)
-        self._encoding = self._encodings.named(encoding)
+        self._encoding = self._encodings.by_name(encoding)
         self.hostname = hostname
         self.port = port
         self.encoding = encoding
         self.timeout = timeout
         self.raise_failures = raise_failures
-        self._pipeline = Pipeline()
+        self._unsent = trio.Event()
+        self._pipeline = Pipeline(self._request_added)
         self._talking = trio.CancelScope()
         self._not_ready = NOT_CONNECTED_YET
         self._stack: AsyncExitStack | None = None
@@ -143,16 +145,17 @@ class AsyncClient:
             )
         seconds = self.timeout if timeout is None else timeout
         check_timeout(seconds)
-        request = self._pipeline.add(self._encoding.pack(parse_fields(payload)))
+        done = trio.Event()
+        request = self._pipeline.add(self._encoding.pack(parse_fields(payload)), done.set)
         try:
             with trio.move_on_after(math.inf if seconds is None else seconds):
-                await request.done.wait()
+                await done.wait()
             if self._pipeline.is_unsent(request):
                 raise NotConnected(f"never sent within {seconds:g} s: {self._not_ready}")
-            if not request.done.is_set():
+            if not done.is_set():
                 raise ReplyTimeout(f"no whole reply within {seconds:g} s")
         finally:
-            if not request.done.is_set():
+            if not done.is_set():
                 self._pipeline.forget(request)
                 if self._pipeline.finished:
                     self._talking.cancel()
@@ -194,7 +197,7 @@ class AsyncClient:
         try:
             pause = FIRST_PAUSE
             while True:
-                await self._pipeline.until_wanted()
+                await self._until_unsent()
                 try:
                     stream = await self._connect_in_time()
                 except NotConnected as error:
@@ -212,6 +215,15 @@ class AsyncClient:
                 self._pipeline.fail_sent(reason)
         finally:
             self._close()
+
+    def _request_added(self) -> None:
+        self._unsent.set()
+
+    async def _until_unsent(self) -> None:
+        """Wait until a request is to be sent."""
+        while not self._pipeline.has_unsent:
+            self._unsent = trio.Event()
+            await self._unsent.wait()
 
     async def _connect_in_time(self) -> trio.abc.Stream:
         with trio.move_on_after(math.inf if self.timeout is None else self.timeout):
@@ -264,7 +276,7 @@ class AsyncClient:
                 except trio.BrokenResourceError:
                     return  # the reader finds the reason, which may be a last reply
             else:
-                await self._pipeline.until_wanted()
+                await self._until_unsent()
 
     async def _read(self, stream: trio.abc.Stream, replies: ReplyDecoder) -> None:
         """Give each reply to the request that it is for, until the connection is given up.

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from asyncapy_core import defaults
 from asyncapy_core.addresses import endpoint
 from asyncapy_core.client.connecting import (
     TlsOptions,
@@ -61,11 +62,11 @@ class Client:
 
     def __init__(
         self,
-        byteorder: ByteOrder = "big",
-        header_size: int = 4,
+        byteorder: ByteOrder = defaults.BYTEORDER,
+        header_size: int = defaults.HEADER_SIZE,
         tls: bool = True,  # noqa: FBT001, FBT002  # the documented signature
         encoding: str = "json",
-        timeout: float | None = 60,
+        timeout: float | None = defaults.TIMEOUT,
         *,
         ssl_context: ssl.SSLContext | None = None,
         ca_file: str | os.PathLike[str] | None = None,
@@ -75,7 +76,7 @@ class Client:
         self._tls = TlsOptions(tls, ssl_context, ca_file)
         check_timeout(timeout)
         self._encodings = client_encodings(plugins, header_size, byteorder, max_packet)
-        self._encoding = self._encodings.named(encoding)
+        self._encoding = self._encodings.by_name(encoding)
         self._socket: socket.socket | None = None
         self._replies: ReplyDecoder | None = None
         self._fault: OSError | None = None
@@ -100,7 +101,7 @@ class Client:
         except (OSError, UnicodeError) as error:
             raise unreachable(error, hostname, port) from error
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._encoding = self._encodings.named(self.encoding)
+        self._encoding = self._encodings.by_name(self.encoding)
         self._replies = ReplyDecoder(self._encodings)
         self._fault = None
         self._process = os.getpid()

@@ -1,79 +1,83 @@
-"""Requests of a client: which of them wait to be sent, which for their replies, and what became of the others.
+"""`Pipeline`: the requests of a client, in the order in which they were made, without I/O.
 
-Does no I/O. Which reply is whose is told by their order alone (docs/protocol.md, "A session").
+Replies are matched to requests by their order alone (docs/protocol.md, "A session").
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
-
-import trio
 
 from asyncapy_core.errors import NotConnected, ServerDisconnected
 
 BATCH: Final = 64 * 1024
-"""Bytes that go out in one piece at most, unless one packet is larger; only so much is in doubt when it fails."""
+"""The most bytes of one batch, unless one packet is larger. If the send fails, all its requests are in doubt."""
 
 
 class Request:
-    """A packet, and what became of it.
+    """A packet to send, and its answer.
+
+    Args:
+        data: the packet.
+        on_done: called once, when the answer is known.
 
     Attributes:
-        answer: the fields of its reply, or why there is none, once it is ``done``.
+        answer: the fields of the reply, or the reason why there is none; None before it is known.
     """
 
-    __slots__ = ("answer", "data", "done")
+    __slots__ = ("_on_done", "answer", "data")
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, on_done: Callable[[], object]) -> None:
         self.data = data
-        self.done = trio.Event()
+        self._on_done = on_done
         self.answer: dict[str, Any] | Exception | None = None
 
     def settle(self, answer: dict[str, Any] | Exception) -> None:
-        """Say what came of it; only the first word counts."""
-        if not self.done.is_set():
+        """Set the answer, unless it is set already."""
+        if self.answer is None:
             self.answer = answer
-            self.done.set()
+            self._on_done()
 
 
 class Pipeline:
     """The requests of one client, over one connection after the other.
 
+    Args:
+        on_unsent: called when a request is added.
+
     Attributes:
-        given_up: nothing more is to be sent over this connection, as a reply on it may never come.
+        given_up: whether this connection sends no more requests, as a reply on it may never come.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_unsent: Callable[[], object]) -> None:
+        self._on_unsent = on_unsent
         self._unsent: dict[Request, None] = {}
         self._sent: deque[Request] = deque()
-        self._wanted = trio.Event()
         self.given_up = False
 
     def __len__(self) -> int:
-        """How many requests have no reply yet."""
+        """Return the number of requests without an answer."""
         return len(self._unsent) + len(self._sent)
 
-    def add(self, data: bytes) -> Request:
-        """Have a packet sent behind those that wait already."""
-        request = Request(data)
+    @property
+    def has_unsent(self) -> bool:
+        """Whether a request waits to be sent."""
+        return bool(self._unsent)
+
+    def add(self, data: bytes, on_done: Callable[[], object]) -> Request:
+        """Add a packet to send after those before it; see `Request`."""
+        request = Request(data, on_done)
         self._unsent[request] = None
-        self._wanted.set()
+        self._on_unsent()
         return request
 
     def is_unsent(self, request: Request) -> bool:
-        """Say whether a request waits to be sent."""
+        """Return True if a request waits to be sent."""
         return request in self._unsent
 
-    async def until_wanted(self) -> None:
-        """Wait until something is to be sent."""
-        while not self._unsent:
-            self._wanted = trio.Event()
-            await self._wanted.wait()
-
     def next_batch(self) -> bytes:
-        """Return what is to be sent next, in one piece; from now on it counts as sent."""
+        """Return the next packets to send, joined, and mark their requests as sent; ``b""`` if there is none."""
         batch: list[bytes] = []
         size = 0
         while self._unsent and size < BATCH:
@@ -85,7 +89,7 @@ class Pipeline:
         return b"".join(batch)
 
     def answer(self, reply: dict[str, Any]) -> bool:
-        """Give a reply to the request that it is for; say whether there was one."""
+        """Settle the oldest sent request with a reply; return False if there is no such request."""
         if not self._sent:
             return False
         self._sent.popleft().settle(reply)
@@ -93,15 +97,16 @@ class Pipeline:
 
     @property
     def finished(self) -> bool:
-        """Whether the connection was given up, and no reply is waited for on it any more."""
+        """Whether the connection was given up, and no request waits for a reply on it."""
         return self.given_up and not self._sent
 
     def forget(self, request: Request) -> None:
-        """Nobody waits for this any more. If it was sent, its reply may never come: the connection is given up.
+        """Remove a request that its caller no longer waits for.
 
-        Those behind it fail; replies to what was sent before it are still waited for.
+        If it was sent, its reply may never come, so the connection is given up: the requests after it fail, while those
+        before it still get their replies.
         """
-        request.settle(NotConnected("nobody waits for this any more"))
+        request.settle(NotConnected("the caller no longer waits for this request"))
         if request in self._unsent:
             del self._unsent[request]
         elif request in self._sent:
@@ -112,17 +117,17 @@ class Pipeline:
             self.given_up = True
 
     def fail_sent(self, error: Exception) -> None:
-        """No reply will come: the connection was lost. The next one begins anew."""
+        """Fail the requests without a reply, as the connection was lost; the next connection starts without them."""
         _fail(self._sent, error)
         self._sent.clear()
         self.given_up = False
 
     def fail_unsent(self, error: Exception) -> None:
-        """Nothing that waits will be sent."""
+        """Fail the requests that wait to be sent."""
         _fail(self._unsent, error)
         self._unsent.clear()
 
 
 def _fail(requests: Iterable[Request], error: Exception) -> None:
-    for request in requests:
+    for request in tuple(requests):
         request.settle(error)

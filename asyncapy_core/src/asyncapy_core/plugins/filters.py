@@ -15,7 +15,7 @@ from asyncapy_core.routing.filter import Filter
 
 if TYPE_CHECKING:
     from asyncapy_core.protocol.packet import Packet
-    from asyncapy_core.server.session import Client
+    from asyncapy_core.session import Client
 
 __all__ = ["Filter", "Filters"]
 

@@ -21,7 +21,7 @@ from asyncapy_core.protocol.codec import Codec
 from asyncapy_core.routing.filter import Filter
 
 if TYPE_CHECKING:
-    from asyncapy_core.server.server import Server
+    from asyncapy_core.interfaces import ServerInterface
 
 PROJECT: Final = "asyncapy"
 """The entry-point group, and the name that pluggy's markers carry."""
@@ -46,7 +46,7 @@ def asyncapy_key_stores() -> Mapping[str, Callable[[str], KeyStore]]:  # type: i
 
 
 @hookspec
-def asyncapy_setup(server: Server, options: Any) -> Awaitable[None] | None:
+def asyncapy_setup(server: ServerInterface, options: Any) -> Awaitable[None] | None:
     """Prepare something before ``server`` opens its port; plain or ``async``. An exception keeps it from starting.
 
     ``server.exit_stack`` closes what is entered into it, after the server has stopped.
@@ -54,5 +54,5 @@ def asyncapy_setup(server: Server, options: Any) -> Awaitable[None] | None:
 
 
 @hookspec
-def asyncapy_shutdown(server: Server, options: Any) -> Awaitable[None] | None:
+def asyncapy_shutdown(server: ServerInterface, options: Any) -> Awaitable[None] | None:
     """Undo what `asyncapy_setup` did; plain or ``async``. Called in reverse order, for each plugin that was set up."""

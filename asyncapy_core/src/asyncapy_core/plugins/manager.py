@@ -29,7 +29,7 @@ from asyncapy_core.protocol.codec import Codec
 from asyncapy_core.routing.filter import Filter
 
 if TYPE_CHECKING:
-    from asyncapy_core.server.server import Server
+    from asyncapy_core.interfaces import ServerInterface
 
 log = logging.getLogger("asyncapy.plugins")
 
@@ -125,7 +125,7 @@ class PluginManager:
         """What `asyncapy_key_stores` brings, by URL scheme."""
         return self._collected("asyncapy_key_stores", "key store scheme", hook_results.key_stores)
 
-    async def setup(self, server: Server, options: RawOptions, done: list[PluginRecord]) -> None:
+    async def setup(self, server: ServerInterface, options: RawOptions, done: list[PluginRecord]) -> None:
         """Call `asyncapy_setup` of one plugin after the other, and put each into ``done``.
 
         Raises:
@@ -143,7 +143,9 @@ class PluginManager:
                 ) from error
             done.append(record)
 
-    async def shutdown(self, server: Server, options: RawOptions, done: list[PluginRecord]) -> list[BaseException]:
+    async def shutdown(
+        self, server: ServerInterface, options: RawOptions, done: list[PluginRecord]
+    ) -> list[BaseException]:
         """Call `asyncapy_shutdown` of the plugins in ``done``, last first, all of them; return what was raised."""
         failures: list[BaseException] = []
         while done:

@@ -1,4 +1,4 @@
-"""What a codec is. No codec is known by name: they arrive through the ``asyncapy_codecs`` hook."""
+"""The `Codec` protocol. Codecs come from plugins, through the ``asyncapy_codecs`` hook."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ INSTALL_HINT = "pip install asyncapy-codecs brings JSON and ZiProto"
 
 @runtime_checkable
 class Codec(Protocol):
-    """Turns the fields of a packet into a payload and back (docs/protocol.md, "A packet", Content-Encoding).
+    """Encodes the fields of a packet as a payload, and decodes payloads (docs/protocol.md, "A packet").
 
     Attributes:
-        name: what users call the encoding, such as ``"json"``.
-        wire_id: the Content-Encoding byte; a plugin may claim 2..255.
+        name: the name of the encoding, such as ``"json"``.
+        wire_id: the Content-Encoding byte; plugins may use 2 to 255.
     """
 
     @property
@@ -24,15 +24,15 @@ class Codec(Protocol):
     def wire_id(self) -> int: ...
 
     def encode(self, fields: Mapping[str, Any]) -> bytes:
-        """Return the payload that carries these fields.
+        """Return the payload for these fields.
 
         Raises:
-            EncodeError: a field cannot be carried; the message says which and why.
+            EncodeError: a field cannot be encoded; the message names the field and the reason.
         """
 
     def decode(self, payload: bytes) -> dict[str, Any]:
-        """Return the fields of a payload: the whole of it, a map with string keys.
+        """Return the fields of a payload, a map with string keys.
 
         Raises:
-            DecodeError: the payload is anything else.
+            DecodeError: the payload is not exactly one such map.
         """

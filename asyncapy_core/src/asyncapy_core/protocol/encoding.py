@@ -1,6 +1,6 @@
-"""From fields to whole packets in one encoding, and from payloads to packets (docs/protocol.md, "A packet").
+"""`Encoding`: packets of one codec in one wire format (docs/protocol.md, "A packet"). Servers and clients share it.
 
-Brings codecs and a wire format together, and checks what a codec decodes to. Servers and clients speak through it.
+Checks that a codec returns a map, and translates the exceptions that a codec raises.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from asyncapy_core.protocol.packet import Packet
 from asyncapy_core.protocol.wire import WireFormat
 
 if TYPE_CHECKING:
-    from asyncapy_core.server.session import Client
+    from asyncapy_core.interfaces import ClientInterface
 
-SHORT: Final = 512
-"""The headers of payloads of fewer bytes are kept."""
+CACHED_SIZES: Final = 512
+"""The headers of payloads smaller than this, in bytes, are cached."""
 
 _new_packet = Packet.__new__
 
 
 class Encoding:
-    """What is said in one encoding on the connections of a server or client.
+    """Packs fields into packets, and unpacks payloads, with one codec.
 
     Args:
-        codec: the encoding.
-        wire: the format that both sides agreed on.
+        codec: the codec.
+        wire: the wire format of the server or client.
 
     Attributes:
-        name: the name of the encoding.
+        name: the name of the codec.
         wire_id: its Content-Encoding byte.
     """
 
@@ -47,10 +47,10 @@ class Encoding:
         self._headers: dict[int, bytes] = {}
 
     def pack(self, fields: Mapping[str, Any]) -> bytes:
-        """Return the packet that carries these fields.
+        """Return a whole packet with these fields.
 
         Raises:
-            EncodeError: a field cannot be carried, or all of them together do not make a packet.
+            EncodeError: the codec cannot encode a field, or the payload is too short or too long for a packet.
         """
         encode = self._encode
         payload = encode(fields)
@@ -61,16 +61,16 @@ class Encoding:
             header = b""
         return (header or self._header(size)) + payload
 
-    def unpack(self, payload: bytes, sender: Client | None = None) -> Packet:
-        """Return the packet that this payload came in.
+    def unpack(self, payload: bytes, sender: ClientInterface | None = None) -> Packet:
+        """Decode a payload.
 
         Args:
-            payload: as it stood on the wire.
+            payload: the payload of a frame.
             sender: the client that sent it, on a server.
 
         Raises:
-            MalformedPacket: the payload is not what its header says.
-            BrokenCodec: the codec failed.
+            MalformedPacket: the payload is not valid in this encoding.
+            BrokenCodec: the codec raised another exception, or returned no map.
         """
         decode = self._decode
         try:
@@ -83,7 +83,7 @@ class Encoding:
             raise BrokenCodec(f"the codec {self.name!r} is broken: it raised {describe(error)}") from error
         if not isinstance(fields, dict):
             raise BrokenCodec(f"the codec {self.name!r} is broken: it returned a {type(fields).__name__}, not a map")
-        packet: Packet = _new_packet(Packet)  # what a codec returned need not be checked and copied
+        packet: Packet = _new_packet(Packet)  # Packet() would check and copy the fields
         packet.fields = fields
         packet.encoding = self.name
         packet.sender = sender
@@ -91,22 +91,22 @@ class Encoding:
         return packet
 
     def _header(self, size: int) -> bytes:
-        """Return what stands before a payload of this size, and keep it for the next where that is short."""
+        """Return the header for a payload of ``size`` bytes, and cache it if the payload is short."""
         header = self._wire.header(self.wire_id, size)
-        if size < SHORT:
+        if size < CACHED_SIZES:
             self._headers[size] = header
         return header
 
 
 class EncodingRegistry:
-    """All encodings that one server or client speaks, by name and by wire id.
+    """The encodings of one server or client, by name and by wire id.
 
     Args:
-        codecs: the encodings.
-        wire: the format that both sides agreed on.
+        codecs: the codecs.
+        wire: the wire format of the server or client.
 
     Attributes:
-        by_id: what speaks each encoding, by wire id.
+        by_id: the encodings by wire id.
         wire: as given.
 
     Raises:
@@ -121,12 +121,12 @@ class EncodingRegistry:
         self._by_name: dict[str, Encoding] = {}
         for codec in sorted(codecs, key=lambda codec: codec.wire_id):
             if codec.name in self._by_name or codec.wire_id in self.by_id:
-                raise PluginError(f"codec {codec.name!r} (wire id {codec.wire_id}) is there twice")
+                raise PluginError(f"two codecs are called {codec.name!r} or have the wire id {codec.wire_id}")
             self._by_name[codec.name] = self.by_id[codec.wire_id] = Encoding(codec, wire)
 
     @property
     def default(self) -> Encoding:
-        """What is spoken before the peer has chosen: the encoding with the lowest wire id, JSON where it is there.
+        """The encoding of replies before the first packet: the lowest wire id, which is JSON's if it is installed.
 
         Raises:
             UnknownCodec: no codec is installed.
@@ -135,11 +135,11 @@ class EncodingRegistry:
             raise UnknownCodec(f"no codec is installed; {INSTALL_HINT}")
         return next(iter(self.by_id.values()))
 
-    def named(self, name: str) -> Encoding:
-        """Return what speaks the encoding of this name.
+    def by_name(self, name: str) -> Encoding:
+        """Return the encoding with this name.
 
         Raises:
-            UnknownCodec: there is none; the message lists those that are installed.
+            UnknownCodec: there is none; the message lists the installed ones.
         """
         try:
             return self._by_name[name]
@@ -148,5 +148,5 @@ class EncodingRegistry:
             raise UnknownCodec(f"no codec is called {name!r} (installed: {known}); {INSTALL_HINT}") from None
 
     def __iter__(self) -> Iterator[str]:
-        """Iterate over the names, lowest wire id first."""
+        """Iterate over the names, the lowest wire id first."""
         return iter(self._by_name)

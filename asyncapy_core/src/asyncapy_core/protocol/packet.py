@@ -1,6 +1,6 @@
 """`Packet`, the mapping that handlers receive and send.
 
-Its text form is JSON, read and written by the standard library: payloads on the wire are the codecs' business.
+Its text form is JSON of the standard library's `json`; payloads on the wire are the work of codecs.
 """
 
 from __future__ import annotations
@@ -12,21 +12,20 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from asyncapy_core.errors import StopPropagation
 
 if TYPE_CHECKING:
-    from asyncapy_core.routing.dispatch import Handler
-    from asyncapy_core.server.session import Client
+    from asyncapy_core.interfaces import ClientInterface, HandlerInterface
 
 
 class Packet(MutableMapping[str, Any]):
-    """The fields of one packet, with the encoding it is to be sent in. It behaves like a dictionary.
+    """The fields of one packet, and the encoding to send it in. It behaves like a dictionary.
 
     Args:
         fields: a mapping, or a JSON object as text or UTF-8 bytes.
-        encoding: the name of a codec, ``"json"`` or ``"ziproto"`` unless a plugin brings others.
-        sender: the client that sent it; set by the server. A packet that has a sender is always sent in the encoding
-            of the session that it goes to, one that a handler built in its own (docs/protocol.md, "A session").
+        encoding: the name of a codec: ``"json"``, ``"ziproto"``, or a plugin's.
+        sender: the client that sent the packet, set by the server. `Client.send` sends a packet with a sender in the
+            encoding of the session, and a packet without one in its own encoding (docs/protocol.md, "A session").
 
     Attributes:
-        handler: the handler that the server has given it to, the last one where there are several; None elsewhere.
+        handler: the last handler that the server called with this packet; None before, and outside a server.
 
     Raises:
         TypeError: ``fields`` or ``encoding`` is of another type, or a key is not a string.
@@ -35,10 +34,10 @@ class Packet(MutableMapping[str, Any]):
 
     __slots__ = ("encoding", "fields", "handler", "sender")
 
-    handler: Handler | None
+    handler: HandlerInterface | None
 
     def __init__(
-        self, fields: Mapping[str, Any] | str | bytes, encoding: str = "json", sender: Client | None = None
+        self, fields: Mapping[str, Any] | str | bytes, encoding: str = "json", sender: ClientInterface | None = None
     ) -> None:
         if not isinstance(encoding, str):
             raise TypeError(f"encoding is {encoding!r}; it must be the name of a codec, such as 'json'")
@@ -51,9 +50,9 @@ class Packet(MutableMapping[str, Any]):
         """Keep the packet from the handlers of later groups.
 
         Raises:
-            StopPropagation: always; let it through. ``await packet.stop_propagation()`` does the same.
+            StopPropagation: always; do not catch it. ``await packet.stop_propagation()`` does the same.
         """
-        raise StopPropagation("no later group is to see this packet")
+        raise StopPropagation("no later group sees this packet")
 
     def __getitem__(self, field: str) -> Any:
         return self.fields[field]
@@ -78,20 +77,20 @@ class Packet(MutableMapping[str, Any]):
     def __str__(self) -> str:
         try:
             text = json.dumps(self.fields, default=repr)
-        except (TypeError, ValueError, RecursionError):  # what JSON does not have; a handler may put in anything
+        except (TypeError, ValueError, RecursionError):  # not JSON: a handler may put any object into it
             text = repr(self.fields)
         return f"Packet({text})"
 
     def __repr__(self) -> str:
-        """Say what it is without its values, which may be secrets: a repr ends up in logs and tracebacks."""
+        """Return a summary without the values: a repr ends up in logs and tracebacks, and values may be secrets."""
         return f"<Packet of {len(self.fields)} fields, encoding={self.encoding!r}>"
 
 
 def parse_fields(fields: Mapping[str, Any] | str | bytes) -> dict[str, Any]:
-    """Return the fields that a mapping, or a JSON object as text or UTF-8 bytes, stands for.
+    """Return the fields of a mapping, or of a JSON object as text or UTF-8 bytes.
 
     Raises:
-        TypeError: it is of another type, or a key is not a string.
+        TypeError: ``fields`` is of another type, or a key is not a string.
         ValueError: the text is not a JSON object.
     """
     if isinstance(fields, (str, bytes, bytearray)):

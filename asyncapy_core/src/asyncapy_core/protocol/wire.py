@@ -10,20 +10,17 @@ from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Final, Literal, NoReturn, TypeAlias
 
+from asyncapy_core.defaults import BYTEORDER, HEADER_SIZE, MAX_PACKET, MIN_PACKET
 from asyncapy_core.errors import EncodeError, InvalidHeader, MalformedPacket, PacketTooLarge, ProtocolError
 
 ByteOrder = Literal["big", "little"]
 
 PROTOCOL_VERSION: Final = 22
-DEFAULT_HEADER_SIZE: Final = 4
-DEFAULT_MAX_PACKET: Final = 1024 * 1024
-MINIMUM_LENGTH: Final = 5
-"""The least Content-Length: version, encoding and three bytes of payload."""
 
 _AFTER_LENGTH: Final = 2
 """Bytes of header that Content-Length counts: version and encoding."""
 
-_MINIMUM_PAYLOAD: Final = MINIMUM_LENGTH - _AFTER_LENGTH
+_MIN_PAYLOAD: Final = MIN_PACKET - _AFTER_LENGTH
 """Bytes of the smallest payload."""
 
 _LENGTH_CODES: Final = {1: "B", 2: "H", 4: "I", 8: "Q"}
@@ -47,17 +44,17 @@ class WireFormat:
         max_packet: the largest Content-Length accepted, in bytes.
     """
 
-    header_size: int = DEFAULT_HEADER_SIZE
-    byteorder: ByteOrder = "big"
-    max_packet: int = DEFAULT_MAX_PACKET
+    header_size: int = HEADER_SIZE
+    byteorder: ByteOrder = BYTEORDER
+    max_packet: int = MAX_PACKET
 
     def __post_init__(self) -> None:
         if self.byteorder not in ("big", "little"):
             raise ValueError(f"byteorder is {self.byteorder!r}; it must be 'big' or 'little'")
         if not 1 <= self.header_size <= 8:
             raise ValueError(f"header_size is {self.header_size!r}; it must be 1 to 8 bytes")
-        if self.max_packet < MINIMUM_LENGTH:
-            raise ValueError(f"max_packet is {self.max_packet!r}; no packet is shorter than {MINIMUM_LENGTH} bytes")
+        if self.max_packet < MIN_PACKET:
+            raise ValueError(f"max_packet is {self.max_packet!r}; no packet is shorter than {MIN_PACKET} bytes")
 
     def encode(self, encoding: int, payload: bytes) -> bytes:
         """Return the packet that carries this payload (docs/protocol.md, "A packet").
@@ -73,9 +70,9 @@ class WireFormat:
         Raises:
             EncodeError: see `encode`.
         """
-        if size < _MINIMUM_PAYLOAD:
+        if size < _MIN_PAYLOAD:
             raise EncodeError(
-                f"a payload of {size} bytes is too short for a packet, which carries at least {_MINIMUM_PAYLOAD}; "
+                f"a payload of {size} bytes is too short for a packet, which carries at least {_MIN_PAYLOAD}; "
                 "send at least one field"
             )
         try:
@@ -168,7 +165,7 @@ class FrameDecoder:
         whole = buffer if isinstance(buffer, bytes) else None
         while start <= last and len(frames) < limit:
             length, version, encoding = read_header(buffer, start)
-            if version != PROTOCOL_VERSION or encoding not in encodings or not MINIMUM_LENGTH <= length <= largest:
+            if version != PROTOCOL_VERSION or encoding not in encodings or not MIN_PACKET <= length <= largest:
                 break
             end = start + header + length
             if end > size:
@@ -196,8 +193,8 @@ class FrameDecoder:
         if have < 0:
             return
         length = self._length()
-        if length < MINIMUM_LENGTH:
-            self._fail(MalformedPacket(f"Content-Length is {length}; a packet has at least {MINIMUM_LENGTH}"))
+        if length < MIN_PACKET:
+            self._fail(MalformedPacket(f"Content-Length is {length}; a packet has at least {MIN_PACKET}"))
         if length > self._max_packet:
             self._fail(PacketTooLarge(f"Content-Length is {length}; at most {self._max_packet} are accepted"))
         if have > 0 and buffer[body] != PROTOCOL_VERSION:

@@ -1,6 +1,6 @@
-"""`Filter`, the base of all filters, and how filters combine with ``&``, ``|`` and ``~``.
+"""`Filter`, the base class of filters, and their combinations with ``&``, ``|`` and ``~``.
 
-Knows no particular filter: they arrive through the ``asyncapy_filters`` hook.
+Filters come from plugins, through the ``asyncapy_filters`` hook.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from asyncapy_core.protocol.packet import Packet
-    from asyncapy_core.server.session import Client
+    from asyncapy_core.session import Client
 
 
 class Filter(ABC):
-    """Decides whether a packet of a client may reach a handler.
+    """Decides whether a packet may reach a handler.
 
-    A subclass has one method, ``check``, plain or ``async``. Filters combine: ``a & b`` passes when both do, ``a | b``
-    when one does, ``~a`` when ``a`` does not. A filter that raises does not pass, and neither does its ``~``.
+    A subclass has one method, ``check``, plain or ``async``. Filters combine: ``a & b`` passes if both pass, ``a | b``
+    if one of them passes, ``~a`` if ``a`` does not pass. If ``a`` raises, neither ``a`` nor ``~a`` passes.
 
-    Filters that compare equal have to decide alike, always: a handler behind another with equal filters can never run,
-    of which the server warns. Without an ``__eq__`` of its own, a filter is equal to itself alone.
+    Equal filters must decide alike: a handler after another with equal filters is never called, and the server warns
+    of it. A filter without an ``__eq__`` of its own is equal to itself only.
 
     Attributes:
-        authenticates: whether passing proves who the peer is, by an API key for instance. A server that anybody can
-            reach, and that asks nobody for proof, says so in its log.
+        authenticates: whether a pass proves the identity of the peer, as an API key does. A server that is reachable
+            from other machines and has no such filter logs a warning.
     """
 
     authenticates: bool = False
 
     @abstractmethod
     def check(self, c: Client, p: Packet) -> bool | Awaitable[bool]:
-        """Return True when the packet ``p`` of the client ``c`` may pass."""
+        """Return True if the packet ``p`` of the client ``c`` passes."""
 
     def __and__(self, other: object) -> Filter:
         return And(self, other) if isinstance(other, Filter) else NotImplemented
@@ -52,12 +52,12 @@ class Filter(ABC):
 
 
 def is_async(filter: Filter) -> bool:
-    """Say whether this filter's ``check`` has to be awaited."""
+    """Return True if the filter's ``check`` must be awaited."""
     return returns_coroutine(filter.check)
 
 
 def returns_coroutine(function: object) -> bool:
-    """Say whether what this returns has to be awaited: it is an ``async def``, wraps one, or has one as its call."""
+    """Return True for an ``async def``, for a wrapper of one, and for an object whose ``__call__`` is one."""
     if isinstance(function, functools.partial):
         return returns_coroutine(function.func)
     if inspect.iscoroutinefunction(function):
@@ -68,10 +68,10 @@ def returns_coroutine(function: object) -> bool:
 
 
 def passed(result: object) -> bool:
-    """Return what a ``check`` said as a bool.
+    """Return the result of a ``check`` as a bool.
 
     Raises:
-        TypeError: it said nothing yet, because it returned something to be awaited; which would count as true.
+        TypeError: the result is an awaitable or a generator, which would count as true.
     """
     if result is True or result is False:
         return result
@@ -83,23 +83,24 @@ def passed(result: object) -> bool:
 
 
 async def check(filter: Filter, client: Client, packet: Packet) -> bool:
-    """Ask any filter, plain or async."""
-    return await _ask(filter.check, is_async(filter), client, packet)
+    """Return True if a filter, plain or async, passes."""
+    return await ask(filter.check, is_async(filter), client, packet)
 
 
-async def _ask(check: Callable[[Client, Packet], Any], awaited: bool, client: Client, packet: Packet) -> bool:  # noqa: FBT001  # one of a pair
+async def ask(check: Callable[[Client, Packet], Any], awaited: bool, client: Client, packet: Packet) -> bool:  # noqa: FBT001  # a pair, kept together
+    """Call the ``check`` of a filter, and await its result if ``awaited``."""
     result = check(client, packet)
     return passed(await result if awaited else result)
 
 
 class _Compound(Filter):
-    """A filter made of others: one way to decide, awaited only when one of them has to be."""
+    """A filter made of others. `decide` is one algorithm for both kinds: it waits only for async operands."""
 
     def __init__(self, *operands: Filter) -> None:
         self.operands = operands
         self._checks = tuple((operand.check, is_async(operand)) for operand in operands)
         if any(awaited for _, awaited in self._checks):
-            self.check = self.decide  # type: ignore[method-assign]  # chosen here, once, rather than for each packet
+            self.check = self.decide  # type: ignore[method-assign]  # chosen once, not for each packet
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Compound) and type(self) is type(other) and self.operands == other.operands
@@ -109,7 +110,7 @@ class _Compound(Filter):
 
     @abstractmethod
     async def decide(self, c: Client, p: Packet) -> bool:
-        """Ask the operands."""
+        """Return True if the combination of the operands passes."""
 
     def check(self, c: Client, p: Packet) -> bool | Awaitable[bool]:
         decision = self.decide(c, p)
@@ -117,20 +118,20 @@ class _Compound(Filter):
             decision.send(None)
         except StopIteration as done:
             return bool(done.value)
-        raise AssertionError("plain operands have nothing to wait for")  # pragma: no cover
+        raise AssertionError("plain operands do not wait")  # pragma: no cover
 
 
 class And(_Compound):
-    """Passes when all do; the next is asked only when the one before it passed."""
+    """Passes if all operands pass. An operand is checked only if those before it passed."""
 
     @property
-    def authenticates(self) -> bool:  # type: ignore[override]  # as its operands are
-        """Whether one of them does."""
+    def authenticates(self) -> bool:  # type: ignore[override]  # computed from the operands
+        """Whether an operand authenticates."""
         return any(operand.authenticates for operand in self.operands)
 
     async def decide(self, c: Client, p: Packet) -> bool:
         for check, awaited in self._checks:
-            if not await _ask(check, awaited, c, p):
+            if not await ask(check, awaited, c, p):
                 return False
         return True
 
@@ -139,18 +140,18 @@ class And(_Compound):
 
 
 class Or(_Compound):
-    """Passes when one does, even when one before it raised; raises when one raised and none passed."""
+    """Passes if an operand passes, even after one that raised. Raises if one raised and none passed."""
 
     @property
-    def authenticates(self) -> bool:  # type: ignore[override]  # as its operands are
-        """Whether each of them does."""
+    def authenticates(self) -> bool:  # type: ignore[override]  # computed from the operands
+        """Whether all operands authenticate."""
         return all(operand.authenticates for operand in self.operands)
 
     async def decide(self, c: Client, p: Packet) -> bool:
         failure: Exception | None = None
         for check, awaited in self._checks:
             try:
-                if await _ask(check, awaited, c, p):
+                if await ask(check, awaited, c, p):
                     return True
             except Exception as error:
                 failure = failure or error
@@ -163,11 +164,11 @@ class Or(_Compound):
 
 
 class Not(_Compound):
-    """Passes when the filter does not; when that raises, so does this."""
+    """Passes if the operand does not pass. Raises if the operand raises."""
 
     async def decide(self, c: Client, p: Packet) -> bool:
         ((check, awaited),) = self._checks
-        return not await _ask(check, awaited, c, p)
+        return not await ask(check, awaited, c, p)
 
     def __repr__(self) -> str:
         return f"~{self.operands[0]!r}"

@@ -1,7 +1,4 @@
-"""Taking in what was accepted: each connection is served, told why it is not, or dropped.
-
-Knows the limits and what comes before a session, a PROXY header and a TLS handshake; nothing of what happens in one.
-"""
+"""`Admission`: accepted sockets become connections, after a PROXY header and a TLS handshake if there are to be any."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ import socket
 from typing import TYPE_CHECKING, Final
 
 from asyncapy_core.addresses import peer_address
-from asyncapy_core.errors import ConnectionLost, ErrorCode, ProtocolError
+from asyncapy_core.errors import ConnectionLost, ProtocolError
 from asyncapy_core.logs import RateLimited, escape_for_log
 from asyncapy_core.net.transport import SocketTransport, Transport, Woken
 from asyncapy_core.protocol.proxy_header import InvalidProxyHeader, ProxyHeader
@@ -22,20 +19,14 @@ if TYPE_CHECKING:
 
     from asyncapy_core.net.tls import PeerCertificate
 
-MAX_REFUSED: Final = 24
-"""How many refused peers are told why at a time; those beyond are dropped."""
-
-MIN_PENDING: Final = 24
-"""How many peers may be pending at least, however full the server is."""
-
 SPARE_DESCRIPTORS: Final = 64
-"""Files that a server may open besides those of its connections."""
+"""Files that a server may open in addition to its connections."""
 
 
 def connection_limit(wanted: int) -> int:
-    """Return how many connections there may be: as many as wanted, or as the limit of open files allows."""
+    """Return the largest number of connections: ``wanted``, or fewer if the limit of open files is lower."""
     try:
-        import resource  # noqa: PLC0415  # there is none on Windows
+        import resource  # noqa: PLC0415  # not on Windows
     except ImportError:
         return wanted
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -43,40 +34,43 @@ def connection_limit(wanted: int) -> int:
 
 
 class Admission:
-    """The door of one running server."""
+    """Admits accepted sockets to one running server."""
 
     def __init__(self, state: ServerState) -> None:
         self._state = state
         self._should_log = RateLimited()
 
     def admit(self, sock: socket.socket, host: str) -> None:
-        """Serve or refuse an accepted socket, at once or when its PROXY header and TLS handshake are done."""
-        address = peer_address(host)
-        peer = _PendingPeer(self._state, SocketTransport(sock), address)
+        """Serve or refuse an accepted socket, at once or after its PROXY header and its TLS handshake.
+
+        Args:
+            sock: the socket, which belongs to the server from now on.
+            host: the address of the peer, as the socket module has it.
+        """
+        peer = _Handshake(self._state, SocketTransport(sock), peer_address(host))
         self._state.peers.call(self._admit, peer, peer=peer)
 
-    def _admit(self, peer: _PendingPeer) -> None:
+    def _admit(self, peer: _Handshake) -> None:
         state = self._state
         proxied = bool(state.proxies) and peer.address in state.proxies
-        limit = max(MIN_PENDING, state.max_connections - len(state.connections))
         if state.draining:
             peer.drop()
         elif not proxied and state.tls is None:
-            self._take_in(peer.transport, peer.address, None)
-        elif state.handshakes.add(peer.transport, peer.address, limit=limit, proxied=proxied):
+            state.admit(Connection(state, peer.transport, peer.address))
+        elif state.begin_handshake(peer.transport, peer.address, proxied=proxied):
             state.peers.start(peer, self._shake_hands, peer, proxied)
         else:
             peer.drop()
 
-    async def _shake_hands(self, peer: _PendingPeer, proxied: bool) -> None:  # noqa: FBT001  # called with it by position
-        """Read the PROXY header of a trusted proxy, and do the TLS handshake; a peer that fails gets no reply."""
+    async def _shake_hands(self, peer: _Handshake, proxied: bool) -> None:  # noqa: FBT001  # called with it by position
+        """Read the PROXY header, do the TLS handshake, then admit the connection. A peer that fails gets no reply."""
         transport: Transport = peer.transport
-        certificate = None
+        certificate: PeerCertificate | None = None
         try:
             if proxied:
                 await peer.read_proxy_header()
             if self._state.tls is not None:
-                transport, certificate = await peer.shake_hands(self._state.tls)
+                transport, certificate = await peer.start_tls(self._state.tls)
         except (ConnectionLost, ProtocolError) as error:
             peer.drop()
             if self._should_log():
@@ -85,38 +79,16 @@ class Admission:
                 )
         else:
             self._state.end_handshake(peer.transport)
-            self._take_in(transport, peer.address, certificate)
-
-    def _take_in(self, transport: Transport, address: str, certificate: PeerCertificate | None) -> None:
-        """Make a connection, and serve or refuse it (docs/protocol.md, SESSION_LIMIT_REACHED and SERVER_BUSY)."""
-        state = self._state
-        connection = Connection(state, transport, address, certificate)
-        if state.draining:
-            connection.drop()
-        elif len(state.connections) >= state.max_connections:
-            self._refuse(connection, ErrorCode.SERVER_BUSY)
-        elif not state.sessions.add(connection.session):
-            self._refuse(connection, ErrorCode.SESSION_LIMIT_REACHED)
-        else:
-            state.connections.add(connection)
-            state.peers.start(connection, connection.run)
-
-    def _refuse(self, connection: Connection, code: ErrorCode) -> None:
-        state = self._state
-        if len(state.refused) >= MAX_REFUSED:
-            connection.drop()
-            return
-        state.refused.add(connection)
-        state.peers.start(connection, connection.refuse, code)
+            self._state.admit(Connection(self._state, transport, peer.address, certificate))
 
 
-class _PendingPeer:
-    """A peer without a session: a PROXY header and a TLS handshake may still come.
+class _Handshake:
+    """A connection before its session, while it waits for a PROXY header or a TLS handshake.
 
     Args:
-        state: the server.
-        transport: its connection.
-        address: its address, until a PROXY header names another.
+        state: the state of the server.
+        transport: the connection.
+        address: the address of the peer, or of its proxy until the PROXY header has been read.
     """
 
     __slots__ = ("_state", "address", "transport")
@@ -132,11 +104,11 @@ class _PendingPeer:
         return logging.LoggerAdapter(self._state.log)
 
     async def read_proxy_header(self) -> None:
-        """Read a PROXY header and nothing behind it, and take the address that it names.
+        """Read a PROXY header and not one byte more, and set the address from it.
 
         Raises:
-            ConnectionLost: the proxy took too long, or left.
-            InvalidProxyHeader: it sent something else.
+            ConnectionLost: the header did not come in time, or the proxy closed the connection.
+            InvalidProxyHeader: the bytes are not a PROXY header.
         """
         self._state.proxying.start(self.transport)
         header = ProxyHeader()
@@ -146,19 +118,19 @@ class _PendingPeer:
             except Woken:
                 continue
             if not data:
-                raise InvalidProxyHeader("the proxy left before the end of its PROXY header")
+                raise InvalidProxyHeader("the proxy closed the connection before the end of its PROXY header")
             header.feed(data)
         self._state.proxying.stop(self.transport)
         if header.address is not None:
             self.address = peer_address(header.address)
 
-    async def shake_hands(self, context: ssl.SSLContext) -> tuple[Transport, PeerCertificate | None]:
+    async def start_tls(self, context: ssl.SSLContext) -> tuple[Transport, PeerCertificate | None]:
         """Do the TLS handshake; return the encrypted transport, and the certificate of the peer.
 
         Raises:
-            ConnectionLost: it failed, or the certificate cannot be used.
+            ConnectionLost: the handshake failed, or the certificate cannot be used.
         """
-        from asyncapy_core.net.tls import TlsTransport  # noqa: PLC0415  # only where TLS is on
+        from asyncapy_core.net.tls import TlsTransport  # noqa: PLC0415  # only with TLS
 
         self._state.handshaking.start(self.transport)
         encrypted = TlsTransport(self.transport, context)
@@ -167,7 +139,7 @@ class _PendingPeer:
         return encrypted, encrypted.peer
 
     def drop(self) -> None:
-        """Close at once, and forget; a second time does nothing."""
+        """Close at once; dropping twice does nothing."""
         self.transport.abort()
         self._state.proxying.stop(self.transport)
         self._state.handshaking.stop(self.transport)

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from asyncapy_core.errors import ClientDisconnected
 from asyncapy_core.logs import SessionLog
 from asyncapy_core.protocol.packet import Packet
-from asyncapy_core.server.session import Client, Session
+from asyncapy_core.session import Client, Session
 
 if TYPE_CHECKING:
-    from asyncapy_core.server.server import Server
+    from asyncapy_core.interfaces import ServerInterface
 
 
 class Detached:
@@ -37,7 +37,7 @@ class Detached:
         self,
         address: str = "127.0.0.1",
         *,
-        server: Server | None = None,
+        server: ServerInterface | None = None,
         encoding: str = "json",
         tls_peer: Mapping[str, str] | None = None,
         tls_names: Mapping[str, tuple[str, ...]] | None = None,

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from asyncapy_core.logs import escape_for_log
-from asyncapy_core.routing.dispatch import Handler
 from asyncapy_core.routing.filter import check
+from asyncapy_core.routing.handler import Handler
 from asyncapy_core.server.detached import Detached
 
 if TYPE_CHECKING:
     from asyncapy_core.protocol.packet import Packet
     from asyncapy_core.server.server import Server
-    from asyncapy_core.server.session import Client
+    from asyncapy_core.session import Client
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     import logging
     from collections.abc import Mapping
 
+    from asyncapy_core.interfaces import ServerInterface
+    from asyncapy_core.plugins.manager import PluginManager
     from asyncapy_core.plugins.record import PluginRecord
-    from asyncapy_core.server.server import Server
     from asyncapy_core.server.threads import ThreadCalls
 
 CLEANUP_SECONDS: Final = 10.0
@@ -116,7 +117,9 @@ class Lifetime:
 
 
 @asynccontextmanager
-async def set_up(server: Server, options: Mapping[str, Mapping[str, Any]], lifetime: Lifetime) -> AsyncIterator[None]:
+async def set_up(
+    server: ServerInterface, plugins: PluginManager, options: Mapping[str, Mapping[str, Any]], lifetime: Lifetime
+) -> AsyncIterator[None]:
     """Set up plugins one after the other, then the server; afterwards shut down in reverse what was set up.
 
     Args:
@@ -130,7 +133,7 @@ async def set_up(server: Server, options: Mapping[str, Mapping[str, Any]], lifet
     done: list[PluginRecord] = []
     async with AsyncExitStack() as server.exit_stack:
         try:
-            await server.plugins.setup(server, options, done)
+            await plugins.setup(server, options, done)
             await _awaited(server.setup())
             try:
                 yield
@@ -139,7 +142,7 @@ async def set_up(server: Server, options: Mapping[str, Mapping[str, Any]], lifet
                     await _awaited(server.shutdown())
         finally:
             with lifetime.cleaning_up("the plugins' shutdown"):
-                for failure in await server.plugins.shutdown(server, options, done):
+                for failure in await plugins.shutdown(server, options, done):
                     server.log.error("{Server} A plugin failed in shutdown", exc_info=failure)
             lifetime.limit(CLEANUP_SECONDS)
 

@@ -10,7 +10,8 @@ from asyncapy_core.addresses import bound_address, is_exposed
 from asyncapy_core.server.state import ServerState
 
 if TYPE_CHECKING:
-    from asyncapy_core.routing.dispatch import Dispatcher, Handler
+    from asyncapy_core.routing.dispatch import Dispatcher
+    from asyncapy_core.routing.handler import Handler
 
 
 def announce(state: ServerState, addresses: Iterable[Any]) -> None:

@@ -16,6 +16,7 @@ from asyncapy_core.logs import describe
 from asyncapy_core.protocol.codec import INSTALL_HINT, Codec
 from asyncapy_core.protocol.encoding import EncodingRegistry
 from asyncapy_core.protocol.proxy_header import Proxies
+from asyncapy_core.protocol.wire import WireFormat
 from asyncapy_core.server.admission import connection_limit
 from asyncapy_core.server.isolation import CancellationWatch, PeerTasks, is_cancellation
 from asyncapy_core.server.session_table import SessionTable
@@ -25,9 +26,9 @@ if TYPE_CHECKING:
     import ssl
 
     from asyncapy_core.config import PluginOptions, ServerConfig
+    from asyncapy_core.interfaces import ServerInterface
     from asyncapy_core.plugins.manager import PluginManager
     from asyncapy_core.routing.dispatch import Dispatcher
-    from asyncapy_core.server.server import Server
     from asyncapy_core.server.threads import ThreadCalls
 
 
@@ -62,7 +63,11 @@ def tls_context(config: ServerConfig) -> ssl.SSLContext | None:
 
 @asynccontextmanager
 async def serving(
-    server: Server, dispatcher: Dispatcher, codecs: Iterable[Codec], tls: ssl.SSLContext | None, threads: ThreadCalls
+    server: ServerInterface,
+    dispatcher: Dispatcher,
+    codecs: Iterable[Codec],
+    tls: ssl.SSLContext | None,
+    threads: ThreadCalls,
 ) -> AsyncIterator[ServerState]:
     """Make the state that all connections of a server share; behind the block, drain it.
 
@@ -109,13 +114,17 @@ async def serving(
 
 
 def _make_state(
-    server: Server, dispatcher: Dispatcher, codecs: Iterable[Codec], tls: ssl.SSLContext | None, peers: PeerTasks
+    server: ServerInterface,
+    dispatcher: Dispatcher,
+    codecs: Iterable[Codec],
+    tls: ssl.SSLContext | None,
+    peers: PeerTasks,
 ) -> ServerState:
     config = server.config
     return ServerState(
         server=server,
         config=config,
-        encodings=EncodingRegistry(codecs, config.wire),
+        encodings=EncodingRegistry(codecs, WireFormat(config.header_size, config.byteorder, config.max_packet)),
         dispatcher=dispatcher,
         sessions=SessionTable(config.session_limit),
         log=server.log,

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-import logging
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
@@ -17,12 +16,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
+from asyncapy_core import defaults
 from asyncapy_core.errors import ConfigError
 from asyncapy_core.log_writer import adjust_logger, server_logger
 from asyncapy_core.net.listener import accept_forever, check_listening, close_listener, open_listeners
 from asyncapy_core.plugins.loading import Restriction
 from asyncapy_core.plugins.manager import PluginManager, default_manager
-from asyncapy_core.routing.dispatch import Dispatcher, Handler, HandlerFunction
+from asyncapy_core.routing.dispatch import Dispatcher
+from asyncapy_core.routing.handler import Guard, Handler, HandlerFunction
 from asyncapy_core.server.admission import Admission
 from asyncapy_core.server.arguments import record_arguments
 from asyncapy_core.server.lifecycle import Lifetime, set_up
@@ -74,18 +75,18 @@ class Server:
     @record_arguments
     def __init__(
         self,
-        addr: str | Sequence[str] | None = "127.0.0.1",
-        port: int | None = 8081,
-        buf: int | None = 1024,
-        logging_level: int = logging.INFO,
-        console_format: str | None = "[%(levelname)s] %(asctime)s %(message)s",
-        datefmt: str | None = "%d/%m/%Y %H:%M:%S %p",
-        timeout: float | None = 60,
-        header_size: int = 4,
-        byteorder: str = "big",
+        addr: str | Sequence[str] | None = defaults.ADDR,
+        port: int | None = defaults.PORT,
+        buf: int | None = defaults.BUF,
+        logging_level: int = defaults.LOGGING_LEVEL,
+        console_format: str | None = defaults.CONSOLE_FORMAT,
+        datefmt: str | None = defaults.DATEFMT,
+        timeout: float | None = defaults.TIMEOUT,
+        header_size: int = defaults.HEADER_SIZE,
+        byteorder: str = defaults.BYTEORDER,
         config: str | os.PathLike[str] | None = None,
         cfg_parser: configparser.RawConfigParser | None = None,
-        session_limit: int = 0,
+        session_limit: int = defaults.SESSION_LIMIT,
         *,
         plugins: PluginManager | None = None,
         **settings: Any,
@@ -125,7 +126,7 @@ class Server:
         return self._dispatcher.groups
 
     @property
-    def guards(self) -> tuple[Handler, ...]:
+    def guards(self) -> tuple[Guard, ...]:
         """The guards, in the order in which they are asked, each as a handler with that one filter."""
         return self._dispatcher.guards
 
@@ -328,7 +329,7 @@ class Server:
         """Set up, listen, serve, drain and shut down."""
         codecs = prepare_plugins(self.plugins, self.config, self._options)
         tls = tls_context(self.config)
-        async with set_up(self, self._options, lifetime):
+        async with set_up(self, self.plugins, self._options, lifetime):
             if listeners is None:
                 listeners = await open_listeners(self.config.addresses, self.config.port)
             try:

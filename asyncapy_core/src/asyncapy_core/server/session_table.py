@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from asyncapy_core.addresses import is_unix, network_of
 
 if TYPE_CHECKING:
-    from asyncapy_core.server.session import Session
+    from asyncapy_core.session import Session
 
 
 class SessionTable:

@@ -1,55 +1,95 @@
-"""What all connections of one running server share, and the record of those connections.
+"""`ServerState`: everything that the connections of one running server share, and the sets of those connections.
 
-Knows nothing of what happens on a connection.
+The sets are changed by its methods only. It uses connections through `ConnectionInterface`, and never their packets.
 """
 
 from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import trio
 
+from asyncapy_core.errors import ErrorCode
 from asyncapy_core.logs import RateLimited
 from asyncapy_core.net.deadlines import Deadlines
 from asyncapy_core.net.outbox import Outbox
 from asyncapy_core.net.transport import SocketTransport
 from asyncapy_core.protocol.proxy_header import Proxies
 from asyncapy_core.server.handshakes import HandshakeTable
-from asyncapy_core.server.isolation import PeerTasks
+from asyncapy_core.server.isolation import Peer, PeerTasks
 
 if TYPE_CHECKING:
     import logging
     import ssl
+    from collections.abc import Awaitable
 
     from asyncapy_core.config import ServerConfig
+    from asyncapy_core.interfaces import ServerInterface
     from asyncapy_core.protocol.encoding import EncodingRegistry
     from asyncapy_core.routing.dispatch import Dispatcher
-    from asyncapy_core.server.connection import Connection
-    from asyncapy_core.server.server import Server
     from asyncapy_core.server.session_table import SessionTable
+    from asyncapy_core.session import Session
+
+MAX_REFUSED: Final = 24
+"""Refused connections that are sent a reply at a time; further ones are closed without a reply."""
+
+MIN_HANDSHAKES: Final = 24
+"""Connections that may be in a handshake at least, however full the server is."""
 
 LINGER_SECONDS: Final = 2.0
 LINGER_BYTES: Final = 64 * 1024
-"""How long, and how much, a connection that is being closed is read from: a close with bytes unread resets it, and its
-last reply may be lost."""
+"""A closing connection is read for so long, and so many bytes: a close with unread bytes would reset the connection,
+and the peer might lose the last reply."""
 
 DRAIN_LINGER_SECONDS: Final = 0.5
-"""The same while the server drains, when busy peers have sent more than `LINGER_BYTES` already."""
+"""The same while the server drains, without a limit in bytes: busy peers have sent more than `LINGER_BYTES` already."""
 
 DRAIN_SEND_SECONDS: Final = 0.5
-"""How long a peer may take to accept a chunk of output while the server drains, if ``send_timeout`` is not shorter."""
+"""The deadline for one chunk of output while the server drains, if ``send_timeout`` is not shorter."""
 
 PROXY_SECONDS: Final = 3.0
-"""How long a trusted proxy may take to say who its client is."""
+"""The deadline for a PROXY header."""
+
+
+class ConnectionInterface(Peer, Protocol):
+    """A connection, as the state uses it."""
+
+    @property
+    def session(self) -> Session: ...
+
+    def run(self) -> Awaitable[None]:
+        """Serve the peer to the end of its session."""
+
+    def refuse(self, code: ErrorCode) -> Awaitable[None]:
+        """Send an error reply, and close."""
+
+    def expire(self) -> None:
+        """End the current wait: its deadline has passed."""
+
+    def stop(self) -> None:
+        """Begin no further packet."""
 
 
 @dataclass(slots=True)
 class ServerState:
-    """What all connections of a running server share."""
+    """The state of one running server.
 
-    server: Server
+    Attributes:
+        server: the server, for `Client.server`.
+        tls: the TLS context, or None without TLS; `Server.reload_certificates` replaces it.
+        proxies: the peers that begin with a PROXY header.
+        draining: whether the server is stopping.
+        connections: connections with a session.
+        refused: connections that are sent an error reply.
+        handshakes: connections that wait for a PROXY header or a TLS handshake.
+        idle: set when the server drains and has no connection left.
+        reading, writing, lingering, leaving, proxying, handshaking: the deadlines of packets, of output, of closing
+            connections, of these while the server drains, of PROXY headers and of TLS handshakes.
+    """
+
+    server: ServerInterface
     config: ServerConfig
     encodings: EncodingRegistry
     dispatcher: Dispatcher
@@ -60,22 +100,22 @@ class ServerState:
     tls: ssl.SSLContext | None = None
     proxies: Proxies = field(default_factory=lambda: Proxies([]))
     draining: bool = False
-    connections: set[Connection] = field(default_factory=set)
-    refused: set[Connection] = field(default_factory=set)
+    connections: set[ConnectionInterface] = field(default_factory=set)
+    refused: set[ConnectionInterface] = field(default_factory=set)
     handshakes: HandshakeTable = field(default_factory=HandshakeTable)
     idle: trio.Event = field(default_factory=trio.Event)
     should_log_codec: RateLimited = field(default_factory=RateLimited)
-    reading: Deadlines[Connection] = field(init=False)
+    reading: Deadlines[ConnectionInterface] = field(init=False)
     writing: Deadlines[Outbox] = field(init=False)
-    lingering: Deadlines[Connection] = field(init=False)
-    leaving: Deadlines[Connection] = field(init=False)
+    lingering: Deadlines[ConnectionInterface] = field(init=False)
+    leaving: Deadlines[ConnectionInterface] = field(init=False)
     proxying: Deadlines[SocketTransport] = field(init=False)
     handshaking: Deadlines[SocketTransport] = field(init=False)
 
     def __post_init__(self) -> None:
         call = self.peers.call
 
-        def expire(connection: Connection) -> None:
+        def expire(connection: ConnectionInterface) -> None:
             call(connection.expire, peer=connection)
 
         self.reading = Deadlines(self.config.timeout, expire)
@@ -87,11 +127,55 @@ class ServerState:
 
     @property
     def deadlines(self) -> tuple[Deadlines[Any], ...]:
-        """All that is to be watched over while the server serves; ``leaving`` is while it drains."""
+        """The deadlines to watch while the server serves; ``leaving`` is watched while it drains."""
         return self.reading, self.writing, self.lingering, self.proxying, self.handshaking
 
+    def begin_handshake(self, transport: SocketTransport, address: str, *, proxied: bool) -> bool:
+        """Enter a connection that waits for a PROXY header or a TLS handshake; return False if there is no place."""
+        limit = max(MIN_HANDSHAKES, self.max_connections - len(self.connections))
+        return self.handshakes.add(transport, address, limit=limit, proxied=proxied)
+
+    def end_handshake(self, transport: SocketTransport) -> None:
+        """Remove a connection whose handshake has ended, successful or not."""
+        self.handshakes.discard(transport)
+        self._check_idle()
+
+    def admit(self, connection: ConnectionInterface) -> None:
+        """Serve a connection, or refuse it (docs/protocol.md, SESSION_LIMIT_REACHED and SERVER_BUSY)."""
+        if self.draining:
+            connection.drop()
+        elif len(self.connections) >= self.max_connections:
+            self._refuse(connection, ErrorCode.SERVER_BUSY)
+        elif not self.sessions.add(connection.session):
+            self._refuse(connection, ErrorCode.SESSION_LIMIT_REACHED)
+        else:
+            self.connections.add(connection)
+            self.peers.start(connection, connection.run)
+
+    def end_session(self, connection: ConnectionInterface) -> None:
+        """Remove the session of a closing connection, so that another of its address may begin."""
+        self.sessions.discard(connection.session)
+
+    def forget(self, connection: ConnectionInterface) -> None:
+        """Remove a connection that has ended."""
+        self.end_session(connection)
+        self.reading.stop(connection)
+        self.lingering.stop(connection)
+        self.leaving.stop(connection)
+        self.connections.discard(connection)
+        self.refused.discard(connection)
+        self._check_idle()
+
+    def linger(self, connection: ConnectionInterface) -> int:
+        """Start the deadline of a closing connection, and return how many bytes it may still read."""
+        if self.draining:
+            self.leaving.start(connection)
+            return sys.maxsize
+        self.lingering.start(connection)
+        return LINGER_BYTES
+
     def drain(self) -> None:
-        """Have every connection end with the handler at work; ``idle`` is set when the last one has."""
+        """End every connection after the handler that it runs; ``idle`` is set after the last one."""
         if self.draining:
             return
         self.draining = True
@@ -101,36 +185,20 @@ class ServerState:
         for connection in self.lingering.stop_all():
             self.leaving.start(connection)
         self.peers.call(self.handshakes.abort_all)
-        self._note_idle()
+        self._check_idle()
 
     def drop_all(self) -> None:
-        """Close every connection at once; a task in which a handler left a shield open does not notice otherwise."""
+        """Close every connection at once. A cancellation alone does not reach a task that a handler has shielded."""
         for connection in (*self.connections, *self.refused):
             self.peers.call(connection.drop)
 
-    def linger(self, connection: Connection) -> int:
-        """Start the deadline of a connection that reads what its peer still sends; return how much it may read."""
-        if self.draining:
-            self.leaving.start(connection)
-            return sys.maxsize
-        self.lingering.start(connection)
-        return LINGER_BYTES
+    def _refuse(self, connection: ConnectionInterface, code: ErrorCode) -> None:
+        if len(self.refused) >= MAX_REFUSED:
+            connection.drop()
+            return
+        self.refused.add(connection)
+        self.peers.start(connection, connection.refuse, code)
 
-    def end_handshake(self, transport: SocketTransport) -> None:
-        """A peer has introduced itself, or given up."""
-        self.handshakes.discard(transport)
-        self._note_idle()
-
-    def forget(self, connection: Connection) -> None:
-        """Drop what is kept of a connection; it has ended."""
-        self.sessions.discard(connection.session)
-        self.reading.stop(connection)
-        self.lingering.stop(connection)
-        self.leaving.stop(connection)
-        self.connections.discard(connection)
-        self.refused.discard(connection)
-        self._note_idle()
-
-    def _note_idle(self) -> None:
+    def _check_idle(self) -> None:
         if self.draining and not (self.connections or self.refused or self.handshakes):
             self.idle.set()

@@ -25,7 +25,7 @@ from asyncapy_core.testing.memory import serving
 
 if TYPE_CHECKING:
     from asyncapy_core.protocol.packet import Packet
-    from asyncapy_core.server.session import Client
+    from asyncapy_core.session import Client
 
 ODD_VALUES: tuple[Any, ...] = (None, True, 0, -1, 2**80, 0.5, "", "x" * 100_000, "\x00\u2028", [], [[]], {}, {"a": []})
 """What a peer may send where a filter expects something else; none of it may raise anything."""

@@ -1,6 +1,6 @@
-"""What a handler is given of a connection: `Client` and `Session`.
+"""`Client` and `Session`: a connection, as handlers and filters see it.
 
-Knows no server: a client sends and closes through the connection it was made with.
+Does no I/O: a client sends and closes through its `Stream`, which the server implements.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from asyncapy_core.logs import SessionLog
 from asyncapy_core.protocol.packet import Packet
 
 if TYPE_CHECKING:
-    from asyncapy_core.server.server import Server
+    from asyncapy_core.interfaces import ServerInterface
 
 
 class Stream(Protocol):
-    """What a client needs of its connection."""
+    """The connection of a client, as `Client` uses it."""
 
     @property
     def log(self) -> SessionLog: ...
@@ -34,18 +34,18 @@ _NO_NAMES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
 
 
 class Client:
-    """The peer of one session, as handlers see it. Servers make it.
+    """The peer of one session. The server creates it.
 
     Args:
         address: the IP address of the peer.
-        server: the server that it is connected to.
-        stream: its connection.
-        session: its session, set by the server.
-        encoding: the name of the session's encoding, fixed by its first packet (docs/protocol.md, "A session").
+        server: the server that accepted the connection.
+        stream: the connection.
+        session: the session, set by the server.
+        encoding: the name of the session's encoding; the first packet fixes it (docs/protocol.md, "A session").
 
     Attributes:
-        tls_peer: the subject of the peer's certificate by attribute, such as ``{"commonName": "alice"}``, where
-            ``tls_client_ca`` is set and it was verified; None otherwise.
+        tls_peer: the subject of the peer's certificate by attribute, such as ``{"commonName": "alice"}``, if
+            ``tls_client_ca`` is set and the certificate was verified; None otherwise.
         tls_names: the subject alternative names of that certificate by kind, ``DNS``, ``email`` and ``URI``, such as
             ``{"DNS": (), "email": (), "URI": ("spiffe://example.org/billing",)}``; empty without a certificate.
     """
@@ -57,7 +57,12 @@ class Client:
     tls_names: Mapping[str, tuple[str, ...]]
 
     def __init__(
-        self, address: str, server: Server, stream: Stream, session: Session | None = None, encoding: str = "json"
+        self,
+        address: str,
+        server: ServerInterface,
+        stream: Stream,
+        session: Session | None = None,
+        encoding: str = "json",
     ) -> None:
         self.address = address
         self.server = server
@@ -77,12 +82,12 @@ class Client:
         """Send a packet.
 
         Args:
-            packet: a `Packet`; or its fields, which go out in the session's encoding.
-            close: close the connection behind it.
+            packet: a `Packet`; or its fields, to be sent in the session's encoding.
+            close: close the connection after the packet.
 
         Raises:
-            ClientDisconnected: the peer has left, or the connection was closed before.
-            EncodeError: the packet cannot be carried; nothing of it was sent.
+            ClientDisconnected: the peer has closed the connection, or the server closed it before.
+            EncodeError: the packet cannot be encoded; nothing was sent.
         """
         under_way = self.stream.post(packet if isinstance(packet, Packet) else Packet(packet, self.encoding, self))
         if under_way is not None:
@@ -91,7 +96,7 @@ class Client:
             await self.stream.close()
 
     async def close(self) -> None:
-        """Close the connection behind what was sent; a second time does nothing."""
+        """Close the connection after pending output. Closing twice does nothing."""
         await self.stream.close()
 
     def get_sessions(self) -> list[Session]:
@@ -109,9 +114,9 @@ class Session:
     """One connection, from accept to close.
 
     Args:
-        session_id: its UUID, which is on each of its log lines.
-        client: its client.
-        date: the UNIX time at which it began, in seconds.
+        session_id: the UUID that its log lines carry.
+        client: the client.
+        date: the UNIX time of the accept, in seconds.
     """
 
     __slots__ = ("client", "date", "session_id")
@@ -123,11 +128,11 @@ class Session:
 
     @property
     def id(self) -> uuid.UUID:
-        """The same as ``session_id``."""
+        """An alias of ``session_id``."""
         return self.session_id
 
     async def close(self) -> None:
-        """Close the client's connection behind what was sent to it."""
+        """Close the connection after pending output."""
         await self.client.close()
 
     def get_client(self) -> Client:

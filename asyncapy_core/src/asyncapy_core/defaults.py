@@ -1,0 +1,20 @@
+"""Default values and bounds that constructors, `ServerConfig` and the wire format share. Imports no pydantic."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+ADDR: Final = "127.0.0.1"
+PORT: Final = 8081
+BUF: Final = 1024
+LOGGING_LEVEL: Final = 20  # logging.INFO
+CONSOLE_FORMAT: Final = "[%(levelname)s] %(asctime)s %(message)s"
+DATEFMT: Final = "%d/%m/%Y %H:%M:%S %p"
+TIMEOUT: Final = 60
+HEADER_SIZE: Final = 4
+BYTEORDER: Final[Literal["big", "little"]] = "big"
+SESSION_LIMIT: Final = 0
+MAX_PACKET: Final = 1024 * 1024
+
+MIN_PACKET: Final = 5
+"""The smallest Content-Length: version, encoding and a payload of three bytes (docs/protocol.md, "A packet")."""

@@ -1,0 +1,128 @@
+"""Protocols for the server, its clients, sessions and handlers.
+
+Packets, filters, plugins and connections are typed by these, so that imports go one way: none of them imports the
+server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    import logging
+    import uuid
+
+    import trio
+
+    from asyncapy_core.config import ServerConfig
+    from asyncapy_core.logs import SessionLog
+
+T = TypeVar("T")
+
+
+class ServerInterface(Protocol):
+    """The server, as handlers and plugins see it. `asyncapy_core.Server` documents the members."""
+
+    config: ServerConfig
+    exit_stack: AsyncExitStack
+
+    @property
+    def log(self) -> logging.Logger: ...
+
+    @property
+    def addr(self) -> str: ...
+
+    @property
+    def port(self) -> int: ...
+
+    @property
+    def addresses(self) -> tuple[Any, ...]: ...
+
+    def register_handler(self, handler: Callable[[Any, Any], Awaitable[object]], *filters: Any, group: int = 0) -> None:
+        """Register a handler behind filters."""
+
+    def guard(self, check: Any) -> Any:
+        """Check every packet before any handler."""
+
+    async def run_sync_task(
+        self,
+        sync_fn: Callable[..., T],
+        *args: Any,
+        cancellable: bool = False,
+        limiter: trio.CapacityLimiter | None = None,
+    ) -> T:
+        """Run a blocking function in a thread."""
+
+    def setup(self) -> object:
+        """Prepare the server before it listens."""
+
+    def shutdown(self) -> object:
+        """Clean up after the last connection."""
+
+    def stop(self) -> None:
+        """Drain the server, then end it."""
+
+
+class ClientInterface(Protocol):
+    """The peer of a session. `asyncapy_core.Client` documents the members."""
+
+    @property
+    def address(self) -> str: ...
+
+    @property
+    def encoding(self) -> str: ...
+
+    @property
+    def server(self) -> ServerInterface: ...
+
+    @property
+    def session(self) -> SessionInterface: ...
+
+    @property
+    def log(self) -> SessionLog: ...
+
+    @property
+    def tls_peer(self) -> Mapping[str, str] | None: ...
+
+    @property
+    def tls_names(self) -> Mapping[str, tuple[str, ...]]: ...
+
+    async def send(self, packet: Mapping[str, Any] | str | bytes, close: bool = False) -> None:  # noqa: FBT001, FBT002  # the documented signature
+        """Send a packet."""
+
+    async def close(self) -> None:
+        """Close the connection after pending output."""
+
+    def get_sessions(self) -> Sequence[SessionInterface]:
+        """Return the active sessions of this client's address."""
+
+
+class SessionInterface(Protocol):
+    """One connection, from accept to close. `asyncapy_core.Session` documents the members."""
+
+    @property
+    def session_id(self) -> uuid.UUID: ...
+
+    @property
+    def date(self) -> float: ...
+
+    @property
+    def client(self) -> ClientInterface: ...
+
+    async def close(self) -> None:
+        """Close the connection after pending output."""
+
+
+class HandlerInterface(Protocol):
+    """A registered handler. `asyncapy_core.Handler` documents the members."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def function(self) -> Callable[[Any, Any], Awaitable[object]]: ...
+
+    @property
+    def filters(self) -> Sequence[object]: ...

@@ -1,0 +1,161 @@
+"""`Handler`: a function behind filters. A packet is matched against filters here only."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import trio
+
+from asyncapy_core.interrupts import is_interrupt
+from asyncapy_core.logs import RateLimited, describe
+from asyncapy_core.routing.filter import Filter, ask, is_async, passed, returns_coroutine
+
+if TYPE_CHECKING:
+    from asyncapy_core.protocol.packet import Packet
+    from asyncapy_core.session import Client
+
+HandlerFunction: TypeAlias = "Callable[[Client, Packet], Awaitable[object]]"
+"""``async def handler(client: Client, packet: Packet)``."""
+
+
+class Handler:
+    """A function, and the filters that a packet must pass to reach it.
+
+    Args:
+        function: an ``async def`` that takes a `Client` and a `Packet`.
+        filters: all of these must pass; they are checked in this order.
+
+    Attributes:
+        is_async: whether a filter is ``async``, so that the result of `match` must be awaited.
+        match: returns whether all filters pass, or None if one raised. The failure is logged, at most once a second.
+        should_log: limits the log lines of this handler's filters.
+
+    Raises:
+        TypeError: the function is not asynchronous, or a filter is not a `Filter`.
+    """
+
+    __slots__ = ("_checks", "filters", "function", "is_async", "match", "should_log")
+
+    def __init__(self, function: HandlerFunction, filters: Sequence[Filter] | None = None) -> None:
+        _require_async(function)
+        self.function = function
+        self.filters = list(filters or ())
+        for filter in self.filters:
+            if not isinstance(filter, Filter):
+                raise TypeError(f"a filter must be a Filter, such as Filters.Fields(a=None); got {filter!r}")
+        self._checks = tuple((filter.check, is_async(filter)) for filter in self.filters)
+        self.is_async = any(awaited for _, awaited in self._checks)
+        self.match: Callable[[Client, Packet], Any] = self._match_async if self.is_async else self._match
+        self.should_log = RateLimited()
+
+    @property
+    def name(self) -> str:
+        """The name of the function, for log lines."""
+        return getattr(self.function, "__name__", None) or repr(self.function)
+
+    async def call(self, *args: Any) -> Any:
+        """Call the function with these arguments, and return its result."""
+        return await self.function(*args)
+
+    async def check(self, client: Client, packet: Packet) -> bool:
+        """Return True if all filters pass.
+
+        Raises:
+            BaseException: any exception of a filter.
+        """
+        for check, awaited in self._checks:
+            if not await ask(check, awaited, client, packet):
+                return False
+        return True
+
+    def _match(self, client: Client, packet: Packet) -> bool | None:
+        try:
+            for check, _ in self._checks:
+                result = check(client, packet)
+                if result is not True and not passed(result):
+                    return False
+        except BaseException as error:  # a filter may raise anything
+            if _propagates(error, awaited=False):
+                raise
+            self._log_failure(client, error)
+            return None
+        return True
+
+    async def _match_async(self, client: Client, packet: Packet) -> bool | None:
+        try:
+            return await self.check(client, packet)
+        except BaseException as error:  # a filter may raise anything
+            if _propagates(error, awaited=True):
+                raise
+            self._log_failure(client, error)
+            return None
+
+    def _log_failure(self, client: Client, error: BaseException) -> None:
+        if self.should_log():
+            client.log.error(
+                "{API Parser} A filter of '%s' raised %s, so the packet does not pass", self.name, describe(error)
+            )
+
+    def __repr__(self) -> str:
+        return f"<Handler {self.name} filters={self.filters!r}>"
+
+
+class Guard(Handler):
+    """A filter that every packet must pass before any handler.
+
+    Args:
+        check: a filter, or a function of client and packet, plain or ``async``.
+
+    Raises:
+        TypeError: ``check`` is neither.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, check: Filter | Callable[[Client, Packet], object]) -> None:
+        super().__init__(_no_op, [check if isinstance(check, Filter) else FunctionFilter(check)])
+
+
+class FunctionFilter(Filter):
+    """A function as a filter.
+
+    Raises:
+        TypeError: it is not callable, or a class.
+    """
+
+    def __init__(self, function: object) -> None:
+        if not callable(function) or inspect.isclass(function):
+            raise TypeError(f"a guard is a Filter, or a function of client and packet; got {function!r}")
+        self.check = function  # type: ignore[method-assign]  # called like the method
+
+    def check(self, c: Client, p: Packet) -> Any:
+        """Replaced by the function."""
+
+    def __repr__(self) -> str:
+        return str(getattr(self.check, "__name__", "function"))
+
+
+async def _no_op(client: Client, packet: Packet) -> None:
+    """Do nothing: a guard has filters, and no handler of its own."""
+
+
+def _propagates(error: BaseException, *, awaited: bool) -> bool:
+    """Return True for a Ctrl+C, and if the filter was awaited also for a cancellation: of the server, or a timeout."""
+
+    def propagates(leaf: BaseException) -> bool:
+        return (awaited and isinstance(leaf, (trio.Cancelled, GeneratorExit))) or is_interrupt(leaf)
+
+    return error.subgroup(propagates) is not None if isinstance(error, BaseExceptionGroup) else propagates(error)
+
+
+def _require_async(function: object) -> None:
+    if not callable(function):
+        raise TypeError(f"a handler must be an 'async def' function; got {function!r}")
+    if not returns_coroutine(function):
+        name = getattr(function, "__name__", "handler")
+        raise TypeError(
+            f"a handler must be asynchronous: write 'async def {name}(client, packet)' "
+            "(for blocking work inside it there is Server.run_sync_task)"
+        )

@@ -1,0 +1,156 @@
+"""`Request`: the packet that a connection handles, from dispatch to its answer (docs/protocol.md, "Replies").
+
+A packet of version 22 is answered by its handlers or by the server, never by both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from enum import Enum
+from typing import TYPE_CHECKING, Protocol
+
+import trio
+
+from asyncapy_core.errors import ClientDisconnected, ErrorCode, StopPropagation
+from asyncapy_core.logs import escape_for_log
+from asyncapy_core.routing.dispatch import NoHandler
+from asyncapy_core.server.isolation import Peer, is_descendant
+
+if TYPE_CHECKING:
+    from asyncapy_core.protocol.packet import Packet
+    from asyncapy_core.server.isolation import PeerTasks
+    from asyncapy_core.session import Client
+
+_current: ContextVar[Request] = ContextVar("current")
+"""The request that a thread works for; trio copies the context into the system tasks that run calls from threads."""
+
+
+class Answered(Enum):
+    """The side that has answered a packet."""
+
+    NOT = 0
+    BY_HANDLER = 1
+    BY_SERVER = 2
+
+
+class Replier(Peer, Protocol):
+    """A connection, as a request uses it."""
+
+    @property
+    def client(self) -> Client: ...
+
+    async def reply(self, code: ErrorCode) -> None:
+        """Send an error reply."""
+
+    async def close(self) -> None:
+        """Close the connection after pending output."""
+
+
+class Request:
+    """The packets of one connection, one after the other.
+
+    Args:
+        connection: sends the replies.
+        peers: splits exceptions, and closes dropped generators.
+
+    Attributes:
+        answered: the side that has answered the current packet; the connection resets it for each packet.
+    """
+
+    __slots__ = ("_connection", "_peers", "_task", "answered")
+
+    def __init__(self, connection: Replier, peers: PeerTasks) -> None:
+        self._connection = connection
+        self._peers = peers
+        self._task: trio.lowlevel.Task | None = None
+        self.answered = Answered.NOT
+
+    def enter_task(self) -> None:
+        """Note that the current task runs the handlers."""
+        self._task = trio.lowlevel.current_task()
+        _current.set(self)
+
+    def is_answered_by(self, task: trio.lowlevel.Task) -> bool:
+        """Return True if a packet sent by this task is an answer.
+
+        It is if the task runs the handlers, is below that task in the tree of tasks, or runs a call from a thread of
+        these. A task that a handler has started elsewhere outlives the request: its packets are pushes.
+        """
+        nursery = task.parent_nursery
+        if nursery is not None and nursery.parent_task is trio.lowlevel.current_root_task():
+            return _current.get(None) is self  # a system task, in which trio runs calls from threads
+        return is_descendant(task, self._task)
+
+    async def dispatch_in_time(
+        self,
+        seconds: float,
+        dispatch: Callable[[Client, Packet], Awaitable[object]],
+        client: Client,
+        packet: Packet,
+    ) -> None:
+        """Dispatch a packet, and cancel handlers that take longer than ``handler_timeout``.
+
+        Raises:
+            TimeoutError: the handlers were cancelled.
+        """
+        with trio.move_on_after(seconds) as scope:
+            try:
+                await dispatch(client, packet)
+            finally:
+                if self._peers.dropped.by_task:  # generators that were opened inside the scope are closed inside it
+                    await self._peers.close_dropped(self._connection)
+        if scope.cancelled_caught:
+            raise TimeoutError(f"cut off after {seconds:g} s (handler_timeout)")
+
+    async def fail(self, error: BaseException, packet: Packet) -> None:
+        """End a request whose dispatch raised: log a failure of the handler, and send an error reply.
+
+        `StopPropagation` and the disconnection of the client are no failures. If the packet was answered already, the
+        connection is closed instead: the client could not tell a second reply from the reply to its next request.
+
+        Raises:
+            BaseException: the part of ``error`` that belongs to the server; see `PeerTasks.is_servers`.
+        """
+        if type(error) is NoHandler:
+            return await self._no_handler(error)
+
+        def expected(leaf: BaseException) -> bool:
+            own = isinstance(leaf, ClientDisconnected) and leaf.client is self._connection.client
+            return own or isinstance(leaf, StopPropagation)
+
+        through, failure = self._peers.split(error)
+        if isinstance(failure, BaseExceptionGroup):
+            failure = failure.split(expected)[1]
+        elif failure is not None and expected(failure):
+            failure = None
+        if failure is not None:
+            name = "A filter" if packet.handler is None else f"Handler '{escape_for_log(packet.handler.name)}'"
+            self._peers.failures.report(self._connection.log, f"{{API Parser}} {name}", failure)
+        if through is not None:
+            raise through
+        if failure is None:
+            return None
+        if self.answered is not Answered.NOT:
+            return await self._connection.close()
+        return await self._reply(ErrorCode.HANDLER_FAILED)
+
+    async def close_dropped(self) -> None:
+        """Close the async generators that the handlers have left open, before the next packet."""
+        by_server = self.answered is Answered.BY_SERVER
+        if by_server:
+            self.answered = Answered.NOT
+        await self._peers.close_dropped(self._connection)
+        if by_server and self.answered is not Answered.NOT:
+            await self._connection.close()  # the clean-up of a generator has sent a second answer
+
+    async def _no_handler(self, outcome: NoHandler) -> None:
+        """Answer a packet that no handler got, unless a guard or a filter has answered it."""
+        if self.answered is Answered.NOT:
+            await self._reply(ErrorCode.NO_HANDLER)
+        elif outcome.failed:
+            await self._connection.close()  # the answer may be half of one
+
+    async def _reply(self, code: ErrorCode) -> None:
+        self.answered = Answered.BY_SERVER
+        await self._connection.reply(code)
