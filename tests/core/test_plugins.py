@@ -558,9 +558,9 @@ def test_a_plugin_that_was_denied_is_loaded_when_it_no_longer_is(install: Instal
 def test_a_name_on_a_list_that_there_is_not_is_reported(install: Install, caplog: pytest.LogCaptureFixture) -> None:
     install("one", "test_one")
     _ = PluginManager(allow=["test_one", "test_won"], deny=["test_too"]).plugins
-    assert "no plugin 'test_won'" in caplog.text
-    assert "no plugin 'test_too'" in caplog.text
-    assert "no plugin 'test_one'" not in caplog.text
+    assert "no plugin is called 'test_won'" in caplog.text
+    assert "no plugin is called 'test_too'" in caplog.text
+    assert "no plugin is called 'test_one'" not in caplog.text
 
 
 async def test_a_manager_that_was_given_to_one_server_is_not_narrowed_by_another(install: Install) -> None:

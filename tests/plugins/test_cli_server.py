@@ -340,7 +340,7 @@ def test_a_handler_that_can_never_run_is_told_at_the_start(folder: Path) -> None
     late = "@server.add_handler(Filters.HasFields(foo=None), Filters.Ip('::1'))\nasync def late(c, p): ...\n"
     (folder / "app.py").write_text(APP + late)
     with serving(folder, "app") as server:
-        server.wait_for(r"\[WARNING\].*'late' in group 0 can never run: 'any_foo', before it, takes all that it would")
+        server.wait_for(r"\[WARNING\].*'late' in group 0 can never run: 'any_foo', before it, takes all of its packets")
         assert not [line for line in server.lines if "'any_foo' in group 0 can never" in line]
 
 

@@ -19,7 +19,7 @@ from asyncapy.filters import Filters
 from asyncapy.util import APIKeyFactory
 from asyncapy_core.testing.memory import LogLines
 
-EXPOSED = "Anybody who reaches this address"
+EXPOSED = "Every host that reaches this address"
 
 
 @pytest.fixture

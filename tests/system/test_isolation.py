@@ -595,7 +595,7 @@ async def test_a_handler_that_cancels_the_tasks_of_the_server_ends_it_with_an_er
             nursery.start_soon(call, addresses[0][1])
     (error,) = caught.value.exceptions
     assert isinstance(error, UnexpectedEnd)
-    assert "although nobody told it to" in str(error)
+    assert "without a stop" in str(error)
 
 
 class Life:

@@ -63,7 +63,7 @@ async def test_a_handler_is_said_to_never_run_only_where_that_is_sure(
         said = [line for line in running.log if "can never run" in line]
     assert bool(said) is never
     if never:
-        assert "'late' in group 0 can never run: 'early', before it, takes all that it would" in said[0]
+        assert "'late' in group 0 can never run: 'early', before it, takes all of its packets" in said[0]
 
 
 async def test_another_group_is_another_matter() -> None:

@@ -179,7 +179,7 @@ note("end")
         program.wait_for("begun", program.out)
         assert program.end(signal.SIGTERM) == 0, "and within the 20 s that the test waits"
         assert program.out == ["begun", "end"]
-        assert [line for line in program.err if "1 blocking calls in threads are left behind" in line]
+        assert [line for line in program.err if "1 blocking calls in threads were abandoned" in line]
 
 
 async def test_a_thread_is_left_behind_when_the_server_is_cancelled() -> None:
@@ -300,7 +300,7 @@ note("not reached")
         caller.send(a=1)
         assert program.end() == 1
         assert program.out == []
-        assert program.err[-1].startswith("asyncapy: the server ended although nobody told it to")
+        assert program.err[-1].startswith("asyncapy: the server ended without a stop")
 
 
 @pytest.mark.parametrize("kind", ["SystemExit(3)", "KeyboardInterrupt", "GeneratorExit", "ValueError('no')", "Foreign"])

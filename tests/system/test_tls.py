@@ -144,7 +144,7 @@ async def test_what_is_no_tls_gets_no_plain_reply(serve: Serve, certificates: Ce
         reply = await peer.read(1000)
         assert reply == b"" or reply[:1] == b"\x15", "neither the end nor a TLS alert"
     await running.settle()
-    assert running.logged("No session for 127.0.0.1: no TLS session")
+    assert running.logged("No session for 127.0.0.1: the TLS handshake failed")
 
 
 async def test_a_handshake_that_is_not_finished_in_time_is_ended(serve: Serve, certificates: Certificates) -> None:

@@ -1,4 +1,4 @@
-"""The core of AsyncAPY: the server, the clients, dispatch and the plugin host, without any codec, filter or store.
+"""The core of AsyncAPY: the server, the clients, dispatch and the plugin host. Codecs, filters and stores are plugins.
 
 The names in ``__all__`` are public, and so are `asyncapy_core.client`, `asyncapy_core.errors`, `asyncapy_core.plugins`,
 `asyncapy_core.storage` and `asyncapy_core.testing`. Everything else may change.
@@ -48,7 +48,7 @@ __version__ = "0.6.0.dev0"
 
 
 def __getattr__(name: str) -> Any:
-    """Import what a program may well do without when it is asked for: pydantic alone costs more than all the rest."""
+    """Import on first use: pydantic takes longer to import than everything else, and a server needs no client."""
     if name == "ServerConfig":
         return importlib.import_module("asyncapy_core.config").ServerConfig
     if name == "client":

@@ -1,4 +1,4 @@
-"""Addresses of peers and servers: an IP address, or ``unix:`` with the path of a Unix domain socket."""
+"""Addresses of peers and servers: IP addresses, and ``unix:`` with the path of a Unix domain socket."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import os
 from typing import Any, Final
 
 UNIX: Final = "unix:"
-"""How the address of a Unix domain socket begins."""
+"""The prefix of the address of a Unix domain socket."""
 
 
 def is_unix(address: str) -> bool:
-    """Say whether this is a Unix domain socket, whose peers have no address of their own."""
+    """Return True for the address of a Unix domain socket; its peers have no address of their own."""
     return address.startswith(UNIX)
 
 
 def peer_address(host: str) -> str:
-    """Return an IP address in its usual form: without a zone, and IPv4 as IPv4 where it came mapped into IPv6."""
+    """Return an IP address in its usual form: without a zone, and an IPv4-mapped IPv6 address as IPv4."""
     if ":" not in host or is_unix(host):
         return host
     address = ipaddress.IPv6Address(host.partition("%")[0])
@@ -24,21 +24,21 @@ def peer_address(host: str) -> str:
 
 
 def network_of(address: str) -> str:
-    """Return what counts as one peer: an IPv4 address, or the /64 that one host gets its IPv6 addresses from."""
+    """Return the network that counts as one peer: an IPv4 address, or the /64 of an IPv6 address."""
     if ":" not in address or is_unix(address):
         return address
     return str(ipaddress.IPv6Network((address, 64), strict=False))
 
 
 def endpoint(host: str, port: int) -> str:
-    """Return a host and a port as one reads them, an IPv6 address in brackets."""
+    """Return ``host:port``, with an IPv6 address in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def bound_address(name: Any) -> str:
-    """Return the address that a socket is bound to as one writes it, given as the socket module has it.
+    """Return the text form of a bound address in the form of the socket module.
 
-    The module has names of Linux's abstract namespace as bytes that begin with 0; they are written with an ``@``.
+    That module gives names in Linux's abstract namespace as bytes that begin with 0; their text form begins with ``@``.
     """
     if isinstance(name, bytes):
         return f"{UNIX}@{os.fsdecode(name[1:])}"
@@ -46,5 +46,5 @@ def bound_address(name: Any) -> str:
 
 
 def is_exposed(name: Any) -> bool:
-    """Return True if other machines may reach a socket, given the name that the socket module has for it."""
+    """Return True if other machines may reach a bound address in the form of the socket module."""
     return not isinstance(name, (str, bytes)) and not ipaddress.ip_address(name[0].partition("%")[0]).is_loopback

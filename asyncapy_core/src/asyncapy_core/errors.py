@@ -1,7 +1,4 @@
-"""Every exception that AsyncAPY raises of its own, in one hierarchy.
-
-Knows nothing of the rest of the package. Mistakes of the programmer stay plain ``TypeError`` and ``ValueError``.
-"""
+"""The exceptions of AsyncAPY, in one hierarchy. Programming mistakes are plain ``TypeError`` and ``ValueError``."""
 
 from __future__ import annotations
 
@@ -49,7 +46,7 @@ __all__ = [
 
 
 class ErrorCode(StrEnum):
-    """The ``error`` field of a reply that the server makes itself (docs/protocol.md, "Replies of the server")."""
+    """The ``error`` field of an error reply of the server (docs/protocol.md, "Replies of the server")."""
 
     REQUEST_MALFORMED = "ERR_REQUEST_MALFORMED"
     HEADER_INVALID = "ERR_HEADER_INVALID"
@@ -70,7 +67,11 @@ class StopPropagation(AsyncAPYError):
 
 
 class ProtocolError(AsyncAPYError):
-    """The peer broke a rule of docs/protocol.md; ``code`` is what it is told."""
+    """The peer broke a rule of docs/protocol.md.
+
+    Attributes:
+        code: the code of the error reply.
+    """
 
     code = ErrorCode.REQUEST_MALFORMED
 
@@ -92,19 +93,19 @@ class PacketTooLarge(ProtocolError):
 
 
 class CodecError(AsyncAPYError):
-    """A codec could not do what it was asked."""
+    """The root of the exceptions of codecs."""
 
 
 class DecodeError(CodecError):
-    """Bytes are not a payload of this encoding."""
+    """The bytes are not a valid payload of this encoding."""
 
 
 class EncodeError(CodecError, ValueError):
-    """A value cannot be carried by this encoding, or does not fit into a packet."""
+    """A value cannot be encoded, or the payload does not fit into a packet."""
 
 
 class BrokenCodec(MalformedPacket, CodecError):
-    """A codec raised what no codec may raise, or returned no map; the peer is told that its packet is malformed."""
+    """A codec raised a foreign exception, or returned no map. The peer gets ERR_REQUEST_MALFORMED."""
 
 
 class UnknownCodec(CodecError, LookupError):
@@ -116,11 +117,11 @@ class ConfigError(AsyncAPYError, ValueError):
 
 
 class PluginError(AsyncAPYError):
-    """A plugin could not be loaded, or did what no plugin may do."""
+    """A plugin could not be loaded, or broke a rule of the plugin API."""
 
 
 class PluginCollision(PluginError):
-    """Two plugins claim the same name, wire id, filter or URL scheme; neither gets it."""
+    """Two plugins provide the same codec name, wire id, filter or URL scheme; neither is used."""
 
 
 class UnknownFilter(PluginError, AttributeError):
@@ -132,7 +133,7 @@ class UnknownKeyStore(PluginError, ValueError):
 
 
 class KeyStoreError(AsyncAPYError):
-    """A key store could not do what it was asked; no key that was issued before is lost."""
+    """A call to a key store failed; issued keys are not lost."""
 
 
 class KeyStoreUnavailable(KeyStoreError):
@@ -140,21 +141,24 @@ class KeyStoreUnavailable(KeyStoreError):
 
 
 class BindError(AsyncAPYError, OSError):
-    """The server cannot listen on the address it was given."""
+    """The server cannot listen on an address."""
 
 
 class UnexpectedEnd(AsyncAPYError, RuntimeError):
-    """A server ended although nobody told it to: its tasks were cancelled by something that is not its own."""
+    """A server ended without `Server.stop`, a signal or a cancellation: other code cancelled its tasks."""
 
 
 class ConnectionLost(AsyncAPYError, ConnectionError):
-    """The other side has left."""
+    """The other side has closed the connection, or the connection broke."""
 
 
 class ClientDisconnected(ConnectionLost):
-    """A handler sent to a client that has left, or that was closed before.
+    """A handler sent to a client that has left, or whose connection was closed before.
 
-    A handler that lets it through ends its session quietly, if that is the ``client`` it was called for.
+    If a handler lets it through, and ``client`` is the handler's own client, the session ends without an error line.
+
+    Attributes:
+        client: the client that was sent to.
     """
 
     def __init__(self, message: str, client: object = None) -> None:
@@ -163,11 +167,11 @@ class ClientDisconnected(ConnectionLost):
 
 
 class RemoteError(AsyncAPYError):
-    """A client cannot go on: the message says what happened and what to do."""
+    """The root of the exceptions of clients. The message gives the cause and the remedy."""
 
 
 class NotConnected(RemoteError, ConnectionError):
-    """The client has not been connected, or was disconnected."""
+    """The client is not connected, or could not connect; the request was not sent."""
 
 
 class ServerDisconnected(RemoteError, ConnectionLost):
@@ -179,7 +183,7 @@ class ReplyTimeout(RemoteError, TimeoutError):
 
 
 class InvalidReply(RemoteError):
-    """What the server sent is not an AsyncAProto packet that this client understands."""
+    """The server sent bytes that are not a valid packet for this client."""
 
 
 class FailureReply(RemoteError):
@@ -195,11 +199,11 @@ class FailureReply(RemoteError):
 
 
 class RequestMalformed(FailureReply):
-    """ERR_REQUEST_MALFORMED: the server could not read the packet; it closes the connection."""
+    """ERR_REQUEST_MALFORMED: the server could not decode the packet; it closes the connection."""
 
 
 class HeaderRefused(FailureReply):
-    """ERR_HEADER_INVALID: the server does not know this version or encoding; it closes the connection."""
+    """ERR_HEADER_INVALID: the server does not support this version or encoding; it closes the connection."""
 
 
 class SessionTimedOut(FailureReply):
@@ -207,7 +211,7 @@ class SessionTimedOut(FailureReply):
 
 
 class SessionLimitReached(FailureReply):
-    """ERR_SESSION_LIMIT_REACHED: this address has as many sessions as it may have; the server closes the connection."""
+    """ERR_SESSION_LIMIT_REACHED: this address has too many sessions; the server closes the connection."""
 
 
 class RequestTooLarge(FailureReply):
@@ -215,11 +219,11 @@ class RequestTooLarge(FailureReply):
 
 
 class ServerBusy(FailureReply):
-    """ERR_SERVER_BUSY: the server has as many connections as it may have; it closes the connection."""
+    """ERR_SERVER_BUSY: the server has too many connections; it closes this one."""
 
 
 class NoHandlerFound(FailureReply):
-    """ERR_NO_HANDLER: no handler of the server wants such a packet, or none may have it; the session goes on."""
+    """ERR_NO_HANDLER: no handler matches the packet, or a guard refused it; the session goes on."""
 
 
 class HandlerFailed(FailureReply):

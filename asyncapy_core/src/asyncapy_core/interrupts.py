@@ -1,6 +1,6 @@
-"""Telling a Ctrl+C from a KeyboardInterrupt that code has raised by hand.
+"""`is_interrupt`: a Ctrl+C, or a KeyboardInterrupt that code has raised by hand.
 
-The first ends the program, the second is a failure of the code that raised it.
+The first ends the program; the second is a failure of that code.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from types import TracebackType
 
 
 def is_interrupt(error: BaseException) -> bool:
-    """Return True for the KeyboardInterrupt that the process's SIGINT handler raises, such as trio's.
+    """Return True for a KeyboardInterrupt raised by the SIGINT handler of the process, such as trio's.
 
-    Such an exception has passed through a frame of that handler. Python calls signal handlers in the main thread only.
+    The traceback of such an exception has a frame of that handler. Python runs signal handlers in the main thread only.
     """
     if not issubclass(type(error), KeyboardInterrupt) or threading.current_thread() is not threading.main_thread():
         return False
     handler = signal.getsignal(signal.SIGINT)
     if handler is signal.default_int_handler:
         return True  # written in C: it leaves no frame
-    code = getattr(handler, "__code__", None) or getattr(getattr(handler, "__call__", None), "__code__", None)  # noqa: B004  # an object that is called
+    code = getattr(handler, "__code__", None) or getattr(getattr(handler, "__call__", None), "__code__", None)  # noqa: B004  # a callable object
     return code is not None and any(frame.f_code is code for frame, _ in traceback.walk_tb(_traceback(error)))
 
 
 def _traceback(error: BaseException) -> TracebackType | None:
-    """Return the traceback of an exception, whose class may have an attribute of that name."""
+    """Return the traceback of an exception, even if its class overrides ``__traceback__``."""
     found: TracebackType | None = BaseException.__dict__["__traceback__"].__get__(error)
     return found

@@ -1,7 +1,4 @@
-"""A server's own logger, which hands its records to a thread while the server serves, so that no log holds up the loop.
-
-Knows no server: `ServerLogger.in_background` is entered for as long as one serves.
-"""
+"""The logger of a server. While the server serves, a thread writes its records: logging never blocks the loop."""
 
 from __future__ import annotations
 
@@ -24,27 +21,27 @@ from asyncapy_core.interrupts import is_interrupt
 from asyncapy_core.logs import RateLimited, describe
 
 QUEUED_RECORDS: Final = 5000
-"""The most records that wait for the thread; those beyond it are lost, and counted."""
+"""The most records that wait for the thread; further ones are dropped and counted."""
 
 GATHER_SECONDS: Final = 0.01
-"""How long records gather before the thread writes them: to wake it for each costs more than to write it."""
+"""The delay before the thread writes, so that one wake-up writes many records: a wake-up costs more than a write."""
 
 STOP_SECONDS: Final = 1.0
-"""How long the end of a server waits for its last lines to be written."""
+"""How long a server that ends waits until its last lines are written."""
 
-PIECE: Final = 4096
-"""The most bytes written at a time: a writable pipe takes so many at once, and does not mix them with others."""
+MAX_WRITE: Final = 4096
+"""The most bytes of one write, PIPE_BUF of Linux: a writable pipe takes as many without blocking, and undivided."""
 
-LOOK_SECONDS: Final = 0.1
-"""How often a writer that waits for room looks whether it is to give up."""
+POLL_SECONDS: Final = 0.1
+"""How often a writer that waits for room checks ``give_up``."""
 
 _loggers: weakref.WeakSet[ServerLogger] = weakref.WeakSet()
 
 
 def server_logger(level: int, line_format: str, datefmt: str) -> ServerLogger:
-    """Return a logger of one server's own, which writes to standard error.
+    """Return a logger for one server, which writes to standard error.
 
-    It stands in no registry and does not propagate, so that its level and formats affect no other logger.
+    It is not registered with the logging module and does not propagate: its settings affect no other logger.
 
     Raises:
         ValueError: ``line_format`` is not a %-style logging format.
@@ -57,7 +54,7 @@ def server_logger(level: int, line_format: str, datefmt: str) -> ServerLogger:
 
 
 def adjust_logger(logger: logging.Logger, level: int, line_format: str, datefmt: str) -> None:
-    """Give a server's logger another level, and its own handler other formats."""
+    """Set the level of a server's logger, and the formats of its `ConsoleHandler`."""
     logger.setLevel(level)
     for handler in logger.handlers:
         if isinstance(handler, ConsoleHandler):
@@ -65,13 +62,13 @@ def adjust_logger(logger: logging.Logger, level: int, line_format: str, datefmt:
 
 
 class ServerLogger(logging.Logger):
-    """A logger whose handlers run in a thread while its server serves, and whose handlers and filters may fail.
+    """A logger whose handlers run in a thread while its server serves. Handlers and filters may raise.
 
-    Filters of the logger itself run where a line is logged.
+    Filters of the logger itself run in the thread that logs.
 
     Attributes:
-        gathering: whether further records follow at once, so that a handler may hold back its lines until `flush`.
-        give_up: set when lines that cannot be written are to be lost rather than waited for.
+        gathering: whether more records follow at once, so that a handler may hold back lines until `flush`.
+        give_up: set to drop lines that cannot be written now.
     """
 
     def __init__(self, name: str) -> None:
@@ -84,17 +81,17 @@ class ServerLogger(logging.Logger):
         _loggers.add(self)
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802  # the standard library's name
-        """Compare the level each time: a logger that stands in no registry is not told when levels change."""
+        """Compare the level without a cache: the logging module clears the caches of registered loggers only."""
         return not self.disabled and self.manager.disable < level >= self.level
 
     def handle(self, record: logging.LogRecord) -> None:
-        """Pass a record through the filters on to the handlers; a filter that fails loses its line."""
+        """Pass a record through the filters to the handlers. A filter that raises drops the record."""
         self._call(super().handle, record)
 
     def callHandlers(self, record: logging.LogRecord) -> None:  # noqa: N802  # the standard library's name
-        """Queue a record for the thread, or write it where there is none.
+        """Queue a record for the thread, or write it if there is no thread.
 
-        The thread's own records, which come from a handler that logs, are lost: each would make another.
+        Records that a handler logs in the thread are dropped: each would cause another.
         """
         if self._background is None:
             self.write(record)
@@ -102,24 +99,24 @@ class ServerLogger(logging.Logger):
             self._background.handle(record)
 
     def write(self, record: logging.LogRecord) -> None:
-        """Call each handler; one that fails keeps the record from no other."""
+        """Call each handler, also after one that raised."""
         for handler in tuple(self.handlers):
             if record.levelno >= handler.level:
                 self._call(handler.handle, record)
 
     def flush(self) -> None:
-        """Write the lines that are held back."""
+        """Write the lines that handlers hold back."""
         for handler in tuple(self.handlers):
             if isinstance(handler, ConsoleHandler):
                 self._call(handler.flush)
 
     def begin_writing(self) -> None:
-        """Note that the current thread calls the handlers from now on."""
+        """Note that the current thread is the one that calls the handlers."""
         self._writer = threading.get_ident()
 
     @asynccontextmanager
     async def in_background(self) -> AsyncIterator[None]:
-        """Call the handlers in a thread of its own for the length of a block, then wait until its lines are written."""
+        """Call the handlers in a thread during the block, then wait until the thread has written its lines."""
         listener = _Listener(self)
         self.give_up.clear()
         listener.start()
@@ -128,17 +125,19 @@ class ServerLogger(logging.Logger):
             yield
         finally:
             finish = functools.partial(listener.finish, background, self.give_up)
-            with trio.CancelScope(shield=True):  # a limiter of its own: threads left behind may have all other tokens
+            with trio.CancelScope(
+                shield=True
+            ):  # its own limiter: abandoned threads may hold all tokens of the default one
                 written = await trio.to_thread.run_sync(finish, limiter=trio.CapacityLimiter(1))
             self._background = None
             self._writer = 0
             self.gathering = False
             if not written:
                 for handler in self.handlers:
-                    handler.createLock()  # one that hangs keeps its lock, which the end of the program waits for
+                    handler.createLock()  # a blocked handler keeps its lock, and logging.shutdown waits for it
 
     def forget_thread(self) -> None:
-        """Write without a thread from now on: a forked process has none."""
+        """Write without a thread: a forked process has none."""
         self._background = None
         self._writer = 0
         self.gathering = False
@@ -158,13 +157,13 @@ class ServerLogger(logging.Logger):
 
 
 class ConsoleHandler(logging.StreamHandler[Any]):
-    """Writes to standard error: whole lines, as many as there is room for, so that its thread can be ended.
+    """Writes whole lines to standard error, when it can do so without blocking.
 
-    It writes to the descriptor, around the buffer of the stream: a thread that blocks inside that buffer keeps its
-    lock, which a forked process and the end of the interpreter wait for.
+    It writes to the file descriptor and not through the stream's buffer: a thread that blocks inside the buffer keeps
+    the buffer's lock, for which a forked process and the end of the interpreter would wait.
 
     Args:
-        logger: the logger that it belongs to.
+        logger: the logger of this handler.
     """
 
     def __init__(self, logger: ServerLogger) -> None:
@@ -179,8 +178,8 @@ class ConsoleHandler(logging.StreamHandler[Any]):
             self.flush()
 
     def flush(self) -> None:
-        """Write the lines that are held back; count those that cannot be written, and say so before the next."""
-        with self.lock:  # type: ignore[union-attr]  # it has one, from its base
+        """Write the lines held back. Count those that cannot be written; the next line reports them."""
+        with self.lock:  # type: ignore[union-attr]  # set by the base class
             lines, self._lines = self._lines, []
             if not lines:
                 return
@@ -188,14 +187,14 @@ class ConsoleHandler(logging.StreamHandler[Any]):
                 lines.insert(0, self.format(_lines_lost(self._lost)) + self.terminator)
             try:
                 descriptor = self.stream.fileno()
-            except (AttributeError, OSError, ValueError):  # no file behind it
+            except (AttributeError, OSError, ValueError):  # the stream has no file
                 self.stream.write("".join(lines))
                 self.stream.flush()
                 return
             self._write(descriptor, lines)
 
     def forget_lines(self) -> None:
-        """Drop the lines that are held back: in a forked process they are the other's to write."""
+        """Drop the lines held back: after a fork, the parent writes them."""
         self._lines = []
 
     def _write(self, descriptor: int, lines: list[str]) -> None:
@@ -205,7 +204,7 @@ class ConsoleHandler(logging.StreamHandler[Any]):
         try:
             while written < len(encoded):
                 size, last = len(encoded[written]), written + 1
-                while last < len(encoded) and size + len(encoded[last]) <= PIECE:
+                while last < len(encoded) and size + len(encoded[last]) <= MAX_WRITE:
                     size += len(encoded[last])
                     last += 1
                 if not self._write_all(descriptor, b"".join(encoded[written:last])):
@@ -215,28 +214,28 @@ class ConsoleHandler(logging.StreamHandler[Any]):
             self._lost += len(encoded) - written
 
     def _write_all(self, descriptor: int, data: bytes) -> bool:
-        """Write bytes when there is room for them; return False to give up."""
+        """Write all bytes, each piece when there is room for it; return False after ``give_up``."""
         while data:
             if not self._wait_for_room(descriptor):
                 return False
             with suppress(BlockingIOError):
-                data = data[os.write(descriptor, data[:PIECE]) :]
+                data = data[os.write(descriptor, data[:MAX_WRITE]) :]
         return True
 
     def _wait_for_room(self, descriptor: int) -> bool:
-        """Return True when the descriptor can be written to without blocking, False to give up."""
+        """Return True when the descriptor is writable, False after ``give_up``."""
         if not hasattr(select, "poll"):
             return True
         poll = select.poll()
         poll.register(descriptor, select.POLLOUT)
-        while not poll.poll(LOOK_SECONDS * 1000):
+        while not poll.poll(POLL_SECONDS * 1000):
             if self._logger.give_up.is_set():
                 return False
         return True
 
 
 class _Queue(QueueHandler):
-    """Queues records with their text; counts those for which there is no room."""
+    """Queues formatted records, and counts those dropped because the queue was full."""
 
     def __init__(self, records: queue.SimpleQueue[Any]) -> None:
         super().__init__(records)
@@ -244,7 +243,7 @@ class _Queue(QueueHandler):
         self._lost = 0
 
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
-        """Put the text in place of the arguments, which may change before the thread looks at them."""
+        """Format the message now: its arguments may change before the thread formats it."""
         if record.exc_info or record.stack_info:
             prepared: logging.LogRecord = super().prepare(record)
             return prepared
@@ -256,24 +255,24 @@ class _Queue(QueueHandler):
         if self._records.qsize() >= QUEUED_RECORDS:
             self._lost += 1
             return
-        self.tell_lost()
+        self.report_lost()
         self._records.put(record)
 
-    def tell_lost(self) -> None:
-        """Queue a line about those that were lost, if any."""
+    def report_lost(self) -> None:
+        """Queue a line with the number of dropped records, if any."""
         if self._lost:
             self._records.put(_lines_lost(self._lost))
             self._lost = 0
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # the standard library's name
-        """Queue a line about one that cannot be formatted."""
+        """Queue a line about a record that cannot be formatted."""
         self.enqueue(
             _line(logging.ERROR, "{Server} A log line cannot be formatted, at %s:%d", record.pathname, record.lineno)
         )
 
 
 class _Listener(QueueListener):
-    """The thread that writes the queued records, those that have gathered in one go."""
+    """The thread that writes the queued records, in batches."""
 
     def __init__(self, logger: ServerLogger) -> None:
         self.records = queue.SimpleQueue[Any]()
@@ -292,13 +291,13 @@ class _Listener(QueueListener):
         if not logger.gathering:
             logger.flush()
         if isinstance(record, threading.Event):
-            record.set()  # everything queued before it is written
+            record.set()  # all records before it are written
 
     def finish(self, background: _Queue, give_up: threading.Event) -> bool:
         """Write the queued records, within `STOP_SECONDS`, and end the thread; return False if a handler blocks it."""
         written = threading.Event()
         self._finishing.set()
-        background.tell_lost()
+        background.report_lost()
         self.records.put(written)
         if not written.wait(STOP_SECONDS):
             give_up.set()
@@ -326,6 +325,6 @@ def _forget_threads() -> None:
         logger.forget_thread()
 
 
-atexit.register(_give_up)  # before logging's own function, which waits for the lock of each handler
+atexit.register(_give_up)  # runs before logging.shutdown, which waits for the lock of each handler
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_threads)

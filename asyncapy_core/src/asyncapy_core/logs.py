@@ -1,7 +1,4 @@
-"""Log lines in the documented form: ``(SESSION UUID) {Part} text``; peer data escaped and cut.
-
-Knows no server and no session; a server passes its settings, a session its id.
-"""
+"""Log lines in the documented form, ``(SESSION UUID) {Part} text``, with peer data escaped and cut."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ LOGGED_BYTES: Final = 64
 """The most bytes of a peer's data in one log line."""
 
 PLACES: Final = 256
-"""The most places whose failures are remembered; beyond it the one is forgotten that has not failed longest."""
+"""The most places in a `FailureLog`; the place with the oldest failure is dropped first."""
 
 FRAMES: Final = 20
 """The most frames of one traceback at INFO, the innermost ones."""
@@ -38,7 +35,7 @@ class SessionLog(logging.LoggerAdapter[logging.Logger]):
 
 
 class RateLimited:
-    """Says of a repeated event whether it is worth another line: at most one in so many seconds."""
+    """Limits a repeated event to one log line in ``seconds``; call it for each event."""
 
     def __init__(self, seconds: float = 1.0) -> None:
         self._seconds = seconds
@@ -53,18 +50,18 @@ class RateLimited:
 
 
 class FailureLog:
-    """Logs failures of handlers, filters and codecs: a line a second and a traceback a minute for each place.
+    """Logs failures of handlers, filters and codecs: for each place, a line a second and a traceback a minute.
 
-    A place is a function, the type of the exception, and the line that raised it. The next line of a place says how
-    many failures had none. The traceback, at INFO, has files, lines and source, but no message: that may quote a
-    payload or a key.
+    A place is a function, the type of the exception, and the line that raised it. A line counts the failures since the
+    last one. The traceback, at INFO, has files, lines and source, but not the message of the exception, which may quote
+    a payload or a key.
     """
 
     def __init__(self) -> None:
         self._places: OrderedDict[tuple[object, ...], _Place] = OrderedDict()
 
     def report(self, log: logging.LoggerAdapter[logging.Logger], subject: str, error: BaseException) -> None:
-        """Log that ``subject``, such as ``"{API Parser} Handler 'read'"``, has failed with an exception."""
+        """Log a failure of ``subject``, such as ``"{API Parser} Handler 'read'"``."""
         leaf, _ = first_leaf(error)
         place = self._place((subject, type(leaf).__qualname__, *_raised_at(leaf)))
         if log.isEnabledFor(logging.DEBUG):
@@ -91,7 +88,7 @@ class FailureLog:
 
 
 class _Place:
-    """What is remembered of the failures at one place."""
+    """The log limits of one place, and the number of failures without a line."""
 
     __slots__ = ("line", "traceback", "unlogged")
 
@@ -102,7 +99,7 @@ class _Place:
 
 
 def escape_for_log(text: object) -> str:
-    """Return what a peer sent, or an error that may quote it, as one harmless line of at most 64 bytes."""
+    """Return peer data, or an error that may quote it, as one line of at most 64 printable ASCII characters."""
     raw = text.decode("latin-1") if isinstance(text, (bytes, bytearray)) else safe_str(text)
     escaped = _escaped(raw[:LOGGED_BYTES])
     cut = escaped[:LOGGED_BYTES]
@@ -110,10 +107,10 @@ def escape_for_log(text: object) -> str:
 
 
 def describe(error: BaseException) -> str:
-    """Return an exception as one harmless line: its type, its message, cut and escaped, and where it was raised."""
+    """Return an exception as one line: its type, its message, cut and escaped, and the line that raised it."""
     try:
         return _described(error)
-    except BaseException:  # an exception may fail in everything that it is asked
+    except BaseException:  # every method of an exception may raise
         return "an exception that cannot be described"
 
 
@@ -126,7 +123,7 @@ def _described(error: BaseException) -> str:
 
 
 def first_leaf(error: BaseException) -> tuple[BaseException, int]:
-    """Return the first exception in a group, at any depth, and how many stand beside it; any other as it is."""
+    """Return the first exception of a group, at any depth, and the number of others; any other exception as it is."""
     others = 0
     while isinstance(error, BaseExceptionGroup):
         others = max(others, len(error.exceptions) - 1)
@@ -135,7 +132,7 @@ def first_leaf(error: BaseException) -> tuple[BaseException, int]:
 
 
 def _raised_at(error: BaseException) -> tuple[CodeType | None, int]:
-    """Return the code and the line that raised an exception."""
+    """Return the code object and the line that raised an exception."""
     code, line = None, 0
     for frame, number in traceback.walk_tb(error.__traceback__):
         code, line = frame.f_code, number
@@ -143,7 +140,7 @@ def _raised_at(error: BaseException) -> tuple[CodeType | None, int]:
 
 
 def _stack(error: BaseException) -> Iterator[str]:
-    """Return the lines of a traceback without the message of the exception, one harmless line each."""
+    """Return the lines of a traceback, escaped, without the message of the exception."""
     for frame in traceback.StackSummary.extract(traceback.walk_tb(error.__traceback__), limit=-FRAMES):
         yield _escaped(f"  {frame.filename}:{frame.lineno} in {frame.name}: {frame.line or ''}")
 
@@ -153,8 +150,8 @@ def _escaped(text: str) -> str:
 
 
 def safe_str(value: object) -> str:
-    """Return ``str(value)``, or the name of its type where that fails: the text of some exceptions cannot be had."""
+    """Return ``str(value)``, or the name of its type if that raises."""
     try:
         return str(value)
-    except BaseException:  # foreign code, which may raise anything
+    except BaseException:  # foreign code may raise anything
         return f"a {type(value).__name__} without a text"

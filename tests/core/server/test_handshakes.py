@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 
 from asyncapy_core.net.transport import SocketTransport
-from asyncapy_core.server.handshakes import MAX_EACH, HandshakeTable
+from asyncapy_core.server.handshakes import MAX_PER_ADDRESS, HandshakeTable
 
 
 class Gone(SocketTransport):
@@ -40,12 +40,12 @@ def test_the_one_that_is_pending_longest_makes_room() -> None:
 
 def test_one_address_has_only_so_many_places_unless_it_is_a_proxy_or_has_none() -> None:
     pending = HandshakeTable()
-    held = [entered(pending, "192.0.2.1") for _ in range(MAX_EACH)]
+    held = [entered(pending, "192.0.2.1") for _ in range(MAX_PER_ADDRESS)]
     assert None not in held
     assert entered(pending, "192.0.2.1") is None
     assert entered(pending, "192.0.2.2") is not None
     assert entered(pending, "192.0.2.1", proxied=True) is not None
-    assert all(entered(pending, "unix:/run/a") for _ in range(MAX_EACH + 1))
+    assert all(entered(pending, "unix:/run/a") for _ in range(MAX_PER_ADDRESS + 1))
     for transport in held[:2]:
         assert transport is not None
         pending.discard(transport)

@@ -1,6 +1,6 @@
-"""The trio client: requests from many tasks at once, pipelined over one connection that is made anew when it is lost.
+"""`AsyncClient`: requests of many trio tasks, pipelined over one connection, which is reopened when it is lost.
 
-Knows streams and deadlines; what comes over them is `ReplyDecoder`'s business, and who waits for what `Pipeline`'s.
+Does the I/O; `ReplyDecoder` decodes replies, and `Pipeline` matches them to requests.
 """
 
 from __future__ import annotations
@@ -43,36 +43,35 @@ LONGEST_PAUSE: Final = 5.0
 
 
 class AsyncClient:
-    """Talks to a server from any number of tasks: ``async with AsyncClient(host, port) as client``, then `request`.
+    """A client for any number of tasks: ``async with AsyncClient(host, port) as client``, then `request`.
 
-    Requests go out in the order in which they are made, without waiting for the replies to those before them, and each
-    gets the reply that is its own. When the connection is lost, it is made anew, at growing intervals, for the requests
-    that were never sent; those that were sent fail, as nobody knows what the server did with them.
+    Requests are sent in the order in which they are made, without waiting for earlier replies. When the connection is
+    lost, requests that were sent fail, as the server may or may not have handled them. For the others, the client
+    connects again, at growing intervals.
 
-    Replies are matched by their order alone (docs/protocol.md, "A session"), so the server's handlers have to answer
-    each packet once. A connection on which one is not answered in time, or is no longer waited for, is given up: the
-    requests behind it fail, and the next ones go over a new connection. So is one on which a packet comes that nobody
-    asked for.
+    Replies are matched by their order alone (docs/protocol.md, "A session"), so the server's handlers must answer each
+    packet exactly once. A connection is given up if a request on it is not answered in time or is cancelled, or if an
+    unrequested packet arrives: the requests after it fail, and later ones use a new connection.
 
     Args:
-        hostname: the name or the IP address of the server.
+        hostname: the host name or IP address of the server.
         port: its TCP port.
-        byteorder: the order of the bytes of Content-Length, ``"big"`` or ``"little"``; as the server has it.
-        header_size: bytes of Content-Length, 1 to 8; as the server has it.
-        tls: speak TLS, and verify the server's certificate and name.
-        encoding: the encoding of the session, the name of an installed codec.
-        timeout: seconds that a request may take, connecting included; None waits for ever.
-        ssl_context: what to verify with, in place of the system's certificates.
-        ca_file: a file of CA certificates in PEM form, in place of the system's.
-        max_packet: the largest reply accepted, in bytes; as large as the header can say unless given.
-        raise_failures: raise a `FailureReply` for a reply that is a failure of the server's own making.
-        plugins: where codecs are from; those installed unless given.
-        open_stream: what opens a stream to the server, in place of TCP to ``hostname`` and ``port``; such as
+        byteorder: the byte order of Content-Length, ``"big"`` or ``"little"``; the same as the server's.
+        header_size: the size of Content-Length in bytes, 1 to 8; the same as the server's.
+        tls: use TLS, and verify the server's certificate and name.
+        encoding: the name of an installed codec, the encoding of the session.
+        timeout: the most seconds for a request, including the connection; None for no limit.
+        ssl_context: a TLS context to use instead of one with the system's CA certificates.
+        ca_file: a PEM file of CA certificates to use instead of the system's.
+        max_packet: the largest reply accepted, in bytes; None for all that the header can express.
+        raise_failures: raise a `FailureReply` for an error reply of the server.
+        plugins: the source of codecs; the installed plugins by default.
+        open_stream: opens a stream to the server, instead of TCP to ``hostname`` and ``port``; for example
             ``functools.partial(trio.open_unix_socket, path)``.
 
     Raises:
         UnknownCodec: no codec has the name ``encoding``.
-        TypeError, ValueError: another argument is wrong, or TLS is set up and switched off.
+        TypeError, ValueError: another argument is wrong, or a TLS option is given with ``tls=False``.
     """
 
     def __init__(
@@ -107,37 +106,37 @@ class AsyncClient:
         self.raise_failures = raise_failures
         self._unsent = trio.Event()
         self._pipeline = Pipeline(self._request_added)
-        self._talking = trio.CancelScope()
+        self._connection_scope = trio.CancelScope()
         self._not_ready = NOT_CONNECTED_YET
         self._stack: AsyncExitStack | None = None
         self._open = False
 
     @property
     def pending(self) -> int:
-        """How many requests have no reply yet."""
+        """The number of requests without a reply."""
         return len(self._pipeline)
 
     async def request(
         self,
         payload: Mapping[str, Any] | str | bytes,
         *,
-        timeout: float | None = None,  # noqa: ASYNC109  # what is too late is an error of its own kind
+        timeout: float | None = None,  # noqa: ASYNC109  # a late reply raises an exception of its own
     ) -> dict[str, Any]:
         """Send a packet and return the fields of its reply.
 
         Args:
-            payload: its fields, or a JSON object as text.
-            timeout: seconds that this request may take, if not as long as the others.
+            payload: the fields, or a JSON object as text.
+            timeout: the most seconds for this request; the client's ``timeout`` by default.
 
         Raises:
-            EncodeError, TypeError, ValueError: the payload cannot be sent.
-            ReplyTimeout: there was no whole reply in time, and the connection is given up.
-            ServerDisconnected: the connection was lost, given up or closed after this was sent, so that nobody knows
-                what became of it.
-            NotConnected: this was never sent, as there was no connection in time, or the server took nothing more, or
-                the client is not open, or was closed before.
-            FailureReply: the server made a failure of it, and ``raise_failures`` is set.
-            RemoteError: the server cannot be trusted, or speaks something else.
+            EncodeError, TypeError, ValueError: the payload cannot be encoded.
+            ReplyTimeout: no whole reply came in time; the connection is given up.
+            ServerDisconnected: the connection was lost, given up or closed after the request was sent; the server may
+                or may not have handled it.
+            NotConnected: the request was not sent: there was no connection in time, the server accepted no more data,
+                or the client is not open.
+            FailureReply: the reply is an error reply, and ``raise_failures`` is set.
+            RemoteError: the certificate of the server is not trusted, or the server sent an invalid reply.
         """
         if not self._open:
             raise NotConnected(
@@ -158,10 +157,10 @@ class AsyncClient:
             if not done.is_set():
                 self._pipeline.forget(request)
                 if self._pipeline.finished:
-                    self._talking.cancel()
+                    self._connection_scope.cancel()
         answer = request.answer
         if isinstance(answer, Exception):
-            raise copy.copy(answer) from answer.__cause__  # others may wait for the same, and raise their own
+            raise copy.copy(answer) from answer.__cause__  # other tasks may raise the same exception
         assert answer is not None
         if self.raise_failures and (failed := failure(answer)) is not None:
             raise failed
@@ -187,13 +186,13 @@ class AsyncClient:
             await stack.aclose()
 
     def _close(self) -> None:
-        """Take no more requests, and end those that wait."""
+        """Refuse further requests, and fail those that wait."""
         self._open = False
-        self._pipeline.fail_sent(ServerDisconnected("the client was closed before the reply to what it had sent came"))
-        self._pipeline.fail_unsent(NotConnected("the client was closed before this was sent"))
+        self._pipeline.fail_sent(ServerDisconnected("the client was closed before the reply came"))
+        self._pipeline.fail_unsent(NotConnected("the client was closed before the request was sent"))
 
     async def _keep_connected(self) -> None:
-        """Connect when there is something to send, and again when the connection is lost."""
+        """Connect when a request is to be sent, and again when the connection is lost."""
         try:
             pause = FIRST_PAUSE
             while True:
@@ -202,15 +201,15 @@ class AsyncClient:
                     stream = await self._connect_in_time()
                 except NotConnected as error:
                     self._not_ready = str(error)
-                    await trio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311  # so that not all come back at once
+                    await trio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311  # so that clients do not reconnect all at once
                     pause = min(2 * pause, LONGEST_PAUSE)
                     continue
-                except RemoteError as error:  # trying again would not help
+                except RemoteError as error:  # another attempt would fail as well
                     self._pipeline.fail_unsent(error)
                     continue
                 pause = FIRST_PAUSE
-                self._not_ready = "the server took no more, as it has not answered what was sent before"
-                reason = await self._converse(stream)
+                self._not_ready = "the server accepts no more data, as it has not answered earlier requests"
+                reason = await self._exchange(stream)
                 self._not_ready = NOT_CONNECTED_YET
                 self._pipeline.fail_sent(reason)
         finally:
@@ -244,17 +243,17 @@ class AsyncClient:
             await trio.aclose_forcefully(plain)
             cause = error.__cause__ if isinstance(error.__cause__, OSError) else OSError(str(error))
             raise handshake_failed(cause, self.hostname, self.port) from cause
-        except BaseException:  # whatever it is, it goes on, and the connection does not stay open
+        except BaseException:  # raised again; the connection does not stay open
             await trio.aclose_forcefully(plain)
             raise
         return stream
 
-    async def _converse(self, stream: trio.abc.Stream) -> RemoteError:
-        """Send what is wanted and read what comes, until the connection is lost; return what is to be said of that."""
+    async def _exchange(self, stream: trio.abc.Stream) -> RemoteError:
+        """Send requests and read replies until the connection is lost; return the reason."""
         replies = ReplyDecoder(self._encodings)
         reason: RemoteError = ServerDisconnected("the connection was given up")
         async with stream, trio.open_nursery() as nursery:
-            self._talking = nursery.cancel_scope
+            self._connection_scope = nursery.cancel_scope
             nursery.start_soon(self._send_all, stream)
             try:
                 await self._read(stream, replies)
@@ -268,30 +267,30 @@ class AsyncClient:
         return reason
 
     async def _send_all(self, stream: trio.abc.Stream) -> None:
-        """Send requests in the order in which they were made; those that came together go out in one piece."""
+        """Send the requests in their order, all that wait in one batch."""
         while not self._pipeline.given_up:
             if batch := self._pipeline.next_batch():
                 try:
                     await stream.send_all(batch)
                 except trio.BrokenResourceError:
-                    return  # the reader finds the reason, which may be a last reply
+                    return  # the reader finds the reason, perhaps after a last reply
             else:
                 await self._until_unsent()
 
     async def _read(self, stream: trio.abc.Stream, replies: ReplyDecoder) -> None:
-        """Give each reply to the request that it is for, until the connection is given up.
+        """Settle requests with replies until the connection is given up.
 
         Raises:
-            ServerDisconnected: the server closed the connection, or sent what nobody asked for.
-            InvalidReply: it sent what is no reply.
+            ServerDisconnected: the server closed the connection, or sent an unrequested packet.
+            InvalidReply: the server sent an invalid packet.
         """
         while data := await stream.receive_some(READ):
             replies.feed(bytes(data))
             while (frame := replies.next_frame()) is not None:
                 reply = replies.fields(frame)
-                if not self._pipeline.answer(reply):  # such as that the session has timed out
+                if not self._pipeline.answer(reply):  # for example ERR_TIMED_OUT
                     meaning = failure(reply)
-                    raise ServerDisconnected(f"the server sent what nobody asked for ({meaning or 'a packet'})")
+                    raise ServerDisconnected(f"the server sent an unrequested packet ({meaning or 'not a failure'})")
                 if self._pipeline.finished:
                     return
         raise ServerDisconnected(f"the server closed the connection {replies.state}")

@@ -1,7 +1,4 @@
-"""The synchronous client, on a socket of the standard library.
-
-Knows sockets, TLS and deadlines; what comes over them is `ReplyDecoder`'s business.
-"""
+"""`Client`: the synchronous client, on a socket of the standard library. `ReplyDecoder` decodes the replies."""
 
 from __future__ import annotations
 
@@ -33,31 +30,31 @@ if TYPE_CHECKING:
 
     from asyncapy_core.plugins.manager import PluginManager
 
-LARGEST_READ: Final = 256 * 1024
-LEAST_READ: Final = 4096
+MAX_READ: Final = 256 * 1024
+MIN_READ: Final = 4096
 
 
 class Client:
-    """Talks to a server: `connect`, then `send` and `receive` as often as wanted, then `disconnect`.
+    """A client for one thread: `connect`, then `send` and `receive` any number of packets, then `disconnect`.
 
-    It is a context manager, which disconnects at the end. Replies are matched by their order alone
-    (docs/protocol.md, "A session"), so a client without a whole reply in time disconnects: a late one would be taken
-    for the next. For the same reason it belongs to one thread at a time, and to the process that has connected it.
+    As a context manager, it disconnects at the end. Replies are matched by their order alone (docs/protocol.md, "A
+    session"). So the client disconnects if a reply does not come in time: a late reply would be taken for the next.
+    For the same reason, a client belongs to one thread at a time, and to the process that connected it.
 
     Args:
-        byteorder: the order of the bytes of Content-Length, ``"big"`` or ``"little"``; as the server has it.
-        header_size: bytes of Content-Length, 1 to 8; as the server has it.
-        tls: speak TLS, and verify the server's certificate and name.
-        encoding: the encoding of the session, the name of an installed codec.
-        timeout: seconds that connecting, one send, or one whole reply may take; None waits for ever.
-        ssl_context: what to verify with, in place of the system's certificates.
-        ca_file: a file of CA certificates in PEM form, in place of the system's.
-        max_packet: the largest reply accepted, in bytes; as large as the header can say unless given.
-        plugins: where codecs are from; those installed unless given.
+        byteorder: the byte order of Content-Length, ``"big"`` or ``"little"``; the same as the server's.
+        header_size: the size of Content-Length in bytes, 1 to 8; the same as the server's.
+        tls: use TLS, and verify the server's certificate and name.
+        encoding: the name of an installed codec, the encoding of the session.
+        timeout: the most seconds to connect, to send a packet, or to receive a reply; None for no limit.
+        ssl_context: a TLS context to use instead of one with the system's CA certificates.
+        ca_file: a PEM file of CA certificates to use instead of the system's.
+        max_packet: the largest reply accepted, in bytes; None for all that the header can express.
+        plugins: the source of codecs; the installed plugins by default.
 
     Raises:
         UnknownCodec: no codec has the name ``encoding``.
-        ValueError: another argument is out of range, or TLS is set up and switched off.
+        ValueError: another argument is out of range, or a TLS option is given with ``tls=False``.
     """
 
     def __init__(
@@ -86,10 +83,10 @@ class Client:
         self.timeout = timeout
 
     def connect(self, hostname: str, port: int) -> None:
-        """Connect to a server, and verify its certificate when TLS is on.
+        """Connect to a server, and verify its certificate if TLS is on.
 
         Raises:
-            RemoteError: it cannot be reached, or its certificate is not to be trusted; the message says which.
+            RemoteError: the server cannot be reached, or its certificate is not trusted.
         """
         check_port(port)
         if self._socket is not None:
@@ -108,7 +105,7 @@ class Client:
         self._socket = self._secured(connected, hostname, port) if self.tls else connected
 
     def disconnect(self) -> None:
-        """Close the connection; the server notices by itself. A second time does nothing."""
+        """Close the connection. Disconnecting twice does nothing."""
         if self._socket is not None:
             self._socket.close()
         self._socket = self._replies = None
@@ -117,12 +114,12 @@ class Client:
         """Send a packet.
 
         Args:
-            payload: its fields, or a JSON object as text.
+            payload: the fields, or a JSON object as text.
 
         Raises:
             NotConnected: there is no connection.
             ServerDisconnected: the server has left.
-            EncodeError, TypeError, ValueError: the payload cannot be sent.
+            EncodeError, TypeError, ValueError: the payload cannot be encoded.
         """
         connected, _ = self._connection()
         data = self._encoding.pack(parse_fields(payload))
@@ -134,7 +131,7 @@ class Client:
             raise ReplyTimeout(f"the server did not take the packet within {self.timeout:g} s; disconnected") from error
         except OSError as error:
             raise ServerDisconnected(f"the server has left: {error}") from error
-        except BaseException:  # whatever it is, half a packet may be out, and nothing may follow it
+        except BaseException:  # raised again; a part of the packet may have been sent, and nothing may follow it
             self.disconnect()
             raise
 
@@ -144,8 +141,8 @@ class Client:
         Raises:
             NotConnected: there is no connection.
             ServerDisconnected: the server closed the connection before a whole reply had arrived.
-            ReplyTimeout: that took longer than ``timeout``; the client has disconnected.
-            InvalidReply: what arrived is not a packet in a known encoding.
+            ReplyTimeout: no whole reply came within ``timeout``; the client has disconnected.
+            InvalidReply: the received bytes are not a packet in an installed encoding.
         """
         with self._receiving() as (_, replies):
             frame = self._next_frame()
@@ -155,12 +152,12 @@ class Client:
             return replies.fields(frame)
 
     def receive_raw(self) -> bytes:
-        """Wait for a whole reply and return it as it was on the wire, headers included; ``b""`` if the server left.
+        """Wait for a whole reply and return its bytes on the wire, with the header; ``b""`` if the server disconnected.
 
         Raises:
             NotConnected: there is no connection.
-            ReplyTimeout: that took longer than ``timeout``; the client has disconnected.
-            InvalidReply: what arrived is not a packet.
+            ReplyTimeout: no whole reply came within ``timeout``; the client has disconnected.
+            InvalidReply: the received bytes are not a packet.
         """
         with self._receiving() as (_, replies):
             frame = self._next_frame()
@@ -186,24 +183,24 @@ class Client:
 
     @contextlib.contextmanager
     def _receiving(self) -> Iterator[tuple[socket.socket, ReplyDecoder]]:
-        """Disconnect if a Ctrl+C ends the wait for a reply: the reply would be taken for that to the next request."""
+        """Disconnect if a Ctrl+C ends the wait for a reply: the next request would get the late reply."""
         try:
             yield self._connection()
         except RemoteError:
             raise
-        except BaseException:  # whatever it is, it goes on
+        except BaseException:  # raised again
             self.disconnect()
             raise
 
     def _next_frame(self) -> Frame | None:
-        """Read until a reply is complete; None when the server closes before that."""
+        """Read until a reply is complete; return None if the server closes the connection before."""
         connected, replies = self._connection()
         deadline = None if self.timeout is None else time.monotonic() + self.timeout
         while (frame := replies.next_frame()) is None:
             try:
                 if deadline is not None:
                     connected.settimeout(max(deadline - time.monotonic(), 1e-6))
-                data = connected.recv(min(max(replies.missing, LEAST_READ), LARGEST_READ))
+                data = connected.recv(min(max(replies.missing, MIN_READ), MAX_READ))
             except TimeoutError as error:
                 self.disconnect()
                 raise ReplyTimeout(
@@ -223,6 +220,6 @@ class Client:
         except OSError as error:
             connected.close()
             raise handshake_failed(error, hostname, port) from error
-        except BaseException:  # whatever it is, it goes on, and the connection does not stay open
+        except BaseException:  # raised again; the connection does not stay open
             connected.close()
             raise

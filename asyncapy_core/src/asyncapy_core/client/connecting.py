@@ -1,4 +1,4 @@
-"""What a client needs to reach a server, whichever way it waits: the arguments, and what faults mean."""
+"""The parts of connecting that both clients share: checks of arguments, TLS options, and error messages."""
 
 from __future__ import annotations
 
@@ -15,17 +15,20 @@ from asyncapy_core.protocol.encoding import EncodingRegistry
 from asyncapy_core.protocol.wire import ByteOrder, WireFormat
 
 LONGEST_WAIT: Final = threading.TIMEOUT_MAX
-"""Seconds, about 292 years; sockets take no more."""
+"""The longest timeout that sockets accept, in seconds; about 292 years."""
 
 
 @dataclass(frozen=True, slots=True)
 class TlsOptions:
-    """How far a server is trusted.
+    """The TLS options of a client.
 
     Attributes:
-        tls: speak TLS, and verify the server's certificate and name.
-        ssl_context: what to verify with, in place of the system's certificates.
-        ca_file: a file of CA certificates in PEM form, in place of the system's.
+        tls: use TLS, and verify the server's certificate and name.
+        ssl_context: a context to use instead of one with the system's CA certificates.
+        ca_file: a PEM file of CA certificates to use instead of the system's.
+
+    Raises:
+        ValueError: ``ssl_context`` or ``ca_file`` is given without TLS.
     """
 
     tls: bool
@@ -34,10 +37,10 @@ class TlsOptions:
 
     def __post_init__(self) -> None:
         if not self.tls and (self.ssl_context is not None or self.ca_file is not None):
-            raise ValueError("an ssl_context or a ca_file is of no use with tls=False; leave it out, or set tls=True")
+            raise ValueError("an ssl_context or a ca_file has no effect with tls=False; leave it out, or set tls=True")
 
     def context(self) -> ssl.SSLContext:
-        """Return what to verify with.
+        """Return the context for a connection.
 
         Raises:
             RemoteError: the CA certificates cannot be read.
@@ -51,13 +54,13 @@ class TlsOptions:
 
 
 def check_timeout(timeout: float | None) -> None:
-    """Raise ValueError for what is no time to wait."""
+    """Raise ValueError unless a timeout is None, or more than 0 and at most `LONGEST_WAIT` seconds."""
     if timeout is not None and not 0 < timeout <= LONGEST_WAIT:
         raise ValueError(f"timeout is {timeout!r}; it must be more than 0 seconds, or None to wait for ever")
 
 
 def check_port(port: int) -> None:
-    """Raise TypeError or ValueError for what is no TCP port to connect to."""
+    """Raise TypeError or ValueError unless a port is an integer from 1 to 65535."""
     if isinstance(port, bool) or not isinstance(port, int):
         raise TypeError(f"port is {port!r}; it must be a number, such as 8081")
     if not 0 < port < 65536:
@@ -67,11 +70,11 @@ def check_port(port: int) -> None:
 def client_encodings(
     plugins: PluginManager | None, header_size: int, byteorder: ByteOrder, max_packet: int | None
 ) -> EncodingRegistry:
-    """Return what a client speaks; it takes replies as large as the header can say unless told otherwise.
+    """Return the encodings of a client. Without ``max_packet`` it accepts all lengths that the header can express.
 
     Raises:
         ValueError: a number is out of its range.
-        PluginError: two plugins claim the same codec.
+        PluginError: two plugins provide the same codec.
     """
     largest = 256 ** min(max(header_size, 1), 8) - 1
     wire = WireFormat(header_size, byteorder, largest if max_packet is None else max_packet)
@@ -79,11 +82,11 @@ def client_encodings(
 
 
 def handshake_failed(error: OSError, hostname: str, port: int) -> RemoteError:
-    """Return what is to be raised when there is no TLS connection: `NotConnected` where trying again may help."""
+    """Return the exception for a failed TLS handshake: `NotConnected` if another attempt may succeed."""
     where = endpoint(hostname, port)
     if isinstance(error, ssl.SSLCertVerificationError):
         return RemoteError(
-            f"the certificate of {where} is not to be trusted: {error.verify_message}; "
+            f"the certificate of {where} is not trusted: {error.verify_message}; "
             "give its CA as ca_file=, or connect by the name that it is for"
         )
     if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
@@ -92,10 +95,10 @@ def handshake_failed(error: OSError, hostname: str, port: int) -> RemoteError:
 
 
 def unreachable(error: Exception, hostname: str, port: int) -> NotConnected:
-    """Return what is to be raised when there is no TCP connection."""
-    reasons: BaseException | None = error.__cause__  # of trio's, which tries each address of a name
+    """Return the exception for a failed connection attempt."""
+    reasons: BaseException | None = error.__cause__  # trio tries each address of a name
     if isinstance(reasons, BaseExceptionGroup):
-        told = " and ".join(dict.fromkeys(str(reason) for reason in reasons.exceptions))
+        text = " and ".join(dict.fromkeys(str(reason) for reason in reasons.exceptions))
     else:
-        told = str(reasons or error)
-    return NotConnected(f"cannot connect to {endpoint(hostname, port)}: {told}; is the server running there?")
+        text = str(reasons or error)
+    return NotConnected(f"cannot connect to {endpoint(hostname, port)}: {text}; is the server running there?")

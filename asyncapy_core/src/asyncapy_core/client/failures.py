@@ -1,4 +1,4 @@
-"""Failure replies as exceptions, for those who ask for them (docs/protocol.md, "Replies of the server")."""
+"""Failure replies as exceptions (docs/protocol.md, "Replies of the server")."""
 
 from __future__ import annotations
 
@@ -20,24 +20,27 @@ from asyncapy_core.errors import (
 from asyncapy_core.logs import escape_for_log
 
 _MEANINGS: Final[dict[str, tuple[type[FailureReply], str]]] = {
-    ErrorCode.REQUEST_MALFORMED: (RequestMalformed, "the server could not read the packet"),
-    ErrorCode.HEADER_INVALID: (HeaderRefused, "the server does not know this protocol version or encoding"),
+    ErrorCode.REQUEST_MALFORMED: (RequestMalformed, "the server could not decode the packet"),
+    ErrorCode.HEADER_INVALID: (HeaderRefused, "the server does not support this protocol version or encoding"),
     ErrorCode.TIMED_OUT: (SessionTimedOut, "no whole packet reached the server in time"),
-    ErrorCode.SESSION_LIMIT_REACHED: (SessionLimitReached, "this address has as many sessions as it may have"),
+    ErrorCode.SESSION_LIMIT_REACHED: (
+        SessionLimitReached,
+        "this address has too many sessions; try again later",
+    ),
     ErrorCode.PACKET_TOO_LARGE: (RequestTooLarge, "the packet is larger than the server accepts"),
-    ErrorCode.SERVER_BUSY: (ServerBusy, "the server has as many connections as it may have; try again later"),
+    ErrorCode.SERVER_BUSY: (ServerBusy, "the server has too many connections; try again later"),
     ErrorCode.NO_HANDLER: (
         NoHandlerFound,
-        "no handler wants such a packet, or none may have it: check its fields and key",
+        "no handler matches the packet, or a guard refused it; check its fields and key",
     ),
-    ErrorCode.HANDLER_FAILED: (HandlerFailed, "the handler raised an exception, which is in the server's log"),
+    ErrorCode.HANDLER_FAILED: (HandlerFailed, "the handler raised an exception; see the server's log"),
 }
 
 
 def failure(reply: Mapping[str, Any]) -> FailureReply | None:
-    """Return the exception that a reply stands for, or None when it is no failure."""
+    """Return the exception for a failure reply, or None for any other reply."""
     code = reply.get("error")
     if reply.keys() != {"status", "error"} or reply["status"] != "failure" or not isinstance(code, str):
         return None
-    kind, meaning = _MEANINGS.get(code, (FailureReply, "the server reports a failure of its own kind"))
+    kind, meaning = _MEANINGS.get(code, (FailureReply, "the server's own failure"))
     return kind(f"{escape_for_log(code)}: {meaning}", code)

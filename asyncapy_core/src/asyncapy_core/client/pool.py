@@ -1,4 +1,4 @@
-"""Several connections to one server, used as one client."""
+"""`Pool`: several connections to one server, used as one client."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from asyncapy_core.errors import NotConnected
 
 
 class Pool:
-    """Spreads requests over connections: each goes to the one with the fewest that have no reply yet.
+    """Sends each request over the connection with the fewest requests in flight.
 
-    A server answers the packets of one connection one after the other; over a pool, slow ones hold up fewer others.
+    A server answers the packets of one connection one after the other; with a pool, a slow request delays fewer others.
 
     Args:
-        hostname: the name or the IP address of the server.
+        hostname: the host name or IP address of the server.
         port: its TCP port.
-        size: how many connections there are at most; each is made when it is first needed.
-        settings: the further arguments of `AsyncClient`.
+        size: the most connections; each is opened on first use.
+        settings: further arguments of `AsyncClient`.
 
     Raises:
         ValueError: ``size`` is not 1 or more, or a setting is out of range.
@@ -38,7 +38,7 @@ class Pool:
         *,
         timeout: float | None = None,  # noqa: ASYNC109  # as for AsyncClient
     ) -> dict[str, Any]:
-        """Send a packet over the least busy connection, and return the fields of its reply; see `AsyncClient`."""
+        """Send a packet over the least busy connection, and return its reply; see `AsyncClient.request`."""
         if self._stack is None:
             raise NotConnected("this pool is not open; use it within 'async with Pool(...) as pool:'")
         client = min(self._clients, key=lambda client: client.pending)

@@ -1,7 +1,4 @@
-"""What a server says to a client, without I/O: bytes to replies (docs/protocol.md, "A packet").
-
-Knows no socket and no clock.
-"""
+"""`ReplyDecoder`: received bytes to replies, without I/O (docs/protocol.md, "A packet")."""
 
 from __future__ import annotations
 
@@ -13,26 +10,26 @@ from asyncapy_core.protocol.wire import Frame, FrameDecoder
 
 
 class ReplyDecoder:
-    """Cuts what comes over one connection into replies.
+    """Decodes the replies on one connection.
 
     Args:
-        encodings: what may be spoken.
+        encodings: the encodings of the client.
     """
 
     def __init__(self, encodings: EncodingRegistry) -> None:
         self._encodings = encodings
         self._decoder = FrameDecoder(encodings.wire, encodings.by_id)
-        self._heard = False
+        self._received = False
 
     @property
     def missing(self) -> int:
-        """How many bytes the reply at hand still lacks, as far as its header tells."""
+        """The number of bytes that the current reply lacks, as far as its header is known."""
         return self._decoder.missing
 
     @property
     def state(self) -> str:
-        """How far the reply at hand has come, in words, with what may be wrong."""
-        if not self._heard:
+        """The state of the current reply in words, with a possible cause, for error messages."""
+        if not self._received:
             return "without a reply; is tls the same on both sides?"
         if not self._decoder.buffered:
             return "without a reply"
@@ -46,32 +43,33 @@ class ReplyDecoder:
         return f"do both sides use header_size={wire.header_size} and byteorder={wire.byteorder!r}?"
 
     def feed(self, data: bytes) -> None:
-        """Take in what arrived."""
-        self._heard = True
+        """Append received bytes."""
+        self._received = True
         self._decoder.feed(data)
 
     def next_frame(self) -> Frame | None:
-        """Return the next whole reply, still encoded, or None when more bytes are needed.
+        """Return the next complete reply, still encoded, or None if more bytes are needed.
 
         Raises:
-            InvalidReply: what arrived is no packet.
+            InvalidReply: the bytes are not a packet.
         """
         try:
             return next(iter(self._decoder.frames(1)), None)
         except ProtocolError as error:
             raise InvalidReply(
-                f"the server sent what is no AsyncAProto packet: {error}; {self._hint()} Is tls the same on both?"
+                f"the server sent bytes that are no AsyncAProto packet: {error}; {self._hint()} "
+                "Is tls the same on both?"
             ) from error
 
     def raw(self, frame: Frame) -> bytes:
-        """Return a reply as it was on the wire, headers included."""
+        """Return the bytes of a reply on the wire, with its header."""
         return self._encodings.wire.encode(*frame)
 
     def fields(self, frame: Frame) -> dict[str, Any]:
         """Return the fields of a reply.
 
         Raises:
-            InvalidReply: its payload is not what its header says.
+            InvalidReply: its payload is not valid in its encoding.
         """
         wire_id, payload = frame
         encoding = self._encodings.by_id[wire_id]

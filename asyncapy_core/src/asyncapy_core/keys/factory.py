@@ -1,7 +1,4 @@
-"""`APIKeyFactory`: issues, checks and revokes API keys.
-
-Makes the keys and their digests; where these are kept is the business of a `KeyStore`, which never sees a key.
-"""
+"""`APIKeyFactory`: issues, checks and revokes API keys. A `KeyStore` keeps their digests."""
 
 from __future__ import annotations
 
@@ -24,19 +21,18 @@ MINIMUM_SIZE: Final = 8
 MAXIMUM_SIZE: Final = 1024
 
 THREADS: Final = 8
-"""How many calls to a blocking store one factory makes at a time."""
+"""The most concurrent calls of one factory to a blocking store."""
 
 T = TypeVar("T")
 
 
 class APIKeyFactory:
-    """Manages API keys and what is known of each.
+    """Issues, checks and revokes API keys.
 
-    Keys are made by `secrets`, of letters, digits, ``-`` and ``_``, 6 bits of chance each. To keep them elsewhere, give
-    it another store; or subclass it and override ``issue``, ``get``, ``update``, ``reissue`` and ``revoke``.
+    Keys come from `secrets`: letters, digits, ``-`` and ``_``, with 6 bits of randomness each. To keep them elsewhere,
+    pass another store; or subclass this, and override ``issue``, ``get``, ``update``, ``reissue`` and ``revoke``.
 
-    The methods that begin with ``a`` are for handlers and filters: they do the same without holding up other clients,
-    in a thread where the store blocks.
+    The methods with the prefix ``a`` are for handlers and filters: they run calls to a blocking store in a thread.
 
     Args:
         size: the length of a key in characters, 8 to 1024.
@@ -64,18 +60,18 @@ class APIKeyFactory:
         """Return a new key.
 
         Args:
-            metadata: what `get` is to return for it.
-            expires_in: seconds after which it is no longer valid.
+            metadata: the result of `get` for the key.
+            expires_in: seconds until the key expires; None for a key that does not expire.
         """
         return self.issue_with_record(metadata, expires_in=expires_in)[0]
 
     def issue_with_record(
         self, metadata: dict[str, Any] | None = None, *, expires_in: float | None = None
     ) -> tuple[str, KeyRecord]:
-        """`issue`, and return what is known of the key as well: its public id, when it was issued, when it expires."""
+        """Issue a key; return it with its record, which has the public id, the time of issue and the expiry."""
         if expires_in is not None and not 0 < expires_in < math.inf:
             raise ValueError(
-                f"expires_in must be more than 0 seconds, or None for a key that stays; got {expires_in!r}"
+                f"expires_in must be more than 0 seconds, or None for a key that does not expire; got {expires_in!r}"
             )
         now = time.time()
         expires = None if expires_in is None else now + expires_in
@@ -93,7 +89,7 @@ class APIKeyFactory:
         return self.describe(key).metadata
 
     def describe(self, key: str) -> KeyRecord:
-        """Return all that is known of a key.
+        """Return the record of a key.
 
         Raises:
             KeyError: the key does not exist, or has expired.
@@ -103,7 +99,7 @@ class APIKeyFactory:
         return self._valid(digest(key))
 
     def reissue(self, key: str) -> str:
-        """Replace a key by a new one with the same id, metadata and expiry, in one step, and return the new one.
+        """Replace a key by a new one with the same id, metadata and expiry, atomically, and return the new one.
 
         Raises:
             KeyError: the key does not exist, or has expired.
@@ -112,7 +108,7 @@ class APIKeyFactory:
         return self._reissue(digest(key))
 
     def revoke(self, key: str) -> None:
-        """Forget a key and its metadata.
+        """Delete a key and its metadata.
 
         Raises:
             KeyError: the key does not exist, or has expired.
@@ -130,14 +126,14 @@ class APIKeyFactory:
         self._change(self._store.update, digest(key), _checked(metadata))
 
     def __contains__(self, key: object) -> bool:
-        """Say whether this is a valid key; anything at all may be asked for.
+        """Return True for a valid key, False for any other object.
 
         Raises:
-            KeyStoreUnavailable: the store cannot tell.
+            KeyStoreUnavailable: the store does not answer.
         """
         if not isinstance(key, str):
             return False
-        if self._recalled(key):
+        if self._is_cached(key):
             return True
         try:
             self.get(key)
@@ -146,12 +142,12 @@ class APIKeyFactory:
         return True
 
     def records(self) -> list[KeyRecord]:
-        """Return what is known of each valid key, the oldest first; the keys themselves are not kept anywhere."""
+        """Return the records of all valid keys, the oldest first. The keys themselves are not stored."""
         now = time.time()
         return [record for _, record in self._store.records() if not record.expired(now)]
 
     def record(self, key_id: str) -> KeyRecord:
-        """Return what is known of the key with this public id.
+        """Return the record of the key with this public id.
 
         Raises:
             KeyError: there is none, or it has expired.
@@ -159,25 +155,25 @@ class APIKeyFactory:
         return self._by_id(key_id, self._valid)
 
     def reissue_id(self, key_id: str) -> str:
-        """`reissue`, for the key with this public id."""
+        """Replace the key with this public id; see `reissue`."""
         self.record(key_id)
         return self._by_id(key_id, self._reissue)
 
     def revoke_id(self, key_id: str) -> None:
-        """`revoke`, for the key with this public id, expired or not."""
+        """Delete the key with this public id, also an expired one."""
         self._by_id(key_id, lambda found: self._change(self._store.remove, found))
 
     def update_id(self, key_id: str, metadata: dict[str, Any]) -> None:
-        """`update`, for the key with this public id."""
+        """Replace the metadata of the key with this public id."""
         self.record(key_id)
         self._by_id(key_id, lambda found: self._change(self._store.update, found, _checked(metadata)))
 
     def purge(self) -> int:
-        """Forget the keys that have expired, and return how many those were."""
+        """Delete the expired keys, and return their number."""
         return self._store.purge(time.time())
 
     def close(self) -> None:
-        """Let go of what the store holds open."""
+        """Close the store."""
         self._store.close()
 
     @property
@@ -186,30 +182,30 @@ class APIKeyFactory:
         return self.key_store is not None and self.key_store.blocking
 
     async def aissue(self, metadata: dict[str, Any] | None = None, *, expires_in: float | None = None) -> str:
-        """`issue`, without holding up other tasks."""
-        if expires_in is None:  # a subclass as documented knows no expiry
+        """Issue a key without blocking other tasks; see `issue`."""
+        if expires_in is None:  # the documented signature for subclasses has no expiry
             return await self._without_blocking(self.issue, metadata)
         return await self._without_blocking(functools.partial(self.issue, expires_in=expires_in), metadata)
 
     async def aget(self, key: str) -> dict[str, Any]:
-        """`get`, without holding up other tasks."""
+        """Return the metadata of a key without blocking other tasks; see `get`."""
         return await self._without_blocking(self.get, key)
 
     async def areissue(self, key: str) -> str:
-        """`reissue`, without holding up other tasks."""
+        """Replace a key without blocking other tasks; see `reissue`."""
         return await self._without_blocking(self.reissue, key)
 
     async def arevoke(self, key: str) -> None:
-        """`revoke`, without holding up other tasks."""
+        """Delete a key without blocking other tasks; see `revoke`."""
         await self._without_blocking(self.revoke, key)
 
     async def aupdate(self, key: str, metadata: dict[str, Any]) -> None:
-        """`update`, without holding up other tasks."""
+        """Replace the metadata of a key without blocking other tasks; see `update`."""
         await self._without_blocking(self.update, key, metadata)
 
     async def acontains(self, key: object) -> bool:
-        """``key in factory``, without holding up other tasks, and at once where the store knows without waiting."""
-        if type(self).__contains__ is APIKeyFactory.__contains__ and isinstance(key, str) and self._recalled(key):
+        """Return ``key in factory`` without blocking other tasks; without a thread if the store has cached the key."""
+        if type(self).__contains__ is APIKeyFactory.__contains__ and isinstance(key, str) and self._is_cached(key):
             return True
         return await self._without_blocking(self.__contains__, key)
 
@@ -223,8 +219,8 @@ class APIKeyFactory:
     def _limiter(self) -> trio.CapacityLimiter:
         return trio.CapacityLimiter(THREADS)
 
-    def _recalled(self, key: str) -> bool:
-        """Say whether the store knows, without waiting, that a key is valid; not where a subclass has a say in it."""
+    def _is_cached(self, key: str) -> bool:
+        """Return True if the store knows without waiting that a key is valid; False if a subclass overrides `get`."""
         if self.key_store is None or type(self).get is not APIKeyFactory.get:
             return False
         record = self.key_store.peek(digest(key))
@@ -248,7 +244,7 @@ class APIKeyFactory:
             raise KeyError(f"no API key has the id {key_id!r}") from None
 
     def _by_id(self, key_id: str, call: Callable[[str], T]) -> T:
-        """Call with the digest of this id; once more if it was reissued between the two, for the id stays the same."""
+        """Call a function with the digest of this id; again, if the key was reissued between the two steps."""
         found = self._find(key_id)
         try:
             return call(found)
@@ -270,9 +266,9 @@ class APIKeyFactory:
         return new
 
     def _change(self, method: Callable[..., T], *args: Any) -> T:
-        """Make a change, unless whoever asked for it has been told already that it took too long.
+        """Call a changing method of the store, unless the caller has already got a timeout.
 
-        A KeyError is raised anew, without the digest.
+        A KeyError is replaced by one without the digest.
         """
         with contextlib.suppress(RuntimeError):  # this is not one of trio's threads
             trio.from_thread.check_cancelled()
@@ -283,7 +279,7 @@ class APIKeyFactory:
 
 
 def digest(key: str) -> str:
-    """Return what stores see of a key: its SHA-256, in hexadecimal."""
+    """Return the digest of a key that stores get: its SHA-256, in hexadecimal."""
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 

@@ -1,6 +1,6 @@
-"""Where API keys are kept: the `KeyStore` protocol and the store in memory.
+"""The `KeyStore` protocol, and the store in memory.
 
-A store never sees a key, only its SHA-256 digest; keys are made and read by `asyncapy_core.keys.factory`.
+A store gets the SHA-256 digests of keys, never the keys; `asyncapy_core.keys.factory` makes both.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True, slots=True)
 class KeyRecord:
-    """What is known of one key.
+    """The record of one key.
 
     Attributes:
-        id: a short public name, for logs, lists and revoking without the key.
-        metadata: what was given on issue, a mapping that JSON can carry.
-        issued: UNIX time at which the key was issued, in seconds.
-        expires: UNIX time from which the key is no longer valid, in seconds, or None.
+        id: a short public id, for logs and lists, and to revoke the key without knowing it.
+        metadata: the metadata given on issue, a mapping that JSON can encode.
+        issued: the UNIX time of the issue, in seconds.
+        expires: the UNIX time from which the key is no longer valid, in seconds, or None.
     """
 
     id: str
@@ -30,20 +30,19 @@ class KeyRecord:
     expires: float | None = None
 
     def expired(self, now: float) -> bool:
-        """Say whether the key is no longer valid at this UNIX time."""
+        """Return True if the key is no longer valid at this UNIX time."""
         return self.expires is not None and self.expires <= now
 
 
 class KeyStore(Protocol):
-    """Keeps records by the digest of their key. All methods are synchronous and safe from several threads.
+    """Keeps records by the digest of their key. All methods are synchronous and thread-safe.
 
-    A store does not judge whether a record has expired; it only forgets those that have, when told to `purge`. What
-    goes wrong, apart from the KeyErrors below, is a `KeyStoreError`; a store that cannot be reached raises
-    `KeyStoreUnavailable`, and never answers from what it cannot know.
+    A store returns expired records too, until `purge` deletes them. Failures other than the KeyErrors below raise
+    `KeyStoreError`; a store that cannot be reached raises `KeyStoreUnavailable`, and never answers from stale data.
 
     Attributes:
-        blocking: True when a call may wait for a disk or a network, so that it has to run in a thread.
-        timeout: seconds that a caller should wait for one call at most; ``math.inf`` where that is no matter.
+        blocking: whether a call may wait for a disk or a network, so that it must run in a thread.
+        timeout: the most seconds that a caller waits for one call; ``math.inf`` without a limit.
     """
 
     @property
@@ -53,44 +52,44 @@ class KeyStore(Protocol):
     def timeout(self) -> float: ...
 
     def add(self, digest: str, record: KeyRecord) -> None:
-        """Keep a new record; when this returns, it is kept for good."""
+        """Add a record. It is durable when this returns."""
 
     def get(self, digest: str) -> KeyRecord:
-        """Return the record; KeyError when there is none."""
+        """Return the record. Raises KeyError if there is none."""
 
     def peek(self, digest: str) -> KeyRecord | None:
-        """Return the record if that is certain without waiting, else None; a store may always return None.
+        """Return the record if it is known without waiting, otherwise None; a store may always return None.
 
-        It may be the very record that the store holds, and is not to be changed.
+        The store may return its own object: do not change it.
         """
 
     def find(self, key_id: str) -> str:
-        """Return the digest of the record with this id; KeyError when there is none."""
+        """Return the digest of the record with this id. Raises KeyError if there is none."""
 
     def update(self, digest: str, metadata: dict[str, Any]) -> None:
-        """Replace the metadata of a record; KeyError when there is none."""
+        """Replace the metadata of a record. Raises KeyError if there is none."""
 
     def replace(self, old: str, new: str) -> None:
-        """Move the record of ``old`` to ``new``; KeyError when there is none.
+        """Move the record of ``old`` to ``new``. Raises KeyError if there is none.
 
-        At no moment does anyone find both, or neither; of two that move the same record, one gets a KeyError.
+        The move is atomic: readers never find both digests, or neither. Of two concurrent moves, one gets a KeyError.
         """
 
     def remove(self, digest: str) -> None:
-        """Forget a record; KeyError when there is none."""
+        """Delete a record. Raises KeyError if there is none."""
 
     def records(self) -> Iterator[tuple[str, KeyRecord]]:
-        """Iterate over digests and records, the oldest first; what changes meanwhile may or may not be seen."""
+        """Iterate over digests and records, the oldest first. Concurrent changes may or may not be seen."""
 
     def purge(self, now: float) -> int:
-        """Forget the records that have expired at this UNIX time, and return how many those were."""
+        """Delete the records that have expired at this UNIX time, and return their number."""
 
     def close(self) -> None:
-        """Let go of what the store holds open; may be called twice."""
+        """Close connections and files; may be called twice."""
 
 
 class MemoryKeyStore:
-    """The store that lives and dies with its process."""
+    """A store in the memory of the process."""
 
     blocking = False
     timeout = math.inf
@@ -124,7 +123,7 @@ class MemoryKeyStore:
         with self._lock:
             records = dict(self._records)
             records[new] = records.pop(old)
-            self._records = records  # in one step, for readers take no lock
+            self._records = records  # in one step: readers take no lock
 
     def remove(self, digest: str) -> None:
         with self._lock:
@@ -143,9 +142,9 @@ class MemoryKeyStore:
             return purged
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Do nothing: there is nothing to close."""
 
 
 def copied(record: KeyRecord) -> KeyRecord:
-    """Return a record that shares nothing with this one that can be changed."""
+    """Return a copy of a record that shares no mutable object with it."""
     return replace(record, metadata=deepcopy(record.metadata))

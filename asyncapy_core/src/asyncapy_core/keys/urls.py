@@ -1,4 +1,4 @@
-"""Key stores by their URLs: who brings the store of a scheme, and what to install for one that nobody brings."""
+"""Opens key stores by URL, through the plugin for the URL's scheme."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from asyncapy_core.keys.store import KeyStore, MemoryKeyStore
 from asyncapy_core.plugins.manager import default_manager
 
 INSTALL_HINTS: Final = {"sqlite": "asyncapy-sqlite", "redis": "asyncapy-redis", "rediss": "asyncapy-redis"}
-"""What to install for a scheme that is missing, by what stands before a ``+`` in it."""
+"""The distribution to install for a scheme, by the part of the scheme before a ``+``."""
 
 
 def open_store(url: str) -> KeyStore:
-    """Return the key store that a URL names, opened by the plugin that provides its scheme.
+    """Open the key store with this URL.
 
     Raises:
         UnknownKeyStore: no installed plugin provides the scheme.
-        PluginCollision: two plugins do.
+        PluginCollision: two plugins provide the scheme.
         KeyStoreError: the store cannot be opened.
     """
     scheme, separator, _ = url.partition("://")

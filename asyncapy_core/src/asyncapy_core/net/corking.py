@@ -1,6 +1,6 @@
-"""Running a coroutine and being told each time it is about to wait.
+"""Runs a coroutine, and calls a hook each time it is about to wait.
 
-Knows nothing of what the coroutine does; used to hold back output for as long as nobody else could have run.
+While a task does not wait, no other task runs, so its output can be held back and sent in one piece.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 @types.coroutine
 def run_with_wait_hook(coroutine: Coroutine[Any, Any, T], before_wait: Callable[[], None]) -> Generator[Any, Any, T]:
-    """Run a coroutine to its end, like ``await``; call ``before_wait()`` each time that it is about to wait."""
+    """Run a coroutine like ``await``, and call ``before_wait()`` each time it is about to wait."""
     step: Callable[[Any], Any] = coroutine.send
     answer: Any = None
     while True:
@@ -29,5 +29,5 @@ def run_with_wait_hook(coroutine: Coroutine[Any, Any, T], before_wait: Callable[
         except GeneratorExit:
             coroutine.close()
             raise
-        except BaseException as error:  # thrown in from outside, handed on to where it belongs
+        except BaseException as error:  # thrown in by the scheduler, raised inside the coroutine
             answer, step = error, coroutine.throw

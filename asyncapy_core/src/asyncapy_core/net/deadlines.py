@@ -1,7 +1,4 @@
-"""Deadlines of one length for many holders, kept by one task instead of a cancel scope for each wait.
-
-Knows nothing of what it interrupts.
-"""
+"""Deadlines of equal length for many holders, kept by one task instead of a cancel scope for each wait."""
 
 from __future__ import annotations
 
@@ -17,8 +14,8 @@ T = TypeVar("T")
 class Deadlines(Generic[T]):
     """Calls ``expired(holder)`` for each holder that was started ``period`` seconds ago and not stopped since.
 
-    As all last equally long, the first to be started is the first to expire, and whatever is started while the task
-    sleeps expires after it wakes: starting and stopping cost no wake-up.
+    All deadlines are equally long: the first to start is the first to expire, and one that starts while the task sleeps
+    expires after the task wakes. So starting and stopping cost no wake-up.
     """
 
     __slots__ = ("_due", "_expired", "period")
@@ -29,22 +26,22 @@ class Deadlines(Generic[T]):
         self._due: OrderedDict[T, float] = OrderedDict()
 
     def start(self, holder: T) -> None:
-        """Give the holder ``period`` seconds from now; one that has a deadline keeps it."""
+        """Start a deadline of ``period`` seconds; a holder with a deadline keeps it."""
         if holder not in self._due:
             self._due[holder] = trio.current_time() + self.period
 
     def stop(self, holder: T) -> None:
-        """Take the deadline back, if there is one."""
+        """Stop the deadline of a holder, if it has one."""
         self._due.pop(holder, None)
 
     def shorten(self, period: float) -> None:
-        """Give all holders at most ``period`` seconds from now, also those started later; call `run` once more."""
+        """Shorten the period, and restart the running deadlines. Start another task of `run` afterwards."""
         self.period = min(period, self.period)
         for holder in self.stop_all():
             self.start(holder)
 
     def stop_all(self) -> list[T]:
-        """Take all deadlines back, and return their holders."""
+        """Stop all deadlines, and return their holders."""
         holders = list(self._due)
         self._due.clear()
         return holders
@@ -53,7 +50,7 @@ class Deadlines(Generic[T]):
         return len(self._due)
 
     async def run(self) -> None:
-        """Watch over the deadlines, until cancelled."""
+        """Watch the deadlines until cancelled."""
         while True:
             now = trio.current_time()
             while self._due:

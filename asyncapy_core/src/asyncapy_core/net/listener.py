@@ -1,7 +1,4 @@
-"""Listening sockets: binding them and accepting what comes.
-
-Knows nothing of packets or sessions: an accepted socket is handed to a function.
-"""
+"""Listening sockets: binding them, and accepting connections."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ ACCEPT_BURST: Final = 64
 EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 EXHAUSTED_PAUSE: Final = 0.1
 BROKEN: Final = frozenset({errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP})
-"""Errors of the listener itself, which comes to nothing any more; all others are of one peer."""
+"""Errors of the listener itself, after which it accepts nothing; all others concern one peer."""
 
 _ADVICE = {
     errno.EADDRINUSE: "stop the program that uses it, or give another port (0 picks a free one)",
@@ -41,14 +38,14 @@ _UNIX_ADVICE = {
 
 
 async def open_listeners(addresses: Sequence[str], port: int) -> list[socket.socket]:
-    """Bind and listen on every address, and on all that a host name stands for; all TCP addresses on one port.
+    """Bind and listen on every address, and on all addresses of a host name; all TCP listeners share one port.
 
     Args:
         addresses: host names, IPv4 and IPv6 addresses, and ``unix:`` with the path of a Unix domain socket.
         port: a TCP port; 0 picks a free one.
 
     Raises:
-        BindError: one of them cannot be had; the message says which, why and what to do.
+        BindError: an address is not available; the message gives the address, the reason and the remedy.
     """
     listeners: list[socket.socket] = []
     try:
@@ -57,7 +54,7 @@ async def open_listeners(addresses: Sequence[str], port: int) -> list[socket.soc
                 listeners.append(_open_unix(address.removeprefix(UNIX)))
             else:
                 listeners.extend(await _open_tcp(address, _port(listeners) or port))
-    except BaseException:  # whatever it is, it goes on, and nothing stays open
+    except BaseException:  # raised again; no listener stays open
         for listener in listeners:
             close_listener(listener)
         raise
@@ -82,7 +79,7 @@ async def _open_tcp(addr: str, port: int) -> list[socket.socket]:
 
 
 def _open_unix(path: str) -> socket.socket:
-    """Listen at a path; a socket that a server left behind there, and nobody listens on, is replaced.
+    """Listen on a path. A socket file on which no server listens any more is replaced.
 
     A path that begins with ``@``, or a null character, is a name in Linux's abstract namespace, without a file.
     """
@@ -90,7 +87,7 @@ def _open_unix(path: str) -> socket.socket:
         raise BindError(f"cannot listen on {UNIX}{path}: no Unix domain sockets on this system; give an IP address")
     try:
         if path in {"", "@", "\0"}:
-            raise ValueError("there is no name")
+            raise ValueError("the path is empty")
         if path[:1] in {"@", "\0"}:
             return _listen(socket.AF_UNIX, socket.SOCK_STREAM, 0, "\0" + path[1:])
         if "\0" in path:
@@ -108,24 +105,24 @@ def _open_unix(path: str) -> socket.socket:
 
 
 class UnixListener(socket.socket):
-    """A listening Unix domain socket that knows its file, and removes that file and no other."""
+    """A listening Unix domain socket that removes its own file, and no other, when it is closed."""
 
     def __init__(self) -> None:
         super().__init__(socket.AF_UNIX, socket.SOCK_STREAM)
         self._file: tuple[Path, int, int] | None = None
 
     def remember_file(self, path: Path) -> None:
-        """Note the file that this was just bound to."""
-        with contextlib.suppress(OSError):  # it is gone already
+        """Note the file of this socket, just after bind."""
+        with contextlib.suppress(OSError):  # removed already
             found = path.lstat()
             self._file = (path, found.st_dev, found.st_ino)
 
     def remove_file(self) -> None:
-        """Remove the file, unless another has taken its place; while this is open, no other can have its inode."""
+        """Remove the file, unless another has replaced it. While this socket is open, no other file has its inode."""
         if self._file is None:
             return
         path, device, inode = self._file
-        with contextlib.suppress(OSError):  # somebody has cleaned up already
+        with contextlib.suppress(OSError):  # removed already
             found = path.lstat()
             if (found.st_dev, found.st_ino) == (device, inode):
                 path.unlink()
@@ -139,17 +136,17 @@ def _is_served(path: str) -> bool:
         except ConnectionRefusedError:
             return False
         except TimeoutError:
-            pass  # somebody does, and has much to do
+            pass  # a busy server listens
         return True
 
 
 def _is_unix_socket(listener: socket.socket) -> bool:
-    """Return True for a Unix domain socket; Python on Windows has no such family."""
+    """Return True for a Unix domain socket; Python on Windows has no AF_UNIX."""
     return hasattr(socket, "AF_UNIX") and listener.family == socket.AF_UNIX
 
 
 def _port(listeners: Iterable[socket.socket]) -> int:
-    """Return the port of the first that has one, or 0."""
+    """Return the port of the first TCP listener, or 0."""
     return next((int(listener.getsockname()[1]) for listener in listeners if not _is_unix_socket(listener)), 0)
 
 
@@ -162,10 +159,7 @@ def _bind_error(where: str, error: OSError, advice: Mapping[int, str]) -> BindEr
 
 
 def close_listener(listener: socket.socket) -> None:
-    """Close a listener, and remove the file of a Unix domain socket that `open_listeners` has made.
-
-    A second time does nothing.
-    """
+    """Close a listener, and remove the file that `open_listeners` created for it. Closing twice does nothing."""
     if listener.fileno() < 0:
         return
     if isinstance(listener, UnixListener):
@@ -180,7 +174,7 @@ def _listen(family: int, kind: int, protocol: int, address: tuple[object, ...] |
 
 
 def _listen_on(listener: socket.socket, address: tuple[object, ...] | str) -> None:
-    """Bind a socket and listen; close it where that fails."""
+    """Bind a socket and listen; close it if that fails."""
     try:
         listener.settimeout(0)
         if os.name == "posix" and not _is_unix_socket(listener):
@@ -189,7 +183,7 @@ def _listen_on(listener: socket.socket, address: tuple[object, ...] | str) -> No
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listener.bind(address)
         listener.listen(BACKLOG)
-    except BaseException:  # whatever it is, it goes on, and the socket does not stay open
+    except BaseException:  # raised again; the socket does not stay open
         listener.close()
         raise
 
@@ -203,11 +197,11 @@ def check_listening(listener: socket.socket) -> None:
 async def accept_forever(
     listener: socket.socket, accepted: Callable[[socket.socket, str], None], log: logging.Logger
 ) -> None:
-    """Accept connections until cancelled, and hand each to ``accepted(socket, peer_host)``; close the listener then.
+    """Accept connections until cancelled, and call ``accepted(socket, peer_host)`` for each; then close the listener.
 
-    The host of peers on a Unix domain socket is ``unix:`` with its path, as they have no address of their own.
+    The host of peers on a Unix domain socket is ``unix:`` with the socket's path: they have no address of their own.
 
-    Without file descriptors to spare it pauses, says so at most once a second, and goes on.
+    If the process runs out of file descriptors, this logs an error, at most once a second, pauses, and goes on.
     """
     should_log = RateLimited()
     local = bound_address(listener.getsockname()) if _is_unix_socket(listener) else None
@@ -227,10 +221,10 @@ async def accept_forever(
                         break
                     if error.errno in BROKEN:
                         raise
-                    continue  # this peer has gone already
+                    continue  # this peer has left already
                 connected.settimeout(0)
                 if local is None:
-                    with contextlib.suppress(OSError):  # a peer that has gone already is noticed when it is read from
+                    with contextlib.suppress(OSError):  # a peer that has left is noticed by the first read
                         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 accepted(connected, local or address[0])
     finally:

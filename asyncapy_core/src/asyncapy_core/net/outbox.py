@@ -1,6 +1,6 @@
-"""What is on its way to one peer: bytes queued, written by one task at a time, bounded, with a deadline.
+"""`Outbox`: the output queue of a connection, bounded, with one writer at a time and a deadline for each chunk.
 
-Knows nothing of packets. A write that fails or is cancelled poisons the connection: not one more byte is sent.
+A write that fails or is cancelled poisons the connection: not one more byte is sent.
 """
 
 from __future__ import annotations
@@ -17,21 +17,23 @@ if TYPE_CHECKING:
     from asyncapy_core.net.deadlines import Deadlines
 
 CHUNK: Final = 64 * 1024
-"""Bytes handed over under one deadline; also the most that is held back while corked."""
+"""The most bytes under one deadline, and the most that are held back while corked."""
 PER_PUT: Final = 64
-"""Bytes that a packet counts for besides its own, when tasks take turns."""
+"""Bytes that each packet counts in addition to its size, when tasks take turns."""
 
 
 class Outbox:
     """The output of one connection.
 
-    While it is ``corked``, output may be held back, to be sent in one piece.
-
     Args:
-        transport: where the bytes go.
-        deadlines: how long a peer may take to accept a chunk; the one who made it aborts the transport.
-        limit: bytes that may be queued behind a write under way before `put` waits.
+        transport: the connection.
+        deadlines: the deadlines for a peer to accept a chunk; their owner poisons the outbox.
+        limit: bytes that may be queued during a write before `put` waits.
         spawn: starts a task that outlives the caller.
+
+    Attributes:
+        corked: whether `hold` may hold back output, to send it in one piece.
+        poisoned: whether nothing more is sent.
     """
 
     __slots__ = (
@@ -66,7 +68,7 @@ class Outbox:
         self.poisoned = False
 
     def hold(self, data: bytes) -> bool:
-        """Hold back bytes, to be sent by the next `uncork` or `flush`; say no where they may not be held back."""
+        """Hold back bytes until the next `uncork` or `flush`; return False, without effect, if that is not allowed."""
         queued = self._queued + len(data)
         if not self.corked or queued > CHUNK:
             return False
@@ -75,13 +77,13 @@ class Outbox:
         return True
 
     def cork(self) -> None:
-        """Hold back from now on, unless something is being sent already, or nothing can be sent any more."""
+        """Allow `hold`, unless a write is under way or the connection is poisoned."""
         self.corked = not (self.poisoned or self._writing)
 
     async def put(self, data: bytes) -> None:
-        """Send bytes behind those held back, or queue them where another task is sending, when there is room for them.
+        """Send bytes after those held back; during the write of another task, queue them as soon as there is room.
 
-        Other tasks get their turn after each `CHUNK` of bytes, even when nothing has to be waited for.
+        Yields to other tasks after each `CHUNK` of bytes, even if the peer accepts them without waiting.
 
         Raises:
             ConnectionLost: the connection broke, now or before.
@@ -93,7 +95,7 @@ class Outbox:
                     await self._park()
             finally:
                 self._waiting -= 1
-                self._unpark()  # whoever flushes looks again, after this has been put in
+                self._unpark()  # a task in `flush` checks again, after the bytes are queued
         if self.poisoned:
             raise ConnectionLost("the connection broke before")
         self._queue.append(data)
@@ -106,7 +108,7 @@ class Outbox:
             await trio.lowlevel.checkpoint()
 
     def flush_now(self) -> bool:
-        """Send what was held back, as far as it is taken without waiting; say whether nothing is left to be sent.
+        """Send the held-back bytes as far as possible without waiting; return True if none are left.
 
         Raises:
             ConnectionLost: the connection broke, now or before.
@@ -120,7 +122,7 @@ class Outbox:
         return True
 
     async def flush(self) -> None:
-        """Return when everything that was put in has been sent, and what waits to be put in as well.
+        """Return when all queued bytes are sent, including those of tasks that wait in `put`.
 
         Raises:
             ConnectionLost: the connection broke, now or before.
@@ -133,11 +135,11 @@ class Outbox:
             await self._send_all()
 
     def _is_full(self, more: int) -> bool:
-        """Say whether there is no room for so many bytes behind a write under way."""
+        """Return True if a write is under way and there is no room for ``more`` bytes in the queue."""
         return self._writing and self._queued + more > self._limit
 
     async def _park(self) -> None:
-        """Wait until the task that is sending has taken what was queued, or is done."""
+        """Wait until the writing task has taken the queue, or is done."""
         if self._parked is None:
             self._parked = trio.lowlevel.ParkingLot()
         await self._parked.park()
@@ -148,19 +150,19 @@ class Outbox:
             await self._send(rest)
 
     def uncork(self) -> None:
-        """Send what was held back, without waiting, and hold back nothing more until corked again."""
+        """Send the held-back bytes without waiting, and forbid `hold` until the next `cork`."""
         self.corked = False
         if self._queue and not self._writing:
             try:
                 rest = self._send_now()
             except ConnectionLost:
-                return  # whoever sends next is told
+                return  # the next sender gets the error
             if rest:
                 self._writing = True
                 self._spawn(self._send_quietly, rest)
 
     def poison(self) -> None:
-        """Give up: nothing more is sent, who waits is told."""
+        """Abort the connection: nothing more is sent, and waiting tasks get ConnectionLost."""
         self.poisoned = True
         self.corked = False
         self._queue.clear()
@@ -169,7 +171,7 @@ class Outbox:
         self._unpark()
 
     def _send_now(self) -> bytes | memoryview:
-        """Send what is taken at once; return the rest."""
+        """Send the queue as far as possible without waiting; return the rest."""
         data = self._queue[0] if len(self._queue) == 1 else b"".join(self._queue)
         self._queue.clear()
         self._queued = 0
@@ -181,7 +183,7 @@ class Outbox:
         return memoryview(data)[sent:] if sent < len(data) else b""
 
     async def _send(self, data: bytes | memoryview) -> None:
-        """Send this, waiting as long as it takes; what others queue meanwhile is left to a task of its own."""
+        """Send data, however long it takes; bytes that other tasks queue meanwhile get a writer task of their own."""
         self._writing = True
         await self._write(data)
         if self._queue:
@@ -191,7 +193,7 @@ class Outbox:
         self._unpark()
 
     async def _send_quietly(self, data: bytes | memoryview) -> None:
-        """Send this and whatever is queued meanwhile; whoever sends next is told when that fails."""
+        """Send data, and all bytes queued meanwhile. If that fails, the next sender gets the error."""
         try:
             while data:
                 await self._write(data)
@@ -203,21 +205,21 @@ class Outbox:
         self._unpark()
 
     async def _write(self, data: bytes | memoryview) -> None:
-        """Hand all of this to the transport, each chunk within its deadline."""
+        """Send data through the transport, each chunk within its deadline."""
         view = memoryview(data)
         try:
             for start in range(0, len(view), CHUNK):
                 self._deadlines.start(self)
                 await self._transport.send(view[start : start + CHUNK])
                 self._deadlines.stop(self)
-        except BaseException:  # a cancelled write as well: nobody knows how much of it is out
+        except BaseException:  # also a cancelled write: an unknown part of it was sent
             self._deadlines.stop(self)
             self._writing = False
             self.poison()
             raise
 
     def _taken(self) -> bytes:
-        """Take out what is queued."""
+        """Remove the queued bytes, and return them."""
         data = b"".join(self._queue)
         self._queue.clear()
         self._queued = 0

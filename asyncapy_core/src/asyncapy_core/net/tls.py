@@ -1,7 +1,7 @@
-"""TLS over a plain transport: certificates to contexts, and a `Transport` that encrypts.
+"""TLS: server contexts from certificate files, and a `Transport` that encrypts.
 
-Knows nothing of packets. OpenSSL works on two buffers in memory, so that what has come can be read, and what fits can
-be sent, without waiting; whoever uses it keeps the deadlines, as with any transport.
+OpenSSL works on two memory buffers, so that received data can be read, and data that fits can be sent, without waiting.
+The caller keeps the deadlines, as with any transport.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
     from asyncapy_core.net.transport import SocketTransport
 
 RECORD: Final = 16 * 1024 + 256
-"""Bytes to ask of the socket at least: a whole TLS record."""
+"""The least size of a read: a whole TLS record."""
 
 NAME_KINDS: Final = ("DNS", "email", "URI")
-"""The kinds of subject alternative names that are offered, as the ssl module names them."""
+"""The kinds of subject alternative names in `PeerCertificate.names`, as the ssl module spells them."""
 
-AT_ONCE: Final = 64 * 1024
-"""Bytes that are encrypted before the socket has taken them."""
+MAX_AHEAD: Final = 64 * 1024
+"""The most bytes that are encrypted before the socket accepts them."""
 
 
 @dataclass(frozen=True, slots=True)
 class PeerCertificate:
-    """What a verified certificate says of its peer.
+    """The names in a verified certificate.
 
     Attributes:
-        subject: its subject by attribute, such as ``{"commonName": "alice"}``; empty for one that has names alone.
-        names: its subject alternative names by kind: ``DNS``, ``email`` and ``URI``, each a tuple, perhaps empty.
+        subject: the subject by attribute, such as ``{"commonName": "alice"}``; may be empty.
+        names: the subject alternative names by kind: ``DNS``, ``email`` and ``URI``, each a tuple, perhaps empty.
     """
 
     subject: Mapping[str, str]
@@ -46,15 +46,15 @@ class PeerCertificate:
 def server_context(
     cert: str | os.PathLike[str], key: str | os.PathLike[str] | None, client_ca: str | os.PathLike[str] | None
 ) -> ssl.SSLContext:
-    """Return a context for a server: TLS 1.2 or later, and clients have to show a certificate where their CA is given.
+    """Return the TLS context of a server: TLS 1.2 or later, with client certificates if ``client_ca`` is given.
 
     Args:
-        cert: a PEM file with the certificate and the chain behind it.
-        key: a PEM file with its private key; None when that stands in the same file.
-        client_ca: a PEM file with the CAs that clients' certificates have to be from, or None to ask for none.
+        cert: a PEM file with the server's certificate and its chain.
+        key: a PEM file with the private key; None if it is in ``cert``.
+        client_ca: a PEM file with the CAs of clients' certificates; None to request no certificate.
 
     Raises:
-        ConfigError: a file cannot be read, or does not fit; the message says which, and what to do.
+        ConfigError: a file cannot be read or used; the message names the file and the remedy.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -81,18 +81,18 @@ def server_context(
 
 
 class TlsTransport:
-    """`Transport` that encrypts what goes through another one; `handshake` comes before everything else.
+    """A `Transport` that encrypts another one. Call `handshake` first.
 
-    What is encrypted waits in OpenSSL's buffer and then, in part, in ``_unsent``, in this order, whoever sends it.
-    ``_ahead`` is how many bytes of data are encrypted and not yet reported as sent: whoever was told that none were
-    offers the same bytes again, at the head of what it sends next, as `Outbox` does.
+    Encrypted data waits in OpenSSL's buffer, and the part that the socket has not accepted in ``_unsent``. ``_ahead``
+    counts the bytes of plain data that are encrypted and not yet reported as sent: a sender that was told 0 sends the
+    same bytes again, at the start of its next data, as `Outbox` does.
 
     Args:
-        transport: the bytes of the peer.
-        context: the server's certificate, and what is demanded of the peer's.
+        transport: the plain connection.
+        context: the TLS context of the server.
     """
 
-    __slots__ = ("_ahead", "_incoming", "_outgoing", "_said_goodbye", "_tls", "_transport", "_unsent")
+    __slots__ = ("_ahead", "_close_sent", "_incoming", "_outgoing", "_tls", "_transport", "_unsent")
 
     def __init__(self, transport: SocketTransport, context: ssl.SSLContext) -> None:
         self._transport = transport
@@ -101,13 +101,13 @@ class TlsTransport:
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._unsent: bytes | memoryview = b""
         self._ahead = 0
-        self._said_goodbye = False
+        self._close_sent = False
 
     async def handshake(self) -> None:
-        """Agree with the peer on keys.
+        """Do the TLS handshake.
 
         Raises:
-            ConnectionLost: that failed; the peer was told why, as far as TLS has words for it.
+            ConnectionLost: the handshake failed; the peer gets a TLS alert if there is one for the reason.
         """
         while True:
             try:
@@ -117,24 +117,24 @@ class TlsTransport:
                 if data := await self._transport.receive(RECORD):
                     self._incoming.write(data)
                 else:
-                    raise ConnectionLost("no TLS session: the peer left in the middle of the handshake") from None
+                    raise ConnectionLost("the TLS handshake failed: the peer closed the connection") from None
             except ssl.SSLError as error:
-                with contextlib.suppress(ConnectionLost):  # the peer has gone: it needs no telling
+                with contextlib.suppress(ConnectionLost):  # the peer has left
                     self._push()
-                raise ConnectionLost(f"no TLS session: {error.reason or error}") from error
+                raise ConnectionLost(f"the TLS handshake failed: {error.reason or error}") from error
             else:
                 return await self._push_all()
 
     @property
     def peer(self) -> PeerCertificate | None:
-        """What the peer's certificate says, if one was asked for and verified.
+        """The verified certificate of the peer; None if the server requests none.
 
         Raises:
-            ConnectionLost: it cannot be read, or its subject has two values for one attribute.
+            ConnectionLost: the certificate cannot be read, or its subject has two values for one attribute.
         """
         try:
             certificate: Any = self._tls.getpeercert()
-        except ValueError as error:  # names that are not UTF-8, wherever they stand in it
+        except ValueError as error:  # a name is not UTF-8
             raise ConnectionLost(f"the certificate of the peer cannot be read: {error}") from error
         if not certificate:
             return None
@@ -149,18 +149,18 @@ class TlsTransport:
         return PeerCertificate(subject, names)
 
     async def receive(self, size: int) -> bytes:
-        """As `Transport.receive`; `Woken` also when bytes came that are no data yet, as a wake may have gone by."""
-        if self._said_goodbye:
-            return await self._transport.receive(size)  # nobody reads it any more
+        """Receive data; see `Transport.receive`. Raises `Woken` also for half a record: a wake may have been missed."""
+        if self._close_sent:
+            return await self._transport.receive(size)  # plain bytes, which the caller drops
         if (data := self.receive_now(size)) is None:
             await self._transport.wait_readable()
             data = self.receive_now(size)
         if data is None:
-            raise Woken("no whole record has come")
+            raise Woken("no complete TLS record was received")
         return data
 
     def receive_now(self, size: int) -> bytes | None:
-        if self._said_goodbye:
+        if self._close_sent:
             return self._transport.receive_now(size)
         while True:
             try:
@@ -168,7 +168,7 @@ class TlsTransport:
             except ssl.SSLWantReadError:
                 coming = self._transport.receive_now(max(size, RECORD))
                 if not coming:
-                    self._push()  # what TLS itself has to say
+                    self._push()  # alerts and answers of TLS itself
                     return coming
                 self._incoming.write(coming)
             except ssl.SSLZeroReturnError:
@@ -179,7 +179,7 @@ class TlsTransport:
                 return data
 
     def send_now(self, data: bytes | memoryview) -> int:
-        """As `Transport.send_now`. What was encrypted once counts as sent when the socket has taken all of it."""
+        """Send data; see `Transport.send_now`. Encrypted data counts as sent when the socket has accepted all of it."""
         if not self._ahead:
             self._ahead = self._encrypt(data)
         if self._push():
@@ -197,10 +197,10 @@ class TlsTransport:
             self._ahead = 0
 
     def send_eof(self) -> None:
-        with contextlib.suppress(ssl.SSLError):  # the peer's own goodbye is not waited for
+        with contextlib.suppress(ssl.SSLError):  # do not wait for the peer's close_notify
             self._tls.unwrap()
-        self._said_goodbye = True
-        with contextlib.suppress(ConnectionLost):  # the peer has gone: it needs no telling
+        self._close_sent = True
+        with contextlib.suppress(ConnectionLost):  # the peer has left
             self._push()
         self._transport.send_eof()
 
@@ -212,12 +212,12 @@ class TlsTransport:
 
     def _encrypt(self, data: bytes | memoryview) -> int:
         try:
-            return self._tls.write(data[:AT_ONCE])
+            return self._tls.write(data[:MAX_AHEAD])
         except ssl.SSLError as error:
             raise ConnectionLost(f"the TLS session broke: {error.reason or error}") from error
 
     def _push(self) -> bool:
-        """Hand what is encrypted to the socket, as far as it takes it; say whether it took all."""
+        """Send encrypted data as far as the socket accepts it; return True if it accepted all."""
         while self._unsent or self._outgoing.pending:
             if not self._unsent:
                 self._unsent = self._outgoing.read()
@@ -237,7 +237,7 @@ def _reason(error: OSError) -> str:
 
 
 def _unreadable(path: str | os.PathLike[str]) -> str:
-    """Return why a file cannot be read, or nothing."""
+    """Return the reason why a file cannot be read, or ``""``."""
     try:
         with open(path, "rb"):  # noqa: PTH123  # a path of any kind
             return ""

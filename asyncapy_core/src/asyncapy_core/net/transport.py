@@ -1,7 +1,7 @@
-"""Bytes to and from one peer, over a plain TCP socket.
+"""`Transport`, the bytes to and from one peer, and `SocketTransport` over a plain socket.
 
-Knows nothing of packets. Works on a non-blocking socket of the standard library with trio's lowest waits, which is what
-makes the server fast; whoever uses it keeps the deadlines and ends a wait with `wake` or `abort`.
+It uses a non-blocking socket of the standard library with trio's low-level waits, which is faster than trio's streams.
+The caller keeps the deadlines, and ends a wait with `wake` or `abort`.
 """
 
 from __future__ import annotations
@@ -17,53 +17,53 @@ from asyncapy_core.errors import AsyncAPYError, ConnectionLost
 
 
 class Woken(AsyncAPYError):
-    """`Transport.wake` ended a wait; nothing has been read and nothing is broken."""
+    """`Transport.wake` ended a wait. No data was read, and the connection is intact."""
 
 
 class Transport(Protocol):
-    """One connection, as `asyncapy_core.server.connection` sees it. One task reads, one at a time writes."""
+    """One connection. One task reads; one task at a time writes."""
 
     async def receive(self, size: int) -> bytes:
-        """Wait for bytes and return at most ``size`` of them, ``b""`` at the end of the stream.
+        """Wait for data and return at most ``size`` bytes, ``b""`` at the end of the stream.
 
         Raises:
-            Woken: `wake` was called meanwhile.
+            Woken: `wake` was called during the wait.
             ConnectionLost: the connection broke, or was aborted.
         """
 
     def receive_now(self, size: int) -> bytes | None:
-        """Return bytes that are here already, ``b""`` at the end of the stream, None when there are none.
+        """Return received data without waiting, ``b""`` at the end of the stream, None if there is none.
 
         Raises:
             ConnectionLost: the connection broke.
         """
 
     def send_now(self, data: bytes) -> int:
-        """Hand over as many bytes as are taken without waiting, and return their number.
+        """Send as many bytes as possible without waiting, and return their number.
 
         Raises:
             ConnectionLost: the connection broke.
         """
 
     async def send(self, data: bytes | memoryview) -> None:
-        """Hand over all bytes. When this is cancelled, some of them may be sent: abort the connection then.
+        """Send all bytes. After a cancellation some may have been sent: abort the connection then.
 
         Raises:
             ConnectionLost: the connection broke, or was aborted.
         """
 
     def send_eof(self) -> None:
-        """Tell the peer that nothing more will come."""
+        """Half-close the connection: the peer receives the end of the stream."""
 
     def wake(self) -> None:
-        """Make a `receive` that waits raise `Woken`; do nothing when none does."""
+        """Make a waiting `receive` raise `Woken`; do nothing if none waits."""
 
     def abort(self) -> None:
-        """Close at once; who waits gets `ConnectionLost`. May be called twice."""
+        """Close at once; waiting calls raise `ConnectionLost`. Aborting twice does nothing."""
 
 
 class SocketTransport:
-    """`Transport` over a connected, non-blocking stream socket, which it owns from then on."""
+    """`Transport` over a connected, non-blocking stream socket, which it owns."""
 
     __slots__ = ("_closed", "_socket")
 
@@ -79,11 +79,11 @@ class SocketTransport:
                 return data
 
     async def wait_readable(self) -> None:
-        """Wait until something has come; `receive` without receiving."""
+        """Wait until there is data to receive."""
         await self._wait(wait_readable)
 
     async def wait_writable(self) -> None:
-        """Wait until something is taken again; a wake is meant for the reader, and may let this return early."""
+        """Wait until data can be sent. A `wake` is for the reader, and may end this wait early."""
         with contextlib.suppress(Woken):
             await self._wait(wait_writable)
 
@@ -112,7 +112,7 @@ class SocketTransport:
                 await self.wait_writable()
 
     def send_eof(self) -> None:
-        with contextlib.suppress(OSError):  # the peer has gone: it needs no telling
+        with contextlib.suppress(OSError):  # the peer has left
             self._socket.shutdown(socket.SHUT_WR)
 
     def wake(self) -> None:
@@ -123,7 +123,7 @@ class SocketTransport:
         if not self._closed:
             self._closed = True
             notify_closing(self._socket)
-            with contextlib.suppress(OSError):  # the peer has gone; the descriptor is closed all the same
+            with contextlib.suppress(OSError):  # the peer has left; the descriptor is closed all the same
                 self._socket.close()
 
     async def _wait(self, ready: object) -> None:

@@ -1,4 +1,4 @@
-"""The plugin host: `hookspecs` is the whole API that plugins see, `manager` finds, checks and calls them."""
+"""The plugin host: `hookspecs` is the whole plugin API, `loading` imports plugins, `manager` calls them."""
 
 from asyncapy_core.plugins.hookspecs import hookimpl
 from asyncapy_core.plugins.loading import Restriction

@@ -1,7 +1,4 @@
-"""`Filters`, where each installed filter is an attribute.
-
-Knows no filter: a name is looked up, when it is used, among those that plugins provide.
-"""
+"""`Filters`: the filters of installed plugins, as attributes, looked up on use."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ __all__ = ["Filter", "Filters"]
 
 
 class _FilterNamespace(ABCMeta):
-    """Makes ``Filters.X`` mean the filter class that a plugin provides under the name X."""
+    """Resolves ``Filters.X`` to the filter class that a plugin provides under the name X."""
 
     def __getattr__(cls, name: str) -> Any:
         if name.startswith("_"):
@@ -37,10 +34,10 @@ class _FilterNamespace(ABCMeta):
 
 
 class Filters(Filter, metaclass=_FilterNamespace):
-    """All filters of the installed plugins: ``Filters.Fields``, ``Filters.Ip``, and those of third parties."""
+    """The filters of all installed plugins, such as ``Filters.Fields`` and ``Filters.Ip``."""
 
     def check(self, c: Client, p: Packet) -> bool:
-        """Pass everything; this class is a namespace, its attributes are the filters."""
+        """Pass every packet. This class is a namespace; the filters are its attributes."""
         return True
 
 

@@ -1,7 +1,7 @@
-"""Which plugins there are: found, kept out by lists, imported, and checked against the hook specifications.
+"""Finds plugins, applies allow- and deny-lists, imports the plugins and checks them against the hook specifications.
 
-Calls no hook. It is a loader of its own because pluggy's stops at the first plugin that cannot be imported and silently
-drops the second of two that share a name.
+Calls no hook. pluggy's own loader is not used: it stops at the first plugin that cannot be imported, and silently drops
+the second of two with the same name.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ log = logging.getLogger("asyncapy.plugins")
 
 
 class Restriction:
-    """An allow-list, or None that allows all, and a deny-list of plugin names."""
+    """An allow-list and a deny-list of plugin names; without an allow-list, all others are allowed."""
 
     __slots__ = ("_allow", "_deny")
 
@@ -45,21 +45,21 @@ class Restriction:
         return self._allow is not None or bool(self._deny)
 
     def reason(self, name: str) -> str:
-        """Return why a plugin is kept out, or nothing."""
+        """Return the reason why a plugin is denied, or ``""``."""
         if name in self._deny:
             return "it is on the deny list"
         return "" if self._allow is None or name in self._allow else "it is not on the allow list"
 
 
 class PluginLoader:
-    """Finds and imports plugins; nothing is searched or imported before `records` is asked for.
+    """Finds and imports plugins, when `records` is first read.
 
     Args:
-        restriction: what may be imported; more are added by `restrict`.
-        discover: False leaves out installed plugins, so that only those given to `add` are there.
+        restriction: the plugins that may be imported; `restrict` adds further restrictions.
+        discover: False leaves out installed plugins, so that there are only those passed to `add`.
 
     Attributes:
-        loading: whether plugins are being imported, so that `records` is not all there is yet.
+        loading: whether plugins are being imported, so that `records` is incomplete.
     """
 
     def __init__(self, restriction: Restriction, *, discover: bool) -> None:
@@ -72,24 +72,24 @@ class PluginLoader:
 
     @property
     def records(self) -> list[PluginRecord]:
-        """All plugins that were found, whatever became of them, in the order in which their hooks are called."""
+        """All plugins, in any state, in the order in which their hooks are called."""
         if self._discover:
             self._discover = False
-            from importlib.metadata import entry_points  # noqa: PLC0415  # its import costs more than all of this
+            from importlib.metadata import entry_points  # noqa: PLC0415  # takes longer to import than this package
 
             found = map(_record, entry_points(group=hookspecs.PROJECT))
             self._records.extend(sorted(found, key=lambda record: (record.name, record.distribution)))
             self._load_all(self._records)
             listed: set[str] = set().union(*(restriction.names for restriction in self._restrictions))
             for name in sorted(listed.difference(record.name for record in self._records)):
-                log.warning("there is no plugin %r, which is on the list of those to allow or deny", name)
+                log.warning("no plugin is called %r, which is on an allow or deny list", name)
         return self._records
 
     def add(self, plugin: object, name: str) -> None:
-        """Add a plugin by hand, behind those that are there.
+        """Add a plugin by hand, after the others.
 
         Raises:
-            PluginError: the name is taken, or the plugin implements a hook wrongly.
+            PluginError: the name is taken, or a hook implementation is wrong.
         """
         if any(record.name == name for record in self.records):
             raise PluginError(f"there is a plugin {name!r} already; register this one under another name")
@@ -100,13 +100,13 @@ class PluginLoader:
         self._records.append(record)
 
     def restrict(self, restriction: Restriction, replaced: Restriction | None = None) -> bool:
-        """Add a restriction: what all allow is loaded; in place of an earlier one, if that is given.
+        """Add a restriction, or replace an earlier one. Plugins are loaded if all restrictions allow them.
 
         Returns:
             Whether plugins that were denied before have been loaded.
 
         Raises:
-            ConfigError: a plugin that this denies is loaded already.
+            ConfigError: a plugin that the restriction denies is loaded already.
         """
         for record in self._records:
             if record.entry_point is not None and record.state == "loaded" and restriction.reason(record.name):
@@ -119,16 +119,16 @@ class PluginLoader:
         denied = [record for record in self._records if record.state == "denied"]
         try:
             self._load_all(denied)
-        except BaseException:  # what an import may end a program with
+        except BaseException:  # an import may raise SystemExit or KeyboardInterrupt
             self._restrictions = before
             raise
         return any(record.state != "denied" for record in denied)
 
     def require(self, names: Iterable[str]) -> None:
-        """Check that plugins are there and well.
+        """Check that plugins are loaded.
 
         Raises:
-            PluginError: one of them is missing, denied or quarantined; the message says which and why.
+            PluginError: one is missing, denied or quarantined; the message names it and the reason.
         """
         known = {record.name: record for record in self.records}
         for name in names:
@@ -140,14 +140,14 @@ class PluginLoader:
                 raise PluginError(f"{record.title} is required but {record.state}: {record.reason}\n{record.traceback}")
 
     def implementation(self, record: PluginRecord, hook: str) -> Any:
-        """Return a plugin's implementation of a hook, as pluggy has it, or None."""
+        """Return pluggy's record of a plugin's implementation of a hook, or None."""
         for implementation in getattr(self._pluggy.hook, hook).get_hookimpls():
             if implementation.plugin is record.plugin:
                 return implementation
         return None
 
     def quarantine(self, record: PluginRecord, reason: str, trace: str = "") -> None:
-        """Keep a plugin from being used, and log why."""
+        """Exclude a plugin from use, and log the reason."""
         record.quarantine(reason, trace)
         log.error("%s is quarantined: %s", record.title, reason)
 
@@ -160,7 +160,7 @@ class PluginLoader:
             self.loading = False
 
     def _load(self, record: PluginRecord) -> None:
-        """Import a plugin, unless it is kept out, or shares its name with another."""
+        """Import a plugin, unless it is denied, or shares its name with another."""
         sharing = {other.distribution for other in self._records if other.name == record.name}
         reason = next(filter(None, (each.reason(record.name) for each in self._restrictions)), "")
         if reason:
@@ -186,7 +186,7 @@ class PluginLoader:
         record.import_seconds = time.perf_counter() - started
 
     def _admit(self, record: PluginRecord) -> None:
-        """Check a plugin against the hook specifications, on its own, so that its faults are told as its own."""
+        """Check one plugin against the hook specifications, so that its mistakes are reported as its own."""
         reason = self._fault(record)
         if reason is None:
             record.state, record.reason = "loaded", ""
@@ -196,7 +196,7 @@ class PluginLoader:
         self.quarantine(record, reason)
 
     def _fault(self, record: PluginRecord) -> str | None:
-        """Register a plugin with pluggy; return what is wrong with it, or None."""
+        """Register a plugin with pluggy; return its mistake, or None."""
         try:
             self._pluggy.register(record.plugin, record.name)
             self._pluggy.check_pending()
@@ -219,7 +219,7 @@ def _record(entry_point: EntryPoint) -> PluginRecord:
 
 
 def _hint(message: str) -> str:
-    """Return pluggy's message on one line, with the hook that was probably meant."""
+    """Return pluggy's message on one line, with the hook that its author probably meant."""
     message = " ".join(message.split())
     known = [name for name in vars(hookspecs) if name.startswith("asyncapy_")]
     for word in message.replace("'", " ").split():

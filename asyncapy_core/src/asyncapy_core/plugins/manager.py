@@ -1,6 +1,6 @@
-"""What plugins bring, and what they are told: calls hooks one plugin at a time, and quarantines a plugin that fails.
+"""`PluginManager`: collects codecs, filters and key stores from plugins, and calls their setup and shutdown.
 
-Knows no plugin by name; which plugins there are is the business of `loading`.
+Hooks are called one plugin at a time; a plugin that raises is quarantined. `loading` finds and imports the plugins.
 """
 
 from __future__ import annotations
@@ -36,75 +36,73 @@ log = logging.getLogger("asyncapy.plugins")
 T = TypeVar("T")
 
 RawOptions = Mapping[str, Mapping[str, Any]]
-"""Options as a configuration file gave them, by plugin name."""
+"""The options of a configuration file, by plugin."""
 
 
 class PluginManager:
-    """The plugins of one process, or of one server that was given its own.
-
-    Nothing is searched or imported before something is asked for.
+    """The plugins of a process, or of one server with plugins of its own. They are found and imported on first use.
 
     Args:
-        allow: only plugins of these names are loaded; None allows all.
-        deny: plugins of these names are not loaded, nor imported.
-        discover: False leaves out installed plugins, so that only those given to `register` are there.
+        allow: the names of the plugins to load; None loads all.
+        deny: the names of plugins that are not imported.
+        discover: False leaves out installed plugins, so that there are only those passed to `register`.
     """
 
     def __init__(
         self, *, allow: Collection[str] | None = None, deny: Collection[str] = (), discover: bool = True
     ) -> None:
         self._loader = PluginLoader(Restriction(allow, deny), discover=discover)
-        self._claims: dict[str, NameRegistry[Any]] = {}
+        self._registries: dict[str, NameRegistry[Any]] = {}
 
     @property
     def plugins(self) -> tuple[PluginRecord, ...]:
-        """All plugins that were found, whatever became of them, in the order in which their hooks are called."""
+        """All plugins, in any state, in the order in which their hooks are called."""
         return tuple(self._loader.records)
 
     @property
     def problems(self) -> tuple[PluginRecord, ...]:
-        """The plugins that are quarantined."""
+        """The quarantined plugins."""
         return tuple(record for record in self.plugins if record.state == "quarantined")
 
     def register(self, plugin: object, name: str) -> None:
-        """Add a plugin by hand, behind those that are there.
+        """Add a plugin by hand, after the others.
 
         Raises:
-            PluginError: the name is taken, or the plugin implements a hook wrongly.
+            PluginError: the name is taken, or a hook implementation is wrong.
         """
         self._loader.add(plugin, name)
-        self._claims.clear()
+        self._registries.clear()
 
     def restrict(self, restriction: Restriction, replaced: Restriction | None = None) -> None:
-        """Have only those plugins loaded that this restriction, too, allows; in place of an earlier one, if given.
+        """Add a restriction, or replace an earlier one. Plugins are loaded if all restrictions allow them.
 
         Raises:
-            ConfigError: a plugin that this denies is loaded already.
+            ConfigError: a plugin that the restriction denies is loaded already.
         """
         if self._loader.restrict(restriction, replaced):
-            self._claims.clear()
+            self._registries.clear()
 
     def require(self, names: Iterable[str]) -> None:
-        """Check that plugins are there and well.
+        """Check that plugins are loaded.
 
         Raises:
-            PluginError: one of them is missing, denied or quarantined; the message says which and why.
+            PluginError: one is missing, denied or quarantined; the message names it and the reason.
         """
         self._loader.require(names)
 
     def load_all(self) -> None:
-        """Load what is not loaded yet, so that all that is wrong is in the log from the start."""
+        """Load all plugins, so that their mistakes are logged when the server starts."""
         _ = self.filters, self.key_stores
 
     def codecs(self, options: RawOptions | None = None) -> list[Codec]:
-        """Collect what `asyncapy_codecs` brings; one whose name or wire id is contested is left out and reported.
+        """Collect the codecs of all plugins. Codecs that share a name or a wire id are left out, and logged.
 
         Args:
-            options: those of a server; None where there is no configuration, as in clients: then a plugin that cannot
-                do without is left out, with a warning.
+            options: the options of a server's configuration; None without one, as in clients. Then a plugin that
+                requires options is left out, with a warning.
 
         Raises:
-            ConfigError: a plugin does not take the options that it is given, or lacks what it needs.
+            ConfigError: the options of a plugin are wrong or incomplete.
         """
         ids: NameRegistry[Codec] = NameRegistry("wire id")
         names: NameRegistry[Codec] = NameRegistry("codec")
@@ -112,30 +110,30 @@ class PluginManager:
             for codec in codecs:
                 ids.add(record, str(codec.wire_id), codec)
                 names.add(record, codec.name, codec)
-        agreed = names.agreed()
-        return [codec for codec in ids.agreed().values() if codec.name in agreed]
+        usable = names.unambiguous()
+        return [codec for codec in ids.unambiguous().values() if codec.name in usable]
 
     @property
     def filters(self) -> NameRegistry[type[Filter]]:
-        """What `asyncapy_filters` brings, by name."""
+        """The filter classes of all plugins, by name."""
         return self._collected("asyncapy_filters", "filter", hook_results.filters)
 
     @property
     def key_stores(self) -> NameRegistry[Callable[[str], KeyStore]]:
-        """What `asyncapy_key_stores` brings, by URL scheme."""
+        """The functions that open key stores, of all plugins, by URL scheme."""
         return self._collected("asyncapy_key_stores", "key store scheme", hook_results.key_stores)
 
     async def setup(self, server: ServerInterface, options: RawOptions, done: list[PluginRecord]) -> None:
-        """Call `asyncapy_setup` of one plugin after the other, and put each into ``done``.
+        """Call `asyncapy_setup` of one plugin after the other, and append each plugin to ``done``.
 
         Raises:
-            PluginError: an implementation raised; it is the cause.
+            PluginError: an implementation raised; its exception is the cause.
         """
         for record in self._loaded():
             try:
                 await self._call(record, "asyncapy_setup", server=server, options=validate_options(record, options))
             except BaseException as error:  # a plugin may raise anything
-                if _goes_through(error):
+                if _propagates(error):
                     raise
                 log.debug("%s failed in setup", record.title, exc_info=error)
                 raise PluginError(
@@ -146,24 +144,24 @@ class PluginManager:
     async def shutdown(
         self, server: ServerInterface, options: RawOptions, done: list[PluginRecord]
     ) -> list[BaseException]:
-        """Call `asyncapy_shutdown` of the plugins in ``done``, last first, all of them; return what was raised."""
+        """Call `asyncapy_shutdown` of all plugins in ``done``, the last first, and return their exceptions."""
         failures: list[BaseException] = []
         while done:
             record = done.pop()
             try:
                 await self._call(record, "asyncapy_shutdown", server=server, options=validate_options(record, options))
             except BaseException as error:  # a plugin may raise anything
-                if _goes_through(error):
+                if _propagates(error):
                     raise
                 error.add_note(f"raised by {record.title} in shutdown")
                 failures.append(error)
         return failures
 
     def check_options(self, options: RawOptions) -> None:
-        """Validate all options before anything is started.
+        """Validate the options of all plugins.
 
         Raises:
-            ConfigError: a plugin does not take what it is given, lacks what it needs, or is not there.
+            ConfigError: the options of a plugin are wrong or incomplete, or it is not installed.
         """
         known = {record.name: record for record in self.plugins}
         for name in (*known, *options):
@@ -182,7 +180,7 @@ class PluginManager:
     def _collect(
         self, hook: str, read: Callable[[Any], T], options: RawOptions | None = None
     ) -> Iterator[tuple[PluginRecord, T]]:
-        """Call a hook of one plugin after the other, and ``read`` what it returns; one that fails is quarantined."""
+        """Call a hook of one plugin after the other, and ``read`` its result. A plugin that raises is quarantined."""
         for record in self._loaded():
             implementation = self._loader.implementation(record, hook)
             if implementation is None:
@@ -194,7 +192,7 @@ class PluginManager:
                 except ConfigError as error:
                     if options is not None:
                         raise
-                    if not record.left_out:  # once, as a program may make a client for each request
+                    if not record.left_out:  # once: a program may create a client for each request
                         record.left_out = True
                         log.warning("%s is left out, as there is no configuration here: %s", record.title, error)
                     continue
@@ -209,38 +207,38 @@ class PluginManager:
                 yield record, result
 
     def _collected(self, hook: str, kind: str, read: Callable[[Any], dict[str, T]]) -> NameRegistry[T]:
-        """Collect what a hook brings by name, once; but not for good while some plugins are still to come."""
-        if hook in self._claims:
-            return self._claims[hook]
-        claims: NameRegistry[T] = NameRegistry(kind)
+        """Collect the results of a hook by name, once; while plugins are being imported, without keeping them."""
+        if hook in self._registries:
+            return self._registries[hook]
+        registry: NameRegistry[T] = NameRegistry(kind)
         for record, values in self._collect(hook, read):
             for name, value in values.items():
-                claims.add(record, name, value)
+                registry.add(record, name, value)
         if not self._loader.loading:
-            self._claims[hook] = claims
-            claims.log_complaints()
-        return claims
+            self._registries[hook] = registry
+            registry.log_complaints()
+        return registry
 
 
 @functools.cache
 def default_manager() -> PluginManager:
-    """Return the one manager of this process, which `Filters.X` and key-store URLs are resolved with.
+    """Return the manager of this process, which resolves `Filters.X` and the URLs of key stores.
 
-    ``ASYNCAPY_PLUGINS_ALLOW`` and ``ASYNCAPY_PLUGINS_DENY`` are lists of names, separated by commas.
+    ``ASYNCAPY_PLUGINS_ALLOW`` and ``ASYNCAPY_PLUGINS_DENY`` are names of plugins, separated by commas.
     """
     allow = os.environ.get("ASYNCAPY_PLUGINS_ALLOW")
     deny = os.environ.get("ASYNCAPY_PLUGINS_DENY", "")
     return PluginManager(allow=None if allow is None else _names(allow), deny=_names(deny))
 
 
-def _goes_through(error: BaseException) -> bool:
-    """Return True for a Ctrl+C, and for a cancellation where the server is cancelled."""
+def _propagates(error: BaseException) -> bool:
+    """Return True for a Ctrl+C, and for a cancellation if the current task is cancelled."""
     cancelled = trio.current_effective_deadline() == -math.inf
 
-    def goes_through(leaf: BaseException) -> bool:
+    def propagates(leaf: BaseException) -> bool:
         return (isinstance(leaf, trio.Cancelled) and cancelled) or is_interrupt(leaf)
 
-    return error.subgroup(goes_through) is not None if isinstance(error, BaseExceptionGroup) else goes_through(error)
+    return error.subgroup(propagates) is not None if isinstance(error, BaseExceptionGroup) else propagates(error)
 
 
 def _names(text: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""A plugin's own options, validated by the plugin's own pydantic model."""
+"""The options of a plugin, validated by its pydantic model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def validate_options(record: PluginRecord, options: Mapping[str, Mapping[str, Any]]) -> BaseModel | None:
-    """Return the options of one plugin as an instance of its ``asyncapy_options``, or None if it has no such model.
+    """Return the options of a plugin as an instance of its ``asyncapy_options``; None if it has no such model.
 
     Raises:
         ConfigError: an option is unknown or has a wrong value, or the plugin takes none.
@@ -26,7 +26,7 @@ def validate_options(record: PluginRecord, options: Mapping[str, Mapping[str, An
         if given:
             raise ConfigError(f"there are options for {record.title}, which takes none: {', '.join(sorted(given))}")
         return None
-    from pydantic import ValidationError  # noqa: PLC0415  # whoever has such a model has imported it already
+    from pydantic import ValidationError  # noqa: PLC0415  # the plugin has imported it already
 
     try:
         return model.model_validate(dict(given), extra="forbid")
@@ -34,4 +34,4 @@ def validate_options(record: PluginRecord, options: Mapping[str, Mapping[str, An
         faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
         allowed = ", ".join(model.model_fields)
         message = f"options of {record.title}: {faults} (its options: {allowed})"
-    raise ConfigError(message)  # not from pydantic's error, which quotes the values, and these may be secrets
+    raise ConfigError(message)  # without pydantic's error as its cause, which quotes the values: they may be secrets

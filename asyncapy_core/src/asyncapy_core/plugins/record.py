@@ -1,4 +1,4 @@
-"""What the manager knows of one plugin: where it is from and what became of it."""
+"""`PluginRecord`: the origin and the state of one plugin."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ PluginState = Literal["found", "loaded", "denied", "quarantined"]
 
 @dataclass(slots=True)
 class PluginRecord:
-    """One entry point of the group ``asyncapy``, or an object that was registered by hand.
+    """An entry point of the group ``asyncapy``, or an object that was registered by hand.
 
     Attributes:
-        name: the name of the entry point; allow- and deny-lists and option sections go by it.
-        distribution: the name of the package that it is from, or ``"(registered)"``.
-        version: the version of that package.
-        state: ``loaded``, ``denied`` before import, or ``quarantined`` for the ``reason``.
+        name: the name of the entry point, used in allow- and deny-lists and in sections of options.
+        distribution: the name of its distribution, or ``"(registered)"``.
+        version: the version of the distribution.
+        state: ``loaded``, ``denied`` (not imported), or ``quarantined``.
+        reason: the reason for the state ``denied`` or ``quarantined``.
         hooks: the hooks that it implements.
-        import_seconds: how long its import took.
-        traceback: of an exception, where that is the reason.
-        left_out: whether it was said that clients do without it, as it needs options.
+        import_seconds: the duration of its import.
+        traceback: the traceback of the exception that led to the quarantine, or nothing.
+        left_out: whether a warning was logged that clients do not use it, because it needs options.
     """
 
     name: str
@@ -40,12 +41,12 @@ class PluginRecord:
 
     @property
     def title(self) -> str:
-        """What to call it in a message."""
+        """Its name in messages."""
         version = f" {self.version}" if self.version else ""
         return f"plugin {self.name!r} of {self.distribution}{version}"
 
     def quarantine(self, reason: str, traceback: str = "") -> None:
-        """Keep it from being used, and remember why."""
+        """Exclude the plugin from use, for a reason."""
         self.state = "quarantined"
         self.reason = reason
         self.traceback = traceback

@@ -1,4 +1,4 @@
-"""Names that several plugins may claim: one that two claim belongs to neither."""
+"""`NameRegistry`: the filters, codecs or key stores of plugins, by name. A name of two plugins belongs to neither."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ T = TypeVar("T")
 
 
 class NameRegistry(Generic[T]):
-    """What plugins provide, by name.
+    """Values of plugins, by name.
 
     Args:
-        kind: what the names are, for messages: ``"filter"``.
+        kind: the kind of value, for messages, such as ``"filter"``.
     """
 
     def __init__(self, kind: str) -> None:
@@ -26,15 +26,15 @@ class NameRegistry(Generic[T]):
         self._claims: dict[str, list[tuple[PluginRecord, T]]] = {}
 
     def add(self, record: PluginRecord, name: str, value: T) -> None:
-        """Note that a plugin claims a name."""
+        """Register the value of a plugin under a name."""
         self._claims.setdefault(name, []).append((record, value))
 
     def __getitem__(self, name: str) -> T:
-        """Return what is provided under this name.
+        """Return the value with this name.
 
         Raises:
-            KeyError: nothing is.
-            PluginCollision: two plugins claim it; the message names both.
+            KeyError: there is none.
+            PluginCollision: two plugins have registered the name; the message names both.
         """
         claims = self._claims[name]
         if len(claims) > 1:
@@ -44,18 +44,18 @@ class NameRegistry(Generic[T]):
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._claims))
 
-    def agreed(self) -> dict[str, T]:
-        """Return what is claimed once; the rest is reported in the log."""
+    def unambiguous(self) -> dict[str, T]:
+        """Return the values whose name one plugin has registered, and log the other names."""
         self.log_complaints()
         return {name: claims[0][1] for name, claims in self._claims.items() if len(claims) == 1}
 
     @property
     def complaints(self) -> list[str]:
-        """What is to be said of each name that is claimed more than once."""
+        """A message for each name that two plugins have registered."""
         return [self._complaint(name) for name, claims in self._claims.items() if len(claims) > 1]
 
     def log_complaints(self) -> None:
-        """Log each name that is claimed more than once."""
+        """Log these messages."""
         for complaint in self.complaints:
             log.error("%s", complaint)
 

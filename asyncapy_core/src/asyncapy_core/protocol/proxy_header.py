@@ -1,6 +1,6 @@
-"""The PROXY protocol, versions 1 and 2: who a proxy says that its client is.
+"""The PROXY protocol, versions 1 and 2, without I/O: a proxy sends the address of its client before the first packet.
 
-Knows no socket: a `ProxyHeader` is fed the first bytes of a connection, and never asks for one that is not its own.
+`ProxyHeader` never requests a byte beyond the header.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from asyncapy_core.addresses import is_unix
 from asyncapy_core.errors import ProtocolError
 
 SIGNATURE: Final = b"\r\n\r\n\x00\r\nQUIT\n"
-"""How version 2 begins."""
+"""The first bytes of version 2."""
 
 FIXED: Final = len(SIGNATURE) + 4
 LONGEST_LINE: Final = 107
 LONGEST_BINARY: Final = 2048
-"""Bytes of addresses and extensions that are accepted in version 2; proxies send some dozens."""
+"""The most bytes of addresses and extensions in version 2; proxies send some dozens."""
 
 _ADDRESS_BYTES: Final = {0x1: 4, 0x2: 16}
 _STREAM: Final = 0x1
@@ -26,7 +26,7 @@ _FIELDS: Final = 6
 
 
 class Proxies:
-    """The peers whose word is taken for who their client is.
+    """The peers that are trusted to send a PROXY header.
 
     Args:
         networks: IP networks, and ``"unix"`` for all peers on Unix domain sockets.
@@ -50,15 +50,15 @@ class Proxies:
 
 
 class InvalidProxyHeader(ProtocolError):
-    """A trusted proxy did not say who its client is."""
+    """A trusted proxy sent no valid PROXY header."""
 
 
 class ProxyHeader:
-    """Reads one header.
+    """Parses one header.
 
     Attributes:
-        missing: bytes that have to come at least until the header is complete; 0 when it is.
-        address: when it is complete, the IP address of the client, or None when the proxy speaks for itself.
+        missing: the least number of bytes until the header is complete; 0 when it is.
+        address: once complete, the IP address of the client; None for a connection of the proxy itself.
     """
 
     __slots__ = ("_data", "address", "missing")
@@ -69,10 +69,10 @@ class ProxyHeader:
         self.address: str | None = None
 
     def feed(self, data: bytes) -> None:
-        """Take in what arrived, at most ``missing`` bytes of it.
+        """Append received bytes, at most ``missing``.
 
         Raises:
-            InvalidProxyHeader: this is not, or not only, a header of the PROXY protocol.
+            InvalidProxyHeader: the bytes are not a header of the PROXY protocol.
         """
         self._data += data
         self.missing -= len(data)
@@ -86,7 +86,7 @@ class ProxyHeader:
             raise InvalidProxyHeader("the connection does not begin with a header of the PROXY protocol")
 
     def _read_line(self) -> None:
-        """Version 1: a line of text. There are two bytes left until its end has begun."""
+        """Parse version 1, a line of text: at least two bytes are missing until its CR has arrived."""
         if not self._data.endswith(b"\r\n"):
             self.missing = 1 if self._data.endswith(b"\r") else 2
             if len(self._data) + self.missing > LONGEST_LINE or b"\n" in self._data or b"\r" in self._data[:-1]:
@@ -106,7 +106,7 @@ class ProxyHeader:
         self.address = str(source)
 
     def _read_binary(self) -> None:
-        """Version 2: a fixed part that says how long the rest is."""
+        """Parse version 2: a fixed part with the length of the rest."""
         if len(self._data) < FIXED:
             self.missing = FIXED - len(self._data)
             return

@@ -1,6 +1,6 @@
-"""AsyncAProto framing without I/O: bytes in, frames out, and back (docs/protocol.md, "A packet" and "Parsers").
+"""Frames of AsyncAProto, without I/O: `WireFormat` encodes them, `FrameDecoder` decodes them.
 
-Knows no codec, no socket, no clock: a `FrameDecoder` is fed whatever arrived and gives out frames.
+docs/protocol.md, "A packet" and "Parsers". Payloads are not decoded here.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ _MIN_PAYLOAD: Final = MIN_PACKET - _AFTER_LENGTH
 """Bytes of the smallest payload."""
 
 _LENGTH_CODES: Final = {1: "B", 2: "H", 4: "I", 8: "Q"}
-"""How `struct` calls a Content-Length of so many bytes."""
+"""The format character of `struct` for a Content-Length, by its size in bytes."""
 
 _VERSION_AND_ENCODING: Final = tuple(bytes((PROTOCOL_VERSION, encoding)) for encoding in range(256))
-"""Version and encoding, by encoding."""
+"""The version and encoding bytes of a header, by encoding."""
 
 
 Frame: TypeAlias = tuple[int, bytes]
-"""One packet as it stood on the wire: the wire id of its codec, and its payload, still encoded."""
+"""One packet: the wire id of its codec, and its encoded payload."""
 
 
 @dataclass(frozen=True, slots=True)
 class WireFormat:
-    """What the two sides of a connection must agree on, and the largest packet this side accepts.
+    """The settings that both sides of a connection must share, and the largest packet that this side accepts.
 
     Attributes:
         header_size: bytes of the Content-Length header, 1..8.
-        byteorder: the order of these bytes.
+        byteorder: the byte order of Content-Length.
         max_packet: the largest Content-Length accepted, in bytes.
     """
 
@@ -57,15 +57,19 @@ class WireFormat:
             raise ValueError(f"max_packet is {self.max_packet!r}; no packet is shorter than {MIN_PACKET} bytes")
 
     def encode(self, encoding: int, payload: bytes) -> bytes:
-        """Return the packet that carries this payload (docs/protocol.md, "A packet").
+        """Return the packet with this payload (docs/protocol.md, "A packet").
+
+        Args:
+            encoding: the wire id of the codec.
+            payload: the encoded fields.
 
         Raises:
-            EncodeError: the payload is shorter than a packet's may be, or its length does not fit into the header.
+            EncodeError: the payload is too short for a packet, or its length does not fit into the header.
         """
         return self.header(encoding, len(payload)) + payload
 
     def header(self, encoding: int, size: int) -> bytes:
-        """Return what stands before a payload of so many bytes.
+        """Return the header for a payload of ``size`` bytes.
 
         Raises:
             EncodeError: see `encode`.
@@ -86,14 +90,14 @@ class WireFormat:
 
 
 class FrameDecoder:
-    """Cuts a stream of bytes into frames, however it arrives.
+    """Splits a stream of bytes into frames.
 
-    The same bytes give the same frames and the same error, whole or in pieces. An error is final: it is raised again
-    by every later call. Memory is bounded by one packet plus what was fed last; the cost is linear.
+    The same bytes give the same frames and the same error, in one piece or in several. An error is final: every later
+    call raises it again. Memory is bounded by one packet and the last bytes fed; the cost is linear.
 
     Args:
-        wire: the format that both sides agreed on.
-        encodings: the wire ids that some codec claims; any other is an `InvalidHeader`.
+        wire: the wire format.
+        encodings: the wire ids of the installed codecs; any other raises `InvalidHeader`.
     """
 
     __slots__ = (
@@ -119,19 +123,19 @@ class FrameDecoder:
 
     @property
     def buffered(self) -> int:
-        """How many bytes were fed and not yet given out: not 0 at the end of a stream means a packet was cut."""
+        """The number of bytes fed and not returned yet; not 0 at the end of the stream if a packet was cut."""
         return len(self._buffer) - self._start
 
     @property
     def missing(self) -> int:
-        """How many bytes the packet at hand still lacks, as far as its header tells; at least 1."""
+        """The number of bytes that the current packet lacks, as far as its header is known; at least 1."""
         have = len(self._buffer) - self._start
         if have < self._header_size:
             return self._header_size - have
         return max(1, self._header_size + self._length() - have)
 
     def feed(self, data: bytes) -> None:
-        """Take in what arrived."""
+        """Append received bytes."""
         if self._error is not None:
             return
         if not self.buffered:
@@ -145,14 +149,14 @@ class FrameDecoder:
         self._start = 0
 
     def frames(self, limit: int) -> list[Frame]:
-        """Return the next frames that are whole, at most ``limit``; none when more bytes are needed.
+        """Return the next complete frames, at most ``limit``; none if more bytes are needed.
 
-        Frames that stand before something wrong are returned first; the call after that raises what is wrong.
+        Frames before an invalid one are returned first; the next call raises the error.
 
         Raises:
-            PacketTooLarge: judged on the length alone, before anything else.
-            MalformedPacket: the length is below the minimum.
-            InvalidHeader: wrong version or unknown encoding, judged as soon as these bytes are here.
+            PacketTooLarge: Content-Length exceeds ``max_packet``; raised before version and encoding are checked.
+            MalformedPacket: Content-Length is below the minimum.
+            InvalidHeader: the version is wrong or the encoding unknown; raised as soon as that byte has arrived.
         """
         if self._error is not None:
             raise self._error
@@ -186,7 +190,7 @@ class FrameDecoder:
         return frames
 
     def _judge(self) -> None:
-        """Raise what is wrong with the packet at hand, as far as it has come."""
+        """Raise the error of the current packet, if its bytes so far have one."""
         buffer = self._buffer
         body = self._start + self._header_size
         have = len(buffer) - body

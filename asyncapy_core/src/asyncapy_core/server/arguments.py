@@ -1,4 +1,4 @@
-"""Telling the arguments that a caller wrote from those that were left to their defaults."""
+"""`record_arguments`: tells passed arguments from defaults."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ Init = TypeVar("Init", bound=Callable[..., None])
 
 
 def record_arguments(init: Init) -> Init:
-    """Decorate an ``__init__`` so that it finds the arguments that were written, by name, in ``self._given``."""
+    """Decorate an ``__init__``, and set ``self._given`` to the arguments that were passed, by name."""
     signature = inspect.signature(init)
 
     @functools.wraps(init)
-    def noting(self: Any, *args: Any, **kwargs: Any) -> None:
-        _, *written = signature.bind(self, *args, **kwargs).arguments.items()
-        self._given = dict(written)
+    def wrapper(self: Any, *args: Any, **kwargs: Any) -> None:
+        _, *passed = signature.bind(self, *args, **kwargs).arguments.items()
+        self._given = dict(passed)
         init(self, *args, **kwargs)
 
-    return cast("Init", noting)
+    return cast("Init", wrapper)

@@ -1,4 +1,4 @@
-"""A client without a connection: filters can be asked with it, and handlers called, while nothing is sent anywhere."""
+"""`Detached`: a client without a connection, to check filters and call handlers in tests and tools."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 
 class Detached:
-    """Takes the place of a connection, and keeps what is sent over it.
+    """Takes the place of a connection, and records the packets sent over it.
 
     Args:
-        address: the IP address that the client seems to have.
-        server: the server that it seems to be connected to; a handler that uses ``client.server`` needs one.
+        address: the IP address of the client.
+        server: the client's ``server``, for handlers that use it.
         encoding: the encoding of the session.
-        tls_peer: the subject of the client's certificate, as a server with ``tls_client_ca`` gives it.
-        tls_names: the subject alternative names of that certificate, by kind.
+        tls_peer: the client's ``tls_peer``: the subject of its certificate.
+        tls_names: the client's ``tls_names``: the subject alternative names of its certificate, by kind.
 
     Attributes:
-        client: what a handler or a filter is to be given.
-        sent: the packets that were sent to it, in their order.
-        closed: whether it was closed.
+        client: the client, to pass to handlers and filters.
+        sent: the packets that were sent to the client, in their order.
+        closed: whether the client was closed.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Detached:
     ) -> None:
         self.sent: list[Packet] = []
         self.closed = False
-        self.client = Client(address, server, self, encoding=encoding)  # type: ignore[arg-type]  # as documented above
+        self.client = Client(address, server, self, encoding=encoding)  # type: ignore[arg-type]  # documented above
         self.client.tls_peer = tls_peer
         if tls_names is not None:
             self.client.tls_names = tls_names
@@ -53,19 +53,19 @@ class Detached:
         self.log = SessionLog(logger, self.client.session.session_id)
 
     def packet(self, fields: Mapping[str, Any] | str | bytes) -> Packet:
-        """Return a packet as the server makes it of what this client sends."""
+        """Return a packet as the server creates it from the payload of this client."""
         return Packet(fields, self.client.encoding, self.client)
 
     def post(self, packet: Packet) -> None:
-        """Keep a packet; `Client.send` calls this."""
+        """Record a packet; `Client.send` calls this."""
         if self.closed:
             raise ClientDisconnected("the connection was closed before", self.client)
         self.sent.append(packet)
 
     async def close(self) -> None:
-        """Note that it was closed; `Client.close` calls this."""
+        """Record the close; `Client.close` calls this."""
         self.closed = True
 
     def sessions(self) -> list[Session]:
-        """Return the one session; `Client.get_sessions` calls this."""
+        """Return the session, unless it was closed; `Client.get_sessions` calls this."""
         return [] if self.closed else [self.client.session]

@@ -1,4 +1,4 @@
-"""Why a packet does, or does not, reach a handler: every filter of every handler asked, and no handler called."""
+"""Explains why a packet does or does not reach a handler: checks all filters, and calls no handler."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What one filter made of the packet.
+    """The result of one filter.
 
     Attributes:
-        filter: its repr.
-        reason: the exception that it raised, or nothing.
+        filter: the repr of the filter.
+        passed: whether the packet passes.
+        reason: the exception that the filter raised, or nothing.
     """
 
     filter: str
@@ -32,11 +33,14 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What becomes of the packet at one handler, or one guard.
+    """The result at one handler or guard.
 
     Attributes:
+        handler: the name of the handler, or the repr of the guard.
+        group: the group of the handler; None for a guard.
+        checks: the results of the filters.
         passes: whether all filters pass.
-        runs: whether it is the handler of its group that is called, which none is where a guard refuses the packet.
+        runs: whether the handler is called: the first of its group that passes, if all guards pass.
     """
 
     handler: str
@@ -52,41 +56,41 @@ class Verdict:
 
 
 class _Silent(Detached):
-    """A client that nothing can be sent to."""
+    """A client to which a filter cannot send."""
 
     def post(self, packet: Packet) -> NoReturn:
-        raise RuntimeError("a filter sent something; filters only say whether a packet passes")
+        raise RuntimeError("a filter sent a packet; a filter may only return whether a packet passes")
 
 
 async def explain_packet(server: Server, fields: Any, address: str = "127.0.0.1") -> list[Verdict]:
-    """Ask all guards and filters of a server for a packet, guards first, then groups in their order.
+    """Check a packet with all guards and filters of a server, the guards first, then the groups in their order.
 
     Args:
-        server: where the handlers are registered; it need not serve.
+        server: the server; it need not be running.
         fields: a mapping, or a JSON object as text.
-        address: the IP address that the packet is from.
+        address: the IP address of the sender.
 
     Raises:
-        ValueError: the text is no JSON object.
+        ValueError: the text is not a JSON object.
     """
     detached = _Silent(address, server=server)
     client, packet = detached.client, detached.packet(fields)
     verdicts = []
     for guard in server.guards:
-        checks = await _ask(guard, client, packet)
+        checks = await _checks(guard, client, packet)
         verdicts.append(Verdict(checks[0].filter, None, checks, all(each.passed for each in checks), runs=False))
     refused = not all(verdict.passes for verdict in verdicts)
     for group, handlers in server.handlers.items():
         taken = refused
         for handler in handlers:
-            checks = await _ask(handler, client, packet)
+            checks = await _checks(handler, client, packet)
             passes = all(each.passed for each in checks)
             verdicts.append(Verdict(handler.name, group, checks, passes, runs=passes and not taken))
             taken = taken or passes
     return verdicts
 
 
-async def _ask(handler: Handler, client: Client, packet: Packet) -> tuple[Check, ...]:
+async def _checks(handler: Handler, client: Client, packet: Packet) -> tuple[Check, ...]:
     checks = []
     for filter in handler.filters:
         try:

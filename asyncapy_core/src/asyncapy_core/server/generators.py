@@ -1,7 +1,7 @@
-"""Async generators that a task has dropped unfinished, to be closed by the task that began them.
+"""Async generators that were dropped unfinished, to be closed by the task that began them.
 
-trio closes them in a task of its own. One that has a nursery or a cancel scope open inside, as in ``async for x in
-ticks(): break``, must not be closed there: both belong to the task that opened them, and trio's state is corrupted.
+trio closes them in a task of its own. If one has an open nursery or cancel scope, as after ``async for x in ticks():
+break``, that corrupts trio's state: both belong to the task that opened them.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ import trio
 Generator: TypeAlias = AsyncGenerator[Any, Any]
 
 OWNERS: Final = 1000
-"""How many generators may be noted before those of ended tasks are forgotten."""
+"""The number of recorded generators from which on those of ended tasks are removed."""
 
 
 class DroppedGenerators:
-    """The dropped generators of some tasks.
+    """The dropped generators of the tasks of one server.
 
     Args:
-        is_owner: whether a task closes the generators that it has begun.
-        notify: called in the trio thread when there is one to be closed.
+        is_owner: returns True for a task that closes the generators that it has begun.
+        notify: called in the trio thread when a generator was dropped.
 
     Attributes:
-        by_task: these generators, by the task that has to close them.
+        by_task: the dropped generators, by the task that must close them.
     """
 
     def __init__(self, is_owner: Callable[[trio.lowlevel.Task], bool], notify: Callable[[], object]) -> None:
@@ -37,12 +37,12 @@ class DroppedGenerators:
         self.by_task: dict[trio.lowlevel.Task, list[Generator]] = {}
 
     def add(self, owner: trio.lowlevel.Task, generator: Generator) -> None:
-        """Have a generator closed by its owner."""
+        """Add a dropped generator of a task."""
         self.by_task.setdefault(owner, []).append(generator)
         self._notify()
 
     def pop(self) -> Generator | None:
-        """Take out a generator of the current task, the innermost first; return None when there are no more."""
+        """Remove and return a generator of the current task, the innermost first; return None if there is none."""
         task = trio.lowlevel.current_task()
         dropped = self.by_task.get(task)
         if dropped is None:
@@ -54,7 +54,7 @@ class DroppedGenerators:
 
     @contextlib.contextmanager
     def collected(self) -> Iterator[None]:
-        """Collect generators for the length of a block."""
+        """Collect dropped generators during the block."""
         try:
             hooks = _hooks.get()
         except LookupError:
@@ -68,7 +68,7 @@ class DroppedGenerators:
 
 
 class _Hooks:
-    """Python's hooks for async generators, around those of trio, in one run of trio."""
+    """Python's hooks for async generators, wrapped around those of trio, in one trio run."""
 
     def __init__(self) -> None:
         self._token = trio.lowlevel.current_trio_token()
@@ -80,7 +80,7 @@ class _Hooks:
         self._mine = (self._begun, self._dropped)
 
     def add(self, collection: DroppedGenerators) -> None:
-        """Collect generators, for one server more."""
+        """Collect generators for another server."""
         self._collections.append(collection)
         if not self._installed:
             self._installed = True
@@ -88,15 +88,15 @@ class _Hooks:
             sys.set_asyncgen_hooks(*self._mine)
 
     def remove(self, collection: DroppedGenerators) -> None:
-        """Collect no longer for a server; after the last one the hooks are removed, unless others were put around."""
+        """Stop collecting for a server. After the last one, remove the hooks, unless other hooks wrap them."""
         self._collections.remove(collection)
         if not self._collections and sys.get_asyncgen_hooks() == self._mine:
             sys.set_asyncgen_hooks(*self._before)
             self._installed = False
-            self._release_held(all_of_them=True)
+            self._release_held(everything=True)
 
     def _begun(self, generator: Generator) -> None:
-        """Note the task that begins a generator; called by Python."""
+        """Record the task that begins a generator; called by Python."""
         if self._is_inside():
             self._owners[id(generator)] = weakref.ref(trio.lowlevel.current_task())
             if len(self._owners) > OWNERS:
@@ -107,7 +107,7 @@ class _Hooks:
             self._before.firstiter(generator)
 
     def _dropped(self, generator: Generator) -> None:
-        """See to a generator that nobody refers to; called by Python, in any thread."""
+        """Handle a generator without references; called by Python, in any thread."""
         reference = self._owners.pop(id(generator), None)
         owner = None if reference is None else reference()
         if self._is_inside():
@@ -119,7 +119,7 @@ class _Hooks:
             self._finalize(generator)
 
     def _assign(self, owner: trio.lowlevel.Task | None, generator: Generator) -> None:
-        """Give a generator to the task that has to close it, or to trio."""
+        """Pass a generator to the task that must close it, or to trio."""
         self._release_held()
         if owner is None or _has_ended(owner):
             self._finalize(generator)
@@ -128,18 +128,18 @@ class _Hooks:
             if collection.is_owner(owner):
                 collection.add(owner, generator)
                 return
-        if owner.child_nurseries:  # one of them may be inside, and trio would wake the wrong task
+        if owner.child_nurseries:  # a nursery may be open inside the generator, and trio would wake the wrong task
             self._held.append((owner, generator))
         else:
             self._finalize(generator)
 
-    def _release_held(self, *, all_of_them: bool = False) -> None:
-        """Give the generators to trio whose tasks have ended."""
+    def _release_held(self, *, everything: bool = False) -> None:
+        """Pass the generators of ended tasks to trio."""
         if not self._held:
             return
         held, self._held = self._held, []
         for owner, generator in held:
-            if all_of_them or _has_ended(owner):
+            if everything or _has_ended(owner):
                 self._finalize(generator)
             else:
                 self._held.append((owner, generator))

@@ -1,6 +1,6 @@
-"""Peers that were accepted and have no session yet: a PROXY header or a TLS handshake is waited for.
+"""`HandshakeTable`: connections without a session yet, which wait for a PROXY header or a TLS handshake.
 
-Bounded, so that those who never come to the point keep nobody else out. Knows nothing of what is waited for.
+The table is bounded, so that peers that never finish keep no other peer out.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from typing import Final
 from asyncapy_core.addresses import is_unix
 from asyncapy_core.net.transport import SocketTransport
 
-MAX_EACH: Final = 32
-"""How many may be from one address, so that one cannot keep the others out; proxies have no such limit."""
+MAX_PER_ADDRESS: Final = 32
+"""The most handshakes of one address; proxies have no such limit."""
 
 
 class HandshakeTable:
-    """The pending peers of one server, the longest first."""
+    """The handshakes of one server, the oldest first."""
 
     __slots__ = ("_addresses", "_count")
 
@@ -25,29 +25,29 @@ class HandshakeTable:
         self._count: Counter[str] = Counter()
 
     def add(self, transport: SocketTransport, address: str, *, limit: int, proxied: bool) -> bool:
-        """Enter a peer, in place of the one that is pending longest where there are as many as may be.
+        """Add a connection. If the table is full, the oldest connection is aborted.
 
         Args:
-            transport: its connection.
-            address: where it is from.
-            limit: how many may be pending.
-            proxied: whether it is a proxy that is trusted to speak for others.
+            transport: the connection.
+            address: the address of the peer.
+            limit: the most handshakes at a time.
+            proxied: whether the peer is a trusted proxy.
 
         Returns:
-            Whether it was entered; not when too many from its address are pending.
+            False, without effect, if the address has too many handshakes.
         """
-        if not proxied and self._count[address] >= MAX_EACH and not is_unix(address):
+        if not proxied and self._count[address] >= MAX_PER_ADDRESS and not is_unix(address):
             return False
         if len(self._addresses) >= limit:
-            longest = next(iter(self._addresses))
-            self.discard(longest)
-            longest.abort()
+            oldest = next(iter(self._addresses))
+            self.discard(oldest)
+            oldest.abort()
         self._addresses[transport] = address
         self._count[address] += 1
         return True
 
     def discard(self, transport: SocketTransport) -> None:
-        """Take a peer out; one that is not there may be taken out again."""
+        """Remove a connection, if it is in the table."""
         address = self._addresses.pop(transport, None)
         if address is not None:
             self._count[address] -= 1
@@ -55,7 +55,7 @@ class HandshakeTable:
                 del self._count[address]
 
     def abort_all(self) -> None:
-        """Close all connections; those who wait for something on them take them out."""
+        """Abort all connections; the tasks that wait on them remove them."""
         for transport in tuple(self._addresses):
             transport.abort()
 

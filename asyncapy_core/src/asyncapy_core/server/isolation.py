@@ -1,7 +1,4 @@
-"""Tasks that run for one peer each: whatever one raises is logged, and costs that peer alone.
-
-Knows no connection: a peer is what can be logged for and dropped.
-"""
+"""`PeerTasks`: tasks that run for one peer each. An exception of such a task is logged, and drops that peer only."""
 
 from __future__ import annotations
 
@@ -17,28 +14,28 @@ from asyncapy_core.logs import FailureLog, RateLimited, escape_for_log
 from asyncapy_core.server.generators import DroppedGenerators
 
 RECHECK_SECONDS: Final = 60.0
-"""How often a task that cannot end is looked at again; see `PeerTasks`."""
+"""How often a task that cannot end checks again whether it can; see `PeerTasks`."""
 
 
 class Peer(Protocol):
-    """What a task runs for."""
+    """The owner of a task."""
 
     @property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
-        """Where its failures are logged."""
+        """The logger for its failures."""
 
     def drop(self) -> None:
-        """Close its connection at once and forget it; may be called twice."""
+        """Close its connection at once, and forget it; may be called twice."""
 
 
 class CancellationWatch:
-    """Notices when the scope that `run` waits in is cancelled, in the moment when it is.
+    """Notices at once when the scope around `run` is cancelled.
 
-    A `trio.Cancelled` does not tell whose it is: a handler may have kept one, or may have left a cancel scope open in
-    the task that ran it. This tells whether it can be the server's.
+    A `trio.Cancelled` does not tell its scope: a handler may have kept the exception, or left a cancel scope open in
+    its task. This tells whether the scope may be the server's.
 
     Attributes:
-        cancelled: whether the scope has been cancelled.
+        cancelled: whether the scope was cancelled.
     """
 
     def __init__(self) -> None:
@@ -56,14 +53,14 @@ class CancellationWatch:
 
 
 def is_cancellation(error: BaseException) -> bool:
-    """Return True for a `trio.Cancelled`, and for a group with one in it."""
+    """Return True for a `trio.Cancelled`, and for a group that contains one."""
     if isinstance(error, BaseExceptionGroup):
         return error.subgroup(trio.Cancelled) is not None
     return isinstance(error, trio.Cancelled)
 
 
 def is_descendant(task: trio.lowlevel.Task, ancestor: trio.lowlevel.Task | None) -> bool:
-    """Return True for a task itself, and for the tasks below it: those that its nurseries wait for, at any depth."""
+    """Return True if a task is ``ancestor``, or a task of a nursery below it, at any depth."""
     while task is not ancestor:
         if task.parent_nursery is None:
             return False
@@ -72,20 +69,20 @@ def is_descendant(task: trio.lowlevel.Task, ancestor: trio.lowlevel.Task | None)
 
 
 class PeerTasks:
-    """Starts the tasks of one running server that run for its peers.
+    """Starts the tasks that run for the peers of a server.
 
-    A task closes the async generators that its handlers have dropped (`generators`). If a handler keeps one with a
-    nursery open inside, the task cannot end: trio would cancel all other tasks with it. It cancels the tasks in that
+    A task closes the async generators that its handlers have dropped (`generators`). If a handler keeps a generator
+    with an open nursery, the task cannot end: trio would cancel all other tasks. Then it cancels the tasks in that
     nursery, and waits until the generator is dropped and can be closed, or until the server ends.
 
     Args:
-        nursery: where the tasks run.
-        watch: whether that nursery is cancelled.
-        log: for failures of peers that have no session.
+        nursery: the nursery of the tasks.
+        watch: tells whether that nursery is cancelled.
+        log: the logger for failures of peers without a session.
 
     Attributes:
-        failures: where failures are logged, a limited number a second.
-        dropped: async generators to be closed by the tasks that began them.
+        failures: logs failures, a limited number a second.
+        dropped: the async generators to be closed by the tasks that began them.
     """
 
     def __init__(self, nursery: trio.Nursery, watch: CancellationWatch, log: logging.Logger) -> None:
@@ -99,12 +96,12 @@ class PeerTasks:
         self.dropped = DroppedGenerators(self._is_own, self._waiting.unpark_all)
 
     def is_servers(self, error: BaseException) -> bool:
-        """Return True for an exception that is not the failure of the code that it comes from, and has to go through.
+        """Return True for an exception that must propagate, as it is not a failure of the code that raised it.
 
-        That is a Ctrl+C, a cancellation while the server is cancelled, or the GeneratorExit with which Python closes a
-        coroutine that will not be resumed. Split a group by this.
+        That is a Ctrl+C, a cancellation while the server is cancelled, or the GeneratorExit with which Python closes an
+        abandoned coroutine. For a group, use `split`.
         """
-        kind = type(error)  # isinstance would ask the exception, which may raise anything
+        kind = type(error)  # isinstance reads __class__, which may raise
         if issubclass(kind, trio.Cancelled):
             return self._watch.cancelled
         if issubclass(kind, GeneratorExit):
@@ -112,39 +109,43 @@ class PeerTasks:
         return is_interrupt(error)
 
     def split(self, error: BaseException) -> tuple[BaseException | None, BaseException | None]:
-        """Split an exception into the part that has to go through (`is_servers`) and the failure; None for neither."""
+        """Split an exception into the part that must propagate (`is_servers`) and the failure; either may be None."""
         if issubclass(type(error), BaseExceptionGroup):
-            return BaseExceptionGroup.split(error, lambda leaf: self.is_servers(leaf))  # type: ignore[call-overload, no-any-return]  # noqa: PLW0108  # before 3.13 it takes no method
+            return BaseExceptionGroup.split(error, lambda leaf: self.is_servers(leaf))  # type: ignore[call-overload, no-any-return]  # noqa: PLW0108  # before Python 3.13 it accepts no method
         return (error, None) if self.is_servers(error) else (None, error)
 
     def start(self, peer: Peer, function: Callable[..., Awaitable[object]], *args: Any) -> None:
-        """Run ``function(*args)`` in a task of its own; whatever it raises is logged, and drops the peer."""
+        """Run ``function(*args)`` in a new task. An exception is logged, and drops the peer."""
         self.call(self._nursery.start_soon, self._run, peer, function, args, peer=peer)
 
     def call(self, function: Callable[..., object], *args: Any, peer: Peer | None = None) -> None:
-        """Run ``function(*args)`` at once; whatever it raises is logged, and drops the peer."""
+        """Call ``function(*args)``. An exception is logged, and drops the peer."""
         try:
             function(*args)
-        except BaseException as error:  # the net under all that runs for one peer
+        except BaseException as error:  # the one place that catches the exceptions of a peer's code
             self._fail(peer, error)
 
     def end(self) -> None:
-        """Let the tasks end that would have ended others."""
+        """Let the tasks end that wait with an open nursery: the server ends."""
         self._ended = True
         self._waiting.unpark_all()
 
     async def close_dropped(self, peer: Peer) -> None:
-        """Close the async generators that the current task has begun and dropped."""
+        """Close the dropped async generators that the current task has begun.
+
+        Raises:
+            BaseException: the part of an exception of their clean-up that must propagate.
+        """
         while (generator := self.dropped.pop()) is not None:
             name = escape_for_log(getattr(generator, "__qualname__", ""))
             try:
                 await generator.aclose()
             except BaseException as error:  # the clean-up of a generator may raise anything
                 if is_cancellation(error) and trio.current_effective_deadline() == -math.inf:
-                    raise  # of a scope around it
+                    raise  # of an enclosing scope
                 through, failure = self.split(error)
                 if isinstance(failure, BaseExceptionGroup):
-                    failure = failure.split(GeneratorExit)[1]  # which is how a nursery inside reports the close
+                    failure = failure.split(GeneratorExit)[1]  # raised for the close by a nursery inside
                 if failure is not None:
                     self.failures.report(peer.log, f"{{API Parser}} Async generator '{name}'", failure)
                 if through is not None:
@@ -159,7 +160,7 @@ class PeerTasks:
     async def _run(self, peer: Peer, function: Callable[..., Awaitable[object]], args: tuple[Any, ...]) -> None:
         try:
             await function(*args)
-        except BaseException as error:  # the net under all that runs for one peer
+        except BaseException as error:  # the one place that catches the exceptions of a peer's code
             self._fail(peer, error)
         task = trio.lowlevel.current_task()
         while task in self.dropped.by_task or (task.child_nurseries and not self._ended):
@@ -177,7 +178,7 @@ class PeerTasks:
         """Log a failure, and drop its peer.
 
         Raises:
-            BaseException: the part of it that has to go through.
+            BaseException: the part that must propagate.
         """
         through: BaseException | None = None
         try:
@@ -185,7 +186,7 @@ class PeerTasks:
             if failure is not None:
                 log = logging.LoggerAdapter(self._log) if peer is None else peer.log
                 self.failures.report(log, "{Client handler} The session", failure)
-        except BaseException as second:  # an exception may fail in everything that it is asked
+        except BaseException as second:  # every method of an exception may raise
             if is_interrupt(second):
                 raise
             self._log.error("{Client handler} A session failed, and its exception cannot be examined")
@@ -196,5 +197,5 @@ class PeerTasks:
             raise through
 
     def _is_own(self, task: trio.lowlevel.Task) -> bool:
-        """Return True for a task that this has started."""
+        """Return True for a task started by `start`."""
         return task.parent_nursery is self._nursery and task.coro.cr_code is PeerTasks._run.__code__

@@ -1,7 +1,4 @@
-"""A server's life around its serving: watched for cancellation, set up before it listens, shut down behind it.
-
-Knows no connection and no listener.
-"""
+"""`Lifetime`, one run of a server, and `set_up`: the setup before it listens, and the shutdown after it."""
 
 from __future__ import annotations
 
@@ -28,16 +25,16 @@ if TYPE_CHECKING:
     from asyncapy_core.server.threads import ThreadCalls
 
 CLEANUP_SECONDS: Final = 10.0
-"""How long ``shutdown`` and the plugins may take when `Server.serve` is cancelled, and the exit stack in any case."""
+"""The limit for the shutdown of the server and of plugins if `Server.serve` is cancelled, and for the exit stack."""
 
 
 class Lifetime:
-    """One run of a server, which a stop cancels as long as it does not listen.
+    """One run of a server. A stop before the server listens cancels the run.
 
     Args:
-        stopping: set when the server is told to stop.
-        log: the server's.
-        threads: blocking calls, which are left behind where the run is cancelled.
+        stopping: set when the server is to stop.
+        log: the log of the server.
+        threads: the blocking calls, which are abandoned if the run is cancelled.
     """
 
     def __init__(self, stopping: trio.Event, log: logging.Logger, threads: ThreadCalls) -> None:
@@ -52,7 +49,7 @@ class Lifetime:
         """Run ``serve(lifetime)`` to its end.
 
         Raises:
-            UnexpectedEnd: it ended although nobody told it to, or by a cancellation that is not the server's.
+            UnexpectedEnd: the server ended without a stop, or by a cancellation that is not its own.
         """
         watch = CancellationWatch()
         failure: BaseException | None = None
@@ -63,7 +60,7 @@ class Lifetime:
             try:
                 with self._scope:
                     await serve(self)
-            except BaseException as error:  # raised again, outside of the nursery
+            except BaseException as error:  # raised again outside the nursery
                 failure = error
             cancelled = watch.cancelled
             nursery.cancel_scope.cancel()
@@ -71,8 +68,8 @@ class Lifetime:
             raise failure if cancelled else _explained(failure)
         if not self._stopping.is_set():
             raise UnexpectedEnd(
-                "the server ended although nobody told it to: something cancelled its tasks; look for code that keeps "
-                "a trio.Cancelled, or that cancels a nursery which it has not opened"
+                "the server ended without a stop: other code cancelled its tasks; look for code that keeps a "
+                "trio.Cancelled, or that cancels a nursery which it has not opened"
             )
         if self._scope.cancelled_caught and self._listening:
             self._log.error("{Server} The exit stack was not closed within %g s, and was cancelled", CLEANUP_SECONDS)
@@ -80,11 +77,11 @@ class Lifetime:
             self._log.info("{Server} Stopped before it listened")
 
     def listens(self) -> None:
-        """Note that the server listens: from now on a stop drains it, unless one has cancelled the start already."""
+        """Note that the server listens, so that a stop drains it, unless a stop has cancelled the start already."""
         self._listening = not self._scope.cancel_called
 
     def limit(self, seconds: float) -> None:
-        """Cancel what is left of this run after so many seconds."""
+        """Cancel the rest of this run after ``seconds``."""
         self._scope.deadline = trio.current_time() + seconds
 
     async def _cancel_start(self) -> None:
@@ -104,15 +101,15 @@ class Lifetime:
                 self._cleanup.deadline = trio.current_time() + CLEANUP_SECONDS
 
     @contextmanager
-    def cleaning_up(self, what: str) -> Iterator[None]:
-        """Shield a clean-up; it may take any time, or `CLEANUP_SECONDS` where the server is cancelled."""
+    def cleaning_up(self, name: str) -> Iterator[None]:
+        """Shield a clean-up from cancellation; if the server is cancelled, for at most `CLEANUP_SECONDS`."""
         cancelled = trio.current_effective_deadline() == -math.inf
         with trio.CancelScope(shield=True) as self._cleanup:
             if cancelled:
                 self._cleanup.deadline = trio.current_time() + CLEANUP_SECONDS
             yield
         if self._cleanup.cancelled_caught:
-            self._log.error("{Server} %s was not done after %g s, and was cancelled", what, CLEANUP_SECONDS)
+            self._log.error("{Server} %s was not done after %g s, and was cancelled", name, CLEANUP_SECONDS)
         self._cleanup = None
 
 
@@ -120,26 +117,27 @@ class Lifetime:
 async def set_up(
     server: ServerInterface, plugins: PluginManager, options: Mapping[str, Mapping[str, Any]], lifetime: Lifetime
 ) -> AsyncIterator[None]:
-    """Set up plugins one after the other, then the server; afterwards shut down in reverse what was set up.
+    """Set up the plugins one after the other, then the server; after the block, shut down in reverse order.
 
     Args:
-        server: its ``exit_stack`` is made anew, and closed at the end.
-        options: the plugins' own settings, by plugin.
-        lifetime: ended where the exit stack cannot be closed in time.
+        server: gets a new ``exit_stack``, which is closed at the end.
+        plugins: the plugins of the server.
+        options: the options of the plugins, by plugin.
+        lifetime: is cancelled if the exit stack cannot be closed in time.
 
     Raises:
-        PluginError: a plugin failed in setup; those before it have been shut down.
+        PluginError: a plugin failed in setup; the plugins before it were shut down.
     """
     done: list[PluginRecord] = []
     async with AsyncExitStack() as server.exit_stack:
         try:
             await plugins.setup(server, options, done)
-            await _awaited(server.setup())
+            await _await_if_async(server.setup())
             try:
                 yield
             finally:
                 with lifetime.cleaning_up("shutdown"):
-                    await _awaited(server.shutdown())
+                    await _await_if_async(server.shutdown())
         finally:
             with lifetime.cleaning_up("the plugins' shutdown"):
                 for failure in await plugins.shutdown(server, options, done):
@@ -148,10 +146,10 @@ async def set_up(
 
 
 def _explained(error: BaseException) -> BaseException:
-    """Return the error to raise for one of a run: an `UnexpectedEnd` in place of a foreign cancellation."""
+    """Return the exception to raise for an exception of a run: `UnexpectedEnd` for a foreign cancellation."""
     group = error if isinstance(error, BaseExceptionGroup) else BaseExceptionGroup("", [error])
     if group.subgroup((trio.Cancelled, GeneratorExit)) is None or group.subgroup(is_interrupt) is not None:
-        return error  # a Ctrl+C ends the program, whatever was cancelled with it
+        return error  # a Ctrl+C ends the program
     end = UnexpectedEnd(
         f"setup, shutdown or a plugin raised {describe(error)}, and no cancel scope of the server was cancelled; let "
         "cancel scopes catch their own, and raise another exception to keep the server from serving"
@@ -160,7 +158,7 @@ def _explained(error: BaseException) -> BaseException:
     return end
 
 
-async def _awaited(result: object) -> None:
-    """Wait for what an overridable method returned, which may be plain or async."""
+async def _await_if_async(result: object) -> None:
+    """Await the result of a method that may be plain or async."""
     if inspect.isawaitable(result):
         await result

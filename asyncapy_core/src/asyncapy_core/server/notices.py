@@ -1,4 +1,4 @@
-"""What a server says when it begins to serve, and what may surprise whoever runs it."""
+"""The log lines at the start of a server, with warnings about probable mistakes."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 
 def announce(state: ServerState, addresses: Iterable[Any]) -> None:
-    """Log where a server listens, and what is worth a second look.
+    """Log the addresses of a server, and warnings about its configuration.
 
     Args:
-        state: the server that is about to serve.
-        addresses: where it listens, as the socket module has them.
+        state: the state of the server.
+        addresses: the bound addresses, in the form of the socket module.
     """
     log, config = state.log, state.config
     listening = list(addresses)
-    where = ", ".join(map(bound_address, listening)) or "no address"
-    log.info("{Server} Serving on %s (codecs: %s)", where, ", ".join(state.encodings))
+    names = ", ".join(map(bound_address, listening)) or "no address"
+    log.info("{Server} Serving on %s (codecs: %s)", names, ", ".join(state.encodings))
     if state.max_connections < config.max_connections:
         log.log(
             logging.WARNING if "max_connections" in config.model_fields_set else logging.INFO,
@@ -40,27 +40,28 @@ def announce(state: ServerState, addresses: Iterable[Any]) -> None:
     for group, handlers in state.dispatcher.groups.items():
         for later, earlier in _unreachable(handlers):
             log.warning(
-                "{Server} '%s' in group %d can never run: '%s', before it, takes all that it would; "
+                "{Server} '%s' in group %d can never run: '%s', before it, takes all of its packets; "
                 "register it first, or in another group",
                 later.name,
                 group,
                 earlier.name,
             )
-    if state.tls is None and not _asks_who_they_are(state.dispatcher) and any(map(is_exposed, listening)):
+    if state.tls is None and not _authenticates(state.dispatcher) and any(map(is_exposed, listening)):
         log.warning(
-            "{Server} Anybody who reaches this address can use every handler, and read what is sent: set tls_cert, "
-            "add a guard (@server.guard) or a filter for API keys (Filters.APIFactory), or bind to 127.0.0.1"
+            "{Server} Every host that reaches this address can use every handler, and the traffic is not encrypted: "
+            "set tls_cert, add a guard (@server.guard) or a filter for API keys (Filters.APIFactory), or bind to "
+            "127.0.0.1"
         )
 
 
-def _asks_who_they_are(dispatcher: Dispatcher) -> bool:
-    """Say whether peers have to show who they are, as far as filters tell; what a guard function does is trusted."""
+def _authenticates(dispatcher: Dispatcher) -> bool:
+    """Return True if there is a guard, or a filter that authenticates peers."""
     filters = [filter for group in dispatcher.groups.values() for handler in group for filter in handler.filters]
     return bool(dispatcher.guards) or any(filter.authenticates for filter in filters)
 
 
 def _unreachable(handlers: Sequence[Handler]) -> Iterator[tuple[Handler, Handler]]:
-    """Find the handlers of a group behind one that wants nothing that they do not, and name both."""
+    """Yield the handlers of a group that are never called, each with the handler before it that takes its packets."""
     for position, later in enumerate(handlers):
         for earlier in handlers[:position]:
             if all(filter in later.filters for filter in earlier.filters):

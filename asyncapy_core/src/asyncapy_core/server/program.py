@@ -1,4 +1,4 @@
-"""A server as a whole program: it obeys signals, and what keeps it from serving is one line and an exit status."""
+"""`run_program`: a server as a program, with signals, and with expected errors as one line and an exit status."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from asyncapy_core.errors import BindError, ConfigError, PluginError, Unexpected
 from asyncapy_core.server.signals import handle_signals
 
 EXPECTED: Final = (BindError, ConfigError, PluginError, UnexpectedEnd)
-"""Errors that keep a server from serving, or end it, and that one line explains."""
+"""Errors that end the program with one line instead of a traceback."""
 
 
 def run_program(serve: Callable[[], Awaitable[None]], stop: Callable[[], None], reload: Callable[[], None]) -> None:
     """Run ``serve()`` until it ends, with the signals that `handle_signals` describes.
 
     Raises:
-        SystemExit: it cannot be served; its message is the one line for standard error.
+        SystemExit: the server cannot start, or ended; the message is the line for standard error.
     """
 
     async def obeying() -> None:
@@ -37,9 +37,9 @@ def run_program(serve: Callable[[], Awaitable[None]], stop: Callable[[], None], 
 
 
 def _raise_exit(group: BaseExceptionGroup[BaseException]) -> None:
-    """Raise what ends the program: the first SystemExit, or one for what kept the server from starting.
+    """Raise the first SystemExit of a group, or one for its first expected error.
 
-    A SystemExit is that of a task that a setup has started; a KeyboardInterrupt of one ends the program quietly.
+    A SystemExit comes from a task that a setup has started; a KeyboardInterrupt ends the program without a message.
     """
     for error in group.exceptions:
         if isinstance(error, BaseExceptionGroup):

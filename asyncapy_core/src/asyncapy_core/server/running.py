@@ -1,7 +1,4 @@
-"""A server while it serves: what it needs before, its state meanwhile, and draining it at the end.
-
-Knows no listener: who comes in is the business of `admission`.
-"""
+"""`serving`: the state of a server while it serves, and the drain at its end; the plugins and TLS context before."""
 
 from __future__ import annotations
 
@@ -33,11 +30,11 @@ if TYPE_CHECKING:
 
 
 def prepare_plugins(plugins: PluginManager, config: ServerConfig, options: PluginOptions) -> list[Codec]:
-    """Load all plugins with their options, see that those which have to be there are, and return their codecs.
+    """Load all plugins, validate their options, check ``plugins_require``, and return the codecs.
 
     Raises:
-        PluginError: no codec is there, or a plugin that is required is not.
-        ConfigError: a plugin does not take the options that it is given.
+        PluginError: no codec is installed, or a required plugin is missing.
+        ConfigError: the options of a plugin are wrong.
     """
     plugins.check_options(options)
     plugins.load_all()
@@ -49,14 +46,14 @@ def prepare_plugins(plugins: PluginManager, config: ServerConfig, options: Plugi
 
 
 def tls_context(config: ServerConfig) -> ssl.SSLContext | None:
-    """Return what a server speaks TLS with, or None when it does not.
+    """Return the TLS context of a server, or None without TLS.
 
     Raises:
-        ConfigError: a file is not there, or not what it should be.
+        ConfigError: a file of the configuration cannot be read or used.
     """
     if config.tls_cert is None:
         return None
-    from asyncapy_core.net.tls import server_context  # noqa: PLC0415  # only where TLS is on
+    from asyncapy_core.net.tls import server_context  # noqa: PLC0415  # only with TLS
 
     return server_context(config.tls_cert, config.tls_key, config.tls_client_ca)
 
@@ -69,14 +66,14 @@ async def serving(
     tls: ssl.SSLContext | None,
     threads: ThreadCalls,
 ) -> AsyncIterator[ServerState]:
-    """Make the state that all connections of a server share; behind the block, drain it.
+    """Create the state of a server for the block; after it, drain the server.
 
     Args:
-        server: what its handlers are to find in ``client.server``.
-        dispatcher: where packets go.
-        codecs: what may be spoken.
-        tls: what to speak TLS with, if at all.
-        threads: blocking calls of handlers, which are left behind where they outlast the drain.
+        server: the server, for `Client.server`.
+        dispatcher: its handlers.
+        codecs: the codecs.
+        tls: the TLS context, or None without TLS.
+        threads: the blocking calls of handlers, which are abandoned if they outlast the drain.
     """
     failure: BaseException | None = None
     watch = CancellationWatch()
@@ -95,7 +92,7 @@ async def serving(
                     for deadlines in (state.leaving, state.writing):
                         nursery.start_soon(deadlines.run)
                     await _drain(state)
-                except BaseException as error:  # raised again, a failure outside of the nursery
+                except BaseException as error:  # a failure is raised again outside the nursery
                     if is_cancellation(error):
                         state.drop_all()
                         raise
@@ -106,7 +103,7 @@ async def serving(
                 nursery.cancel_scope.cancel()
         except BaseExceptionGroup as group:
             through, corrupted = peers.split(group)
-            if corrupted is not None:  # every other failure has been caught where it happened
+            if corrupted is not None:  # all other failures are caught by PeerTasks
                 server.log.error("{Server} A handler left a nursery open in its task: %s", describe(group))
             failure = failure or through
     if failure is not None:
@@ -136,7 +133,7 @@ def _make_state(
 
 
 async def _drain(state: ServerState) -> None:
-    """Let handlers finish what they were given, for at most ``drain_timeout`` seconds."""
+    """Wait until the running handlers have finished, for at most ``drain_timeout`` seconds."""
     state.log.info("{Server} Stopping; %d connections are open", len(state.connections))
     with trio.move_on_after(state.config.drain_timeout) as scope:
         await state.idle.wait()

@@ -1,7 +1,4 @@
-"""The table of a server's sessions, and the limit on those of one peer.
-
-Knows nothing of what is said in them.
-"""
+"""`SessionTable`: the active sessions of a server, and the limit on those of one peer."""
 
 from __future__ import annotations
 
@@ -16,7 +13,11 @@ if TYPE_CHECKING:
 
 
 class SessionTable:
-    """The active sessions of one server, by address and, for the limit, by network: one address, or a /64 of IPv6."""
+    """The active sessions by address, limited by network: an IPv4 address, or a /64 of IPv6.
+
+    Args:
+        limit: the most sessions of one network; 0 for no limit.
+    """
 
     __slots__ = ("_by_address", "_in_network", "limit")
 
@@ -26,7 +27,7 @@ class SessionTable:
         self._in_network: Counter[str] = Counter()
 
     def add(self, session: Session) -> bool:
-        """Enter a session, unless its network has as many as the limit allows; say whether it was entered.
+        """Add a session; return False, without effect, if its network has reached the limit.
 
         Peers on a Unix domain socket have no address of their own, and no limit.
         """
@@ -39,7 +40,7 @@ class SessionTable:
         return True
 
     def discard(self, session: Session) -> None:
-        """Take a session out; one that is not there may be taken out again."""
+        """Remove a session, if it is in the table."""
         address = session.client.address
         sessions = self._by_address.get(address, {})
         if sessions.pop(session.session_id, None) is None:

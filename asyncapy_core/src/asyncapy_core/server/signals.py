@@ -1,4 +1,4 @@
-"""Signals: the first SIGINT or SIGTERM asks a program to stop, the second ends it at once; SIGHUP asks it to reload."""
+"""Signals: the first SIGINT or SIGTERM stops the server, the second ends the program at once; SIGHUP reloads."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 @contextlib.contextmanager
 def handle_signals(stop: Callable[[], None], reload: Callable[[], None]) -> Iterator[None]:
-    """Call ``stop()`` in the trio loop on the first signal; on the second let the signal do what it does by default.
+    """Call ``stop()`` in the trio loop on the first signal, and restore the default action for the second.
 
-    SIGHUP calls ``reload()`` in the trio loop, as often as it comes.
-
-    Does nothing outside the main thread, where Python delivers no signals.
+    Each SIGHUP calls ``reload()`` in the trio loop. Outside the main thread this does nothing, as Python runs no signal
+    handlers there.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -28,27 +27,27 @@ def handle_signals(stop: Callable[[], None], reload: Callable[[], None]) -> Iter
     token = trio.lowlevel.current_trio_token()
     process = os.getpid()
 
-    def ask(signum: int, frame: FrameType | None) -> None:
+    def on_stop(signum: int, frame: FrameType | None) -> None:
         for number in STOPPING:
             signal.signal(number, signal.SIG_DFL)
-        tell(stop, signum)
+        call_soon(stop, signum)
 
-    def hang_up(signum: int, frame: FrameType | None) -> None:
-        tell(reload, signum)
+    def on_hang_up(signum: int, frame: FrameType | None) -> None:
+        call_soon(reload, signum)
 
-    def tell(function: Callable[[], None], signum: int) -> None:
+    def call_soon(function: Callable[[], None], signum: int) -> None:
         if os.getpid() == process:
-            with contextlib.suppress(trio.RunFinishedError):  # then it has ended
+            with contextlib.suppress(trio.RunFinishedError):  # the server has ended
                 token.run_sync_soon(function, idempotent=True)
-        else:  # a forked process has no server, and the signal means to it what it does by default
+        else:  # a forked process has no server: apply the default action
             signal.signal(signum, signal.SIG_DFL)
             os.kill(os.getpid(), signum)
 
-    before = {number: signal.signal(number, ask) for number in STOPPING}
+    before = {number: signal.signal(number, on_stop) for number in STOPPING}
     if hasattr(signal, "SIGHUP"):
-        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, hang_up)
+        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, on_hang_up)
     try:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None was not installed from Python
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: installed by C code

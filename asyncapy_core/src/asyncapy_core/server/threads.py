@@ -1,7 +1,4 @@
-"""Blocking calls of handlers, each in a thread, which a server that ends does not wait for.
-
-Knows no server; trio runs the threads.
-"""
+"""`ThreadCalls`: blocking calls of handlers in threads. A server that ends does not wait for them."""
 
 from __future__ import annotations
 
@@ -30,9 +27,9 @@ class ThreadCalls:
 
         Args:
             function: called without arguments.
-            cancellable: leave the thread behind when this is cancelled. Otherwise this waits for the thread, however it
-                is cancelled, until the server ends.
-            limiter: bounds the number of threads, trio's default unless given.
+            cancellable: abandon the thread when this is cancelled; otherwise a cancellation waits for the thread, until
+                the server ends.
+            limiter: bounds the number of threads; trio's default limiter if None.
         """
         if cancellable or self._abandoned:
             return await trio.to_thread.run_sync(function, abandon_on_cancel=True, limiter=limiter)
@@ -53,13 +50,13 @@ class ThreadCalls:
         raise AssertionError("a shield is never cancelled by itself")  # pragma: no cover
 
     def begin(self) -> None:
-        """Wait for threads again, as a server begins to serve."""
+        """Wait for threads, as the server begins to serve."""
         self._abandoned = False
 
     def abandon(self) -> None:
-        """Leave the threads behind whose callers are cancelled; the threads go on until their functions return."""
+        """Abandon the threads whose callers are cancelled; they run until their functions return."""
         self._abandoned = True
         if self._shields:
-            self._log.warning("{Server} %d blocking calls in threads are left behind", len(self._shields))
+            self._log.warning("{Server} %d blocking calls in threads were abandoned", len(self._shields))
         for shield in tuple(self._shields):
             shield.shield = False
