@@ -12,7 +12,7 @@ import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 import trio
 
@@ -36,7 +36,9 @@ if TYPE_CHECKING:
     import configparser
 
     from asyncapy_core.config import PluginOptions, ServerConfig
+    from asyncapy_core.protocol.wire import ByteOrder
     from asyncapy_core.routing.filter import Filter
+    from asyncapy_core.server.settings import FurtherSettings, ServerSettings
     from asyncapy_core.server.state import ServerState
 
 H = TypeVar("H", bound=HandlerFunction)
@@ -78,18 +80,18 @@ class Server:
         addr: str | Sequence[str] | None = defaults.ADDR,
         port: int | None = defaults.PORT,
         buf: int | None = defaults.BUF,
-        logging_level: int = defaults.LOGGING_LEVEL,
+        logging_level: int | str = defaults.LOGGING_LEVEL,
         console_format: str | None = defaults.CONSOLE_FORMAT,
         datefmt: str | None = defaults.DATEFMT,
         timeout: float | None = defaults.TIMEOUT,
         header_size: int = defaults.HEADER_SIZE,
-        byteorder: str = defaults.BYTEORDER,
+        byteorder: ByteOrder = defaults.BYTEORDER,
         config: str | os.PathLike[str] | None = None,
         cfg_parser: configparser.RawConfigParser | None = None,
         session_limit: int = defaults.SESSION_LIMIT,
         *,
         plugins: PluginManager | None = None,
-        **settings: Any,
+        **settings: Unpack[FurtherSettings],
     ) -> None:
         written = {**self._given, **settings}
         for name in ("settings", "config", "cfg_parser", "plugins"):
@@ -130,14 +132,12 @@ class Server:
         """The guards, in the order in which they are asked, each as a handler with that one filter."""
         return self._dispatcher.guards
 
-    def configure(
-        self, settings: Mapping[str, Any] | None = None, *, path: str | os.PathLike[str] | None = None
-    ) -> None:
-        """Change settings before the server serves.
+    def configure(self, *, path: str | os.PathLike[str] | None = None, **settings: Unpack[ServerSettings]) -> None:
+        """Change settings before the server serves: ``server.configure(timeout=30)``.
 
         Args:
-            settings: what comes before all other sources, by name.
             path: a configuration file to be read in place of the one that the server was made with.
+            settings: fields of `ServerConfig`, which come before all other sources.
 
         Raises:
             ConfigError: a setting is wrong; the message says which, where it is from and what is allowed.
@@ -145,7 +145,7 @@ class Server:
         """
         if self._token is not None:
             raise RuntimeError("this server is serving already; configure it before")
-        written = {**self._written, **(settings or {})}
+        written = {**self._written, **settings}
         sources = self._sources if path is None else {**self._sources, "path": path}
         self.config, self._options = self._load(written, sources)
         self._written, self._sources = written, sources
