@@ -23,7 +23,7 @@ from asyncapy_core.net.listener import accept_forever, check_listening, close_li
 from asyncapy_core.plugins.loading import Restriction
 from asyncapy_core.plugins.manager import PluginManager, default_manager
 from asyncapy_core.routing.dispatch import Dispatcher
-from asyncapy_core.routing.handler import Guard, Handler, HandlerFunction
+from asyncapy_core.routing.handler import Guard, GuardFunction, Handler, HandlerFunction
 from asyncapy_core.server.admission import Admission
 from asyncapy_core.server.arguments import record_arguments
 from asyncapy_core.server.lifecycle import Lifetime, set_up
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from asyncapy_core.server.state import ServerState
 
 H = TypeVar("H", bound=HandlerFunction)
-G = TypeVar("G", bound="Filter | Callable[[Any, Any], Any]")
+G = TypeVar("G", bound="Filter | GuardFunction")
 T = TypeVar("T")
 
 
