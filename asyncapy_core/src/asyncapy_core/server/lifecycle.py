@@ -31,6 +31,19 @@ CLEANUP_SECONDS: Final = 10.0
 """How long ``shutdown`` and the plugins may take when `Server.serve` is cancelled, and the exit stack in any case."""
 
 
+class _Nothing:
+    """An awaitable that is done at once, and that need not be awaited."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Iterator[None]:
+        return iter(())
+
+
+NOTHING: Final = _Nothing()
+"""What `Server.setup` and `Server.shutdown` return, as overrides may call them with or without ``await``."""
+
+
 class Lifetime:
     """One run of a server, which a stop cancels as long as it does not listen.
 

@@ -10,7 +10,7 @@ import functools
 import inspect
 import os
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
@@ -26,7 +26,7 @@ from asyncapy_core.routing.dispatch import Dispatcher
 from asyncapy_core.routing.handler import Guard, GuardFunction, Handler, HandlerFunction
 from asyncapy_core.server.admission import Admission
 from asyncapy_core.server.arguments import record_arguments
-from asyncapy_core.server.lifecycle import Lifetime, set_up
+from asyncapy_core.server.lifecycle import NOTHING, Lifetime, set_up
 from asyncapy_core.server.notices import announce
 from asyncapy_core.server.program import run_program
 from asyncapy_core.server.running import prepare_plugins, serving, tls_context
@@ -212,11 +212,19 @@ class Server:
         call = functools.partial(sync_fn, *args)
         return await self._threads.run(call, cancellable=cancellable, limiter=limiter)
 
-    async def setup(self) -> None:
-        """Prepare something before the port is opened; override it, plain or ``async``."""
+    def setup(self) -> Awaitable[None] | Any:
+        """Prepare something before the port is opened; override it, plain or ``async``.
 
-    async def shutdown(self) -> None:
-        """Clean up after the last connection is closed; override it, plain or ``async``."""
+        An override may call ``super().setup()`` with or without ``await``.
+        """
+        return NOTHING
+
+    def shutdown(self) -> Awaitable[None] | Any:
+        """Clean up after the last connection is closed; override it, plain or ``async``.
+
+        An override may call ``super().shutdown()`` with or without ``await``.
+        """
+        return NOTHING
 
     def start(self) -> None:
         """Serve until SIGINT (Ctrl+C) or SIGTERM, then end in order: stop accepting, let the handlers in flight finish
