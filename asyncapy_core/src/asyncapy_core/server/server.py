@@ -12,7 +12,7 @@ import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, Unpack
 
 import trio
 
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 H = TypeVar("H", bound=HandlerFunction)
 G = TypeVar("G", bound="Filter | GuardFunction")
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
 class Server:
@@ -195,8 +196,8 @@ class Server:
 
     async def run_sync_task(
         self,
-        sync_fn: Callable[..., T],
-        *args: Any,
+        sync_fn: Callable[[*Ts], T],
+        *args: *Ts,
         cancellable: bool = False,
         limiter: trio.CapacityLimiter | None = None,
     ) -> T:
