@@ -1,20 +1,21 @@
 """`Filter`, the base of all filters, and `Filters`, where each installed filter is an attribute."""
 
+# ruff: noqa: PLC0414, PLC0415  # an import with `as` makes a class an attribute that may be used as a type, too
+
 from typing import TYPE_CHECKING
 
 from asyncapy_core import Filter
 
 if TYPE_CHECKING:
-    import asyncapy_filters
     from asyncapy_core.plugins.filters import Filters as _Installed
 
     class Filters(_Installed):
-        """For type checkers: the filters that come with asyncapy, by name."""
+        """For type checkers: the filters that come with asyncapy, by name, and all others as Any."""
 
-        APIFactory = asyncapy_filters.APIFactory
-        Fields = asyncapy_filters.Fields
-        HasFields = asyncapy_filters.HasFields
-        Ip = asyncapy_filters.Ip
+        from asyncapy_filters import APIFactory as APIFactory
+        from asyncapy_filters import Fields as Fields
+        from asyncapy_filters import HasFields as HasFields
+        from asyncapy_filters import Ip as Ip
 else:
     from asyncapy_core import Filters
 

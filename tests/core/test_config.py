@@ -104,7 +104,7 @@ def test_further_settings_are_keyword_arguments_of_the_server(ini: Path) -> None
     server = Server(config=ini, max_packet=100, drain_timeout=0, plugins=PluginManager(discover=False))
     assert (server.config.max_packet, server.config.drain_timeout, server.config.addr) == (100, 0, "file")
     with pytest.raises(ConfigError, match="'max_paket', from the argument max_paket, is not a setting"):
-        Server(max_paket=100, plugins=PluginManager(discover=False))
+        Server(max_paket=100, plugins=PluginManager(discover=False))  # type: ignore[call-arg]  # the mistake
 
 
 @pytest.mark.parametrize("name", ["server.ini", "server.cfg", "server.conf", "server"])

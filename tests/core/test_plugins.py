@@ -496,18 +496,18 @@ def test_a_server_that_is_configured_anew_has_the_new_lists_alone(install: Insta
     for name in ("one", "two"):
         install(name, f"test_{name}")
     server = Server(plugins_allow=["test_one"], plugins=PluginManager())
-    server.configure({"plugins_allow": "test_one,test_two"})
+    server.configure(plugins_allow="test_one,test_two")
     assert {name for name, state in states(server.plugins).items() if state == "loaded"} == {"test_one", "test_two"}
 
 
 def test_settings_that_are_refused_leave_a_server_as_it_was() -> None:
     server = Server(port=1)
     with pytest.raises(ConfigError, match="did you mean 'port'"):
-        server.configure({"prot": 2})
+        server.configure(prot=2)  # type: ignore[call-arg]  # the mistake
     with pytest.raises(ConfigError, match="cannot read"):
-        server.configure({"port": 3}, path="nowhere.ini")
+        server.configure(port=3, path="nowhere.ini")
     assert server.config.port == 1
-    server.configure({"timeout": 5})
+    server.configure(timeout=5)
     assert (server.config.port, server.config.timeout) == (1, 5)
 
 
@@ -521,7 +521,7 @@ def test_what_plugins_bring_is_collected_once_however_many_servers_there_are() -
     made = manager(a=Plugin(asyncapy_filters=brings))
     mine = made.filters["Mine"]
     server = Server(plugins=made)
-    server.configure({"port": 1})
+    server.configure(port=1)
     assert made.filters["Mine"] is mine
     assert calls == ["filters"]
 
@@ -540,9 +540,9 @@ def test_ctrl_c_in_an_import_leaves_the_lists_as_they_were(install: Install) -> 
     server = Server(plugins_allow=["test_fine"], plugins=PluginManager())
     assert states(server.plugins)["test_exits"] == "denied"
     with pytest.raises(KeyboardInterrupt):
-        server.configure({"plugins_allow": "test_exits,test_fine"})
+        server.configure(plugins_allow="test_exits,test_fine")
     assert named(server.plugins, "test_exits").reason == "it is not on the allow list"
-    server.configure({"plugins_allow": "test_fine,filters"})
+    server.configure(plugins_allow="test_fine,filters")
     assert {name for name, state in states(server.plugins).items() if state == "loaded"} == {"test_fine", "filters"}
 
 
@@ -550,7 +550,7 @@ def test_a_plugin_that_was_denied_is_loaded_when_it_no_longer_is(install: Instal
     install("one", "test_one")
     server = Server(plugins_deny=["test_one"], plugins=PluginManager(allow=["test_one"]))
     assert states(server.plugins)["test_one"] == "denied"
-    server.configure({"plugins_deny": ""})
+    server.configure(plugins_deny="")
     assert states(server.plugins)["test_one"] == "loaded"
     assert next(record.reason for record in server.plugins.plugins if record.name == "test_one") == ""
 

@@ -25,7 +25,7 @@ from asyncapy_core.plugins import hookspecs
 HOOKS = [name for name in vars(hookspecs) if name.startswith("asyncapy_")]
 
 SURFACE: dict[str, set[str]] = {
-    "asyncapy": {"Server", "__version__"},
+    "asyncapy": {"Client", "Packet", "Server", "__version__"},
     "asyncapy.client": {"AsyncClient", "Client", "Pool"},
     "asyncapy.core": {"Client", "Handler", "Packet", "Session"},
     "asyncapy.errors": {
@@ -126,6 +126,8 @@ def test_every_module_that_core_calls_public_is_there() -> None:
 
 def test_the_documented_names_are_the_objects_of_core() -> None:
     assert asyncapy.Server is asyncapy.server.Server is asyncapy_core.Server
+    assert asyncapy.Client is asyncapy.core.Client
+    assert asyncapy.Packet is asyncapy.core.Packet
     assert asyncapy.client.Client is asyncapy_core.client.Client
     assert asyncapy.core.Client is asyncapy_core.Client
     assert asyncapy.core.Handler is asyncapy_core.Handler

@@ -74,15 +74,18 @@ Mine(port=0, plugins_allow=["codecs"]).start()
         assert program.out == ["setup ()", "set up", "shutdown", "shut down"]
 
 
-def test_the_default_setup_and_shutdown_may_be_called_by_an_override(tmp_path: Path) -> None:
-    text = """
+@pytest.mark.parametrize(
+    ("define", "call"), [("async def", "await super()"), ("async def", "super()"), ("def", "super()")]
+)
+def test_the_default_setup_and_shutdown_may_be_called_by_an_override(tmp_path: Path, define: str, call: str) -> None:
+    text = f"""
 class Mine(Server):
-    async def setup(self):
-        await super().setup()
+    {define} setup(self):
+        {call}.setup()
         note("setup")
 
-    async def shutdown(self):
-        await super().shutdown()
+    {define} shutdown(self):
+        {call}.shutdown()
         note("shutdown")
 
 Mine(port=0).start()
@@ -91,6 +94,7 @@ Mine(port=0).start()
         assert program.port
         assert program.end(signal.SIGINT) == 0
         assert program.out == ["setup", "shutdown"]
+        assert not [line for line in program.err if "never awaited" in line]
 
 
 def connect_until_refused(port: int) -> None:

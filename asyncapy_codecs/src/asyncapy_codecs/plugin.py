@@ -14,7 +14,7 @@ from asyncapy_core import Codec, hookimpl
 class Options(BaseModel):
     """The options in ``[plugin:codecs]`` (INI) or ``[plugins.codecs]`` (TOML)."""
 
-    engine: Literal["msgspec", "ziproto"] = Field("msgspec", description="what ZiProto runs on")
+    engine: Literal["msgspec", "ziproto"] = Field(default="msgspec", description="what ZiProto runs on")
 
 
 asyncapy_options = Options

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
 
 from asyncapy_core import defaults
 from asyncapy_core.errors import ConfigError
@@ -38,10 +38,8 @@ def _joined(value: object) -> object:
 Names = Annotated[list[str], BeforeValidator(_listed)]
 
 
-class ServerConfig(BaseModel):
+class ServerConfig(BaseModel, extra="forbid", frozen=True):
     """All settings of a server, with their defaults. Times are in seconds, sizes in bytes."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     addr: Annotated[str, BeforeValidator(_joined)] = Field(
         default=defaults.ADDR,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, TypeVarTuple
 
 if TYPE_CHECKING:
     import logging
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from asyncapy_core.logs import SessionLog
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
 class ServerInterface(Protocol):
@@ -48,8 +49,8 @@ class ServerInterface(Protocol):
 
     async def run_sync_task(
         self,
-        sync_fn: Callable[..., T],
-        *args: Any,
+        sync_fn: Callable[[*Ts], T],
+        *args: *Ts,
         cancellable: bool = False,
         limiter: trio.CapacityLimiter | None = None,
     ) -> T:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from asyncapy_core.client.async_client import AsyncClient
 from asyncapy_core.errors import NotConnected
+
+if TYPE_CHECKING:
+    from asyncapy_core.client.settings import ClientSettings
 
 
 class Pool:
@@ -26,7 +29,7 @@ class Pool:
         ValueError: ``size`` is not 1 or more, or a setting is out of range.
     """
 
-    def __init__(self, hostname: str, port: int, *, size: int = 4, **settings: Any) -> None:
+    def __init__(self, hostname: str, port: int, *, size: int = 4, **settings: Unpack[ClientSettings]) -> None:
         if size < 1:
             raise ValueError(f"size is {size!r}; a pool has 1 connection or more")
         self._clients = [AsyncClient(hostname, port, **settings) for _ in range(size)]

@@ -5,11 +5,11 @@ Does not use the connection: its caller answers the exceptions raised here.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Iterable
 from typing import TYPE_CHECKING
 
 from asyncapy_core.routing.filter import Filter
-from asyncapy_core.routing.handler import Guard, Handler
+from asyncapy_core.routing.handler import Guard, GuardFunction, Handler
 
 if TYPE_CHECKING:
     from asyncapy_core.protocol.packet import Packet
@@ -36,7 +36,7 @@ class Dispatcher:
         self._groups: tuple[tuple[int, tuple[Handler, ...]], ...] = ()
         self._without_waiting: tuple[Handler, ...] | None = ()
 
-    def guard(self, check: Filter | Callable[[Client, Packet], object]) -> None:
+    def guard(self, check: Filter | GuardFunction) -> None:
         """Add a guard after the existing ones."""
         self.guards = (*self.guards, Guard(check))
         self._without_waiting = None

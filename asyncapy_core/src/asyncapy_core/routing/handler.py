@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 HandlerFunction: TypeAlias = "Callable[[Client, Packet], Awaitable[object]]"
 """``async def handler(client: Client, packet: Packet)``."""
+GuardFunction: TypeAlias = "Callable[[Client, Packet], bool | Awaitable[bool]]"
+"""A function like `Filter.check`, plain or ``async``."""
 
 
 class Handler:
@@ -114,7 +116,7 @@ class Guard(Handler):
 
     __slots__ = ()
 
-    def __init__(self, check: Filter | Callable[[Client, Packet], object]) -> None:
+    def __init__(self, check: Filter | GuardFunction) -> None:
         super().__init__(_no_op, [check if isinstance(check, Filter) else FunctionFilter(check)])
 
 

@@ -28,6 +28,19 @@ CLEANUP_SECONDS: Final = 10.0
 """The limit for the shutdown of the server and of plugins if `Server.serve` is cancelled, and for the exit stack."""
 
 
+class _Nothing:
+    """An awaitable that is done at once, and that need not be awaited."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Iterator[None]:
+        return iter(())
+
+
+NOTHING: Final = _Nothing()
+"""What `Server.setup` and `Server.shutdown` return, as overrides may call them with or without ``await``."""
+
+
 class Lifetime:
     """One run of a server. A stop before the server listens cancels the run.
 

@@ -10,9 +10,9 @@ import functools
 import inspect
 import os
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, Unpack
 
 import trio
 
@@ -23,10 +23,10 @@ from asyncapy_core.net.listener import accept_forever, check_listening, close_li
 from asyncapy_core.plugins.loading import Restriction
 from asyncapy_core.plugins.manager import PluginManager, default_manager
 from asyncapy_core.routing.dispatch import Dispatcher
-from asyncapy_core.routing.handler import Guard, Handler, HandlerFunction
+from asyncapy_core.routing.handler import Guard, GuardFunction, Handler, HandlerFunction
 from asyncapy_core.server.admission import Admission
 from asyncapy_core.server.arguments import record_arguments
-from asyncapy_core.server.lifecycle import Lifetime, set_up
+from asyncapy_core.server.lifecycle import NOTHING, Lifetime, set_up
 from asyncapy_core.server.notices import announce
 from asyncapy_core.server.program import run_program
 from asyncapy_core.server.running import prepare_plugins, serving, tls_context
@@ -36,12 +36,15 @@ if TYPE_CHECKING:
     import configparser
 
     from asyncapy_core.config import PluginOptions, ServerConfig
+    from asyncapy_core.protocol.wire import ByteOrder
     from asyncapy_core.routing.filter import Filter
+    from asyncapy_core.server.settings import FurtherSettings, ServerSettings
     from asyncapy_core.server.state import ServerState
 
 H = TypeVar("H", bound=HandlerFunction)
-G = TypeVar("G", bound="Filter | Callable[[Any, Any], Any]")
+G = TypeVar("G", bound="Filter | GuardFunction")
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
 class Server:
@@ -78,18 +81,18 @@ class Server:
         addr: str | Sequence[str] | None = defaults.ADDR,
         port: int | None = defaults.PORT,
         buf: int | None = defaults.BUF,
-        logging_level: int = defaults.LOGGING_LEVEL,
+        logging_level: int | str = defaults.LOGGING_LEVEL,
         console_format: str | None = defaults.CONSOLE_FORMAT,
         datefmt: str | None = defaults.DATEFMT,
         timeout: float | None = defaults.TIMEOUT,
         header_size: int = defaults.HEADER_SIZE,
-        byteorder: str = defaults.BYTEORDER,
+        byteorder: ByteOrder = defaults.BYTEORDER,
         config: str | os.PathLike[str] | None = None,
         cfg_parser: configparser.RawConfigParser | None = None,
         session_limit: int = defaults.SESSION_LIMIT,
         *,
         plugins: PluginManager | None = None,
-        **settings: Any,
+        **settings: Unpack[FurtherSettings],
     ) -> None:
         written = {**self._given, **settings}
         for name in ("settings", "config", "cfg_parser", "plugins"):
@@ -130,14 +133,12 @@ class Server:
         """The guards, in the order in which they are asked, each as a handler with that one filter."""
         return self._dispatcher.guards
 
-    def configure(
-        self, settings: Mapping[str, Any] | None = None, *, path: str | os.PathLike[str] | None = None
-    ) -> None:
-        """Change settings before the server serves.
+    def configure(self, *, path: str | os.PathLike[str] | None = None, **settings: Unpack[ServerSettings]) -> None:
+        """Change settings before the server serves: ``server.configure(timeout=30)``.
 
         Args:
-            settings: what comes before all other sources, by name.
             path: a configuration file to be read in place of the one that the server was made with.
+            settings: fields of `ServerConfig`, which come before all other sources.
 
         Raises:
             ConfigError: a setting is wrong; the message says which, where it is from and what is allowed.
@@ -145,7 +146,7 @@ class Server:
         """
         if self._token is not None:
             raise RuntimeError("this server is serving already; configure it before")
-        written = {**self._written, **(settings or {})}
+        written = {**self._written, **settings}
         sources = self._sources if path is None else {**self._sources, "path": path}
         self.config, self._options = self._load(written, sources)
         self._written, self._sources = written, sources
@@ -195,8 +196,8 @@ class Server:
 
     async def run_sync_task(
         self,
-        sync_fn: Callable[..., T],
-        *args: Any,
+        sync_fn: Callable[[*Ts], T],
+        *args: *Ts,
         cancellable: bool = False,
         limiter: trio.CapacityLimiter | None = None,
     ) -> T:
@@ -212,11 +213,19 @@ class Server:
         call = functools.partial(sync_fn, *args)
         return await self._threads.run(call, cancellable=cancellable, limiter=limiter)
 
-    async def setup(self) -> None:
-        """Prepare something before the port is opened; override it, plain or ``async``."""
+    def setup(self) -> Awaitable[None] | Any:
+        """Prepare something before the port is opened; override it, plain or ``async``.
 
-    async def shutdown(self) -> None:
-        """Clean up after the last connection is closed; override it, plain or ``async``."""
+        An override may call ``super().setup()`` with or without ``await``.
+        """
+        return NOTHING
+
+    def shutdown(self) -> Awaitable[None] | Any:
+        """Clean up after the last connection is closed; override it, plain or ``async``.
+
+        An override may call ``super().shutdown()`` with or without ``await``.
+        """
+        return NOTHING
 
     def start(self) -> None:
         """Serve until SIGINT (Ctrl+C) or SIGTERM, then end in order: stop accepting, let the handlers in flight finish

@@ -15,7 +15,7 @@ import logging
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import trio
 import trio.testing
@@ -24,6 +24,7 @@ from asyncapy_core.addresses import is_unix
 from asyncapy_core.client import AsyncClient
 
 if TYPE_CHECKING:
+    from asyncapy_core.client.settings import SessionSettings
     from asyncapy_core.server.server import Server
 
 
@@ -42,7 +43,7 @@ class ServerInMemory:
         self._scope = trio.CancelScope()
         self._ended = trio.Event()
 
-    def client(self, *, address: str = "127.0.0.1", **settings: Any) -> AsyncClient:
+    def client(self, *, address: str = "127.0.0.1", **settings: Unpack[SessionSettings]) -> AsyncClient:
         """Return a client of the server, to be used with ``async with``.
 
         Args:
@@ -52,8 +53,9 @@ class ServerInMemory:
         """
         _check_address(address)
         config = self.server.config
-        agreed = {"header_size": config.header_size, "byteorder": config.byteorder, "tls": config.tls_cert is not None}
-        settings = {**agreed, **settings}
+        settings.setdefault("header_size", config.header_size)
+        settings.setdefault("byteorder", config.byteorder)
+        settings.setdefault("tls", config.tls_cert is not None)
         return AsyncClient("localhost", 0, open_stream=functools.partial(self.connect, address), **settings)
 
     async def connect(self, address: str = "127.0.0.1") -> trio.SocketStream:

@@ -31,7 +31,7 @@ def with_settings(function: F) -> F:
     "--reload", is_flag=True, help="Start anew when a Python file here or beside TARGET, or --config, changes."
 )
 @with_settings
-def serve(*, target: str, path: str | None, reload: bool, **settings: str | None) -> None:
+def serve(*, target: str, path: str | None, reload: bool, **settings: Any) -> None:
     """Run the server that TARGET names: module:server, or path/to/file.py:server.
 
     Settings given here come before those in the program, the environment and configuration files. The program runs as a
@@ -45,7 +45,7 @@ def serve(*, target: str, path: str | None, reload: bool, **settings: str | None
         sys.exit(serve_and_watch(program.folder, path))
 
     def prepare(server: Server) -> None:
-        server.configure({name: value for name, value in settings.items() if value is not None}, path=path)
+        server.configure(path=path, **{name: value for name, value in settings.items() if value is not None})
         _print_banner(target, server)
 
     program.run(prepare)
