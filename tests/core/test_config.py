@@ -133,6 +133,33 @@ def test_a_parser_with_interpolation_is_taken_as_it_is_written() -> None:
     assert config.console_format == "%(message)s"
 
 
+@pytest.mark.parametrize("encoding", ["json", "ziproto"])
+def test_the_encoding_in_a_file_of_version_0_5_is_accepted_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, encoding: str
+) -> None:
+    path = tmp_path / "config.ini"
+    path.write_text(f"[AsyncAPY]\naddr = 127.0.0.2\nport = 1500\nencoding = {encoding}\n")
+    config, _ = load_config({}, path=path, environ={})
+    assert (config.addr, config.port) == ("127.0.0.2", 1500)
+    (warning,) = caplog.messages
+    assert f"{path}, section [AsyncAPY]: 'encoding' was a setting of version 0.5" in warning
+
+
+def test_the_encoding_in_a_parser_of_version_0_5_is_accepted_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    config, _ = load_config({}, parser=filled("[AsyncAPY]\nencoding = json\nport = 1500\n"), environ={})
+    assert config.port == 1500
+    assert len(caplog.messages) == 1
+
+
+def test_the_encoding_is_no_setting_in_toml_or_of_the_constructor(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text('[AsyncAPY]\nencoding = "json"\n')
+    with pytest.raises(ConfigError, match="'encoding'"):
+        load_config({}, path=path, environ={})
+    with pytest.raises(ConfigError, match="'encoding'"):
+        load_config({"encoding": "json"}, environ={})
+
+
 def test_plugins_have_sections_of_their_own(tmp_path: Path) -> None:
     path = tmp_path / "server.ini"
     path.write_text("[plugin:codecs]\nengine = ziproto\n[plugin:keys]\nurl = 50%\n[unrelated]\na = 1\n")
@@ -175,7 +202,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("port", "eighty", "a TCP port, 0 to 65535"),
     ("port", -1, "a TCP port, 0 to 65535"),
     ("port", 65536, "a TCP port, 0 to 65535"),
-    ("buf", 0, "bytes to ask of a socket"),
+    ("buf", 0, "the least size of a read"),
     ("logging_level", "loud", "a level of the logging module"),
     ("logging_level", -1, "a level of the logging module"),
     ("console_format", "no field in it", "a %-style logging format"),

@@ -115,7 +115,7 @@ async def test_a_server_that_is_being_set_up_cannot_be_served_a_second_time() ->
     async with trio.open_nursery() as nursery:
         nursery.start_soon(server.serve)
         await trio.testing.wait_all_tasks_blocked(0.01)
-        with pytest.raises(RuntimeError, match="serving already"):
+        with pytest.raises(RuntimeError, match="is serving"):
             await server.serve()
         server.stop()
 

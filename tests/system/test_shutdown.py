@@ -280,7 +280,7 @@ Mine(port=0).start()
             assert program.port
         for _ in range(3):
             program.process.send_signal(signal.SIGHUP)
-        program.wait_for("no certificates to read anew")
+        program.wait_for("no certificates to read again")
         assert program.port
         assert program.end(signal.SIGTERM) == 0
 

@@ -235,7 +235,7 @@ def test_sighup_reads_the_certificate_anew_and_drops_no_session(tmp_path: Path, 
             before = fingerprint(port, context)
             shown.write_bytes(certificates.issue("second.pem").read_bytes())
             program.process.send_signal(signal.SIGHUP)
-            program.wait_for("The certificates were read anew")
+            program.wait_for("The certificates were read again")
             after = fingerprint(port, context)
             assert after != before
             shown.write_text("no certificate at all")
@@ -252,7 +252,7 @@ def test_sighup_ends_no_server_without_tls(tmp_path: Path) -> None:
     with running(tmp_path, ECHO + "server.start()") as program, program.connect() as caller:
         assert caller.ask(a=1) == {"a": 1}
         program.process.send_signal(signal.SIGHUP)
-        program.wait_for("no certificates to read anew")
+        program.wait_for("no certificates to read again")
         assert caller.ask(a=2) == {"a": 2}
         assert program.end(signal.SIGTERM) == 0
 
@@ -299,7 +299,7 @@ async def test_a_file_that_cannot_be_used_keeps_the_server_from_starting(
 
 @pytest.mark.parametrize("name", ["tls_key", "tls_client_ca"])
 def test_a_key_without_a_certificate_is_a_mistake(name: str) -> None:
-    with pytest.raises(ConfigError, match=f"{name} is 'a.pem'.*of no use without tls_cert"):
+    with pytest.raises(ConfigError, match=f"{name} is 'a.pem'.*has no effect without tls_cert"):
         Server(**{name: "a.pem"})
 
 

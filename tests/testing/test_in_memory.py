@@ -162,7 +162,7 @@ async def test_sockets_that_it_is_given_are_closed_even_where_it_cannot_serve() 
 
 async def test_a_server_that_does_not_serve_admits_nobody() -> None:
     ours, theirs = socket.socketpair()
-    with ours, theirs, pytest.raises(RuntimeError, match="does not serve yet"):
+    with ours, theirs, pytest.raises(RuntimeError, match="is not serving"):
         sleeper().admit(theirs, "127.0.0.1")
 
 

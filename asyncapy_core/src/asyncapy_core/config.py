@@ -1,13 +1,14 @@
-"""The server's settings: one pydantic model, whatever source a value is from.
+"""`ServerConfig`, the settings of a server, and `load_config`, which reads them from all sources.
 
-Precedence, first wins: constructor arguments, ``ASYNCAPY_*`` environment variables, then a configuration file (INI with
-a section ``[AsyncAPY]``, or TOML with a table of that name) or a configparser.
+The order of precedence: constructor arguments, ``ASYNCAPY_*`` environment variables, a configparser, a configuration
+file (INI with a section ``[AsyncAPY]``, or TOML with a table of that name).
 """
 
 from __future__ import annotations
 
 import configparser
 import ipaddress
+import logging
 import os
 import re
 import tomllib
@@ -20,11 +21,16 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, Validat
 from asyncapy_core import defaults
 from asyncapy_core.errors import ConfigError
 
+log = logging.getLogger("asyncapy.config")
+
 SECTION = "AsyncAPY"
 PLUGIN_SECTION = "plugin:"
 ENVIRONMENT = "ASYNCAPY_"
+OBSOLETE = "encoding"
+"""A setting in configuration files of version 0.5."""
+
 _NEAR_MISS = re.compile(r"\s*plugins?\s*[.:]", re.IGNORECASE)
-"""What was meant for a plugin, in the form of another kind of file, and would reach none."""
+"""A misspelt section of a plugin, or one in the form of the other file format, which no plugin would get."""
 
 
 def _listed(value: object) -> object:
@@ -48,7 +54,7 @@ class ServerConfig(BaseModel, extra="forbid", frozen=True):
     )
     port: int = Field(default=defaults.PORT, description="a TCP port, 0 to 65535; 0 picks a free one", ge=0, le=65535)
     buf: int = Field(
-        default=defaults.BUF, description="bytes to ask of a socket at least, 1 to 1048576", ge=1, le=1048576
+        default=defaults.BUF, description="the least size of a read, in bytes, 1 to 1048576", ge=1, le=1048576
     )
     logging_level: int = Field(
         default=defaults.LOGGING_LEVEL, description="a level of the logging module, as a number or name", ge=0
@@ -69,42 +75,38 @@ class ServerConfig(BaseModel, extra="forbid", frozen=True):
     max_connections: int = Field(default=10_000, description="connections at a time, 1 or more", ge=1)
     max_output: int = Field(default=1024 * 1024, description="bytes queued for one connection, 1 or more", ge=1)
     packets_per_turn: int = Field(
-        default=20, description="pipelined packets before other connections get their turn, 1 or more", ge=1
+        default=20, description="pipelined packets until other connections get their turn, 1 or more", ge=1
     )
     send_timeout: float = Field(default=10, description="seconds, more than 0", gt=0, allow_inf_nan=False)
     handler_timeout: float | None = Field(
         default=None,
-        description="seconds that a handler may take, more than 0; without it, any time",
+        description="seconds for one handler, more than 0; none for no limit",
         gt=0,
         allow_inf_nan=False,
     )
     handshake_timeout: float = Field(
-        default=10, description="seconds that a TLS handshake may take, more than 0", gt=0, allow_inf_nan=False
+        default=10, description="seconds for a TLS handshake, more than 0", gt=0, allow_inf_nan=False
     )
     drain_timeout: float = Field(default=10, description="seconds, 0 or more", ge=0, allow_inf_nan=False)
     tls_cert: str | None = Field(
         default=None, description="a PEM file: the server's certificate and its chain", min_length=1
     )
     tls_key: str | None = Field(
-        default=None, description="a PEM file: the key, where it is not in tls_cert", min_length=1
+        default=None, description="a PEM file: the private key, if it is not in tls_cert", min_length=1
     )
     tls_client_ca: str | None = Field(
-        default=None, description="a PEM file: the CAs that clients' certificates have to be from", min_length=1
+        default=None, description="a PEM file: the CAs of clients' certificates", min_length=1
     )
     proxy_protocol_from: Names = Field(
-        default=[], description="networks of proxies that begin with a PROXY header, or unix, separated by commas"
+        default=[], description="networks of proxies that send a PROXY header, or unix, separated by commas"
     )
-    plugins_allow: Names | None = Field(
-        default=None, description="names of plugins, separated by commas; without it, all"
-    )
+    plugins_allow: Names | None = Field(default=None, description="names of plugins, separated by commas; none for all")
     plugins_deny: Names = Field(default=[], description="names of plugins, separated by commas")
     plugins_require: Names = Field(default=[], description="names of plugins, separated by commas")
 
     @field_validator("logging_level", mode="before")
     @classmethod
     def _level_name(cls, value: object) -> object:
-        import logging  # noqa: PLC0415  # only a level that is given by name needs the table of names
-
         if isinstance(value, str) and not value.strip().isdigit():
             return logging.getLevelNamesMapping().get(value.strip().upper(), value)
         return value
@@ -112,8 +114,6 @@ class ServerConfig(BaseModel, extra="forbid", frozen=True):
     @field_validator("console_format")
     @classmethod
     def _log_format(cls, value: str) -> str:
-        import logging  # noqa: PLC0415  # as above
-
         try:
             logging.Formatter(value).format(logging.makeLogRecord({}))
         except TypeError as error:
@@ -136,7 +136,7 @@ class ServerConfig(BaseModel, extra="forbid", frozen=True):
     @classmethod
     def _with_certificate(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is not None and info.data.get("tls_cert") is None:
-            raise ValueError("it is of no use without tls_cert")
+            raise ValueError("it has no effect without tls_cert")
         return value
 
     @field_validator("proxy_protocol_from")
@@ -149,13 +149,13 @@ class ServerConfig(BaseModel, extra="forbid", frozen=True):
 
     @property
     def addresses(self) -> list[str]:
-        """What to bind to, each by itself."""
+        """The addresses to bind to, one by one."""
         return [part.strip() for part in self.addr.split(",") if part.strip()]
 
 
 PluginOptions = dict[str, dict[str, Any]]
 _Source = tuple[Callable[[str], str], dict[str, Any]]
-"""How to name the place that a setting is from, and the settings from there."""
+"""A function that names the source of a setting, and the settings of that source."""
 
 
 def load_config(
@@ -165,19 +165,19 @@ def load_config(
     parser: configparser.RawConfigParser | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> tuple[ServerConfig, PluginOptions]:
-    """Put the settings together from all sources.
+    """Read and validate the settings from all sources.
 
     Args:
-        arguments: what was given to the constructor, by name; only what was given.
-        path: a configuration file; one that ends in ``.toml`` is TOML, any other INI.
-        parser: a configparser that has been filled already; it comes before the file.
-        environ: the environment, `os.environ` unless given.
+        arguments: the settings passed to the constructor, by name, without defaults.
+        path: a configuration file; TOML if the name ends in ``.toml``, otherwise INI.
+        parser: a configparser that was filled elsewhere; it precedes the file.
+        environ: the environment, `os.environ` by default.
 
     Returns:
         The settings, and the options of plugins by the plugin's name.
 
     Raises:
-        ConfigError: a file cannot be read, a name is unknown or a value wrong.
+        ConfigError: a file cannot be read, a name is unknown, or a value is wrong.
     """
     sources: list[_Source] = [
         (lambda name: f"the argument {name}", dict(arguments)),
@@ -199,7 +199,7 @@ def load_config(
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
-    """Pick out the settings; what else is called ``ASYNCAPY_*`` may belong to a plugin or a program."""
+    """Return the settings in the environment. Other ``ASYNCAPY_*`` variables may belong to plugins or programs."""
     wanted = {f"{ENVIRONMENT}{name.upper()}": name for name in ServerConfig.model_fields}
     return {wanted[key]: value for key, value in environ.items() if key in wanted}
 
@@ -248,7 +248,17 @@ def _from_parser(parser: configparser.RawConfigParser, source: str) -> tuple[dic
         if section.startswith(PLUGIN_SECTION)
     }
     if parser.has_section(SECTION):
-        return dict(parser.items(SECTION, raw=True)), options
+        settings = dict(parser.items(SECTION, raw=True))
+        if OBSOLETE in settings:
+            log.warning(
+                "%s, section [%s]: %r was a setting of version 0.5 and has no effect: the first packet of a session "
+                "fixes its encoding; remove the line",
+                source,
+                SECTION,
+                OBSOLETE,
+            )
+            del settings[OBSOLETE]
+        return settings, options
     if not options:
         raise ConfigError(
             f"{source} has no section [{SECTION}]; settings go there, a plugin's into [{PLUGIN_SECTION}NAME]"

@@ -26,8 +26,10 @@ Ts = TypeVarTuple("Ts")
 class ServerInterface(Protocol):
     """The server, as handlers and plugins see it. `asyncapy_core.Server` documents the members."""
 
-    config: ServerConfig
     exit_stack: AsyncExitStack
+
+    @property
+    def config(self) -> ServerConfig: ...
 
     @property
     def log(self) -> logging.Logger: ...

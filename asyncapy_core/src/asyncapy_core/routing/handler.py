@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 HandlerFunction: TypeAlias = "Callable[[Client, Packet], Awaitable[object]]"
 """``async def handler(client: Client, packet: Packet)``."""
+
 GuardFunction: TypeAlias = "Callable[[Client, Packet], bool | Awaitable[bool]]"
 """A function like `Filter.check`, plain or ``async``."""
 

@@ -29,7 +29,7 @@ CLEANUP_SECONDS: Final = 10.0
 
 
 class _Nothing:
-    """An awaitable that is done at once, and that need not be awaited."""
+    """An awaitable without a result, which need not be awaited."""
 
     __slots__ = ()
 
@@ -38,7 +38,7 @@ class _Nothing:
 
 
 NOTHING: Final = _Nothing()
-"""What `Server.setup` and `Server.shutdown` return, as overrides may call them with or without ``await``."""
+"""The result of `Server.setup` and `Server.shutdown`: overrides may call them with or without ``await``."""
 
 
 class Lifetime:
