@@ -324,7 +324,7 @@ def test_a_bad_size_is_one_line_and_a_failure(keys: Run, sqlite: str, command: s
     [
         ("", "store"),
         ("keys.db", "a key store is given as a URL"),
-        ("memory://", "keys in memory end with this command"),
+        ("memory://", "keys in memory are lost when this command ends"),
         ("spam://host", "no installed plugin provides key stores for spam://"),
         ("sqlite://keys.db", "names no file"),
         ("sqlite:////nowhere/keys.db", "cannot open /nowhere/keys.db: No such file or directory"),
