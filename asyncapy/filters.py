@@ -1,4 +1,4 @@
-"""`Filter`, the base of all filters, and `Filters`, where each installed filter is an attribute."""
+"""`Filter`, the base of all filters, and `Filters`, which has an attribute for each installed filter."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""The plugin, which the entry point ``redis`` names."""
+"""The plugin module, which the entry point ``redis`` names."""
 
 from __future__ import annotations
 

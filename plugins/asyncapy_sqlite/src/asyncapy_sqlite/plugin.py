@@ -1,4 +1,4 @@
-"""The plugin, which the entry point ``sqlite`` names."""
+"""The plugin module, which the entry point ``sqlite`` names."""
 
 from __future__ import annotations
 
