@@ -35,8 +35,8 @@ def serve(*, target: str, path: str | None, reload: bool, **settings: str | None
     """Run the server TARGET: module:server or path/to/file.py:server.
 
     Settings given here override those in the program, the environment and configuration files. The program runs as a
-    module: code under if __name__ == "__main__" does not run, and code after server.start() runs when the server has
-    ended.
+    module: code under `if __name__ == "__main__"` does not run, and code after `server.start()` runs when the server
+    has ended.
     """
     program = Target(target)
     if reload:
