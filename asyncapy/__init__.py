@@ -1,10 +1,9 @@
-"""AsyncAPY: serve APIs over AsyncAProto. This package gives the parts their documented names; it holds no code.
+"""AsyncAPY: serve APIs over AsyncAProto. This package re-exports the parts under their documented names.
 
-`asyncapy.client` connects to servers; `asyncapy.core` has what handlers are given; `asyncapy.errors`,
-`asyncapy.filters`, `asyncapy.server` and `asyncapy.util` are what their names say.
+`asyncapy.client` has the clients, `asyncapy.core` the arguments of handlers, `asyncapy.errors` the exceptions,
+`asyncapy.filters` the filters, `asyncapy.server` the server and `asyncapy.util` the factory of API keys.
 
-`Client` here is `asyncapy.core.Client`, which handlers are called with; the client that connects to a server is
-`asyncapy.client.Client`.
+`Client` is `asyncapy.core.Client`, the argument of handlers; the client of a server is `asyncapy.client.Client`.
 """
 
 from asyncapy_core import Client, Packet, Server, __version__

@@ -1,6 +1,6 @@
-"""Clients, which connect to a server; not the `Client` that handlers are given.
+"""Clients that connect to a server. `asyncapy.core.Client`, the argument of handlers, is another class.
 
-`Client` is that of the documentation, for plain programs; `AsyncClient` and `Pool` are for programs that run trio.
+`Client` is the documented client, for synchronous programs; `AsyncClient` and `Pool` are for programs that run trio.
 """
 
 from asyncapy_core.client import AsyncClient, Client, Pool

@@ -1,4 +1,4 @@
-"""What handlers are given, and what they are wrapped in."""
+"""The arguments of handlers, `Client` and `Packet`; the `Session` of a client; and `Handler`, which wraps a handler."""
 
 from asyncapy_core import Client, Handler, Packet, Session
 

@@ -1,4 +1,4 @@
-"""`Filter`, the base of all filters, and `Filters`, where each installed filter is an attribute."""
+"""`Filter`, the base of all filters, and `Filters`, which has an attribute for each installed filter."""
 
 # ruff: noqa: PLC0414, PLC0415  # an import with `as` makes a class an attribute that may be used as a type, too
 

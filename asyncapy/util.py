@@ -1,4 +1,4 @@
-"""Extra utilities."""
+"""The factory of API keys."""
 
 from asyncapy_core import APIKeyFactory
 

@@ -1,8 +1,8 @@
-"""What a request costs, ours and others', in one run: `make bench`, or `make bench-quick` for a look.
+"""Measure the cost of a request on AsyncAPY and on other servers: `make bench`, or the shorter `make bench-quick`.
 
-Each server is a program of a few lines in ``servers/``, which says what it does; it runs in one process on core 0, the
-load on core 1. Rounds of all servers follow one another, and the medians of their ratios are shown with the spread, so
-that whatever else the machine does falls on all of them.
+Each server is a short program in ``servers/``, described by its docstring. It runs in one process on core 0, the load
+on core 1. The rounds of all servers are interleaved, so that other load on the machine affects all of them alike; the
+medians of their ratios are printed with the spread.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ CONTESTS = [
 
 
 def main() -> None:
-    """Start the servers, run the rounds, print and keep the results."""
+    """Start the servers, run the rounds, print and save the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=25)
-    parser.add_argument("--quick", action="store_true", help="without foreign servers and the long measurements")
-    parser.add_argument("--peers-python", default=sys.executable, help="the Python that has FastAPI and uvicorn")
+    parser.add_argument("--quick", action="store_true", help="leave out foreign servers and the long measurements")
+    parser.add_argument("--peers-python", default=sys.executable, help="a Python with FastAPI and uvicorn")
     options = parser.parse_args()
     contests = [contest.at_home() for contest in CONTESTS] if options.quick else CONTESTS
     with ExitStack() as stack:

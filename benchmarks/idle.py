@@ -1,4 +1,4 @@
-"""What an idle connection costs in memory: thousands of them, each served once, by the server's resident memory."""
+"""Measure the memory of an idle connection: the growth of the server's resident memory with thousands of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TARGETS = {"AsyncAPY": 8.0}
 
 
 def measure_idle(programs: dict[str, Path]) -> list[dict[str, Any]]:
-    """Print and return KiB for each connection."""
+    """Print and return the KiB of each connection, after it has been served once."""
     allow_files()
     count = min(WANTED, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 200)
     rows = []

@@ -1,6 +1,6 @@
-"""What importing costs: `from asyncapy import Server`, over what it is built on, and the command's ``--help``.
+"""Measure the CPU time of `import asyncapy` in excess of its dependencies, and of ``asyncapy --help``.
 
-All of it is compiled before, as pip does when it installs.
+All modules are compiled beforehand, as pip does when it installs them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def measure_imports(rounds: int) -> list[dict[str, Any]]:
             base, ours = (_cpu(ASKED.format(code), compiled) for code in (BASE, f"{BASE}, asyncapy"))
             over.append(ours - base)
             help_.append(_cpu(HELP, compiled))
-    del over[0], help_[0]  # that was when it was compiled
+    del over[0], help_[0]  # the round that compiled the modules
     rows = []
     print()
     for what, values, target in (("import asyncapy", over, 40), ("asyncapy --help", help_, 150)):

@@ -1,9 +1,9 @@
-"""Key checks a second, for each store: `make bench-keys`.
+"""Measure the key checks per second of each store: `make bench-keys`.
 
-A check is what `Filters.APIFactory` does for a packet with a valid key. "hot" asks for one key again and again, as a
-client in use does; "cold" asks for each of many keys once, so that nothing is recalled. Rounds of all stores are
-interleaved; the median is shown, with the lowest and the highest, and the ratio to memory. Redis is a redis-server that
-is started here on a free port.
+A check is a call of `Filters.APIFactory` for a packet with a valid key. "hot" checks one key repeatedly, as an active
+client causes it; "cold" checks each of many keys once, so that no record is cached. The rounds of all stores are
+interleaved. The median is printed, with the lowest and the highest value, and the ratio to memory. For Redis, the
+program starts a redis-server on a free port.
 """
 
 import shutil
@@ -33,7 +33,7 @@ ROUNDS = 7
 
 @contextmanager
 def redis_server(folder: Path) -> Iterator[str]:
-    """Start a Redis for the length of a ``with`` block and return its URL."""
+    """Run a Redis for the length of a ``with`` block and yield its URL."""
     program = shutil.which("redis-server")
     if program is None:
         sys.exit("redis-server is not installed: apt-get install redis-server")
@@ -55,7 +55,7 @@ def redis_server(folder: Path) -> Iterator[str]:
 
 
 async def checks_per_second(factory: APIKeyFactory, keys: list[str]) -> float:
-    """Check each of these keys once."""
+    """Check each of these keys once and return the rate."""
     passing = Filters.APIFactory(factory, "key")
     packets = [Packet({"key": key}) for key in keys]
     client: Any = SimpleNamespace()

@@ -1,4 +1,4 @@
-"""What a byte of a large packet costs: 1 MiB and 128 KiB, echoed; and how often it is copied, where `perf` can tell."""
+"""Measure the cost of a byte in an echo of 1 MiB and of 128 KiB, and the copies of it if `perf` is installed."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from rounds import verdict
 
 MEBI = 1024 * 1024
 SMALLER = 8
-"""The other packet is so many times smaller; a byte of it is to cost as much."""
+"""The ratio of the two sizes. A byte should cost the same in both packets."""
 
 COPIES = 6
-"""So often at most a packet is copied in memory on its way in, and on its way out, the kernel's own copies counted."""
+"""The limit of copies in memory of a packet on its way in, and on its way out, including the kernel's own."""
 
 LINEAR = 1.6
-"""A byte of the large packet may cost so many times one of the small, whose buffers stay in the cache."""
+"""The limit of the cost of a byte in the large packet relative to the small one, whose buffers stay in the cache."""
 
 COPYING = re.compile(r"^ +([0-9.]+)%.*(?:memmove|memcpy|_copy_from_iter|_copy_to_iter|copy_user)", re.MULTILINE)
 
 
 def measure_large(process: Process, protocols: tuple[Protocol, Protocol], rounds: int) -> list[dict[str, Any]]:
-    """Print and return the CPU time of an echo of 1 MiB, how far it is from linear, and the copies."""
+    """Print and return the CPU time of an echo of 1 MiB, its ratio to that of 128 KiB per byte, and the copies."""
     rows = []
-    print("\n1 packet of 1 MiB there and back")
+    print("\n1 packet of 1 MiB, echoed")
     for protocol in protocols:
         whole, part = [], []
         for _ in range(rounds):
@@ -44,7 +44,7 @@ def measure_large(process: Process, protocols: tuple[Protocol, Protocol], rounds
         linear = statistics.median(all_ / parts for all_, parts in zip(whole, part, strict=True))
         copies = _copies_each_way(process, protocol)
         print(
-            f"  {protocol.name:8} {cpu * 1e6:6.0f} us CPU   a byte of it against one of 128 KiB {linear:.2f}"
+            f"  {protocol.name:8} {cpu * 1e6:6.0f} us CPU   per byte {linear:.2f} times that of 128 KiB"
             f"{verdict(linear, LINEAR)}",
             end="",
         )
@@ -58,7 +58,7 @@ def _cost(process: Process, protocol: Protocol, seconds: float = 0.2) -> float:
 
 
 def _copies_each_way(process: Process, protocol: Protocol) -> float | None:
-    """Return the time that the server spends on copying memory, by that of one copy; None without `perf`."""
+    """Return the time that the server spends on copying memory, divided by that of one copy; None without `perf`."""
     if shutil.which("perf") is None:
         return None
     with tempfile.TemporaryDirectory() as folder:
@@ -75,13 +75,13 @@ def _copies_each_way(process: Process, protocol: Protocol) -> float | None:
 def _recording(process: Process, path: Path) -> Iterator[None]:
     command = ["perf", "record", "-e", "cpu-clock", "-F", "5000", "-o", str(path), "-p", str(process.pid)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as recorder:
-        time.sleep(0.5)  # it says nowhere that it has begun
+        time.sleep(0.5)  # perf does not report that it has begun
         yield
         recorder.send_signal(signal.SIGINT)
 
 
 def _copy_seconds() -> float:
-    """Return how long it takes to copy 1 MiB that is in no cache, as what comes from elsewhere is not."""
+    """Return the seconds for copying 1 MiB that is in no cache, as received data is not."""
     buffers = [bytearray(MEBI) for _ in range(64)]
     count = 4 * len(buffers)
     started = time.perf_counter()

@@ -1,6 +1,6 @@
-"""The load: requests over sockets, so many connections with so many requests in flight each.
+"""The load: requests over a number of connections, with a number of requests in flight on each.
 
-Knows the two protocols only as bytes: what a request is, and where a reply ends.
+A protocol is reduced to the bytes of a request and a function that finds the ends of replies.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MAP = {
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a request looks, and how many whole replies some bytes hold, with what is left of them."""
+    """The bytes of a request, and a function that counts the whole replies in some bytes and returns the rest."""
 
     request: bytes
     split: Callable[[bytes], tuple[int, bytes]]
@@ -43,10 +43,10 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Load:
-    """So many connections, and so many requests in flight on each.
+    """A number of connections, and of requests in flight on each.
 
     Attributes:
-        reconnect: a new connection for each request.
+        reconnect: open a new connection for each request.
     """
 
     title: str
@@ -56,7 +56,7 @@ class Load:
 
 
 def _frames(data: bytes) -> tuple[int, bytes]:
-    """Count whole frames."""
+    """Count whole frames, and return the rest."""
     position = count = 0
     while len(data) - position >= 4:
         end = position + 4 + int.from_bytes(data[position : position + 4], "big")
@@ -68,7 +68,7 @@ def _frames(data: bytes) -> tuple[int, bytes]:
 
 
 def _responses(data: bytes) -> tuple[int, bytes]:
-    """Count whole HTTP responses with a Content-Length."""
+    """Count whole HTTP responses with a Content-Length, and return the rest."""
     count = 0
     while (head := data.find(b"\r\n\r\n")) >= 0:
         lowered = data[:head].lower()
@@ -87,7 +87,7 @@ def _framed(encoding: int, payload: bytes) -> bytes:
 
 
 def _large(encoding: int, size: int) -> bytes:
-    """A packet whose payload is one text of nearly this size."""
+    """Return a packet whose payload is one string of nearly this size."""
     fields = {"test": "x" * (size - 64)}
     return _framed(encoding, json.dumps(fields).encode() if encoding == 0 else msgpack.packb(fields))
 
@@ -105,23 +105,23 @@ HTTP = Protocol(
 
 
 def resized(protocol: Protocol, size: int) -> Protocol:
-    """Return the protocol of a large packet with one of another size."""
+    """Return the protocol of a large packet for another size."""
     return replace(protocol, request=_large(protocol.request[5], size))
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Microseconds of server CPU a request, and of the median reply where one request is in flight."""
+    """Microseconds of server CPU per request, and of the median latency if one request is in flight."""
 
     cpu: float
     latency: float | None
 
 
 def run(process: Process, protocol: Protocol, load: Load, seconds: float) -> Sample:
-    """Put the load on a server for so long, and return what a request cost it.
+    """Put the load on a server for some seconds, and return the cost of a request.
 
-    What is measured begins and ends with a server that has nothing to do, so that its CPU time is told to the
-    nanosecond, and begins when all connections have been served once.
+    The measurement begins and ends with an idle server, so that its CPU time is exact to the nanosecond. It begins when
+    all connections have been served once.
     """
     if load.reconnect:
         return _one_by_one(process, protocol, seconds)
@@ -138,7 +138,7 @@ def run(process: Process, protocol: Protocol, load: Load, seconds: float) -> Sam
 def _exchange(
     sockets: list[socket.socket], protocol: Protocol, in_flight: int, seconds: float
 ) -> tuple[int, list[float]]:
-    """Keep so many requests in flight on each connection, until there are no more; return how many, and their times."""
+    """Keep requests in flight on each connection for some seconds; return the number of replies, and latencies."""
     selector = selectors.DefaultSelector()
     rest = dict.fromkeys(sockets, b"")
     awaited = dict.fromkeys(sockets, in_flight)
@@ -154,7 +154,7 @@ def _exchange(
             sock = key.fileobj
             assert isinstance(sock, socket.socket)
             data = sock.recv(1 << 20)
-            assert data, "the server has left"
+            assert data, "the server has closed the connection"
             count, rest[sock] = protocol.split(rest[sock] + data)
             if not count:
                 continue
@@ -186,7 +186,7 @@ def _one_by_one(process: Process, protocol: Protocol, seconds: float) -> Sample:
 
 
 def connected(process: Process) -> socket.socket:
-    """Connect to a server, with TLS if it speaks it."""
+    """Connect to a server, with TLS if it uses TLS."""
     sock = socket.create_connection(("127.0.0.1", process.port))
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if process.ca is None:

@@ -1,4 +1,4 @@
-"""What a client that pipelines without end does to another: the 99th percentile of its replies, alone and beside it."""
+"""Measure the 99th percentile of a client's latency, alone and beside a client that pipelines without end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TARGET = 5.0
 
 
 def measure_neighbours(process: Process, rounds: int) -> list[dict[str, Any]]:
-    """Print and return the ratio."""
+    """Print and return the ratio of the two."""
     ratios, alone, beside = [], [], []
     for _ in range(rounds):
         alone.append(_percentile(process))

@@ -1,4 +1,4 @@
-"""The picture of a run: CPU time a request, by load and server. Drawn in the environment that has matplotlib."""
+"""Draw the results of a run: CPU time per request, by load and server. Needs an environment with matplotlib."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def draw(rows: list[dict[str, Any]], path: Path, python: str) -> None:
-    """Draw the rows that have a CPU time; say so where there is no matplotlib."""
+    """Draw the rows that have a CPU time, and print the path, or a hint if matplotlib is missing."""
     contests = [row for row in rows if "cpu_us" in row]
     drawn = subprocess.run([python, __file__, str(path)], input=json.dumps(contests), text=True, check=False)
     print(f"Drawn to {path}" if drawn.returncode == 0 else "Not drawn: install benchmarks/requirements.txt")

@@ -1,4 +1,4 @@
-"""Server programs as processes: started on core 0, and what they have used since."""
+"""Server programs as processes on core 0, with their CPU time and memory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,12 @@ FILES = 25_000
 
 @dataclass(frozen=True)
 class Peer:
-    """A server program, what is said to it, whether it needs the environment of the others, and speaks TLS."""
+    """A server program and the protocol of its requests.
+
+    Attributes:
+        foreign: whether it needs the environment of the foreign servers.
+        tls: whether it uses TLS.
+    """
 
     name: str
     program: str
@@ -35,10 +40,10 @@ class Peer:
 
 @dataclass(frozen=True)
 class Process:
-    """A server that runs.
+    """A running server.
 
     Attributes:
-        ca: the CA of its certificate, if it speaks TLS.
+        ca: the CA of its certificate, if it uses TLS.
     """
 
     pid: int
@@ -46,12 +51,12 @@ class Process:
     ca: Path | None
 
     def cpu_seconds(self) -> float:
-        """Return the CPU time that it has used so far, to the nanosecond."""
+        """Return the CPU time that the server has used so far, to the nanosecond."""
         tasks = Path(f"/proc/{self.pid}/task").glob("*/schedstat")
         return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
 
     def resident_bytes(self) -> int:
-        """Return how much memory it has."""
+        """Return the resident memory of the server."""
         found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{self.pid}/status").read_text())
         assert found is not None
         return int(found[1]) * 1024
@@ -59,7 +64,7 @@ class Process:
 
 @contextmanager
 def certificates() -> Iterator[Path]:
-    """Give a folder with ``server.pem``, a certificate for 127.0.0.1 and its key, and ``ca.pem``."""
+    """Yield a folder with ``server.pem``, a certificate for 127.0.0.1 and its key, and ``ca.pem``."""
     with tempfile.TemporaryDirectory() as folder:
         ca = trustme.CA()
         ca.cert_pem.write_to_path(str(Path(folder, "ca.pem")))
@@ -69,7 +74,7 @@ def certificates() -> Iterator[Path]:
 
 @contextmanager
 def serving(program: Path, python: str, tls: Path | Literal[False]) -> Iterator[Process]:
-    """Run a server on core 0, with a certificate from this folder if it is to speak TLS."""
+    """Run a server on core 0, with TLS if the folder of a certificate is given."""
     command = [python, str(program), *([str(tls / "server.pem")] if tls else [])]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=_prepare) as process:  # noqa: PLW1509  # no thread runs yet that could hold a lock
         try:
@@ -92,13 +97,13 @@ def _prepare() -> None:
 
 
 def allow_files() -> None:
-    """Let this process open as many files as the longest measurement needs, if the system lets it."""
+    """Raise the limit of open files of this process to `FILES`, or as far as the system permits."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = FILES if most == resource.RLIM_INFINITY else min(FILES, most)
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def pin(core: int) -> None:
-    """Keep this process on one core, where there are two."""
+    """Keep this process on one core, if there is more than one."""
     if (os.cpu_count() or 1) > 1:
         os.sched_setaffinity(0, {core})

@@ -1,4 +1,4 @@
-"""Where the time goes: a flame graph of the server under load, drawn by py-spy: `make profile`."""
+"""Draw a flame graph of the server under load, with py-spy: `make profile`."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ SECONDS = 8
 
 
 def main() -> None:
-    """Load the server with pipelined requests, and record where it is 500 times a second."""
+    """Load the server with pipelined requests, and sample its stack 500 times per second."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--py-spy", default="py-spy", help="the program")
+    parser.add_argument("--py-spy", default="py-spy", help="the path of py-spy")
     parser.add_argument("--connections", type=int, default=4)
     parser.add_argument("--in-flight", type=int, default=32)
     options = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Contests: one load on several servers, in rounds that follow one another, judged by ratios within each round."""
+"""Contests: one load on several servers in interleaved rounds, judged by the ratios within each round."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from processes import Peer, Process
 
 @dataclass(frozen=True)
 class Contest:
-    """A load, the server that is judged, and those it is held against with the most that the ratio may be.
+    """A load, our server, and the servers to compare it with, each with the limit of the ratio.
 
     Attributes:
-        latency: judge by the median time of a reply, rather than by the server's CPU time for a request.
+        latency: judge by the median latency instead of the server's CPU time per request.
     """
 
     load: Load
@@ -29,12 +29,12 @@ class Contest:
         return [self.ours, *self.others]
 
     def at_home(self) -> Contest:
-        """The same without servers that need an environment of their own."""
+        """Return the contest without the foreign servers, which need an environment of their own."""
         return replace(self, others={peer: most for peer, most in self.others.items() if not peer.foreign})
 
 
 SECONDS: Final = 0.25
-"""So long each server is measured in a round: equally long, and soon after each other, as the machine has its moods."""
+"""Seconds for which each server is measured in a round. They are few, as the speed of the machine changes over time."""
 
 
 def hold(contest: Contest, servers: dict[Peer, Process], count: int) -> list[dict[str, Any]]:
@@ -70,7 +70,7 @@ def hold(contest: Contest, servers: dict[Peer, Process], count: int) -> list[dic
 
 
 def verdict(value: float, target: float | None) -> str:
-    """Return how a figure compares with the most that it may be."""
+    """Return whether a figure is within its limit, as text."""
     if target is None:
         return ""
     return f"  at most {target:g}: {'met' if value <= target else 'MISSED'}"

@@ -1,4 +1,4 @@
-"""How the site is built; what can be told from the code is written into `generated/` first."""
+"""The configuration of the site; the pages that are generated from the code are written into `generated/` first."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import asyncapy
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from reference import write_reference  # beside this file
+from reference import write_reference  # docs/reference.py
 
 project = "AsyncAPY"
 author = "The AsyncAPY developers"

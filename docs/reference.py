@@ -1,4 +1,4 @@
-"""What the code says of itself, as pages: the settings of a server, the hooks, the commands."""
+"""Pages that are generated from the code: the settings of a server, the hooks, the commands."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from asyncapy_core.plugins import hookspecs
 
 
 def write_reference(folder: Path) -> None:
-    """Write the parts of pages that others include."""
+    """Write the files that other pages include."""
     folder.mkdir(exist_ok=True)
     for name, text in {"settings": _settings(), "hooks": _hooks(), "commands": _commands()}.items():
         (folder / f"{name}.txt").write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What `make demo` runs: starts demo_server.py on a free port, talks to it, shows each exchange, and checks it."""
+"""The program of `make demo`: starts demo_server.py on a free port, and prints and checks each exchange with it."""
 
 import json
 import re
@@ -15,7 +15,7 @@ SERVER = Path(__file__).with_name("demo_server.py")
 
 
 class Demo:
-    """Shows what goes over the wire, and counts what is not as it should be."""
+    """Prints the packets of each exchange, and counts the unexpected replies."""
 
     def __init__(self) -> None:
         self.wrong = 0
@@ -39,7 +39,7 @@ class Demo:
             self.received(json.dumps(reply), reply == wanted, wanted)
 
     def exchange_raw(self, client: Client, payload: dict[str, Any], expected: str) -> None:
-        """Send a packet and check its reply as it is on the wire."""
+        """Send a packet and check the bytes of its reply."""
         self.sent(json.dumps(payload))
         client.send(payload)
         raw = client.receive_raw().hex(" ")
@@ -47,7 +47,7 @@ class Demo:
 
 
 def speak_json(demo: Demo, client: Client) -> None:
-    demo.title("JSON: the echo server sends back what it gets")
+    demo.title("JSON: the echo server sends each packet back")
     demo.exchange(client, {"test": 1}, {"test": 1})
     demo.exchange_raw(client, {"foo": "bar"}, "00 00 00 0f 16 00 7b 22 66 6f 6f 22 3a 22 62 61 72 22 7d")
 
@@ -110,11 +110,11 @@ def main() -> int:
         finally:
             server.terminate()
         log = server.stderr.read()
-    demo.title("What the server logged meanwhile")
+    demo.title("The log of the server")
     print("".join(f"  {line}\n" for line in log.splitlines()))
-    print(f"It was stopped with SIGTERM and ended with status {server.returncode}.")
+    print(f"The server ended with status {server.returncode} after SIGTERM.")
     wrong = demo.wrong + (server.returncode != 0)
-    print(f"{wrong} things are not as they should be." if wrong else "Everything is as it should be.")
+    print(f"{wrong} checks failed." if wrong else "All checks passed.")
     return 1 if wrong else 0
 
 

@@ -31,7 +31,7 @@ async def members_only(client: Client, packet: Packet) -> None:
 
 @server.add_handler(~Filters.HasFields(key=None))
 async def echo(client: Client, packet: Packet) -> None:
-    """Gets what no handler before it wanted, and sends it back."""
+    """Gets packets that no handler before it matched, and sends them back."""
     await client.send(packet)
 
 

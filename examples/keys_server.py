@@ -1,7 +1,7 @@
-"""A server for members only. Its keys are in SQLite, or wherever the URL on the command line says:
+"""A server for members only. Its keys are in SQLite, or in the store of the URL on the command line:
 
-python keys_server.py                          keys.db in this folder
-python keys_server.py redis://localhost        a Redis that other servers may share
+python keys_server.py                          keys.db in the working directory
+python keys_server.py redis://localhost        a Redis that other servers can share
 
 Make a key with ``asyncapy keys issue --store URL --metadata '{"owner": "alice"}'``.
 """

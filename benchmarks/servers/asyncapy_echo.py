@@ -1,6 +1,6 @@
 """AsyncAPY: a handler behind one filter sends the packet back. All limits and deadlines are at their defaults.
 
-Takes the path of a certificate with its key, to speak TLS.
+Given the path of a certificate with its key, it uses TLS.
 """
 
 import sys
@@ -14,7 +14,7 @@ server = Server(port=0, tls_cert=sys.argv[1] if sys.argv[1:] else None)
 
 @server.add_handler(Filters.Fields(test=None))
 async def echo(client: Client, packet: Packet) -> None:
-    """Send it back."""
+    """Send the packet back."""
     await client.send(packet)
 
 

@@ -1,4 +1,4 @@
-"""FastAPI on uvicorn: an endpoint with a pydantic model sends it back. httptools and uvloop are on."""
+"""FastAPI on uvicorn: an endpoint with a pydantic model sends the body back. httptools and uvloop are on."""
 
 from fastapi import FastAPI
 from pydantic import BaseModel
@@ -15,7 +15,7 @@ class Echo(BaseModel):
 
 @application.post("/")
 async def echo(body: Echo) -> Echo:
-    """Send it back."""
+    """Send the body back."""
     return body
 
 

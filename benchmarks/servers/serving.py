@@ -1,4 +1,4 @@
-"""Runs an ASGI application under uvicorn on a free port, and says on which."""
+"""Runs an ASGI application under uvicorn on a free port, and prints the port."""
 
 import socket
 import sys

@@ -1,6 +1,6 @@
 """trio alone: each frame is cut off the stream by its length and sent back; nothing is decoded, checked or timed.
 
-Takes the path of a certificate with its key, to speak TLS.
+Given the path of a certificate with its key, it uses TLS.
 """
 
 import ssl
@@ -23,7 +23,7 @@ async def echo(stream: trio.abc.Stream) -> None:
 
 
 async def main() -> None:
-    """Serve on a free port, and say on which."""
+    """Serve on a free port, and print the port."""
     async with trio.open_nursery() as nursery:
         if sys.argv[1:]:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -91,7 +91,7 @@ def check(folder: Path, *command: str) -> None:
 def test_a_name_that_is_none_is_told(environment: Environment, tmp_path: Path, name: str) -> None:
     done = environment.execute("asyncapy", "new", "plugin", name, cwd=tmp_path)
     assert done.returncode == 2
-    assert "give small letters, digits and dashes, such as shout" in done.stderr
+    assert "give lowercase letters, digits and dashes, such as shout" in done.stderr
     assert not list(tmp_path.iterdir())
 
 
@@ -100,7 +100,7 @@ def test_a_name_that_is_none_is_told(environment: Environment, tmp_path: Path, n
     [
         ("core", "there is a package asyncapy_core"),
         ("redis", "there is a package asyncapy_redis"),
-        ("tester", "pytest takes what begins so for tests"),
+        ("tester", "pytest collects classes that begin with Test"),
         ("json", "there is a filter, a codec, a key store or a class of this name"),
         ("ip", "there is a filter, a codec, a key store or a class of this name"),
         ("packet", "there is a filter, a codec, a key store or a class of this name"),
@@ -128,4 +128,4 @@ def test_what_is_there_is_left_alone(environment: Environment, tmp_path: Path) -
     (tmp_path / "asyncapy-shout").mkdir()
     done = environment.execute("asyncapy", "new", "plugin", "shout", cwd=tmp_path)
     assert done.returncode == 1
-    assert "asyncapy-shout is there already; give another name, or move it away" in done.stderr
+    assert "asyncapy-shout exists already; give another name, or move it away" in done.stderr

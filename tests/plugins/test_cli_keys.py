@@ -324,7 +324,7 @@ def test_a_bad_size_is_one_line_and_a_failure(keys: Run, sqlite: str, command: s
     [
         ("", "store"),
         ("keys.db", "a key store is given as a URL"),
-        ("memory://", "keys in memory end with this command"),
+        ("memory://", "keys in memory are lost when this command ends"),
         ("spam://host", "no installed plugin provides key stores for spam://"),
         ("sqlite://keys.db", "names no file"),
         ("sqlite:////nowhere/keys.db", "cannot open /nowhere/keys.db: No such file or directory"),
@@ -347,7 +347,7 @@ def test_no_store_is_one_line_and_a_failure(keys: Run) -> None:
 def test_redis_that_is_away_is_one_line_and_a_failure_without_the_password(scheme: str) -> None:
     url = f"{scheme}://:hunter2@127.0.0.1:{free_port()}" + ("/mymaster" if "sentinel" in scheme else "")
     line = failed(in_a_process("list", "--store", url))
-    assert "is away" in line
+    assert "is unavailable" in line
     assert "127.0.0.1" in line
     assert "hunter2" not in line
 
@@ -355,4 +355,4 @@ def test_redis_that_is_away_is_one_line_and_a_failure_without_the_password(schem
 def test_a_damaged_file_is_one_line_and_a_failure(keys: Run, tmp_path: Path) -> None:
     path = tmp_path / "keys.db"
     path.write_bytes(b"garbage " * 1000)
-    assert "the file is damaged or no database" in failed(keys("list", "--store", f"sqlite:///{path}"))
+    assert "the file is damaged or not a database" in failed(keys("list", "--store", f"sqlite:///{path}"))

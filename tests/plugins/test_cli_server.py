@@ -197,7 +197,7 @@ def test_a_program_that_fails_is_told_by_its_own_lines(folder: Path, program: st
     done = run(folder, "serve", "broken.py")
     assert done.returncode == 1
     assert all(line in done.stderr for line in lines)
-    assert done.stderr.endswith("asyncapy: broken.py raised this before it could serve\n")
+    assert done.stderr.endswith("asyncapy: broken.py raised this exception before it could serve\n")
     assert "importlib" not in done.stderr
     assert "target.py" not in done.stderr
 
@@ -224,7 +224,7 @@ MISTAKES = {
     "app:srv": "app:srv: there is no 'srv' in app; servers in it: server, other",
     "app:no_root": "app:no_root: no_root is <function",
     "none.py": "there is no file none.py; give MODULE:SERVER, or the path of a file",
-    "empty.py": "empty.py: there is no 'server' in empty.py; make one in it, as in server = Server()",
+    "empty.py": "empty.py: there is no 'server' in empty.py; define one, as in server = Server()",
 }
 
 
@@ -258,7 +258,7 @@ def test_reload_serves_anew_what_has_changed_and_ends_in_order(folder: Path) -> 
         for _ in range(10):  # the watch has no line that says it has begun: what is written before is not seen
             (folder / "app.py").write_text(APP.replace("client.send(packet)", 'client.send({"new": 1})'))
             with contextlib.suppress(AssertionError):
-                server.wait_for("app.py changed; starting anew", within=2)
+                server.wait_for("app.py changed; restarting", within=2)
                 break
         server.wait_for("Serving on", count=2)
         assert ask(port, foo=1) == {"new": 1}
@@ -429,7 +429,7 @@ def test_a_call_speaks_tls(folder: Path, certificates: Certificates) -> None:
 def test_an_address_that_is_none_is_told(folder: Path, address: str) -> None:
     done = run(folder, "call", address, "{}")
     assert done.returncode == 2
-    assert "is no HOST:PORT, such as localhost:8081 or [::1]:8081" in done.stderr
+    assert "is not an address; write HOST:PORT, such as localhost:8081 or [::1]:8081" in done.stderr
 
 
 def test_explain_says_why_a_packet_reaches_a_handler_or_not(folder: Path) -> None:
@@ -445,7 +445,7 @@ def test_explain_says_why_a_packet_reaches_a_handler_or_not(folder: Path) -> Non
         "group 0: any_foo runs",
         "    passed  HasFields(foo=None)",
         "group 1: everything runs",
-        "It would be given to any_foo, then everything.",
+        "The packet would reach any_foo, then everything.",
     ]
     done = run(folder, "explain", "app", "packet.json", "--from", "10.1.2.3")
     assert "group 0: numbers runs" in done.stdout
@@ -480,13 +480,13 @@ def test_plugins_are_listed_and_found_well(folder: Path) -> None:
     records = {record["name"]: record for record in json.loads(run(folder, "plugins", "--json").stdout)}
     assert records["codecs"]["hooks"] == ["asyncapy_codecs"]
     done = run(folder, "plugins", "doctor")
-    assert (done.returncode, done.stdout) == (0, "4 plugins, and nothing is wrong with them.\n")
+    assert (done.returncode, done.stdout) == (0, "4 plugins, no problems found.\n")
 
 
 def test_a_configuration_is_checked(folder: Path) -> None:
     (folder / "good.ini").write_text("[AsyncAPY]\nport = 99\n[plugin:codecs]\nengine = msgspec\n")
     done = run(folder, "config", "check", "good.ini")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "port = 99\n", "good.ini is as it should be.\n")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "port = 99\n", "good.ini is valid.\n")
     for text, message in (
         ("[AsyncAPY]\nport = 99999\n", "port is '99999', from bad.ini, section [AsyncAPY]"),
         ("[AsyncAPY]\nprot = 1\n", "did you mean 'port'?"),

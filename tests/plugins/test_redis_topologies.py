@@ -258,7 +258,7 @@ def test_an_authority_file_that_is_not_there_is_a_clear_error(secured: Secured) 
 
 def test_what_speaks_no_tls_is_refused(redis_server: RedisServer) -> None:
     factory = RedisAPIKeyFactory(f"rediss://127.0.0.1:{redis_server.port}/0", timeout=0.2)
-    with pytest.raises(KeyStoreError, match="is away"):
+    with pytest.raises(KeyStoreError, match="is unavailable"):
         factory.issue()
     factory.close()
 

@@ -268,7 +268,7 @@ def test_a_database_of_another_program_is_refused_and_left_alone(path: Path) -> 
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE recipes (name TEXT)")
     before = path.read_bytes()
-    with pytest.raises(KeyStoreError, match="a database of another program; give a file of its own"):
+    with pytest.raises(KeyStoreError, match="a database of another program; give the key store a file of its own"):
         factory_of(path)
     assert path.read_bytes() == before
     assert [file.name for file in path.parent.iterdir()] == ["keys.db"]
@@ -281,7 +281,8 @@ def test_a_file_of_a_later_version_is_refused_and_left_alone(path: Path) -> None
         connection.execute("PRAGMA user_version = 2")
     before = path.read_bytes()
     with pytest.raises(
-        KeyStoreError, match=r"a later version of asyncapy-sqlite \(schema 2, this one knows 1\); upgrade"
+        KeyStoreError,
+        match=r"a later version of asyncapy-sqlite \(schema 2, this one supports 1\); upgrade asyncapy-sqlite",
     ):
         factory_of(path)
     assert path.read_bytes() == before

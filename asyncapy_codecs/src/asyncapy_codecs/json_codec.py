@@ -13,9 +13,9 @@ from asyncapy_core.errors import DecodeError, EncodeError
 
 
 class JsonCodec:
-    """Payloads that are JSON objects in UTF-8, to the letter of RFC 8259: no BOM, no NaN, no lone surrogates.
+    """Payloads that are JSON objects in UTF-8, in strict conformity to RFC 8259: no BOM, no NaN, no lone surrogates.
 
-    Bytes, which JSON does not have, are sent in base64; dates in ISO 8601.
+    Bytes are sent in base64, dates in ISO 8601.
     """
 
     name = "json"
@@ -28,26 +28,26 @@ class JsonCodec:
         self._decode_any = LargeDecoder(msgspec.json.Decoder(dict[str, Any]).decode)
 
     def encode(self, fields: Mapping[str, Any]) -> bytes:
-        """Return the JSON object that these fields make.
+        """Return these fields as a JSON object in UTF-8.
 
         Raises:
-            EncodeError: a field cannot be carried; the message says why.
+            EncodeError: a field cannot be encoded; the message gives the reason.
         """
         try:
             encode = self._encode
             payload = encode(fields)
         except (TypeError, ValueError, OverflowError, RecursionError, BufferError) as error:
             raise EncodeError(f"these fields cannot be sent as JSON: {error}") from error
-        found = payload.partition(b"null")[1]  # half as long a search as `find` or `in`, on CPython 3.11
+        found = payload.partition(b"null")[1]  # takes half as long as `find` or `in` on CPython 3.11
         if found or (len(payload) > MAX_DEPTH and _may_be_deep(payload)):
-            require_finite(fields)  # msgspec writes null for what is not
+            require_finite(fields)  # msgspec writes null for numbers that are not finite
         return payload
 
     def decode(self, payload: bytes) -> dict[str, Any]:
         """Return the fields of a JSON object; of duplicate keys, the last wins.
 
         Raises:
-            DecodeError: the payload is not exactly one JSON object, or nested too deep.
+            DecodeError: the payload is not exactly one JSON object, or is nested too deep.
         """
         try:
             decode = self._decode if len(payload) < LARGE else self._decode_large
@@ -59,7 +59,9 @@ class JsonCodec:
 
     def _decode_unusual(self, payload: bytes) -> dict[str, Any]:
         if len(payload) >= LARGE and payload.count(b"[") + payload.count(b"{") > MANY:
-            raise DecodeError(f"not a payload: more than {MANY} [ and {{, those in texts included, and nested deep")
+            raise DecodeError(
+                f"not a payload: it is nested deep and has more than {MANY} [ and {{, including those in strings"
+            )
         try:
             fields = self._decode_any(payload)
         except (ValueError, RecursionError) as error:
@@ -73,5 +75,5 @@ class JsonCodec:
 
 
 def _may_be_deep(payload: bytes) -> bool:
-    """Say whether a payload opens more maps and arrays than may be nested; where not, nobody need count their depth."""
+    """Return whether a payload opens more than `MAX_DEPTH` maps and arrays; if not, it cannot be nested too deep."""
     return payload.count(b"[") + payload.count(b"{") > MAX_DEPTH

@@ -1,6 +1,6 @@
-"""Decoding large payloads without the garbage collector in the way.
+"""Decoding large payloads while the garbage collector is off.
 
-Knows the collector, and no encoding.
+This module is independent of the encoding.
 """
 
 from __future__ import annotations
@@ -10,23 +10,27 @@ from collections.abc import Callable
 from typing import Any, Final
 
 LARGE: Final = 16 * 1024
-"""Bytes of a payload from which it is worth to stop collecting garbage while it is decoded."""
+"""Bytes of the smallest payload that is decoded without garbage collection."""
 
 DENSE: Final = 100_000
-"""So many new objects are kept from the collector, whose next look at them would hold up everybody for 10 ms."""
+"""New objects that are left to the collector. More are moved to the oldest generation, as their collection would block
+the server for 10 ms."""
 
 FEW: Final = 1_000
-"""A program that freezes its objects has more; CPython 3.12 keeps a few hundred immortal ones among the frozen."""
+"""Frozen objects from which on `gc.unfreeze` is not called: the program has frozen them itself. CPython 3.12 counts a
+few hundred immortal objects as frozen."""
 
 OWED: Final = 20
-"""After so many of these, everything is looked through: what was garbage among them must not stay."""
+"""Moves after which a full collection runs, to free the garbage among the moved objects."""
 
 
 class LargeDecoder:
-    """A decoder that makes many containers makes no garbage: looking for it meanwhile would take ten times as long.
+    """Decodes large payloads with the garbage collector off.
+
+    Decoding creates many containers and no garbage. With the collector on, it takes ten times as long.
 
     Args:
-        decode: what decodes a payload.
+        decode: decodes a payload.
     """
 
     __slots__ = ("_decode", "_owed")
@@ -36,7 +40,7 @@ class LargeDecoder:
         self._owed = 0
 
     def __call__(self, payload: bytes) -> dict[str, Any]:
-        """Decode; what the decoder raises comes through."""
+        """Decode a payload; exceptions of the decoder are not caught."""
         if len(payload) < LARGE or not gc.isenabled():
             return self._decode(payload)
         gc.disable()
@@ -48,7 +52,7 @@ class LargeDecoder:
                 self._make_old()
 
     def _make_old(self) -> None:
-        """Put all that is new among the old objects, which are looked through rarely."""
+        """Move all new objects to the oldest generation, which is rarely collected."""
         self._owed += 1
         if self._owed == OWED:
             self._owed = 0

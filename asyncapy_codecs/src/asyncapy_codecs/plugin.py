@@ -1,4 +1,4 @@
-"""The plugin: what asyncapy-core finds behind the entry point ``codecs``."""
+"""The plugin module, which the entry point ``codecs`` names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from asyncapy_core import Codec, hookimpl
 class Options(BaseModel):
     """The options in ``[plugin:codecs]`` (INI) or ``[plugins.codecs]`` (TOML)."""
 
-    engine: Literal["msgspec", "ziproto"] = Field(default="msgspec", description="what ZiProto runs on")
+    engine: Literal["msgspec", "ziproto"] = Field(default="msgspec", description="the implementation of ZiProto")
 
 
 asyncapy_options = Options
@@ -22,5 +22,5 @@ asyncapy_options = Options
 
 @hookimpl
 def asyncapy_codecs(options: Options) -> list[Codec]:
-    """Bring JSON and ZiProto."""
+    """Return the JSON and ZiProto codecs."""
     return [JsonCodec(), ZiProtoCodec(options.engine)]

@@ -1,7 +1,7 @@
-"""The ``ziproto`` package as an engine, to compare the default engine with.
+"""The ``ziproto`` package as an engine, for comparison with the default engine.
 
-It cannot read maps and arrays of more than 15 items, writes empty bytes without their length, and takes seconds for
-some small payloads: what goes in and out of it is checked, and it is for loopback and tests only.
+The package cannot read maps and arrays of more than 15 items, writes empty bytes without their length, and takes
+seconds for some small payloads. So its input and output are checked, and the engine is for loopback and tests only.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ class Reference:
     """Encodes and decodes with the ``ziproto`` package.
 
     Args:
-        decode: the decoder of the default engine, which what is sent is checked with.
+        decode: the decoder of the default engine, with which encoded payloads are checked.
     """
 
     def __init__(self, decode: Callable[[bytes], dict[str, Any]]) -> None:
-        import ziproto  # noqa: PLC0415  # only for those who ask for it
+        import ziproto  # noqa: PLC0415  # only if this engine is chosen
 
         self._package = ziproto
         self._decode = decode
 
     def encode(self, fields: dict[str, Any]) -> bytes:
-        """Return the payload of fields that hold nothing but what ZiProto has.
+        """Return the payload of fields that hold only types of ZiProto.
 
         Raises:
-            EncodeError: the package writes these wrongly.
+            EncodeError: the package writes these fields wrongly.
         """
         plain = _owned(fields)
         payload = bytes(self._package.encode(plain))
@@ -42,20 +42,20 @@ class Reference:
         return payload
 
     def decode(self, payload: bytes) -> dict[str, Any]:
-        """Return the fields of a payload that the default engine found well formed.
+        """Return the fields of a payload that the default engine has accepted.
 
         Raises:
             DecodeError: the package cannot read it.
         """
         try:
             fields: dict[str, Any] = _owned(self._package.decode(payload))
-        except Exception as error:  # the package raises whatever its slip leads to
+        except Exception as error:  # a fault in the package may raise any exception
             raise DecodeError(f"the reference engine cannot read this: {type(error).__name__}: {error}") from error
         return fields
 
 
 def _owned(value: Any) -> Any:
-    """Return a value with its views of bytes copied, and its tuples as lists."""
+    """Copy a value: memoryviews and bytearrays become bytes, tuples become lists."""
     if isinstance(value, (memoryview, bytearray)):
         return bytes(value)
     if isinstance(value, dict):

@@ -1,6 +1,6 @@
-"""What both codecs demand of fields, whichever way they go (docs/protocol.md, "A packet").
+"""The rules for fields that both codecs apply when they encode and decode (docs/protocol.md, "A packet").
 
-Knows no encoding: looks at values only.
+This module checks values and is independent of the encoding.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import msgspec
 from asyncapy_core.errors import EncodeError
 
 MAX_DEPTH: Final = 128
-"""How deep maps and arrays may be nested, the payload itself counted."""
+"""Levels to which maps and arrays may be nested, including the payload itself."""
 
 PATIENCE: Final = 1_000_000
-"""How much of an unusual payload is looked through in Python, so that this ends soon: see `find_fault`."""
+"""The budget for the check of an unusual payload in Python, which bounds its time: see `find_fault`."""
 
 MANY: Final = 100_000
-"""So many maps and arrays at most are looked through, where they are hardly nested."""
+"""The number of maps and arrays that `PATIENCE` allows if they are hardly nested."""
 
 _SHALLOW: Final = 6
 _BINARY: Final = (bytes, bytearray, memoryview)
@@ -39,10 +39,10 @@ _FORMS: Final[dict[type, Callable[[Any], object]]] = {
 
 
 def usual_payload() -> Any:
-    """Return what nearly all payloads are, as a type that msgspec decodes to: whatever is of it has no fault.
+    """Return the type of a usual payload, for msgspec to decode to. Values of this type have no fault.
 
-    That is a map with strings as keys, of maps, arrays, strings, finite numbers, booleans and null, nested a few deep.
-    Payloads that are nested deeper, or hold bytes, have no such type, and are looked through by `find_fault`.
+    It is a map with string keys, of maps, arrays, strings, finite numbers, booleans and null, nested a few levels deep.
+    Payloads that are nested deeper or hold bytes do not match it; `find_fault` checks them.
     """
     finite = Annotated[float, msgspec.Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
     scalar: Any = None | bool | int | finite | str
@@ -53,14 +53,14 @@ def usual_payload() -> Any:
 
 
 def find_fault(fields: Mapping[Any, Any], patience: int = 1_000_000_000) -> str | None:
-    """Return what keeps these fields from being a payload, or None.
+    """Return the reason why these fields are not a payload, or None.
 
-    A payload has strings as keys and finite numbers, knows no other types than maps, arrays, strings, bytes, numbers,
-    booleans and null, and is nested at most `MAX_DEPTH` deep.
+    The keys of a payload are strings. Its values are maps, arrays, strings, bytes, finite numbers, booleans and null,
+    nested at most `MAX_DEPTH` levels deep.
 
     Args:
-        fields: what may be one.
-        patience: each map and array takes its depth and 8 of this; using it up is a fault as well.
+        fields: the fields to check.
+        patience: the budget. Each map and array costs its depth plus 8; it is a fault to exceed the budget.
     """
     return _fault_in_map(fields, 1, [patience])
 
@@ -73,7 +73,7 @@ def _fault_in_map(fields: Mapping[Any, Any], depth: int, left: list[int]) -> str
 
 
 def _fault_among(values: Collection[Any], depth: int, left: list[int]) -> str | None:
-    """Look at the values of a map or an array at this depth; ``left`` is the patience."""
+    """Check the values of a map or an array at this depth; ``left`` holds the rest of the budget."""
     if len(values) > _WORTH_A_LOOK and _SCALARS.issuperset(map(type, values)):
         return None
     for value in values:
@@ -89,7 +89,7 @@ def _fault_among(values: Collection[Any], depth: int, left: list[int]) -> str | 
             if value:
                 left[0] -= depth + 8
                 if left[0] < 0:
-                    return "it holds too many maps and arrays in each other"
+                    return "it holds too many nested maps and arrays"
                 fault = (_fault_in_map if kind is dict else _fault_among)(value, depth + 1, left)
                 if fault is not None:
                     return fault
@@ -99,10 +99,10 @@ def _fault_among(values: Collection[Any], depth: int, left: list[int]) -> str | 
 
 
 def sendable(fields: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return fields that any codec can carry: as they are, or with dates, UUIDs, sets and the like in their usual form.
+    """Return fields that any codec can encode: unchanged, or with dates, UUIDs, sets and the like in their usual form.
 
     Raises:
-        EncodeError: that cannot be done; the message says why.
+        EncodeError: a field has no such form; the message gives the reason.
     """
     if find_fault(fields) is None:
         return fields
@@ -116,10 +116,10 @@ def sendable(fields: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def require_finite(fields: Mapping[str, Any]) -> None:
-    """Check that these fields, which an encoder has written, hold no number that is not finite, and are not too deep.
+    """Check fields that msgspec has encoded: all numbers are finite, and the nesting is not too deep.
 
     Raises:
-        EncodeError: they do, or are.
+        EncodeError: a number is not finite, or the nesting is too deep.
     """
     if find_fault(fields) is None:
         return
@@ -132,17 +132,17 @@ def require_finite(fields: Mapping[str, Any]) -> None:
 
 
 def _with_text_as_keys(value: Any) -> Any:
-    """Return a value with other keys than text, which an encoder has written as text, left out of the question."""
+    """Return a value with all keys as strings, as the encoder has written them."""
     if isinstance(value, dict):
         return {str(key): _with_text_as_keys(each) for key, each in value.items()}
     return [_with_text_as_keys(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 
 def plain_form(value: object) -> object:
-    """Return what msgspec does not know in the form of the builtin type that it is a kind of.
+    """Convert a value that msgspec does not support to the builtin type that it is an instance of.
 
     Raises:
-        TypeError: it is no kind of any.
+        TypeError: it is an instance of none of them.
     """
     for kind, make in _FORMS.items():
         if isinstance(value, kind):

@@ -14,10 +14,10 @@ from asyncapy_core.errors import DecodeError, EncodeError
 
 
 class ZiProtoCodec:
-    """Payloads that are one ZiProto map with string keys, the whole payload and nothing but.
+    """Payloads that are exactly one ZiProto map with string keys.
 
     Args:
-        engine: ``"msgspec"``, or ``"ziproto"`` for the reference implementation, which is to compare with.
+        engine: ``"msgspec"``, or ``"ziproto"`` for the reference implementation, which is for comparison.
 
     Raises:
         ValueError: there is no such engine.
@@ -37,10 +37,10 @@ class ZiProtoCodec:
         self._reference = Reference(self._decode_any) if engine == "ziproto" else None
 
     def encode(self, fields: Mapping[str, Any]) -> bytes:
-        """Return the ZiProto map that these fields make.
+        """Return these fields as a ZiProto map.
 
         Raises:
-            EncodeError: a field cannot be carried; the message says why.
+            EncodeError: a field cannot be encoded; the message gives the reason.
         """
         try:
             if self._reference is not None:
@@ -48,7 +48,7 @@ class ZiProtoCodec:
             encode, decode = self._encode, self._decode
             payload = encode(fields)
             try:
-                decode(payload)  # what can be read without a fault has none
+                decode(payload)  # fields that decode to the usual type have no fault
             except msgspec.ValidationError:
                 plain = sendable(fields)
                 return payload if plain is fields else self._encode(plain)
@@ -60,7 +60,7 @@ class ZiProtoCodec:
         """Return the fields of a ZiProto map; of duplicate keys, the last wins.
 
         Raises:
-            DecodeError: the payload is anything else, or nested too deep.
+            DecodeError: the payload is not exactly one ZiProto map, or is nested too deep.
         """
         try:
             decode = self._decode if len(payload) < LARGE else self._decode_large

@@ -1,4 +1,4 @@
-"""The documented filters, and a looser `HasFields`, as a plugin of asyncapy-core."""
+"""The documented filters, and `HasFields`, a looser `Fields`, as a plugin of asyncapy-core."""
 
 from asyncapy_filters.api_keys import APIFactory
 from asyncapy_filters.fields import Fields, HasFields

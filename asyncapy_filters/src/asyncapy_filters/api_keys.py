@@ -1,4 +1,4 @@
-"""The filter on API keys."""
+"""The filter for API keys."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from asyncapy_core import APIKeyFactory, Client, Filter, Packet
 
 LONGEST_KEY: Final = 4096
-"""A field with more characters is no key, and is not looked up."""
+"""Characters of the longest value that is looked up. A longer one is not a key."""
 
 _field_name = TypeAdapter(str)
 
@@ -19,8 +19,8 @@ class APIFactory(Filter):
     """Passes packets with a field that holds a valid API key.
 
     Args:
-        factory: the `APIKeyFactory` that knows the keys, or an instance of a subclass.
-        field_name: the field that the key is in.
+        factory: the `APIKeyFactory` of the keys, or an instance of a subclass.
+        field_name: the name of the field that holds the key.
 
     Raises:
         TypeError: ``factory`` is not an `APIKeyFactory`.
@@ -38,10 +38,10 @@ class APIFactory(Filter):
             raise ValueError(f"field_name must be the name of a field; got {field_name!r}") from error
         self.factory = factory
         if factory.blocking:
-            self.check = self._check_without_blocking  # type: ignore[method-assign]  # once, not for each packet
+            self.check = self._check_without_blocking  # type: ignore[method-assign]  # decided once, not for each packet
 
     def check(self, c: Client, p: Packet) -> bool | Awaitable[bool]:
-        """Return True when the field is there and its value is a valid key; to be awaited where the store blocks."""
+        """Return True if the value of the field is a valid key. With a blocking store the result has to be awaited."""
         key = self._key(p)
         return key is not None and key in self.factory
 
@@ -50,7 +50,7 @@ class APIFactory(Filter):
         return key is not None and await self.factory.acontains(key)
 
     def _key(self, packet: Packet) -> str | None:
-        """Return what may be a key."""
+        """Return the value of the field, or None if it cannot be a key."""
         key = packet.fields.get(self.field_name)
         return key if isinstance(key, str) and len(key) <= LONGEST_KEY else None
 

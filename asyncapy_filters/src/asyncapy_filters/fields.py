@@ -1,4 +1,4 @@
-"""Filters on the names and values of a packet's fields."""
+"""Filters for the names and values of a packet's fields."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class HasFields(Filter):
     """Passes packets that have at least these fields.
 
     Args:
-        fields: each either None, for any value, or a regular expression that `re.match` must find at the beginning of
-            the value. Numbers, booleans and null are matched as ``str()`` writes them; bytes, maps and arrays match no
+        fields: None for any value, or a regular expression that has to match at the beginning of the value, as in
+            `re.match`. Numbers, booleans and null are matched in the form of ``str()``; bytes, maps and arrays match no
             expression.
 
     Raises:
@@ -33,7 +33,7 @@ class HasFields(Filter):
         self._matchers = [(name, _compiled(name, pattern)) for name, pattern in fields.items() if pattern is not None]
 
     def check(self, c: Client, p: Packet) -> bool:
-        """Return True when the packet has all fields and their values match."""
+        """Return True if the packet has all these fields and their values match."""
         return p.fields.keys() >= self.names and (not self._matchers or self._values_match(p))
 
     def _values_match(self, packet: Packet) -> bool:
@@ -60,10 +60,10 @@ class HasFields(Filter):
 
 
 class Fields(HasFields):
-    """Passes packets that have exactly these fields, as `HasFields` describes them."""
+    """Passes packets that have exactly these fields; the arguments are those of `HasFields`."""
 
     def check(self, c: Client, p: Packet) -> bool:
-        """Return True when the packet has these fields, no others, and their values match."""
+        """Return True if the packet has these fields and no others, and their values match."""
         return p.fields.keys() == self.names and (not self._matchers or self._values_match(p))
 
 

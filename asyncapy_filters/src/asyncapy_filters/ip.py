@@ -1,4 +1,4 @@
-"""The filter on the address of the peer."""
+"""The filter for the address of the peer."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _texts = TypeAdapter(str | list[str])
 
 
 class Ip(Filter):
-    """Passes clients with one of these addresses. It may be changed while the server runs.
+    """Passes packets of clients with these addresses. The addresses may be changed while the server runs.
 
     Args:
         ips: an IPv4 or IPv6 address, a network such as ``"10.0.0.0/8"``, or a list of these.
 
     Attributes:
-        ips: a list of these, to be changed in place or assigned.
+        ips: the list of addresses and networks; it may be changed in place or assigned.
 
     Raises:
         ValueError: one of them is neither an address nor a network.
@@ -41,7 +41,7 @@ class Ip(Filter):
         self._ips = AddressList(ips)
 
     def check(self, c: Client, p: Packet) -> bool:
-        """Return True when the client's address is among those that pass."""
+        """Return True if the client's address is in the list."""
         return self._ips.covers(c.address)
 
     def __repr__(self) -> str:
@@ -49,7 +49,7 @@ class Ip(Filter):
 
 
 class AddressList(MutableSequence[str]):
-    """A list of addresses and networks as text, checked as they come in."""
+    """A list of addresses and networks as strings. Each change is validated."""
 
     def __init__(self, ips: Sequence[str] | str) -> None:
         try:
@@ -60,7 +60,7 @@ class AddressList(MutableSequence[str]):
         self._change(lambda empty: empty.extend([texts] if isinstance(texts, str) else texts))
 
     def covers(self, address: str) -> bool:
-        """Say whether this address is here, by itself or in a network; what is no address is not."""
+        """Return whether the list holds an address or a network of it; False for text that is not an address."""
         if address in self._seen:
             return True
         if not self._wide:
@@ -72,25 +72,25 @@ class AddressList(MutableSequence[str]):
         return any(parsed in network for network in self._wide)
 
     def insert(self, index: int, value: str) -> None:
-        """Put in an address or network.
+        """Insert an address or network.
 
         Raises:
-            ValueError: it is neither.
+            ValueError: the value is neither.
         """
         self._change(lambda texts: texts.insert(index, value))
 
     def extend(self, values: Iterable[str]) -> None:
-        """Put in addresses and networks: all, or none when one of them is neither.
+        """Append addresses and networks: all of them, or none if one is invalid.
 
         Raises:
-            ValueError: one of them is neither.
+            ValueError: one of them is neither an address nor a network.
         """
         self._change(lambda texts: texts.extend(values))
 
     def __eq__(self, other: object) -> bool:
         return self._texts == (other._texts if isinstance(other, AddressList) else other)
 
-    __hash__ = None  # type: ignore[assignment]  # as that of a list
+    __hash__ = None  # type: ignore[assignment]  # a list has no hash either
 
     @overload
     def __getitem__(self, index: int) -> str: ...
@@ -116,7 +116,7 @@ class AddressList(MutableSequence[str]):
         return repr(self._texts)
 
     def _change(self, change: Callable[[list[str]], None]) -> None:
-        """Make a change, unless something in its outcome is neither an address nor a network."""
+        """Apply a change, unless an item of the result is neither an address nor a network."""
         texts = list(self._texts)
         change(texts)
         networks = [_network(text) for text in texts]
@@ -129,7 +129,7 @@ EXAMPLE = "'192.0.2.7', '2001:db8::1' or '10.0.0.0/8'"
 
 
 def _network(text: object) -> Network:
-    """Read an address, as the network of it alone, or a network; IPv4 mapped into IPv6 is IPv4."""
+    """Parse a network, or an address as a network of one; IPv4 mapped into IPv6 becomes IPv4."""
     if not isinstance(text, str) or "%" in text:
         raise ValueError(
             f"{text!r} is neither an IP address nor a network; write it as text, without a zone, such as {EXAMPLE}"

@@ -1,4 +1,4 @@
-"""The plugin: what asyncapy-core finds behind the entry point ``filters``."""
+"""The plugin module, which the entry point ``filters`` names."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from asyncapy_filters import APIFactory, Fields, HasFields, Ip
 
 @hookimpl
 def asyncapy_filters() -> dict[str, type[Filter]]:
-    """Bring the filters of this package under their class names."""
+    """Return the filters of this package by class name."""
     return {filter.__name__: filter for filter in (Fields, HasFields, Ip, APIFactory)}

@@ -1,8 +1,8 @@
-"""For tests, of this project and of those who write plugins and servers for it.
+"""Tools for the tests of servers and plugins.
 
-`serving` has a server serve in memory; the plugin of pytest in `asyncapy_core.testing.fixtures` has a fixture for it.
-`Detached` is a client to call handlers and filters with. The contracts are what codecs, filters and key
-stores have to do, as tests.
+`serving` runs a server in memory; the pytest plugin in `asyncapy_core.testing.fixtures` has a fixture for it.
+`Detached` is a client for calling handlers and filters. The contracts are tests that every codec, filter or key store
+has to pass.
 """
 
 from asyncapy_core.server.detached import Detached

@@ -1,6 +1,6 @@
-"""What every codec has to do, as tests: subclass `CodecContract` in a file that pytest collects.
+"""The tests that every codec has to pass: subclass `CodecContract` in a file that pytest collects.
 
-Knows no codec and no test runner; a failed expectation is an AssertionError.
+They are independent of the codec and the test runner; a failed expectation is an AssertionError.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ USUAL: dict[str, Any] = {
     "long": "x" * 70_000,
     "many": {f"field {number}": number for number in range(100)},
 }
-"""What any payload may hold, whatever its encoding."""
+"""Fields that every encoding has to support."""
 
 
 class CodecContract(ABC):
-    """Subclass it as ``class TestMyCodec(CodecContract)`` and say how to make the codec.
+    """The contract of a codec: subclass it as ``class TestMyCodec(CodecContract)`` and define `codec`.
 
     Attributes:
-        no_maps: payloads that are well formed in this encoding, and are no map: a list, a number, a text.
-        too_deep: payloads that nest without end, such as a hundred thousand times ``[``.
-        lowest_id: the lowest wire id that it may have; 0 and 1 belong to JSON and ZiProto.
+        no_maps: payloads that are valid in this encoding but not a map: a list, a number, a string.
+        too_deep: payloads with extreme nesting, such as ``[`` a hundred thousand times.
+        lowest_id: the lowest wire id that the codec may have; 0 and 1 belong to JSON and ZiProto.
     """
 
     no_maps: Sequence[bytes] = ()
@@ -112,7 +112,7 @@ class CodecContract(ABC):
                     payload = codec.encode(fields)
                 except EncodeError:
                     continue
-                raise AssertionError(f"{value!r} cannot be carried, and became {payload[:40]!r}; raise EncodeError")
+                raise AssertionError(f"{value!r} cannot be encoded, but became {payload[:40]!r}; raise EncodeError")
 
     def test_refuses_all_that_is_cut_short(self) -> None:
         codec = self.codec()
@@ -148,7 +148,7 @@ class CodecContract(ABC):
                     continue
                 assert type(fields) is dict, f"{each!r} became {fields!r}"
                 assert all(type(name) is str for name in fields), f"{each!r} became {fields!r}"
-                codec.encode(fields)  # a handler may send back whatever it was sent
+                codec.encode(fields)  # a handler may send any packet back
 
     def test_serves(self) -> None:
         trio.run(self._serve)
@@ -181,7 +181,7 @@ class CodecContract(ABC):
             fields = self.codec().decode(payload)
         except DecodeError:
             return
-        raise AssertionError(f"{payload[:40]!r} was taken for {fields!r}; raise DecodeError")
+        raise AssertionError(f"{payload[:40]!r} was decoded as {fields!r}; raise DecodeError")
 
 
 class _Plugin:
@@ -201,7 +201,7 @@ def _samples() -> Iterator[dict[str, Any]]:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Say whether two values are equal and of the same types; 1, 1.0 and True are three values."""
+    """Return whether two values are equal and of the same types; 1, 1.0 and True differ."""
     if type(one) is not type(other):
         return False
     if isinstance(one, dict):

@@ -1,6 +1,6 @@
-"""What every filter has to do, as tests: subclass `FilterContract` in a file that pytest collects.
+"""The tests that every filter has to pass: subclass `FilterContract` in a file that pytest collects.
 
-Knows no filter and no test runner; a failed expectation is an AssertionError.
+They are independent of the filter and the test runner; a failed expectation is an AssertionError.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
     from asyncapy_core.session import Client
 
 ODD_VALUES: tuple[Any, ...] = (None, True, 0, -1, 2**80, 0.5, "", "x" * 100_000, "\x00\u2028", [], [[]], {}, {"a": []})
-"""What a peer may send where a filter expects something else; none of it may raise anything."""
+"""Values that a peer may send in place of the expected one. A filter must not raise for any of them."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A packet, and who it is from.
+    """A packet and its sender.
 
     Attributes:
-        fields: its fields.
+        fields: the fields of the packet.
         address: the IP address of the client.
         tls_peer: the subject of the client's certificate.
     """
@@ -47,14 +47,14 @@ class Sample:
 
 
 class FilterContract(ABC):
-    """Subclass it as ``class TestMyFilter(FilterContract)``, say how to make the filter, and give samples.
+    """The contract of a filter: subclass it as ``class TestMyFilter(FilterContract)``, define `filter`, give samples.
 
-    It is meant for filters that decide by the packet and the client alone. One that remembers, such as a rate limiter,
-    answers differently when it is asked again: set `test_decides_the_same_when_asked_again` to None for it.
+    It is for filters whose result depends on the packet and the client only. For a filter with a state, such as a rate
+    limiter, set `test_decides_the_same_when_asked_again` to None.
 
     Attributes:
-        passing: packets that pass, at least one: mappings, or a `Sample` where it matters who it is from.
-        failing: packets that do not, at least one.
+        passing: packets that pass, at least one: a mapping, or a `Sample` if the sender matters.
+        failing: packets that do not pass, at least one.
     """
 
     passing: Sequence[Mapping[str, Any] | Sample] = ()
@@ -62,7 +62,7 @@ class FilterContract(ABC):
 
     @abstractmethod
     def filter(self) -> Filter:
-        """Return the filter; in one test, every call returns one that decides the same."""
+        """Return the filter. All filters that one test gets must have the same results."""
 
     def test_passes_what_it_should(self) -> None:
         for sample in _samples(self.passing):
@@ -74,7 +74,7 @@ class FilterContract(ABC):
 
     def test_combines_with_others(self) -> None:
         filter = self.filter()
-        yes, no = _Constant(True), _Constant(False)  # noqa: FBT003  # that is all it is about
+        yes, no = _Constant(True), _Constant(False)  # noqa: FBT003  # the result of the filter
         for samples, passes in ((self.passing, True), (self.failing, False)):
             for sample in _samples(samples):
                 assert _ask(~filter, sample) is not passes
@@ -114,9 +114,9 @@ class FilterContract(ABC):
     def test_says_what_it_is(self) -> None:
         filter = self.filter()
         assert not re.search(" at 0x[0-9a-f]+>", repr(filter)), (
-            f"{filter!r} says nothing: give the filter a __repr__, for 'asyncapy explain' and the log show it"
+            f"{filter!r} does not describe the filter; give it a __repr__, which 'asyncapy explain' and the log show"
         )
-        assert repr(filter) == repr(self.filter()), "two that are the same are to look the same"
+        assert repr(filter) == repr(self.filter()), "equal filters must have the same repr"
 
     def test_guards_a_handler(self) -> None:
         trio.run(self._guard)
@@ -134,14 +134,14 @@ class FilterContract(ABC):
         async with serving(server) as running:
             for samples, wanted in ((self.passing, {"reached": True}), (self.failing, refusal)):
                 for sample in _samples(samples):
-                    if sample.tls_peer is None:  # there is no TLS here
+                    if sample.tls_peer is None:  # the server has no TLS
                         encoding = _MarshalPlugin.name
                         async with running.client(address=sample.address, plugins=plugins, encoding=encoding) as client:
                             assert await client.request(sample.fields) == wanted, f"{sample}"
 
 
 class _Constant(Filter):
-    def __init__(self, answer: bool) -> None:  # noqa: FBT001  # that is all it is about
+    def __init__(self, answer: bool) -> None:  # noqa: FBT001  # the result of the filter
         self._answer = answer
 
     def check(self, c: Client, p: Packet) -> bool:
@@ -149,7 +149,7 @@ class _Constant(Filter):
 
 
 class _MarshalPlugin:
-    """A codec that carries whatever a sample may hold, where none is installed; it is spoken in memory only."""
+    """A codec for all values that a sample may hold, used in memory only, so that no codec has to be installed."""
 
     name = "marshal"
     wire_id = 255
@@ -158,7 +158,7 @@ class _MarshalPlugin:
         return b"\x00" + marshal.dumps(dict(fields))  # the empty map alone is too short for a payload
 
     def decode(self, payload: bytes) -> dict[str, Any]:
-        fields: dict[str, Any] = marshal.loads(payload[1:])  # noqa: S302  # what this very process has written
+        fields: dict[str, Any] = marshal.loads(payload[1:])  # noqa: S302  # this process has written it
         return fields
 
     @hookimpl
@@ -168,7 +168,7 @@ class _MarshalPlugin:
 
 @functools.cache
 def _server() -> Server:
-    """Return what a filter finds in ``client.server``: one for all, which never serves."""
+    """Return the ``client.server`` of all samples, which never serves."""
     return Server(plugins=PluginManager(discover=False))
 
 

@@ -1,6 +1,6 @@
-"""A plugin of pytest, which finds it by itself where pytest and pytest-trio are installed: ``asyncapy_server``.
+"""A pytest plugin with the fixture ``asyncapy_server``. pytest loads it by itself; the fixture needs pytest-trio.
 
-Imports nothing of a server before the fixture is used: it is loaded by every pytest run of its environment.
+Every pytest run in the environment loads this module, so it imports the server only when the fixture is used.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 async def asyncapy_server() -> AsyncIterator[Callable[[Server], Awaitable[ServerInMemory]]]:
-    """Return ``await asyncapy_server(server)``, which has a server serve, in memory, until the test has ended.
+    """Return a function: ``await asyncapy_server(server)`` runs a server in memory until the test has ended.
 
-    With the fixture ``autojump_clock`` of pytest-trio no timeout is waited for. Handlers that are still at work at the
-    end of the test are cut off.
+    With the fixture ``autojump_clock`` of pytest-trio, no timeout takes real time. Handlers that are still running at
+    the end of the test are cancelled.
     """
     import trio  # noqa: PLC0415  # see above
 

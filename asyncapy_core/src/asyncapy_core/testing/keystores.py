@@ -1,6 +1,6 @@
-"""What every key store has to do, as tests: subclass `KeyStoreContract` in a file that pytest collects.
+"""The tests that every key store has to pass: subclass `KeyStoreContract` in a file that pytest collects.
 
-Knows no store and no test runner; a failed expectation is an AssertionError.
+They are independent of the store and the test runner; a failed expectation is an AssertionError.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ factory = APIKeyFactory(store=sys.argv[1])
 for _ in range(int(sys.argv[2])):
     print(factory.issue({"by": sys.argv[3]}))
 """
-"""A process of its own that issues keys."""
+"""The program of a process that issues keys."""
 
 
 class KeyStoreContract(ABC):
-    """Subclass it as ``class TestMyStore(KeyStoreContract)`` and say how to open a store.
+    """The contract of a key store: subclass it as ``class TestMyStore(KeyStoreContract)`` and define `open`.
 
     Attributes:
-        url: where other processes can open the same store; None for one that cannot be shared.
-        stale_seconds: how long one handle may go on knowing what another has changed.
+        url: the URL at which other processes can open the same store; None for a store that cannot be shared.
+        stale_seconds: seconds for which one handle may still return a record that another has changed.
     """
 
     url: str | None = None
@@ -52,7 +52,7 @@ class KeyStoreContract(ABC):
 
     @abstractmethod
     def open(self) -> KeyStore:
-        """Open the store; in one test, every call opens the same one, which is empty at first."""
+        """Open the store. All calls in one test open the same store, which is empty at first."""
 
     @contextlib.contextmanager
     def store(self) -> Iterator[KeyStore]:
@@ -220,7 +220,7 @@ class KeyStoreContract(ABC):
             one.remove("d1")
             deadline = time.monotonic() + self.stale_seconds
             while other.peek("d1") is not None:
-                assert time.monotonic() < deadline + 0.1, f"still known {self.stale_seconds} s after its removal"
+                assert time.monotonic() < deadline + 0.1, f"still returned {self.stale_seconds} s after its removal"
                 time.sleep(0.01)
             _raises_key_error(lambda: other.get("d1"))
 

@@ -1,9 +1,9 @@
-"""A server and its clients in one program, without a port: for tests, also with a clock that jumps.
+"""A server and its clients in one program, without a port: for tests, also with trio's autojump clock.
 
-They talk over pairs of connected sockets, which the kernel keeps in memory; so all that a server does is what it does
-elsewhere. What is sent is there at once, so that a clock that jumps does not jump while something is under way, with
-one exception: trio knows nothing of threads, so it jumps while a handler waits for one (`Server.run_sync_task`, or a
-key store on a disk). Such handlers are tested with the real clock.
+They communicate over pairs of connected sockets, which the kernel keeps in memory, so the server runs the same code as
+on a network. Sent data arrives immediately, so the clock does not jump while data is in transit. It does jump while a
+handler waits for a thread (`Server.run_sync_task`, or a key store on a disk), as trio does not take threads into
+account. Test such handlers with the real clock.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 
 class ServerInMemory:
-    """A server that serves, and ways to talk to it; `serving` and the fixture ``asyncapy_server`` make it.
+    """A running server and the means to connect to it; `serving` and the fixture ``asyncapy_server`` create it.
 
     Attributes:
         server: the server.
-        log: the lines that it has logged, each with its level: ``"[INFO] {Client handler} …"``.
+        log: the lines that the server has logged, each with its level: ``"[INFO] {Client handler} …"``.
     """
 
     def __init__(self, server: Server) -> None:
@@ -47,9 +47,9 @@ class ServerInMemory:
         """Return a client of the server, to be used with ``async with``.
 
         Args:
-            address: the IP address that it seems to come from.
-            settings: the further arguments of `AsyncClient`; ``header_size``, ``byteorder`` and ``tls`` are those of
-                the server unless given. Where it speaks TLS, ``ca_file`` has to say whom to trust.
+            address: the IP address of the client, as the server sees it.
+            settings: further arguments of `AsyncClient`; ``header_size``, ``byteorder`` and ``tls`` are those of the
+                server by default. With TLS, ``ca_file`` has to name the CA of the server's certificate.
         """
         _check_address(address)
         config = self.server.config
@@ -59,13 +59,14 @@ class ServerInMemory:
         return AsyncClient("localhost", 0, open_stream=functools.partial(self.connect, address), **settings)
 
     async def connect(self, address: str = "127.0.0.1") -> trio.SocketStream:
-        """Connect, and return the stream of bytes; it is closed at the end with the server, if not before.
+        """Connect, and return the byte stream. It is closed when the server ends, if not before.
 
         Args:
-            address: the IP address that it seems to come from, or ``unix:`` with a path.
+            address: the IP address of the client, as the server sees it, or ``unix:`` with a path.
 
         Raises:
-            ValueError: it is neither.
+            ValueError: the address is neither.
+            ConnectionRefusedError: the server does not serve.
         """
         _check_address(address)
         ours, theirs = socket.socketpair()
@@ -74,13 +75,13 @@ class ServerInMemory:
         except RuntimeError as error:
             ours.close()
             theirs.close()
-            raise ConnectionRefusedError(str(error)) from error  # as a port would that nobody listens on
+            raise ConnectionRefusedError(str(error)) from error  # as for a port without a listener
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
         self._streams.append(stream)
         return stream
 
     async def serve(self, *, task_status: trio.TaskStatus[ServerInMemory] = trio.TASK_STATUS_IGNORED) -> None:
-        """Serve until `stop` is called; ``await nursery.start(this.serve)`` returns this, when it serves."""
+        """Serve until `stop` is called. ``await nursery.start(running.serve)`` returns ``running`` once it serves."""
         lines = LogLines(self.log)
         self.server.log.addFilter(lines)
         try:
@@ -93,7 +94,7 @@ class ServerInMemory:
             self._ended.set()
 
     async def stop(self) -> None:
-        """Let the server end in order, with all clients having said their last, and wait until it has."""
+        """End the sending side of all clients, stop the server in order, and wait until it has ended."""
         if not self._ended.is_set():
             self._begin_to_stop()
             await self._ended.wait()
@@ -103,7 +104,7 @@ class ServerInMemory:
         await self._ended.wait()
 
     async def cut(self) -> None:
-        """Let the server end in order, but cut off the handlers that wait for something; no clock is waited for."""
+        """Do as `stop`, but cancel the handlers that still wait for something; no clock has to advance."""
         if not self._ended.is_set():
             self._begin_to_stop()
             await trio.testing.wait_all_tasks_blocked()
@@ -112,17 +113,17 @@ class ServerInMemory:
 
     def _begin_to_stop(self) -> None:
         for stream in self._streams:
-            with contextlib.suppress(OSError):  # this one has left before
+            with contextlib.suppress(OSError):  # the client has left before
                 stream.socket.shutdown(socket.SHUT_WR)
         self.server.stop()
 
 
 @asynccontextmanager
 async def serving(server: Server) -> AsyncIterator[ServerInMemory]:
-    """Have a server serve for the length of an ``async with`` block: plugins and setup before, shutdown behind it.
+    """Run a server for the length of an ``async with`` block, with plugins and setup before it and shutdown after it.
 
-    Handlers that are still at work at the end are cut off. What the block raises comes out as it is; what the server
-    raises while it serves, in an ExceptionGroup.
+    Handlers that are still running at the end are cancelled. An exception from the block is raised unchanged; one from
+    the running server is raised in an ExceptionGroup.
     """
     failure: BaseException | None = None
     async with trio.open_nursery() as nursery:
@@ -135,7 +136,7 @@ async def serving(server: Server) -> AsyncIterator[ServerInMemory]:
                 yield running
             except (trio.Cancelled, GeneratorExit):
                 raise
-            except BaseException as error:  # as above; pytest's own failures are no Exceptions
+            except BaseException as error:  # as above; pytest's own failures are not Exceptions
                 failure = error
             await running.cut()
     if failure is not None:
@@ -148,7 +149,7 @@ def _check_address(address: str) -> None:
 
 
 class _Started(trio.TaskStatus[Any]):
-    """Tells who waits for a server to serve, and gives it what the server is wrapped in."""
+    """Makes ``nursery.start`` return the `ServerInMemory` when the server serves."""
 
     def __init__(self, running: ServerInMemory, task_status: trio.TaskStatus[ServerInMemory]) -> None:
         self._running = running
@@ -159,7 +160,7 @@ class _Started(trio.TaskStatus[Any]):
 
 
 class LogLines(logging.Filter):
-    """Keeps the lines of a logger, each with its level, in the moment in which they are logged."""
+    """Stores the lines of a logger, each with its level, when they are logged."""
 
     def __init__(self, lines: list[str]) -> None:
         super().__init__()

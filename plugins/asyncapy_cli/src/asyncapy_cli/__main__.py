@@ -1,4 +1,4 @@
-"""``python -m asyncapy_cli`` is ``asyncapy``."""
+"""Run the command ``asyncapy`` as ``python -m asyncapy_cli``."""
 
 from asyncapy_cli.main import main
 

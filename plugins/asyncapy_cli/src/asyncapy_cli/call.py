@@ -1,4 +1,4 @@
-"""``asyncapy call``: send packets to a server and print what comes back."""
+"""``asyncapy call``: send packets to a server and print the replies."""
 
 from __future__ import annotations
 
@@ -22,35 +22,49 @@ FAILED, UNUSABLE, UNREACHABLE = 1, 2, 3
 
 
 class Address(click.ParamType):  # type: ignore[type-arg]  # generic in later releases of click only
-    """``HOST:PORT``, an IPv6 address in brackets."""
+    """``HOST:PORT``, with an IPv6 address in brackets."""
 
     name = "address"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
         host, separator, port = str(value).rpartition(":")
         if not separator or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536 or not host:
-            self.fail(f"{value!r} is no HOST:PORT, such as localhost:8081 or [::1]:8081", param, ctx)
+            self.fail(f"{value!r} is not an address; write HOST:PORT, such as localhost:8081 or [::1]:8081", param, ctx)
         return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 @click.command()
 @click.argument("address", type=Address(), metavar="HOST:PORT")
 @click.argument("payload")
-@click.option("--ziproto", "encoding", flag_value="ziproto", help="Speak ZiProto rather than JSON.")
-@click.option("--encoding", "encoding", default="json", help="Speak this encoding, which a plugin brings.")
-@click.option("--tls", is_flag=True, help="Speak TLS, and verify the server's certificate.")
+@click.option("--ziproto", "encoding", flag_value="ziproto", help="Use ZiProto instead of JSON.")
+@click.option("--encoding", "encoding", default="json", help="Use the encoding of this name, which a plugin brings.")
+@click.option("--tls", is_flag=True, help="Use TLS, and verify the server's certificate.")
 @click.option(
-    "--ca-file", type=click.Path(exists=True, dir_okay=False), help="CA certificates, instead of the system's."
+    "--ca-file",
+    type=click.Path(exists=True, dir_okay=False),
+    help="CA certificates to use instead of the system's; implies --tls.",
 )
-@click.option("--header-size", type=click.IntRange(1, 8), default=4, show_default=True, help="As the server has it.")
-@click.option("--byteorder", type=click.Choice(["big", "little"]), default="big", show_default=True, help="Likewise.")
+@click.option(
+    "--header-size",
+    type=click.IntRange(1, 8),
+    default=4,
+    show_default=True,
+    help="Bytes of the Content-Length header, as set on the server.",
+)
+@click.option(
+    "--byteorder",
+    type=click.Choice(["big", "little"]),
+    default="big",
+    show_default=True,
+    help="The byte order of the Content-Length header, as set on the server.",
+)
 @click.option("--timeout", type=float, default=60, show_default=True, help="Seconds to wait for a reply.")
 @click.option("--raw", is_flag=True, help="Print replies as bytes, headers included.")
 def call(*, address: tuple[str, int], payload: str, raw: bool, tls: bool, ca_file: str | None, **settings: Any) -> None:
-    """Send PAYLOAD, a JSON object, to a server and print its reply; - reads packets from standard input, one a line.
+    """Send PAYLOAD, a JSON object, to a server and print the reply.
 
-    The status is 0 after replies, 1 when one was a failure, 2 for a payload that cannot be sent, and 3 without a
-    connection or a reply.
+    With - as PAYLOAD, read one JSON object per line from standard input. The exit status is 0 if no reply is a failure,
+    1 if one is, 2 if a payload cannot be sent, and 3 if there is no connection or no reply.
     """
     failed = False
     try:
@@ -76,7 +90,7 @@ def _payloads(payload: str) -> Iterator[str]:
 
 
 def _receive(client: Client) -> dict[str, Any]:
-    """Print a reply: on several coloured lines on a terminal, on one line elsewhere."""
+    """Receive a reply and print it: coloured and indented on a terminal, on one line elsewhere."""
     reply = client.receive()
     if sys.stdout.isatty():
         print_coloured(json.dumps(reply, default=_text, indent=2, ensure_ascii=False))
@@ -86,7 +100,7 @@ def _receive(client: Client) -> dict[str, Any]:
 
 
 def _receive_raw(client: Client, replies: ReplyDecoder) -> dict[str, Any]:
-    """Print a reply as the bytes that came."""
+    """Receive a reply and print its bytes, the header included."""
     data = client.receive_raw()
     if not data:
         raise ServerDisconnected("the server closed the connection without a reply")
@@ -101,7 +115,7 @@ def _receive_raw(client: Client, replies: ReplyDecoder) -> dict[str, Any]:
 
 
 def _is_failure(reply: dict[str, Any]) -> bool:
-    """Say whether a reply is a failure of the server's own making, and what it means."""
+    """Return whether a reply is a failure, and print the meaning of its code."""
     failed = failure(reply)
     if failed is not None:
         click.echo(f"asyncapy: {failed}", err=True)
@@ -109,7 +123,7 @@ def _is_failure(reply: dict[str, Any]) -> bool:
 
 
 def _text(value: object) -> str:
-    """Return what JSON does not have, bytes, in base64, as the JSON codec does."""
+    """Return bytes in base64, as the JSON codec sends them."""
     assert isinstance(value, bytes)
     return base64.b64encode(value).decode()
 

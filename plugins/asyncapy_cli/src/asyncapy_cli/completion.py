@@ -1,4 +1,4 @@
-"""``asyncapy completion``: what makes a shell complete commands and options."""
+"""``asyncapy completion``: scripts with which shells complete commands and options."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from click.shell_completion import get_completion_class
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(context: click.Context, *, shell: str) -> None:
-    """Print a script that makes SHELL complete this command.
+    """Print a script with which SHELL completes this command.
 
-    Have the shell read it when it starts: eval "$(asyncapy completion bash)"
+    Evaluate it in the start-up file of the shell: eval "$(asyncapy completion bash)"
     """
     found = get_completion_class(shell)
     assert found is not None

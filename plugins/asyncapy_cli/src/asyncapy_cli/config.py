@@ -1,4 +1,4 @@
-"""``asyncapy config``: look at configuration files without starting anything."""
+"""``asyncapy config``: check configuration files without starting a server."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def config() -> None:
 @config.command()
 @click.argument("path", type=click.Path(exists=True, dir_okay=False))
 def check(path: str) -> None:
-    """Validate PATH, with the environment and the options of plugins, and print the settings that are made."""
-    load_config({}, path=path, environ={})  # the file by itself, as the environment may hide what is wrong in it
+    """Validate PATH, together with the environment and the options of plugins, and print the settings that are set."""
+    load_config({}, path=path, environ={})  # the file alone, as the environment may hide its errors
     settings, options = load_config({}, path=path)
     tls_context(settings)
     manager = default_manager()
@@ -29,4 +29,4 @@ def check(path: str) -> None:
         value = getattr(settings, name)
         if name in settings.model_fields_set:
             click.echo(f"{name} = {value!r}")
-    click.echo(f"{path} is as it should be.", err=True)
+    click.echo(f"{path} is valid.", err=True)

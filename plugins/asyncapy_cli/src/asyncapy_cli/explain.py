@@ -1,4 +1,4 @@
-"""``asyncapy explain``: why a packet does, or does not, reach a handler (the documentation's FAQ 1.3.2)."""
+"""``asyncapy explain``: why a packet reaches a handler or not (FAQ 1.3.2 of the documentation)."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from asyncapy_core.server.explain import Verdict, explain_packet
 @click.command()
 @click.argument("target")
 @click.argument("packet", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
-@click.option("--from", "address", default="127.0.0.1", show_default=True, help="The address of the client.")
+@click.option("--from", "address", default="127.0.0.1", show_default=True, help="The IP address of the client.")
 def explain(*, target: str, packet: str, address: str) -> None:
-    """Say which handlers of TARGET a packet would reach, and which filters keep it from the others.
+    """Show which handlers of TARGET a packet would reach, and which filters reject it for the others.
 
-    TARGET is module:server or path/to/file.py:server, PACKET a file with a JSON object, - for standard input. The
-    program runs up to where it would start the server. No handler is called. The status is 1 when none would run.
+    TARGET is module:server or path/to/file.py:server. PACKET is a file with a JSON object, or - for standard input. The
+    program runs until it would start the server, and no handler is called. The exit status is 1 if no handler would
+    run.
     """
     fields = sys.stdin.buffer.read() if packet == "-" else Path(packet).read_bytes()
     server = Target(target).load()
@@ -35,7 +36,7 @@ def explain(*, target: str, packet: str, address: str) -> None:
         click.echo(_line(verdict, "a guard refuses it" if refused else "an earlier handler of the group runs"))
     running = [verdict.handler for verdict in verdicts if verdict.runs]
     if running:
-        click.echo(f"It would be given to {', then '.join(running)}.")
+        click.echo(f"The packet would reach {', then '.join(running)}.")
         return
     click.echo("A guard refuses it: no handler would run." if refused else "No handler would run (ERR_NO_HANDLER).")
     sys.exit(1)

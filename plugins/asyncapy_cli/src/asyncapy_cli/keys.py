@@ -30,7 +30,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic in later r
         found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw]?)", str(value).strip())
         if found is None or float(found[1]) == 0:
             self.fail(
-                f"{value!r} is not a time: give seconds, or a number with s, m, h, d or w, such as 30d", param, ctx
+                f"{value!r} is not a duration; give seconds, or a number with s, m, h, d or w, such as 30d", param, ctx
             )
         return float(found[1]) * UNITS[found[2]]
 
@@ -51,7 +51,7 @@ class Metadata(click.ParamType):  # type: ignore[type-arg]  # generic in later r
 
 
 def with_store(function: F) -> F:
-    """Add ``--store``."""
+    """Add the option ``--store``."""
     option = click.option(
         "--store",
         "url",
@@ -64,7 +64,7 @@ def with_store(function: F) -> F:
 
 
 def with_json(function: F) -> F:
-    """Add ``--json``."""
+    """Add the option ``--json``."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")(function)
 
 
@@ -77,19 +77,19 @@ def with_id(function: F) -> F:
 def keys() -> None:
     """Issue, list and revoke API keys.
 
-    Keys are told apart by their public ID, which `issue` and `list` print. Give - as the ID to have the key itself read
-    from standard input: on the command line it would stay in the shell's history.
+    A key is identified by its public ID, which `issue` and `list` print. With - as the ID, a command reads the key
+    itself from standard input: on the command line it would stay in the shell's history.
     """
 
 
 @keys.command()
 @with_store
-@click.option("--metadata", type=Metadata(), default="{}", help='What is known of the key: {"owner": "alice"}.')
-@click.option("--expires-in", type=Duration(), help="Seconds, or with a unit: 90m, 12h, 30d.")
+@click.option("--metadata", type=Metadata(), default="{}", help='Metadata of the key: {"owner": "alice"}.')
+@click.option("--expires-in", type=Duration(), help="Lifetime of the key: seconds, or 90m, 12h, 30d.")
 @click.option("--size", type=int, default=32, show_default=True, help="The length of the key in characters.")
 @with_json
 def issue(*, url: str, metadata: dict[str, Any], expires_in: float | None, size: int, as_json: bool) -> None:
-    """Make a key, and print it: this once, for it is not kept anywhere."""
+    """Issue a key and print it. The store keeps only a digest, so the key cannot be printed again."""
     with _factory(url, size) as factory:
         key, record = factory.issue_with_record(metadata, expires_in=expires_in)
     _print_key(key, record, as_json=as_json)
@@ -113,7 +113,7 @@ def list_keys(*, url: str, as_json: bool) -> None:
 @with_id
 @with_json
 def show(*, url: str, key_id: str, as_json: bool) -> None:
-    """Show what is known of a key."""
+    """Show the record of a key."""
     with _factory(url) as factory:
         record = factory.record(_resolved(factory, key_id))
     if as_json:
@@ -127,7 +127,7 @@ def show(*, url: str, key_id: str, as_json: bool) -> None:
 @with_store
 @with_id
 def revoke(*, url: str, key_id: str) -> None:
-    """Make a key invalid, at once and for good."""
+    """Make a key invalid, immediately and permanently."""
     with _factory(url) as factory:
         factory.revoke_id(_resolved(factory, key_id))
     click.echo("revoked", err=True)
@@ -139,7 +139,7 @@ def revoke(*, url: str, key_id: str) -> None:
 @click.option("--size", type=int, default=32, show_default=True, help="The length of the new key in characters.")
 @with_json
 def reissue(*, url: str, key_id: str, size: int, as_json: bool) -> None:
-    """Replace a key by a new one with the same ID, and print that."""
+    """Replace a key, keep its ID, and print the new key."""
     with _factory(url, size) as factory:
         resolved = _resolved(factory, key_id)
         key = factory.reissue_id(resolved)
@@ -150,7 +150,7 @@ def reissue(*, url: str, key_id: str, size: int, as_json: bool) -> None:
 @keys.command()
 @with_store
 @with_id
-@click.option("--metadata", type=Metadata(), required=True, help="What replaces the metadata that is there.")
+@click.option("--metadata", type=Metadata(), required=True, help="The new metadata, a JSON object.")
 def update(*, url: str, key_id: str, metadata: dict[str, Any]) -> None:
     """Replace the metadata of a key."""
     with _factory(url) as factory:
@@ -161,16 +161,18 @@ def update(*, url: str, key_id: str, metadata: dict[str, Any]) -> None:
 @keys.command()
 @with_store
 def purge(*, url: str) -> None:
-    """Forget the keys that have expired."""
+    """Remove the expired keys from the store."""
     with _factory(url) as factory:
-        click.echo(f"{factory.purge()} expired keys forgotten", err=True)
+        click.echo(f"{factory.purge()} expired keys removed", err=True)
 
 
 @contextlib.contextmanager
 def _factory(url: str, size: int = 32) -> Iterator[APIKeyFactory]:
-    """Open a factory for one command; what is not there is told in one line."""
+    """Open a factory for one command; its errors become messages of one line."""
     if url.startswith("memory:"):
-        raise click.BadParameter("keys in memory end with this command; give sqlite:///keys.db or redis://localhost")
+        raise click.BadParameter(
+            "keys in memory are lost when this command ends; give sqlite:///keys.db or redis://localhost"
+        )
     try:
         factory = APIKeyFactory(size, store=url)
         with contextlib.closing(factory):
@@ -182,7 +184,7 @@ def _factory(url: str, size: int = 32) -> Iterator[APIKeyFactory]:
 
 
 def _resolved(factory: APIKeyFactory, key_id: str) -> str:
-    """Return an ID; ``-`` stands for the key on standard input."""
+    """Return the ID of a key; for ``-``, read the key from standard input."""
     return factory.describe(sys.stdin.readline().strip()).id if key_id == "-" else key_id
 
 
@@ -195,7 +197,7 @@ def _print_key(key: str, record: KeyRecord, *, as_json: bool) -> None:
         print_json({"key": key, **_fields(record)})
         return
     click.echo(key)
-    click.echo(f"Its ID is {record.id}. Keep the key: it is shown this once.", err=True)
+    click.echo(f"Its ID is {record.id}. Save the key: it is not shown again.", err=True)
 
 
 def _row(record: KeyRecord) -> tuple[str, ...]:
@@ -204,7 +206,7 @@ def _row(record: KeyRecord) -> tuple[str, ...]:
 
 
 def _shown(name: str, value: Any) -> str:
-    """Return a value of a record for a terminal: times as dates, metadata as JSON without what moves the cursor."""
+    """Format a field of a record for a terminal: times as dates, metadata as JSON, control characters escaped."""
     if value is None:
         return "never"
     if name in {"issued", "expires"}:

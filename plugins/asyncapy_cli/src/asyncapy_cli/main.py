@@ -1,4 +1,4 @@
-"""The command ``asyncapy``: a group whose commands are imported when they are called."""
+"""The command ``asyncapy``, which imports each of its commands when it is called."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ import click
 COMMANDS: Final = {
     "serve": "Run the server that a module or a file defines.",
     "call": "Send packets to a server and print its replies.",
-    "explain": "Say why a packet does, or does not, reach a handler.",
-    "plugins": "List the installed plugins, and what is wrong with them.",
+    "explain": "Show why a packet reaches a handler or not.",
+    "plugins": "List the installed plugins and their problems.",
     "config": "Check configuration files.",
-    "new": "Begin a plugin: a project with its tests.",
+    "new": "Create a plugin project with tests.",
     "keys": "Issue, list and revoke API keys.",
-    "completion": "Print what makes a shell complete this command.",
+    "completion": "Print a completion script for a shell.",
 }
-"""Each is a module of this package with a click command of the same name."""
+"""Summaries by command. Each command is a module of this package with a click command of the same name."""
 
 
 INTERRUPTED: Final = 130
 BROKEN_PIPE: Final = 141
-"""Exit statuses, as a shell has them for SIGINT and SIGPIPE."""
+"""Exit statuses, as a shell reports SIGINT and SIGPIPE."""
 
 
 class LazyGroup(click.Group):
-    """A group that knows the names and summaries of its commands without importing them."""
+    """A group that lists its commands with their summaries without importing them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -43,7 +43,7 @@ class LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except BrokenPipeError:  # who reads what this prints has read enough; click would make it status 1
+        except BrokenPipeError:  # the reader closed the pipe; click would exit with status 1
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return ctx.exit(BROKEN_PIPE)
 
@@ -59,7 +59,7 @@ def asyncapy() -> None:
 
 
 def main() -> None:
-    """Run the command line; what AsyncAPY raises is one line on standard error and status 1."""
+    """Run the command line. An AsyncAPYError becomes one line on standard error and exit status 1."""
     try:
         status = asyncapy.main(standalone_mode=False)
     except click.ClickException as error:
@@ -68,7 +68,7 @@ def main() -> None:
     except click.Abort:  # Ctrl+C
         status = INTERRUPTED
     except Exception as error:
-        from asyncapy_core.errors import AsyncAPYError  # noqa: PLC0415  # --help is to answer without waiting for trio
+        from asyncapy_core.errors import AsyncAPYError  # noqa: PLC0415  # it imports trio, which --help does not need
 
         if not isinstance(error, AsyncAPYError):
             raise

@@ -1,4 +1,4 @@
-"""``asyncapy new``: the beginnings of a project."""
+"""``asyncapy new``: create the project of a plugin."""
 
 from __future__ import annotations
 
@@ -19,36 +19,38 @@ KINDS: Final = {
     "filter": ("A filter", '`Filters.$Class("text")` passes packets whose field `text` is written in capitals.'),
     "codec": ("A codec", 'Clients and servers that have it installed may use `encoding="$name"`.'),
     "keystore": ("A key store", '`APIKeyFactory(store="$scheme:///path/to/keys.json")` keeps API keys in a file.'),
-    "hooks": ("Setup and shutdown hooks", 'Every server of its environment answers `{"ping": 1}`, whoever asks.'),
+    "hooks": ("Setup and shutdown hooks", 'Every server of its environment answers `{"ping": 1}` from any client.'),
 }
-"""What a plugin may be, with what its README says."""
+"""The kinds of plugin, each with the summary and the usage in its README."""
 
 NAME: Final = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
 
 PARTS: Final = ("cli", "codecs", "core", "filters", "redis", "sqlite")
-"""Packages of this project, which need not be installed here."""
+"""The packages of AsyncAPY. Their names are taken even if they are not installed."""
 
 IMPORTED: Final = ("Client", "Filter", "Packet")
-"""What the template of a filter imports."""
+"""Names that the filter template imports; a filter class of the same name would shadow them."""
 
 
 @click.group()
 def new() -> None:
-    """Begin a project."""
+    """Create a project."""
 
 
 @new.command()
 @click.argument("name")
-@click.option("--kind", type=click.Choice(list(KINDS)), default="filter", show_default=True, help="What it brings.")
+@click.option("--kind", type=click.Choice(list(KINDS)), default="filter", show_default=True, help="The kind of plugin.")
 def plugin(*, name: str, kind: str) -> None:
-    """Write a plugin NAME, with its tests, into a folder asyncapy-NAME."""
+    """Create a plugin NAME, with tests, in the folder asyncapy-NAME."""
     if NAME.fullmatch(name) is None:
-        raise click.BadParameter(f"{name!r}: give small letters, digits and dashes, such as shout", param_hint="NAME")
+        raise click.BadParameter(
+            f"{name!r}: give lowercase letters, digits and dashes, such as shout", param_hint="NAME"
+        )
     if taken := _taken(name.replace("-", "_")):
-        raise click.BadParameter(f"{name!r}: {taken}; give another", param_hint="NAME")
+        raise click.BadParameter(f"{name!r}: {taken}; give another name", param_hint="NAME")
     folder = Path(f"asyncapy-{name}")
     if folder.exists():
-        raise click.ClickException(f"{folder} is there already; give another name, or move it away")
+        raise click.ClickException(f"{folder} exists already; give another name, or move it away")
     for path, text in _project(name, kind).items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(text, encoding="utf-8")
@@ -57,10 +59,10 @@ def plugin(*, name: str, kind: str) -> None:
 
 
 def _taken(identifier: str) -> str:
-    """Say what keeps a name from being that of a new plugin, or nothing."""
+    """Return the reason why a new plugin cannot have this name, or an empty string."""
     manager = default_manager()
     if identifier.startswith("test"):
-        return "pytest takes what begins so for tests"
+        return "pytest collects classes that begin with Test"
     if identifier in PARTS or find_spec(f"asyncapy_{identifier}") is not None:
         return f"there is a package asyncapy_{identifier}"
     if any(record.name == identifier for record in manager.plugins):
@@ -72,7 +74,7 @@ def _taken(identifier: str) -> str:
 
 
 def _free_wire_id(identifier: str) -> int:
-    """Return an id that no codec here has, and that others would hardly choose: it is made of the name."""
+    """Return a wire id that no installed codec uses. It is derived from the name, so that plugins rarely collide."""
     taken = {codec.wire_id for codec in default_manager().codecs()}
     first = crc32(identifier.encode())
     return next(wire_id for step in range(254) if (wire_id := 2 + (first + step) % 254) not in taken)
@@ -83,7 +85,7 @@ def _class_name(identifier: str) -> str:
 
 
 def _project(name: str, kind: str) -> dict[str, str]:
-    """Return the files of a project, with their paths."""
+    """Return the texts of the files of a project by path."""
     identifier = name.replace("-", "_")
     core = version("asyncapy-core")
     major, minor, *_ = core.split(".")

@@ -1,6 +1,6 @@
-"""What commands print: tables, JSON, and text that is not ours, made fit for a terminal.
+"""The output of commands: tables, JSON, and text from elsewhere, escaped for a terminal.
 
-rich is imported where it is used: scripts, pipes and ``--help`` do without.
+rich is imported where it is used: JSON for scripts and ``--help`` do not need it.
 """
 
 # ruff: noqa: PLC0415
@@ -15,23 +15,23 @@ from typing import Any, Final
 import click
 
 KEPT_WHOLE: Final = 20
-"""So many characters of the first column are kept on one line, however narrow the terminal."""
+"""Characters of the first column that stay on one line even in a narrow terminal."""
 
 
 def printable(text: str) -> str:
-    """Return text with all that moves the cursor or changes colours escaped as in JSON; line ends stay."""
+    """Escape, as in JSON, all characters that could move the cursor or change colours; keep newlines."""
     return "".join(
         f"\\u{ord(each):04x}" if unicodedata.category(each)[0] == "C" and each != "\n" else each for each in text
     )
 
 
 def print_json(value: Any) -> None:
-    """Print a value for scripts."""
+    """Print a value as JSON, for scripts."""
     click.echo(json.dumps(value, indent=2))
 
 
 def print_coloured(text: str) -> None:
-    """Print JSON for a person."""
+    """Print JSON in colour, for a terminal."""
     from rich.console import Console
     from rich.syntax import Syntax
 
@@ -39,7 +39,7 @@ def print_coloured(text: str) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print rows under the names of their columns; short texts in the first stay whole, so that they can be copied."""
+    """Print a table. Short texts in its first column are not wrapped, so that they can be copied."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -56,7 +56,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def print_facts(facts: Mapping[str, str]) -> None:
-    """Print names and what is to be said of them, on standard error."""
+    """Print a table of names and values on standard error."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

@@ -1,4 +1,4 @@
-"""``asyncapy plugins``: what is installed, and what is wrong with it."""
+"""``asyncapy plugins``: list the installed plugins and their problems."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from asyncapy_core.plugins import PluginManager, PluginRecord, default_manager
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 @click.pass_context
 def plugins(context: click.Context, *, as_json: bool) -> None:
-    """List the installed plugins: from where they are, what they implement, and what became of them."""
+    """List the installed plugins with their distributions, states, import times and hooks."""
     if context.invoked_subcommand is not None:
         return
     records = _looked_through(default_manager()).plugins
@@ -27,7 +27,7 @@ def plugins(context: click.Context, *, as_json: bool) -> None:
 
 @plugins.command()
 def doctor() -> None:
-    """Say what is wrong with the installed plugins; the status is 1 when something is."""
+    """Report the problems of the installed plugins. The exit status is 1 if there are any."""
     manager = _looked_through(default_manager())
     faults = [f"{record.title} is quarantined: {record.reason}" for record in manager.problems]
     faults += [*manager.filters.complaints, *manager.key_stores.complaints]
@@ -40,11 +40,11 @@ def doctor() -> None:
         click.echo(fault)
     if faults:
         sys.exit(1)
-    click.echo(f"{len(manager.plugins)} plugins, and nothing is wrong with them.")
+    click.echo(f"{len(manager.plugins)} plugins, no problems found.")
 
 
 def _looked_through(manager: PluginManager) -> PluginManager:
-    """Collect all that plugins bring, so that those that fail at it are found."""
+    """Load all plugins and call the hooks that collect filters, key stores and codecs, so that failures are found."""
     manager.load_all()
     manager.codecs()
     return manager

@@ -1,4 +1,4 @@
-"""``asyncapy serve --reload``: the same command in a process of its own, started anew after each change."""
+"""``asyncapy serve --reload``: the same command in a child process, restarted after each change."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import click
 from watchfiles import Change, PythonFilter, watch
 
 LAST_SECONDS: Final = 15.0
-"""How long a server may take to end in order, before it is killed: the default ``drain_timeout`` and some more."""
+"""Seconds that a server may take to shut down before it is killed: the default ``drain_timeout`` plus a margin."""
 
 
 class _Watched(PythonFilter):
-    """Python files, and one configuration file."""
+    """Accepts changes of Python files and of one configuration file."""
 
     def __init__(self, config: Path | None) -> None:
         super().__init__()
@@ -30,16 +30,16 @@ class _Watched(PythonFilter):
 
 
 class _Child:
-    """The server, in a session of its own: a Ctrl+C on the terminal reaches it through its parent alone."""
+    """The server process. It has its own session, so that only its parent gets a Ctrl+C from the terminal."""
 
     def __init__(self) -> None:
         command = [sys.executable, sys.argv[0], *(argument for argument in sys.argv[1:] if argument != "--reload")]
-        self._process = subprocess.Popen(command, start_new_session=True)  # noqa: S603  # this very command
+        self._process = subprocess.Popen(command, start_new_session=True)  # noqa: S603  # the command of this process
 
     def end(self) -> int:
-        """Let it end in order, or kill it after `LAST_SECONDS`; return the status, as a shell has it.
+        """Terminate the server, kill it after `LAST_SECONDS`, and return its status as a shell reports it.
 
-        One that was told to end before it served has nothing to bring in order: that is status 0 as well.
+        A server that SIGTERM ends before it serves has nothing to shut down, so its status is 0 as well.
         """
         self._process.terminate()
         try:
@@ -56,11 +56,14 @@ class _Child:
 
 
 def serve_and_watch(folder: Path, config: str | None) -> int:
-    """Serve until SIGINT, SIGTERM or SIGHUP, of which a second one kills the server; return its last status.
+    """Serve until SIGINT, SIGTERM or SIGHUP, and return the last status of the server. A second signal kills it.
 
     Args:
-        folder: watched together with the working directory.
-        config: a configuration file to watch.
+        folder: a folder to watch in addition to the working directory.
+        config: a configuration file to watch, or None.
+
+    Raises:
+        click.ClickException: the configuration file does not exist.
     """
     file = Path(config).resolve() if config else None
     if file is not None and not file.is_file():
@@ -77,14 +80,12 @@ def serve_and_watch(folder: Path, config: str | None) -> int:
 
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
-        if number is not None and (name != "SIGHUP" or signal.getsignal(number) != signal.SIG_IGN):  # as under nohup
+        if number is not None and (name != "SIGHUP" or signal.getsignal(number) != signal.SIG_IGN):  # nohup ignores it
             signal.signal(number, asked)
     try:
         child = _Child()
         for changes in watch(*folders, watch_filter=_Watched(file), stop_event=stop):
-            click.echo(
-                f"{', '.join(sorted({_shown(name) for _, name in changes})[:3])} changed; starting anew", err=True
-            )
+            click.echo(f"{', '.join(sorted({_shown(name) for _, name in changes})[:3])} changed; restarting", err=True)
             child.end()
             if stop.is_set():
                 break

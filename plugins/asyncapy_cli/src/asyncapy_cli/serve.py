@@ -28,15 +28,15 @@ def with_settings(function: F) -> F:
 @click.argument("target")
 @click.option("--config", "path", type=click.Path(dir_okay=False), help="A configuration file, INI or TOML.")
 @click.option(
-    "--reload", is_flag=True, help="Start anew when a Python file here or beside TARGET, or --config, changes."
+    "--reload", is_flag=True, help="Restart when --config or a Python file here or in TARGET's folder changes."
 )
 @with_settings
 def serve(*, target: str, path: str | None, reload: bool, **settings: Any) -> None:
-    """Run the server that TARGET names: module:server, or path/to/file.py:server.
+    """Run the server TARGET: module:server or path/to/file.py:server.
 
-    Settings given here come before those in the program, the environment and configuration files. The program runs as a
-    module: what stands under if __name__ == "__main__" does not run, and what stands behind server.start() is done when
-    the server has ended.
+    Settings given here override those in the program, the environment and configuration files. The program runs as a
+    module: code under `if __name__ == "__main__"` does not run, and code after `server.start()` runs when the server
+    has ended.
     """
     program = Target(target)
     if reload:
@@ -52,7 +52,7 @@ def serve(*, target: str, path: str | None, reload: bool, **settings: Any) -> No
 
 
 def _print_banner(target: str, server: Server) -> None:
-    """Say what is about to be served."""
+    """Print a summary of the server before it starts."""
     loaded = [record.name for record in server.plugins.plugins if record.state == "loaded"]
     problems = [f"{record.name}: {record.reason}" for record in server.plugins.problems]
     handlers = sum(map(len, server.handlers.values()))

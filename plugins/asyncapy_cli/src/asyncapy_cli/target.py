@@ -1,4 +1,4 @@
-"""From ``module:server`` or ``path/to/file.py:server`` to a server, and to a program that runs as written."""
+"""Find the server of ``module:server`` or ``path/to/file.py:server``, or run its program as written."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ DEFAULT_NAME: Final = "server"
 
 
 class Target:
-    """A program, and which server of it is meant.
+    """A program and the name of one of its servers.
 
     Args:
-        text: ``module:server`` or ``path/to/file.py:server``; without a name it is ``server``. Modules are looked for
-            in the working directory first.
+        text: ``module:server`` or ``path/to/file.py:server``; the name is ``server`` by default. Modules are searched
+            for in the working directory first.
 
     Attributes:
-        folder: where the program is, as far as that is known.
+        folder: the folder of the file, or the working directory for a module.
     """
 
     def __init__(self, text: str) -> None:
@@ -38,10 +38,10 @@ class Target:
         self.folder = Path(self._place).resolve().parent if self._is_file else Path.cwd()
 
     def load(self) -> Server:
-        """Return the server; the program is left where it would start it, and unwinds from there.
+        """Run the program until it would start the server, unwind it from there, and return the server.
 
         Raises:
-            click.ClickException: there is none; the message says what was looked for, and what is there.
+            click.ClickException: there is no such server; the message names it, and the servers in the program.
         """
         begun: list[Server] = []
 
@@ -53,13 +53,15 @@ class Target:
             return self._run(leave)
         except _Begun:
             return begun[0]
-        except BaseExceptionGroup as group:  # from within a program's own nurseries
+        except BaseExceptionGroup as group:  # raised in a nursery of the program
             if not begun or group.split(_Begun)[1] is not None:
                 raise
             return begun[0]
 
     def run(self, prepare: Callable[[Server], None]) -> None:
-        """Run the program as written, with ``prepare(server)`` before it starts the server, or start it at its end.
+        """Run the program as written, and call ``prepare(server)`` before it starts the server.
+
+        If the program does not start the server, prepare and start it when the program has run.
 
         Raises:
             click.ClickException: there is no such server.
@@ -78,7 +80,7 @@ class Target:
             server.start()
 
     def _run(self, before: Callable[[Server], None]) -> Server:
-        """Execute the program, and call ``before`` when it starts the server; others that it starts are not started."""
+        """Execute the program, and call ``before`` when it starts the server. `Server.start` of others does nothing."""
         start, serve = Server.start, Server.serve
         module_name = Path(self._place).stem if self._is_file else self._place
 
@@ -95,17 +97,17 @@ class Target:
                 before(server)
             await serve(server, **arguments)
 
-        Server.start, Server.serve = started, served  # type: ignore[method-assign, assignment]  # meanwhile
+        Server.start, Server.serve = started, served  # type: ignore[method-assign, assignment]  # for this run only
         try:
             module = self._from_file(Path(self._place)) if self._is_file else self._from_module(self._place)
         except click.ClickException:
             raise
-        except Exception as error:  # the program may raise anything
+        except Exception as error:  # the program may raise any exception
             if isinstance(error, BaseExceptionGroup) and error.split(_Begun)[0] is not None:
                 raise
             _show_where_it_failed(self.text, error)
         finally:
-            Server.start, Server.serve = start, serve  # type: ignore[method-assign]  # as they were
+            Server.start, Server.serve = start, serve  # type: ignore[method-assign]  # the original methods
         return self._server_in(module)
 
     def _server_in(self, module: ModuleType) -> Server:
@@ -114,7 +116,7 @@ class Target:
             return found
         servers = [key for key, value in vars(module).items() if isinstance(value, Server)]
         got = f"{self._name} is {found!r}" if found is not None else f"there is no {self._name!r}"
-        advice = f"servers in it: {', '.join(servers)}" if servers else "make one in it, as in server = Server()"
+        advice = f"servers in it: {', '.join(servers)}" if servers else "define one, as in server = Server()"
         raise click.ClickException(f"{self.text}: {got} in {self._place}; {advice}")
 
     def _from_module(self, name: str) -> ModuleType:
@@ -123,7 +125,7 @@ class Target:
             return importlib.import_module(name)
         except ModuleNotFoundError as error:
             if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
-                raise  # it is there, and imports what is not
+                raise  # the module exists, and imports one that does not
             files = [path.stem for path in Path.cwd().glob("*.py")]
             close = difflib.get_close_matches(name, files, n=1)
             advice = (
@@ -133,7 +135,7 @@ class Target:
         except ValueError as error:
             if name.strip("."):
                 raise
-            raise click.ClickException(f"{name!r} is no name of a module; give MODULE:SERVER") from error
+            raise click.ClickException(f"{name!r} is not the name of a module; give MODULE:SERVER") from error
 
     def _from_file(self, path: Path) -> ModuleType:
         if not path.is_file():
@@ -141,7 +143,7 @@ class Target:
         sys.path.insert(0, str(path.resolve().parent))
         specification = importlib.util.spec_from_file_location(path.stem, path)
         if specification is None or specification.loader is None:
-            raise click.ClickException(f"{path} is no Python file; its name has to end in .py")
+            raise click.ClickException(f"{path} is not a Python file; its name has to end in .py")
         module = importlib.util.module_from_spec(specification)
         sys.modules[path.stem] = module
         specification.loader.exec_module(module)
@@ -149,16 +151,16 @@ class Target:
 
 
 class _Begun(BaseException):
-    """Leaves a program where it would start its server."""
+    """Unwinds a program from the place where it would start its server."""
 
 
 def _show_where_it_failed(target: str, error: Exception) -> NoReturn:
-    """Print the traceback of a program without the frames of those who called it, and end with status 1."""
+    """Print the traceback of a program without the frames of this module and importlib, and exit with status 1."""
     trace = error.__traceback__
     while trace is not None and _is_machinery(trace.tb_frame.f_code.co_filename):
         trace = trace.tb_next
     lines = traceback.format_exception(type(error), error, trace)
-    click.echo(f"{''.join(lines)}asyncapy: {target} raised this before it could serve", err=True)
+    click.echo(f"{''.join(lines)}asyncapy: {target} raised this exception before it could serve", err=True)
     sys.exit(1)
 
 

@@ -1,6 +1,6 @@
-"""From a URL to a Redis client: single servers, Sentinel and Cluster.
+"""Redis clients from URLs: single servers, Sentinel and Cluster.
 
-Knows redis-py, and nothing of keys.
+This module depends on redis-py and is independent of keys.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ SCHEMES: Final = ("redis", "rediss", "redis+sentinel", "rediss+sentinel", "redis
 SENTINEL_PORT: Final = 26379
 
 Client = Any
-"""`redis.Redis` or `redis.RedisCluster`, which share no base class that has the commands."""
+"""`redis.Redis` or `redis.RedisCluster`, which have no common base class with the commands."""
 
 
 def check(url: str, timeout: float) -> None:
-    """Find out what is wrong with a URL, without connecting anywhere.
+    """Validate a URL without connecting to a server.
 
     Raises:
-        KeyStoreError: its scheme, its form or one of its options is wrong.
+        KeyStoreError: the scheme, the form or an option of the URL is wrong.
     """
     scheme = url.partition("://")[0]
     if scheme not in SCHEMES:
-        raise KeyStoreError(f"{redact(url)} is not a Redis URL: it begins with one of {', '.join(SCHEMES)}")
+        raise KeyStoreError(f"{redact(url)} is not a Redis URL: it must begin with one of {', '.join(SCHEMES)}")
     if scheme.endswith("+cluster"):
         connect(_plain(url), timeout)
     else:
@@ -38,9 +38,9 @@ def check(url: str, timeout: float) -> None:
 
 
 def connect(url: str, timeout: float) -> Client:
-    """Return a client for a URL. Only a cluster is spoken to at once; the others when they are used.
+    """Return a client for a URL. A cluster is contacted immediately, a single server or Sentinel on first use.
 
-    Nothing is tried twice: a write of which the answer was lost may have been done.
+    No command is retried: Redis may have executed a write although its reply was lost.
 
     Raises:
         KeyStoreError: the URL is wrong.
@@ -60,13 +60,13 @@ def connect(url: str, timeout: float) -> Client:
             return _sentinel(url, settings)
         client = redis.Redis.from_url(url, **settings)
         _make_connection(client)
-    except (ValueError, TypeError) as error:  # which may quote the password
+    except (ValueError, TypeError) as error:  # the message may contain the password
         raise KeyStoreError(f"{redact(url)} is not a Redis URL: {_harmless(error)}") from None
     return client
 
 
 def redact(url: str) -> str:
-    """Return a URL for messages: without user, password and options, however badly they are written."""
+    """Return a URL, which may be malformed, without its user, password and options, for messages."""
     scheme, _, rest = url.partition("://")
     place, mark, options = rest.replace("#", "?").partition("?")
     if mark and "@" in options:
@@ -92,7 +92,7 @@ def _sentinel(url: str, settings: dict[str, Any]) -> Client:
 
 
 def _make_connection(client: Any) -> None:
-    """Have redis-py look at the options, which it does not do before it needs a connection; this one goes nowhere."""
+    """Make redis-py validate the options, which it does when it makes a connection. The connection is not opened."""
     client.connection_pool.make_connection()
 
 
@@ -107,7 +107,7 @@ def _plain(url: str) -> str:
 
 
 def _harmless(error: Exception) -> str:
-    """Return what may be said of an error: redis-py names unknown options, and we the form of a Sentinel URL."""
+    """Return a message without secrets: redis-py's for an unknown option, ours for a Sentinel URL, or a general one."""
     text = str(error)
     if "unexpected keyword" in text or text.startswith("write "):
         return text

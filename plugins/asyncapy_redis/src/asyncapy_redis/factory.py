@@ -1,4 +1,4 @@
-"""`RedisAPIKeyFactory`: the documented factory with its keys in Redis."""
+"""`RedisAPIKeyFactory`: an `APIKeyFactory` with its keys in Redis."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from asyncapy_redis.store import DEFAULT_PREFIX, RedisKeyStore
 class RedisAPIKeyFactory(APIKeyFactory):
     """An `APIKeyFactory` whose keys are in Redis.
 
-    They outlive the process, and every server that uses the same Redis knows them. A key that is revoked through one
-    server is refused by all others within ``recall_seconds``. When Redis is away, no key passes, and no filter or
-    method that begins with ``a`` waits longer than ``timeout``.
+    The keys outlive the process, and all servers that use the same Redis share them. A key that is revoked through one
+    server is refused by all others within ``recall_seconds``. While Redis is unavailable, no key passes, and no filter
+    or method that begins with ``a`` waits longer than ``timeout``.
 
     Args:
         url: ``redis://``, ``rediss://`` (TLS), ``redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/DB`` or
             ``redis+cluster://HOST:PORT``.
         size: the length of a key in characters, 8 to 1024.
-        prefix: what the names in Redis begin with, so that several factories can share one Redis.
+        prefix: the prefix of the names in Redis, by which several factories can share one Redis.
         timeout: seconds that a call may wait for Redis.
-        recall_seconds: how long a key that was looked up is taken for valid without asking Redis again.
+        recall_seconds: seconds for which a key that was looked up is cached; 0 turns the cache off.
 
     Raises:
-        KeyStoreError: the URL is wrong. That Redis is away is not an error here, but where a key is asked for.
+        KeyStoreError: the URL is wrong, or a number is out of range. An unavailable Redis is an error only when a
+            key is issued, checked or changed.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The plugin: what asyncapy-core finds behind the entry point ``redis``."""
+"""The plugin module, which the entry point ``redis`` names."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ from asyncapy_redis.store import RedisKeyStore
 
 @hookimpl
 def asyncapy_key_stores() -> dict[str, Callable[[str], KeyStore]]:
-    """Bring the schemes of single servers, Sentinel and Cluster, each with and without TLS."""
+    """Return the URL schemes of single servers, Sentinel and Cluster, each with and without TLS."""
     return dict.fromkeys(SCHEMES, RedisKeyStore.from_url)

@@ -1,7 +1,7 @@
-"""The changes to what is kept in Redis, each one script, and so each done whole or not at all.
+"""The Lua scripts that change the store. Redis executes each of them atomically.
 
-KEYS[1] is a hash from digests to records, KEYS[2] a hash from ids to digests. A record is four lines: id, time of
-issue, expiry or nothing, metadata in JSON.
+KEYS[1] is a hash from digests to records, KEYS[2] a hash from ids to digests. A record has four lines: id, time of
+issue, expiry (empty if there is none) and metadata in JSON.
 """
 
 from typing import Final
@@ -11,7 +11,7 @@ if redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[3]) == 0 then return 0 end
 redis.call('HSET', KEYS[2], ARGV[2], ARGV[1])
 return 1
 """
-"""Digest, id, record: keep a record; 0 when the digest is there already."""
+"""Add a record. Arguments: digest, id, record. Returns 0 if the digest exists already."""
 
 UPDATE: Final = r"""
 local record = redis.call('HGET', KEYS[1], ARGV[1])
@@ -20,7 +20,7 @@ local head = string.match(record, '^[^\n]*\n[^\n]*\n[^\n]*\n')
 redis.call('HSET', KEYS[1], ARGV[1], head .. ARGV[2])
 return 1
 """
-"""Digest, metadata: replace the metadata; 0 when there is no such record."""
+"""Replace the metadata of a record. Arguments: digest, metadata. Returns 0 if there is no such record."""
 
 REPLACE: Final = r"""
 local record = redis.call('HGET', KEYS[1], ARGV[1])
@@ -30,7 +30,7 @@ redis.call('HSET', KEYS[1], ARGV[2], record)
 redis.call('HSET', KEYS[2], string.match(record, '^[^\n]*'), ARGV[2])
 return 1
 """
-"""Old digest, new digest: move a record; 0 when there is no such record."""
+"""Move a record. Arguments: old digest, new digest. Returns 0 if there is no such record."""
 
 REMOVE: Final = r"""
 local record = redis.call('HGET', KEYS[1], ARGV[1])
@@ -39,7 +39,7 @@ redis.call('HDEL', KEYS[1], ARGV[1])
 redis.call('HDEL', KEYS[2], string.match(record, '^[^\n]*'))
 return 1
 """
-"""Digest: forget a record; 0 when there is none."""
+"""Remove a record. Argument: digest. Returns 0 if there is no such record."""
 
 PURGE: Final = r"""
 local purged = 0
@@ -56,4 +56,4 @@ for index = 2, #ARGV do
 end
 return purged
 """
-"""UNIX time, digests: forget those of these records that have expired; the number of those."""
+"""Remove expired records. Arguments: UNIX time, digests to check. Returns the number of removed records."""

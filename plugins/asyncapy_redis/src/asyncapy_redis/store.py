@@ -1,7 +1,7 @@
 """The key store in Redis, which all servers of a fleet share.
 
-A record that was read is recalled for a moment, so that a key in use costs no round trip. When Redis is away, every
-call fails at once or within the time limit, and after a short pause the next one tries again.
+Records are cached for ``recall_seconds``, so that a key in use costs no round trip. While Redis is unavailable, calls
+fail immediately or within their time limit; after a pause of `PAUSE` seconds the next call tries again.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from asyncapy_redis.connecting import Client, check, connect, redact
 
 DEFAULT_PREFIX: Final = "asyncapy"
 PAGE: Final = 500
-"""Records that are looked at in one step of a purge."""
+"""Records that one step of a purge reads."""
 
 PAUSE: Final = 0.25
-"""Seconds for which Redis is left alone after it did not answer."""
+"""Seconds without a new attempt after Redis did not answer."""
 
 AWAY: Final = (
     redis.ConnectionError,
@@ -38,22 +38,22 @@ AWAY: Final = (
     redis.exceptions.TryAgainError,
     OSError,
 )
-"""What redis-py raises when Redis cannot be reached, or cannot serve just now."""
+"""The exceptions that redis-py raises if Redis cannot be reached, or cannot serve at the moment."""
 
 T = TypeVar("T")
 
 
 class RedisKeyStore:
-    """A `KeyStore` in Redis 6 or later. All it keeps is in one hash slot, as every change is one script.
+    """A `KeyStore` in Redis 6 or later. All its data is in one hash slot, as every change is one script.
 
     Args:
         url: as `RedisAPIKeyFactory` describes it.
-        prefix: what the names in Redis begin with.
+        prefix: the prefix of the names in Redis.
         timeout: seconds that a call may wait for Redis.
-        recall_seconds: how long a record that was read is taken for current; 0 asks Redis each time.
+        recall_seconds: seconds for which a record that was read is cached; 0 turns the cache off.
 
     Raises:
-        KeyStoreError: the URL is wrong.
+        KeyStoreError: the URL is wrong, or a number is out of range.
     """
 
     blocking = True
@@ -73,16 +73,16 @@ class RedisKeyStore:
 
     @classmethod
     def from_url(cls, url: str) -> RedisKeyStore:
-        """Open the store that a URL names.
+        """Open the store of a URL.
 
-        ``prefix``, ``timeout`` and ``recall_seconds`` may be among the options in its query; the rest is for redis-py.
+        Its query may set ``prefix``, ``timeout`` and ``recall_seconds``; redis-py gets the other options.
 
         Raises:
-            KeyStoreError: the URL is wrong.
+            KeyStoreError: the URL is wrong, or a number is out of range.
         """
         try:
             parts = urlsplit(url)
-        except ValueError:  # which may quote the password
+        except ValueError:  # the message may contain the password
             raise KeyStoreError(f"{redact(url)} is not a URL") from None
         query = dict(parse_qsl(parts.query, keep_blank_values=True))
         own: dict[str, Any] = {name: query.pop(name) for name in ("prefix",) if name in query}
@@ -92,7 +92,7 @@ class RedisKeyStore:
     def add(self, digest: str, record: KeyRecord) -> None:
         value = _encoded(record)
         if not self._run(scripts.ADD, digest, record.id, value):
-            raise KeyStoreError("a key with this digest is there already")
+            raise KeyStoreError("a key with this digest exists already")
 
     def get(self, digest: str) -> KeyRecord:
         def ask() -> KeyRecord | None:
@@ -126,7 +126,7 @@ class RedisKeyStore:
 
     def purge(self, now: float) -> int:
         purged, cursor, more = 0, 0, True
-        while more:  # a page at a time, for Redis serves nobody else while a script runs
+        while more:  # a page at a time, as Redis serves no other client while a script runs
             cursor, page = self._page(cursor)
             expired = [digest for digest, value in page.items() if _decoded(value).expired(now)]
             if expired:
@@ -135,7 +135,7 @@ class RedisKeyStore:
         return purged
 
     def _page(self, cursor: int) -> tuple[int, dict[str, str]]:
-        """Return some records, and where to go on; 0 at the end."""
+        """Return the cursor of the next page, 0 after the last one, and the records of this page by digest."""
         page: tuple[int, dict[str, str]] = self._ask(lambda client: client.hscan(self._names[0], cursor, count=PAGE))
         return page
 
@@ -146,7 +146,7 @@ class RedisKeyStore:
                 self._client.close()
 
     def _change(self, script: str, digest: str, *values: str) -> None:
-        """Change one record; KeyError when it is not there. What was recalled of it is forgotten, come what may."""
+        """Change one record, or raise KeyError if it does not exist. In any case drop it from the cache."""
         try:
             changed = self._run(script, digest, *values)
         finally:
@@ -158,16 +158,16 @@ class RedisKeyStore:
         return self._ask(lambda client: client.eval(script, len(self._names), *self._names, *values))
 
     def _ask(self, command: Callable[[Client], T]) -> T:
-        """Send a command, unless Redis did not answer a moment ago; translate what redis-py raises."""
+        """Send a command, unless Redis did not answer a moment ago, and translate the exceptions of redis-py."""
         if time.monotonic() < self._away_until:
             raise KeyStoreUnavailable(f"{redact(self._url)} did not answer a moment ago; no key passes until it does")
         try:
             return command(self._connected())
         except AWAY as error:
             self._away_until = time.monotonic() + PAUSE
-            reason = str(error).partition(" : <")[0]  # where redis-py goes on to list all that it has tried
+            reason = str(error).partition(" : <")[0]  # redis-py appends a list of its attempts
             raise KeyStoreUnavailable(
-                f"{redact(self._url)} is away: {reason}; no key passes until it is back"
+                f"{redact(self._url)} is unavailable: {reason}; no key passes until it answers again"
             ) from error
         except redis.RedisError as error:
             raise KeyStoreError(f"{redact(self._url)}: {error}") from error
@@ -180,7 +180,7 @@ class RedisKeyStore:
 
 
 def _encoded(record: KeyRecord) -> str:
-    """Return a record as Redis keeps it: id, time of issue, expiry and metadata, a line each."""
+    """Return the text of a record for Redis: id, time of issue, expiry and metadata, a line each."""
     expires = "" if record.expires is None else repr(record.expires)
     return f"{record.id}\n{record.issued!r}\n{expires}\n{metadata_text(record.metadata)}"
 
@@ -190,4 +190,6 @@ def _decoded(value: str) -> KeyRecord:
         key_id, issued, expires, metadata = value.split("\n", 3)
         return KeyRecord(key_id, json.loads(metadata), float(issued), float(expires) if expires else None)
     except ValueError as error:
-        raise KeyStoreError("a record in Redis is damaged, or of another program; give a prefix of its own") from error
+        raise KeyStoreError(
+            "a record in Redis is damaged, or of another program; give this store a prefix of its own"
+        ) from error

@@ -1,6 +1,6 @@
-"""The SQLite file under the key store: opening it, its schema, transactions, and what its errors mean.
+"""The SQLite file of the key store: opening, schema, transactions and errors.
 
-Knows SQL for the file as a whole, and nothing of keys.
+The statements that read and change keys are in `asyncapy_sqlite.store`.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ COMMIT;
 
 
 class Database:
-    """One connection to the file, for one thread at a time.
+    """One connection to the file, used by one thread at a time.
 
     Args:
-        path: the file; it is made, readable by its owner alone, if it is not there.
-        timeout: seconds to wait for another process that is writing.
+        path: the file; if it does not exist, it is created, readable by its owner only.
+        timeout: seconds to wait while another process writes.
 
     Raises:
-        KeyStoreError: the file cannot be opened, is no database, or is that of another program or a later version.
+        KeyStoreError: the file cannot be opened, is not a database, or is one of another program or a later version.
     """
 
     def __init__(self, path: Path, timeout: float) -> None:
@@ -53,39 +53,39 @@ class Database:
             self._connection = sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False)
             try:
                 self._prepare()
-            except BaseException:  # whatever it is, it goes on, and the file does not stay open
+            except BaseException:  # re-raised after the file is closed
                 self._connection.close()
                 raise
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Cursor]:
-        """Lend a cursor to read with."""
+        """Yield a cursor for reading."""
         with self._lock, self._explained(), contextlib.closing(self._connection.cursor()) as cursor:
             yield cursor
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[sqlite3.Cursor]:
-        """Lend a cursor to make one change with, which is on the disk at the end, or not made at all."""
+        """Yield a cursor for one change. It is on the disk when the block ends; an exception rolls it back."""
         with self.reading() as cursor:
             cursor.execute("BEGIN IMMEDIATE")
             try:
                 yield cursor
                 cursor.execute("COMMIT")
-            except BaseException:  # whatever it is, it goes on, and the lock is given back
+            except BaseException:  # re-raised after the lock is released
                 if self._connection.in_transaction:
                     cursor.execute("ROLLBACK")
                 raise
 
     def close(self) -> None:
-        """Close the connection; a second time does nothing."""
+        """Close the connection. A second call does nothing."""
         with self._lock:
             self._connection.close()
 
     def _make_file(self) -> None:
-        """Make the file if it is not there.
+        """Create the file if it does not exist.
 
-        One that is there is left alone: to close it here would take away the locks that SQLite holds on it in this
-        process, as POSIX has it, and with them what other processes have written.
+        An existing file is not opened: under POSIX, closing it here would release all locks that SQLite holds on it in
+        this process, and writes of other processes could be lost.
         """
         try:
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
@@ -96,25 +96,25 @@ class Database:
             raise KeyStoreError(f"cannot open {self._path}: {reason}; give a file that can be written") from error
 
     def _prepare(self) -> None:
-        self._connection.execute("BEGIN")  # for one look at all three, while another process may be making the schema
+        self._connection.execute("BEGIN")  # one snapshot of all three, as another process may be creating the schema
         (tables,) = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         (version,) = self._connection.execute("PRAGMA user_version").fetchone()
         (application,) = self._connection.execute("PRAGMA application_id").fetchone()
         self._connection.execute("COMMIT")
         if version > SCHEMA_VERSION and application == APPLICATION_ID:
             raise KeyStoreError(
-                f"{self._path} was written by a later version of asyncapy-sqlite (schema {version}, this one knows "
-                f"{SCHEMA_VERSION}); upgrade it"
+                f"{self._path} was written by a later version of asyncapy-sqlite (schema {version}, this one supports "
+                f"{SCHEMA_VERSION}); upgrade asyncapy-sqlite"
             )
         if application != APPLICATION_ID and (tables or application or version):
-            raise KeyStoreError(f"{self._path} is a database of another program; give a file of its own")
+            raise KeyStoreError(f"{self._path} is a database of another program; give the key store a file of its own")
         self._write_ahead()
         self._connection.execute("PRAGMA synchronous = FULL")
         if version < SCHEMA_VERSION:
             self._connection.executescript(SCHEMA)
 
     def _write_ahead(self) -> None:
-        """Switch to write-ahead logging; SQLite itself does not wait for others that open the file at this moment."""
+        """Switch to write-ahead logging. SQLite does not wait for processes that open the file at the same time."""
         deadline = time.monotonic() + self._timeout
         while True:
             try:
@@ -128,7 +128,7 @@ class Database:
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """Translate what sqlite3 raises."""
+        """Translate the exceptions of sqlite3."""
         try:
             yield
         except sqlite3.Error as error:
@@ -144,7 +144,7 @@ def _advice(code: str) -> str:
     if code == "SQLITE_FULL" or code.startswith("SQLITE_IOERR"):
         return "is the disk full? The keys issued before are kept"
     if code in {"SQLITE_CORRUPT", "SQLITE_NOTADB"}:
-        return "the file is damaged or no database: put it aside and restore a copy"
+        return "the file is damaged or not a database; move it away and restore a copy"
     if code.startswith("SQLITE_READONLY"):
         return "the file or its folder cannot be written"
     return "nothing was changed"

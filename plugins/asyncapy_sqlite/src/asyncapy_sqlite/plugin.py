@@ -1,4 +1,4 @@
-"""The plugin: what asyncapy-core finds behind the entry point ``sqlite``."""
+"""The plugin module, which the entry point ``sqlite`` names."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ from asyncapy_sqlite.store import SQLiteKeyStore
 
 @hookimpl
 def asyncapy_key_stores() -> dict[str, Callable[[str], KeyStore]]:
-    """Bring the scheme ``sqlite``."""
+    """Return the URL scheme ``sqlite``."""
     return {"sqlite": SQLiteKeyStore.from_url}

@@ -1,7 +1,7 @@
 """The key store in an SQLite file, which several processes of one machine may share.
 
-A write returns when it is on the disk. A record that was read is recalled for a moment, so that a key in use costs no
-disk; a key that another process revoked is refused when that moment is over.
+A write returns when it is on the disk. Records are cached for ``recall_seconds``, so that a key in use costs no disk
+access; a key that another process revoked is refused after that time at the latest.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ SELECT_ALL: Final = "SELECT digest, id, metadata, issued, expires FROM keys ORDE
 
 
 class SQLiteKeyStore:
-    """A `KeyStore` in a file, which is made, readable by its owner alone, if it is not there.
+    """A `KeyStore` in a file. If the file does not exist, it is created, readable by its owner only.
 
     Args:
-        path: the file; ``":memory:"`` is refused, as `MemoryKeyStore` does that better.
-        timeout: seconds to wait for another process that is writing, and that one call may take; up to an hour.
-        recall_seconds: how long a record that was read is taken for current; 0 asks the file each time.
+        path: the file; ``":memory:"`` is refused, use `MemoryKeyStore` instead.
+        timeout: seconds to wait while another process writes, and the limit for one call; at most 3600.
+        recall_seconds: seconds for which a record that was read is cached; 0 turns the cache off.
 
     Raises:
-        KeyStoreError: an argument is out of range; or the file cannot be opened, is no database, or is that of another
-            program or a later version.
+        KeyStoreError: an argument is out of range; or the file cannot be opened, is not a database, or is one of
+            another program or a later version.
     """
 
     blocking = True
@@ -47,16 +47,16 @@ class SQLiteKeyStore:
         self.timeout = timeout
         self._writer = Database(self.path, timeout)
         try:
-            self._reader = Database(self.path, timeout)  # so that a key is checked while a change waits for a lock
-        except BaseException:  # whatever it is, it goes on, and the file does not stay open
+            self._reader = Database(self.path, timeout)  # keys are checked while a change waits for a lock
+        except BaseException:  # re-raised after the file is closed
             self._writer.close()
             raise
 
     @classmethod
     def from_url(cls, url: str) -> SQLiteKeyStore:
-        """Open the store that a URL names: ``sqlite:///relative.db``, ``sqlite:////absolute.db``.
+        """Open the store of a URL: ``sqlite:///relative.db``, ``sqlite:////absolute.db``.
 
-        ``?timeout=5&recall_seconds=0.5`` may follow.
+        Its query may set the options: ``?timeout=5&recall_seconds=0.5``.
 
         Raises:
             KeyStoreError: the URL is wrong, or the file cannot be opened.
@@ -69,7 +69,9 @@ class SQLiteKeyStore:
             )
         numbers = take_seconds(options, repr(url))
         if options:
-            raise KeyStoreError(f"{url!r}: {', '.join(options)} is not an option; there are timeout and recall_seconds")
+            raise KeyStoreError(
+                f"{url!r}: {', '.join(options)} is not an option; the options are timeout and recall_seconds"
+            )
         return cls(unquote(parts.path[1:]), **numbers)
 
     def add(self, digest: str, record: KeyRecord) -> None:
@@ -119,7 +121,7 @@ class SQLiteKeyStore:
         self._writer.close()
 
     def _change(self, digest: str, statement: str, *values: str) -> None:
-        """Change one record; KeyError when it is not there. What was recalled of it is forgotten, come what may."""
+        """Change one record, or raise KeyError if it does not exist. In any case drop it from the cache."""
         try:
             with self._writer.changing() as cursor:
                 changed = cursor.execute(statement, values).rowcount
