@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import trio
+from cancellation import make_cancelled
 from conftest import Certificates, Running, Serve
 from peer import Peer, json_packet, packet
 
@@ -55,20 +56,8 @@ def too_deep() -> RecursionError:
     raise AssertionError("no recursion is that deep")
 
 
-async def kept_cancelled() -> trio.Cancelled:
-    """A cancellation of a scope that has ended, as code keeps it that shares a result between tasks."""
-    kept: list[trio.Cancelled] = []
-    with trio.CancelScope() as scope:
-        scope.cancel()
-        try:
-            await trio.sleep_forever()
-        except trio.Cancelled as error:
-            kept.append(error)
-            raise
-    return kept[0]
-
-
-CANCELLED = trio.run(kept_cancelled)
+CANCELLED = trio.run(make_cancelled)
+"""A cancellation whose scope has ended; code that shares results between tasks can raise one."""
 
 KINDS: dict[str, Callable[[], BaseException]] = {
     "Exception": lambda: ValueError("no"),

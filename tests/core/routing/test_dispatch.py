@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import trio
+from cancellation import make_cancelled
 
 from asyncapy_core import Client, Filter, Handler, Packet, PluginManager, Server, Session
 from asyncapy_core.errors import StopPropagation
@@ -478,18 +479,6 @@ def interrupt() -> KeyboardInterrupt:
     raise AssertionError
 
 
-async def a_cancelled() -> BaseException:
-    kept: list[BaseException] = []
-    with trio.CancelScope() as scope:
-        scope.cancel()
-        try:
-            await trio.lowlevel.checkpoint()
-        except trio.Cancelled as error:
-            kept.append(error)
-            raise
-    return kept[0]
-
-
 async def outcome(room: Room) -> NoHandler:
     with pytest.raises(NoHandler) as caught:
         await (room.dispatcher.dispatch_traced if room.traced else room.dispatcher.dispatch)(room.client, Packet({}))
@@ -546,7 +535,7 @@ async def test_a_ctrl_c_in_a_filter_goes_through(kind: type[Raising]) -> None:
 
 
 async def test_a_cancellation_in_an_async_filter_goes_through_for_the_one_who_knows_whose_it_is() -> None:
-    cancelled = await a_cancelled()
+    cancelled = await make_cancelled()
     for error in (cancelled, GeneratorExit(), BaseExceptionGroup("", [ValueError(), cancelled])):
         room = Room()
         room.handler("guarded", RaisingLater(error))

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from cancellation import make_cancelled
 
 from asyncapy_core.logs import SessionLog
 from asyncapy_core.server.isolation import CancellationWatch, PeerTasks, is_cancellation, is_descendant
@@ -59,18 +60,6 @@ async def tasks() -> AsyncIterator[Tasks]:
         nursery.cancel_scope.cancel()
 
 
-async def a_cancelled() -> trio.Cancelled:
-    kept: list[trio.Cancelled] = []
-    with trio.CancelScope() as scope:
-        scope.cancel()
-        try:
-            await trio.lowlevel.checkpoint()
-        except trio.Cancelled as error:
-            kept.append(error)
-            raise
-    return kept[0]
-
-
 async def fail(error: BaseException) -> None:
     raise error
 
@@ -78,7 +67,7 @@ async def fail(error: BaseException) -> None:
 async def test_a_task_that_fails_drops_its_peer_and_no_other_task(tasks: Tasks) -> None:
     other = Somebody(tasks.peer.log.logger)
     tasks.peers.start(other, trio.sleep_forever)
-    for error in (ValueError("no"), SystemExit(1), GeneratorExit(), await a_cancelled()):
+    for error in (ValueError("no"), SystemExit(1), GeneratorExit(), await make_cancelled()):
         tasks.peers.start(tasks.peer, fail, error)
         await trio.testing.wait_all_tasks_blocked()
     assert (tasks.peer.dropped, other.dropped) == (4, 0)
@@ -106,7 +95,7 @@ async def test_a_cancellation_is_the_servers_from_the_moment_of_the_cancel() -> 
     async with trio.open_nursery() as outer:
         tasks = Tasks(outer)
         await outer.start(tasks.watch.run)
-        error = await a_cancelled()
+        error = await make_cancelled()
         assert not tasks.peers.is_servers(error)
         outer.cancel_scope.cancel()
         assert tasks.peers.is_servers(error), "at once, and not when the tasks run the next time"
@@ -123,7 +112,7 @@ async def test_a_cancellation_from_outside_is_the_servers_too() -> None:
 
 
 async def test_a_group_is_split_into_the_servers_part_and_the_failure(tasks: Tasks) -> None:
-    own, foreign = ValueError(), await a_cancelled()
+    own, foreign = ValueError(), await make_cancelled()
     group = BaseExceptionGroup("both", [own, ExceptionGroup("inner", [TypeError()]), foreign])
     before = tasks.peers.split(group)
     assert before[0] is None
@@ -164,7 +153,7 @@ async def test_an_exception_that_cannot_be_examined_drops_its_peer(tasks: Tasks)
 
 
 async def test_what_is_a_cancellation() -> None:
-    error = await a_cancelled()
+    error = await make_cancelled()
     assert is_cancellation(error)
     assert is_cancellation(BaseExceptionGroup("", [ValueError(), BaseExceptionGroup("", [error])]))
     assert not is_cancellation(ValueError())
