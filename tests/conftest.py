@@ -1,4 +1,4 @@
-"""Servers for tests: real ones, on free ports, checked for leaks when a test ends."""
+"""Fixtures with real servers on free ports, checked for leaks at the end of each test."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ settings.load_profile("asyncapy")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give the programs that tests start default signals, and leave them out of the coverage."""
+    """Give the programs that tests start default signals, and exclude them from the coverage."""
     starts_workers = config.getoption("numprocesses", None)
     if not starts_workers:
         give_programs_default_signals()
@@ -39,7 +39,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Where everything can be installed (ASYNCAPY_NO_SKIPS=1), a skipped test is a failed run."""
+    """Fail the run if a test was skipped and ASYNCAPY_NO_SKIPS is 1, as on machines that have all optional programs."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if os.environ.get("ASYNCAPY_NO_SKIPS") == "1" and reporter is not None and reporter.stats.get("skipped"):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -52,7 +52,7 @@ def without_checkout(line: str) -> str:
 
 @dataclass
 class Running:
-    """A server that serves on a free loopback port, and what it has logged."""
+    """A running server on a free loopback port, and its log lines."""
 
     server: Server
     port: int
@@ -63,14 +63,14 @@ class Running:
 
     @property
     def connections(self) -> int:
-        """How many connections the server holds, those included that it has refused and not closed yet."""
+        """The number of open connections, including refused ones that are not closed yet."""
         state = self.server._state
         return 0 if state is None else len(state.connections) + len(state.refused)
 
     async def settle(self, connections: int = 0) -> None:
-        """Wait until the server holds so many connections."""
+        """Wait until the server has this number of connections."""
         with trio.fail_after(5):
-            while self.connections != connections:  # noqa: ASYNC110  # the server has no event for this, and needs none
+            while self.connections != connections:  # noqa: ASYNC110  # the server has no event for this
                 await trio.sleep(0.005)
 
     def logged(self, text: str) -> list[str]:
@@ -78,7 +78,7 @@ class Running:
 
     @property
     def footprint(self) -> dict[str, int]:
-        """What the server holds; a session that is over has to leave it as it was."""
+        """The number of resources that the server holds; it is the same before and after a session."""
         state = self.server._state
         return {
             "sessions": 0 if state is None else len(state.sessions),
@@ -89,12 +89,17 @@ class Running:
         }
 
     def grown_since(self, before: dict[str, int]) -> dict[str, tuple[int, int]]:
-        """What the server holds more of than before; less is what the garbage collector has found of earlier tests."""
+        """Return the resources that have grown, as (before, now); some may shrink, by garbage of earlier tests."""
         return {name: (before[name], now) for name, now in self.footprint.items() if now > before[name]}
 
     @asynccontextmanager
     async def undisturbed(self, *, within: float = 5, **fields: Any) -> AsyncIterator[None]:
-        """Have another client, from another address, served all the while; then see that nothing is left behind."""
+        """Check that a client at another address is served during the block, and that the block leaks no resources.
+
+        Args:
+            within: seconds in which the footprint has to be the same as before.
+            fields: the request of the other client.
+        """
         done = trio.Event()
         fields = fields or {"bystander": 1}
 
@@ -112,23 +117,23 @@ class Running:
                 before = self.footprint
                 yield
                 with trio.move_on_after(within):
-                    while self.grown_since(before):  # noqa: ASYNC110  # nobody tells when a descriptor is closed
+                    while self.grown_since(before):  # noqa: ASYNC110  # the closing of a descriptor has no event
                         await trio.sleep(0.005)
                 assert not self.grown_since(before)
                 done.set()
         assert not self.logged("Traceback")
         odd = [line for line in self.lines if re.search(r"[^ -~]", without_checkout(line))]
-        assert not odd, "a log line is not one plain line"
+        assert not odd, "a log line has a character that is not printable ASCII"
 
 
 Serve = Callable[..., Awaitable[Running]]
 Start = Callable[[Server], Awaitable[ServerInMemory]]
-"""What the fixture ``asyncapy_server`` is."""
+"""The type of the fixture ``asyncapy_server``."""
 
 
 @pytest.fixture
 async def serve() -> AsyncIterator[Serve]:
-    """Return ``await serve(server_or_settings)``: starts a server with an echo handler unless it has handlers."""
+    """Return ``await serve(server, **settings)``, which starts a server; one without handlers gets an echo handler."""
     started: list[Running] = []
     async with trio.open_nursery() as nursery:
 
@@ -158,7 +163,7 @@ async def serve() -> AsyncIterator[Serve]:
 
 @dataclass
 class Certificates:
-    """A CA, and files with what it has issued."""
+    """A CA, and a folder with the certificates that it has issued."""
 
     folder: Path
     ca: trustme.CA = field(default_factory=trustme.CA)
@@ -175,7 +180,7 @@ class Certificates:
         return path
 
     def client_context(self, certificate: Path | None = None) -> ssl.SSLContext:
-        """What a client trusts this CA with, and shows this certificate."""
+        """Return the TLS context of a client that trusts the CA and has this certificate."""
         context = ssl.create_default_context(cafile=self.ca_file)
         if certificate is not None:
             context.load_cert_chain(certificate)

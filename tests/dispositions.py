@@ -1,4 +1,4 @@
-"""Signal dispositions of the programs that tests start.
+"""Default signal dispositions for the programs that tests start.
 
 A program inherits ignored signals from its parent: ``nohup`` ignores SIGHUP, and a shell that is not interactive
 ignores SIGINT in a command that ends with ``&``. A program does not inherit handlers; it starts with default actions.

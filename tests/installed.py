@@ -1,4 +1,4 @@
-"""Optional programs, and the markers that skip tests where a program is missing."""
+"""Optional programs, and markers that skip a test if its program is missing."""
 
 from __future__ import annotations
 

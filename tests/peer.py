@@ -24,12 +24,12 @@ def json_packet(**fields: Any) -> bytes:
 
 
 def framed(encoding: int, body: bytes, *, header_size: int = 4, byteorder: Literal["big", "little"] = "big") -> bytes:
-    """A packet with any Content-Length header."""
+    """A packet whose Content-Length header has this size and byte order."""
     return (len(body) + 2).to_bytes(header_size, byteorder) + bytes((22, encoding)) + body
 
 
 def zi_map(**fields: str) -> bytes:
-    """A ZiProto map of at most 15 texts of at most 31 bytes each."""
+    """A ZiProto map of at most 15 fields; each name and value has at most 31 bytes."""
     texts = [text.encode() for pair in fields.items() for text in pair]
     return bytes((0x80 | len(fields),)) + b"".join(bytes((0xA0 | len(text),)) + text for text in texts)
 
@@ -39,7 +39,7 @@ def zi_packet(**fields: str) -> bytes:
 
 
 def failure(code: str) -> dict[str, str]:
-    """The reply that the server makes itself."""
+    """The fields of an error reply of the server."""
     return {"status": "failure", "error": code}
 
 
@@ -60,7 +60,7 @@ class Peer:
         stream = trio.SSLStream(await trio.open_tcp_stream("127.0.0.1", port), context, server_hostname="127.0.0.1")
         try:
             await stream.do_handshake()
-        except BaseException:  # whatever it is, it goes on, and the connection does not stay open
+        except BaseException:  # close the connection after any exception, also a cancellation
             await trio.aclose_forcefully(stream)
             raise
         return cls(stream)
@@ -71,7 +71,13 @@ class Peer:
 
     @classmethod
     async def connect_from(cls, local: str, port: int, *, receive_buffer: int | None = None) -> Peer:
-        """Connect from one of the addresses of the loopback network, with little room for what comes if so wanted."""
+        """Connect from an address of the loopback network.
+
+        Args:
+            local: the address to bind to.
+            port: the port of the server.
+            receive_buffer: bytes of the receive buffer of the socket; None for the default.
+        """
         sock = trio.socket.socket()
         if receive_buffer is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
@@ -88,7 +94,7 @@ class Peer:
             await trio.testing.wait_all_tasks_blocked()
 
     async def read(self, count: int) -> bytes:
-        """Read exactly so many bytes; fewer at the end of the stream."""
+        """Read this number of bytes; fewer if the stream ends before."""
         with trio.fail_after(10):
             while len(self._buffer) < count:
                 data = await self.stream.receive_some()
@@ -99,7 +105,7 @@ class Peer:
         return result
 
     async def reply(self) -> tuple[int, bytes] | None:
-        """Read one packet and return its encoding and payload, or None when the server has closed."""
+        """Read one packet and return its encoding and payload, or None at the end of the stream."""
         header = await self.read(6)
         if not header:
             return None
@@ -111,7 +117,7 @@ class Peer:
         return encoding, body
 
     async def json(self) -> dict[str, Any] | None:
-        """Read one JSON packet and return its fields, or None when the server has closed."""
+        """Read one JSON packet and return its fields, or None at the end of the stream."""
         reply = await self.reply()
         if reply is None:
             return None
@@ -120,9 +126,9 @@ class Peer:
         return fields
 
     async def failure(self, encoding: int = JSON) -> str:
-        """Read a reply that the server made itself, two fields in this encoding and no more, and return its code."""
+        """Read an error reply of the server, which has two fields in this encoding, and return its code."""
         reply = await self.reply()
-        assert reply is not None, "the server has closed without a word"
+        assert reply is not None, "the server closed the connection without a reply"
         assert reply[0] == encoding
         if encoding == JSON:
             pairs = json.loads(reply[1], object_pairs_hook=list)
@@ -136,11 +142,11 @@ class Peer:
         return code.decode()
 
     async def half_close(self) -> None:
-        """Say that nothing more will come."""
+        """Shut down the sending side of the connection."""
         await self.stream.send_eof()
 
     async def reset(self) -> None:
-        """Leave without a farewell: the server gets a RST."""
+        """Reset the connection: the server gets a RST."""
         self.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         await self.stream.aclose()
 
@@ -149,7 +155,7 @@ class Peer:
         return await self.json()
 
     async def closed(self) -> bool:
-        """Whether the server closes, with nothing more to read."""
+        """Return whether the next read returns the end of the stream."""
         return await self.read(1) == b""
 
     async def __aenter__(self) -> Self:

@@ -7,7 +7,7 @@ import random
 import socket
 
 FIRST, LAST = 20_000, 32_767
-"""The range lies below the ephemeral ports of Linux, so no other program gets a port while its server is restarted."""
+"""The range is below the ephemeral ports of Linux, so no other program gets a port while its server restarts."""
 
 
 def free_port() -> int:

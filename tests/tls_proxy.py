@@ -1,4 +1,4 @@
-"""A TLS proxy for tests, in front of a server without TLS."""
+"""A TLS proxy in front of a server without TLS."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ class TlsProxy:
         with self._scope:
             async with trio.open_nursery() as nursery:
                 listeners = await trio.open_tcp_listeners(self._port, host="127.0.0.1")
-                nursery.start_soon(trio.serve_listeners, self._hand_on, listeners)
+                nursery.start_soon(trio.serve_listeners, self._forward, listeners)
                 self._token = trio.lowlevel.current_trio_token()
                 self._started.set()
 
-    async def _hand_on(self, client: trio.SocketStream) -> None:
+    async def _forward(self, client: trio.SocketStream) -> None:
         with contextlib.suppress(OSError, trio.BrokenResourceError, trio.ClosedResourceError):
             async with client, await trio.open_tcp_stream("127.0.0.1", self._target) as server:
                 begin = await client.socket.recv(1, trio.socket.MSG_PEEK)

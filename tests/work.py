@@ -1,4 +1,4 @@
-"""Counts the work of a function, which unlike its time is the same on every machine."""
+"""Counts the calls of a function: unlike its time, their number is the same on every machine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def calls_during(function: Callable[[], Any]) -> int:
-    """Call a function, and return the number of Python and C calls that it made."""
+    """Call a function and return the number of Python and C calls that it made."""
     calls = 0
 
     def count(frame: FrameType, event: str, argument: Any) -> None:

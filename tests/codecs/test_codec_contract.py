@@ -1,4 +1,4 @@
-"""The codecs of this project do what `asyncapy_core.testing` asks of every codec."""
+"""The contract suite of `asyncapy_core.testing`, over the codecs of this project."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ payloads = st.dictionaries(st.text(max_size=6), values, max_size=5)
 
 
 def nested(depth: int) -> bytes:
-    """A payload nested so deep, itself counted."""
+    """Return a payload nested this deep; the outermost map counts."""
     return b'{"a":' + b"[" * (depth - 1) + b"]" * (depth - 1) + b"}"
 
 
@@ -174,7 +174,7 @@ def test_a_value_is_sent_in_its_usual_form(value: Any, text: str) -> None:
 
 
 def test_numbers_as_keys_of_the_payload_itself_become_strings() -> None:
-    assert CODEC.encode({1: {2: 3}}) == b'{"1":{"2":3}}'  # type: ignore[dict-item]  # the mistake that is forgiven
+    assert CODEC.encode({1: {2: 3}}) == b'{"1":{"2":3}}'  # type: ignore[dict-item]  # the codec accepts this mistake
 
 
 def _circular() -> dict[str, Any]:

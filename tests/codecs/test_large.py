@@ -16,7 +16,7 @@ CONTAINERS = b'{"a":[' + b"[]," * (DENSE + 10_000) + b"[]]}"
 
 
 class Node:
-    """Garbage that only the collector finds."""
+    """A reference cycle, which only the collector frees."""
 
     def __init__(self) -> None:
         self.itself = self
@@ -51,7 +51,7 @@ def test_objects_that_a_program_has_frozen_stay_so() -> None:
     try:
         count = gc.get_freeze_count()
         JsonCodec().decode(CONTAINERS)
-        assert gc.get_freeze_count() > count / 2 > 0  # a few objects of pytest may have gone meanwhile
+        assert gc.get_freeze_count() > count / 2 > 0  # pytest may free a few objects meanwhile
     finally:
         gc.unfreeze()
 

@@ -48,7 +48,7 @@ class Name(str):
 
 
 def nested(depth: int, *, inner: Any = None, maps: bool = False) -> dict[str, Any]:
-    """Fields nested so deep, themselves counted."""
+    """Return fields nested this deep; the outermost map counts."""
     value: Any = {} if maps else []
     if inner is not None:
         value = {"x": inner} if maps else [inner]
@@ -163,16 +163,16 @@ def test_objects_that_refer_to_each_other_twice_are_an_encode_error_and_not_the_
     assert done.stdout.startswith("refused: these fields cannot be sent"), done.stderr[-500:]
 
 
-def walk(value: Any, depth: int = 1) -> str | None:
-    """The rules of find_fault, told one value at a time; the kind of the first fault that is met."""
+def expected_fault(value: Any, depth: int = 1) -> str | None:
+    """Return the kind of the first fault: the rules of find_fault, one value at a time."""
     if depth > MAX_DEPTH:
         return "deep"
     if type(value) is dict:
         if not all(type(key) is str for key in value):
             return "key"
-        faults = [walk(each, depth + 1) for each in value.values()]
+        faults = [expected_fault(each, depth + 1) for each in value.values()]
     elif type(value) in (list, tuple):
-        faults = [walk(each, depth + 1) for each in value]
+        faults = [expected_fault(each, depth + 1) for each in value]
     elif type(value) is float:
         return None if math.isfinite(value) else "number"
     else:
@@ -193,4 +193,4 @@ anything = st.recursive(
 
 @given(st.dictionaries(st.text(max_size=2), anything, max_size=4))
 def test_a_fault_is_found_exactly_when_one_is_there(fields: dict[str, Any]) -> None:
-    assert (find_fault(fields) is None) == (walk(fields) is None)
+    assert (find_fault(fields) is None) == (expected_fault(fields) is None)

@@ -25,7 +25,7 @@ REFERENCE = ZiProtoCodec(engine="ziproto")
 
 
 def trees(*, most: int, least_bytes: int) -> st.SearchStrategy[dict[str, Any]]:
-    """Payloads with at most so many items in each map and array."""
+    """Payloads with at most ``most`` items in each map and array."""
     leaves = (
         st.none()
         | st.booleans()
@@ -47,7 +47,7 @@ small_payloads = trees(most=15, least_bytes=1)
 
 
 def nested(depth: int, opening: str = "91", end: str = "90") -> bytes:
-    """A payload nested so deep, itself counted."""
+    """Return a payload nested this deep; the outermost map counts."""
     return bytes.fromhex("81a161" + opening * (depth - 2) + end)
 
 
@@ -192,8 +192,8 @@ def test_a_small_payload_with_many_values_is_decoded_in_one_go() -> None:
     assert calls_during(lambda: CODEC.decode(payload)) < len(payload)
 
 
-def agree(payload: bytes) -> None:
-    """See that the codec and the msgpack package make the same of a payload."""
+def check_against_msgpack(payload: bytes) -> None:
+    """Check that the codec and the msgpack package decode a payload to the same fields, or both refuse it."""
     try:
         expected = strict(payload)
     except (ValueError, msgpack.UnpackException, TypeError):
@@ -212,12 +212,12 @@ def test_what_is_encoded_is_decoded_the_same(fields: dict[str, Any]) -> None:
 def test_the_msgpack_package_writes_the_same_bytes_and_reads_them_the_same(fields: dict[str, Any]) -> None:
     payload = CODEC.encode(fields)
     assert payload == msgpack.packb(fields)
-    agree(payload)
+    check_against_msgpack(payload)
 
 
 @given(st.binary(max_size=30).map(lambda rest: b"\x81\xa1a" + rest) | st.binary(max_size=30))
 def test_the_msgpack_package_makes_the_same_of_any_bytes(payload: bytes) -> None:
-    agree(payload)
+    check_against_msgpack(payload)
 
 
 wild = st.recursive(
@@ -241,11 +241,11 @@ wild = st.recursive(
 @given(st.dictionaries(st.text(max_size=2), wild, max_size=3), st.data())
 def test_the_msgpack_package_makes_the_same_of_what_is_nearly_a_payload(fields: Any, data: st.DataObject) -> None:
     payload = cast("bytes", msgpack.packb(fields))
-    agree(payload)
-    agree(payload[: data.draw(st.integers(0, len(payload)))])
-    agree(payload + data.draw(st.binary(max_size=3)))
+    check_against_msgpack(payload)
+    check_against_msgpack(payload[: data.draw(st.integers(0, len(payload)))])
+    check_against_msgpack(payload + data.draw(st.binary(max_size=3)))
     index = data.draw(st.integers(0, len(payload) - 1))
-    agree(payload[:index] + bytes([data.draw(st.integers(0, 255))]) + payload[index + 1 :])
+    check_against_msgpack(payload[:index] + bytes([data.draw(st.integers(0, 255))]) + payload[index + 1 :])
 
 
 @given(small_payloads)
@@ -324,7 +324,7 @@ def test_what_ziproto_cannot_carry_is_an_encode_error_that_is_a_value_error(code
 
 
 def test_numbers_as_keys_of_the_payload_itself_become_strings() -> None:
-    assert CODEC.encode({1: 2}) == bytes.fromhex("81a13102")  # type: ignore[dict-item]  # the mistake that is forgiven
+    assert CODEC.encode({1: 2}) == bytes.fromhex("81a13102")  # type: ignore[dict-item]  # the codec accepts this mistake
 
 
 def test_floats_are_sent_with_64_bits() -> None:

@@ -1,4 +1,4 @@
-"""Addresses in their usual form, and what counts as one peer."""
+"""The normal form of addresses, and the networks that count as one peer."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ def filled(text: str) -> configparser.ConfigParser:
     return parser
 
 
-def complaint(arguments: dict[str, Any] | None = None, **sources: Any) -> str:
+def error_text(arguments: dict[str, Any] | None = None, **sources: Any) -> str:
     with pytest.raises(ConfigError) as caught:
         load_config(arguments or {}, **{"environ": {}, **sources})
     return str(caught.value)
@@ -228,7 +228,7 @@ WRONG: list[tuple[str, Any, str]] = [
 
 @pytest.mark.parametrize(("name", "value", "allowed"), WRONG)
 def test_a_wrong_argument_names_the_setting_the_source_and_what_is_allowed(name: str, value: Any, allowed: str) -> None:
-    text = complaint({name: value})
+    text = error_text({name: value})
     assert text.startswith(f"{name} is ")
     assert f"from the argument {name}:" in text
     assert allowed in text.partition("(allowed: ")[2]
@@ -240,12 +240,12 @@ def test_a_wrong_value_from_elsewhere_names_its_source_as_well(
     tmp_path: Path, source: str, name: str, value: Any, allowed: str
 ) -> None:
     if isinstance(value, bool) or name in ("datefmt", "plugins_allow"):
-        value = ""  # text is all there is in these sources
+        value = ""  # these sources contain text only
         if name != "timeout":
             return
     path = tmp_path / f"server.{source}"
     path.write_text(f"[AsyncAPY]\n{name} = {value!r}\n" if source == "toml" else f"[AsyncAPY]\n{name} = {value}\n")
-    text = complaint(
+    text = error_text(
         **{
             "environ": {"environ": {f"ASYNCAPY_{name.upper()}": str(value)}},
             "parser": {"parser": filled(f"[AsyncAPY]\n{name} = {value}".replace("%", "%%"))},
@@ -270,7 +270,7 @@ def test_every_setting_says_what_is_allowed() -> None:
 
 
 def test_all_wrong_settings_are_told_at_once_each_with_its_source() -> None:
-    text = complaint({"port": -1}, environ={"ASYNCAPY_BUF": "many"}, parser=filled("[AsyncAPY]\ntimeout = 0"))
+    text = error_text({"port": -1}, environ={"ASYNCAPY_BUF": "many"}, parser=filled("[AsyncAPY]\ntimeout = 0"))
     assert [line.split()[0] for line in sorted(text.splitlines())] == ["buf", "port", "timeout"]
     assert "argument port" in text
     assert "variable ASYNCAPY_BUF" in text
@@ -282,10 +282,10 @@ def test_a_setting_that_is_overruled_is_not_complained_of() -> None:
 
 
 def test_an_unknown_setting_is_an_error_with_what_was_probably_meant(tmp_path: Path) -> None:
-    assert complaint({"prot": 1}) == "'prot', from the argument prot, is not a setting; did you mean 'port'?"
+    assert error_text({"prot": 1}) == "'prot', from the argument prot, is not a setting; did you mean 'port'?"
     path = tmp_path / "server.ini"
     path.write_text("[AsyncAPY]\nxyzzy = 1\n")
-    text = complaint(path=path)
+    text = error_text(path=path)
     assert text.startswith(f"'xyzzy', from {path}, section [AsyncAPY], is not a setting; settings: addr, port, ")
 
 
@@ -296,14 +296,14 @@ def test_a_path_with_braces_in_it_is_a_path(tmp_path: Path, suffix: str) -> None
     path.write_text("[AsyncAPY]\nport = 4\n")
     assert load_config({}, path=path, environ={})[0].port == 4
     path.write_text("[AsyncAPY]\nport = -4\n")
-    assert f"from {path}, section [AsyncAPY]" in complaint(path=path)
+    assert f"from {path}, section [AsyncAPY]" in error_text(path=path)
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    assert f"cannot read the configuration file {tmp_path / 'none.ini'}: " in complaint(path=tmp_path / "none.ini")
-    assert f"cannot read the configuration file {tmp_path}: " in complaint(path=tmp_path)
+    assert f"cannot read the configuration file {tmp_path / 'none.ini'}: " in error_text(path=tmp_path / "none.ini")
+    assert f"cannot read the configuration file {tmp_path}: " in error_text(path=tmp_path)
     (tmp_path / "latin.ini").write_bytes(b"[AsyncAPY]\naddr = \xff\n")
-    assert "cannot read the configuration file" in complaint(path=tmp_path / "latin.ini")
+    assert "cannot read the configuration file" in error_text(path=tmp_path / "latin.ini")
 
 
 @pytest.mark.parametrize(
@@ -340,9 +340,9 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 def test_a_file_that_is_no_configuration_says_what_it_lacks(tmp_path: Path, name: str, text: str, message: str) -> None:
     path = tmp_path / name
     path.write_text(text)
-    told = complaint(path=path)
-    assert str(path) in told
-    assert message in told
+    error = error_text(path=path)
+    assert str(path) in error
+    assert message in error
 
 
 @pytest.mark.parametrize("section", ["plugins", "pluginmanager", "plugin_paths", "Other:plugin"])
@@ -354,7 +354,7 @@ def test_sections_of_other_programs_do_not_matter(tmp_path: Path, section: str) 
 
 
 def test_a_parser_without_the_section_is_an_error() -> None:
-    assert complaint(parser=filled("[Other]\na = 1")).startswith("cfg_parser has no section [AsyncAPY]")
+    assert error_text(parser=filled("[Other]\na = 1")).startswith("cfg_parser has no section [AsyncAPY]")
 
 
 def test_a_config_error_is_a_value_error_of_ours() -> None:

@@ -29,7 +29,7 @@ from asyncapy_core.errors import (
     UnknownKeyStore,
 )
 
-ALL = [each for _, each in inspect.getmembers(errors, inspect.isclass) if issubclass(each, BaseException)]
+ERRORS = [each for _, each in inspect.getmembers(errors, inspect.isclass) if issubclass(each, BaseException)]
 
 
 def test_the_codes_are_those_of_the_protocol_to_the_letter() -> None:
@@ -46,7 +46,7 @@ def test_the_codes_are_those_of_the_protocol_to_the_letter() -> None:
     assert {f"ERR_{code.name}" for code in ErrorCode} == {str(code) for code in ErrorCode}
 
 
-@pytest.mark.parametrize("error", ALL, ids=lambda error: error.__name__)
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: error.__name__)
 def test_every_error_is_of_one_hierarchy_and_described(error: type[BaseException]) -> None:
     assert issubclass(error, AsyncAPYError)
     assert issubclass(error, Exception)
@@ -55,13 +55,13 @@ def test_every_error_is_of_one_hierarchy_and_described(error: type[BaseException
     assert error.__doc__ != Exception.__doc__
 
 
-@pytest.mark.parametrize("error", ALL, ids=lambda error: error.__name__)
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: error.__name__)
 def test_every_error_is_in_the_documented_module(error: type[BaseException]) -> None:
     assert getattr(asyncapy.errors, error.__name__, None) is error
     assert error.__name__ in asyncapy.errors.__all__
 
 
-@pytest.mark.parametrize("error", ALL, ids=lambda error: error.__name__)
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: error.__name__)
 def test_every_error_keeps_its_message_also_on_the_way_to_another_process(error: type[Exception]) -> None:
     raised = error("what happened")
     assert str(raised) == "what happened"

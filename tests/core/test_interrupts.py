@@ -1,4 +1,4 @@
-"""A Ctrl+C is told from a KeyboardInterrupt that code has raised by hand."""
+"""`is_interrupt` distinguishes Ctrl+C from a KeyboardInterrupt that code raises."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from asyncapy_core.interrupts import is_interrupt
 
 @pytest.fixture(autouse=True)
 def handler() -> Iterator[Any]:
-    """Restore the handler of SIGINT."""
+    """Restore the handler of SIGINT after the test."""
     before = signal.getsignal(signal.SIGINT)
     yield
     signal.signal(signal.SIGINT, before)
@@ -26,7 +26,7 @@ def interrupted() -> KeyboardInterrupt:
         signal.raise_signal(signal.SIGINT)
     except KeyboardInterrupt as error:
         return error
-    raise AssertionError("nothing was raised")
+    raise AssertionError("the signal raised no KeyboardInterrupt")
 
 
 def by_hand() -> KeyboardInterrupt:

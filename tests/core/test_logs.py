@@ -15,8 +15,8 @@ from asyncapy_core.logs import PLACES, FailureLog, RateLimited, SessionLog, desc
 FORMAT = "[%(levelname)s] %(message)s"
 
 
-def written(logger: logging.Logger) -> io.StringIO:
-    """Redirect what the logger's own handler writes."""
+def captured(logger: logging.Logger) -> io.StringIO:
+    """Redirect the output of the logger's handler into a stream."""
     (handler,) = logger.handlers
     assert isinstance(handler, logging.StreamHandler)
     stream = io.StringIO()
@@ -26,7 +26,7 @@ def written(logger: logging.Logger) -> io.StringIO:
 
 def test_a_server_logs_in_the_format_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
     logger = server_logger(logging.INFO, "%(asctime)s|%(levelname)s|%(message)s", "at %d/%m/%Y")
-    stream = written(logger)
+    stream = captured(logger)
     record = logger.makeRecord("asyncapy.server", logging.INFO, __file__, 1, "hello", (), None)
     record.created = 0.0
     logger.handle(record)
@@ -40,7 +40,7 @@ def test_a_server_logs_to_standard_error(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_each_server_has_a_logger_of_its_own() -> None:
     loud, quiet = server_logger(logging.DEBUG, FORMAT, ""), server_logger(logging.ERROR, "quiet %(message)s", "")
-    streams = written(loud), written(quiet)
+    streams = captured(loud), captured(quiet)
     loud.debug("one")
     quiet.debug("two")
     quiet.error("three")
@@ -52,7 +52,7 @@ def test_the_level_and_formats_of_a_server_affect_no_other_logger(caplog: pytest
     loggers = [logging.getLogger(name) for name in (None, "asyncapy", "asyncapy.server", "asyncapy.plugins")]
     before = [(logger.level, list(logger.handlers)) for logger in loggers]
     logger = server_logger(logging.DEBUG, FORMAT, "")
-    stream = written(logger)
+    stream = captured(logger)
     logger.critical("mine")
     assert [(each.level, list(each.handlers)) for each in loggers] == before
     assert logging.getLogger("asyncapy.server") is not logger
@@ -62,7 +62,7 @@ def test_the_level_and_formats_of_a_server_affect_no_other_logger(caplog: pytest
 
 def test_a_level_that_changes_is_heeded_from_then_on() -> None:
     logger = server_logger(logging.INFO, "%(message)s", "")
-    told = written(logger)
+    stream = captured(logger)
     logger.debug("not yet")
     logger.setLevel(logging.DEBUG)
     logger.debug("now")
@@ -74,7 +74,7 @@ def test_a_level_that_changes_is_heeded_from_then_on() -> None:
     finally:
         logging.disable(logging.NOTSET)
     logger.info("again")
-    assert told.getvalue() == "now\nagain\n"
+    assert stream.getvalue() == "now\nagain\n"
 
 
 @pytest.mark.parametrize("line_format", ["plain", "{message}"])
@@ -85,7 +85,7 @@ def test_a_format_that_is_none_is_a_value_error(line_format: str) -> None:
 
 def test_each_line_of_a_session_begins_with_its_id() -> None:
     logger = server_logger(logging.DEBUG, FORMAT, "")
-    stream = written(logger)
+    stream = captured(logger)
     log = SessionLog(logger, "7fd5fab0")
     log.info("{Client handler} %s of %d", "one", 2)
     log.debug("100%%")
@@ -145,7 +145,7 @@ def test_the_first_event_is_worth_a_line_even_right_after_boot(monkeypatch: pyte
 
 
 class Clock:
-    """The time that `time.monotonic` tells."""
+    """A replacement for `time.monotonic`; tests set ``now``."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
@@ -153,11 +153,11 @@ class Clock:
 
 
 class Reports:
-    """Failures, and their lines."""
+    """A FailureLog, and the lines that it has logged."""
 
     def __init__(self, level: int = logging.INFO) -> None:
         self.lines: list[str] = []
-        logger = logging.Logger("test", level)  # noqa: LOG001  # a registered one would be shared
+        logger = logging.Logger("test", level)  # noqa: LOG001  # a registered logger would be shared
         logger.addFilter(self._keep)
         self._log = SessionLog(logger, "UUID")
         self._failures = FailureLog()
@@ -256,7 +256,7 @@ def test_so_many_places_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     reports.fail(ValueError("no"), f"{{API Parser}} Handler '{PLACES}'")
     assert len(reports.take("ERROR")) == PLACES + 1
     reports.fail(ValueError("no"), "{API Parser} Handler '0'")
-    assert len(reports.take("ERROR")) == 1, "the oldest was forgotten"
+    assert len(reports.take("ERROR")) == 1, "the oldest place was dropped"
 
 
 def test_a_group_is_described_by_its_first_leaf() -> None:

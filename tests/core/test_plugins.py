@@ -21,7 +21,7 @@ Install = Callable[..., None]
 
 
 class Tiny:
-    """A codec that carries one byte for any fields."""
+    """A codec with a constant payload."""
 
     def __init__(self, name: str, wire_id: int) -> None:
         self.name = name
@@ -45,7 +45,7 @@ class No(Filter):
 
 
 class Plugin:
-    """An object with these functions as hooks."""
+    """A plugin with these functions as hooks."""
 
     asyncapy_options: type[BaseModel]
 
@@ -59,7 +59,7 @@ def wrapper() -> Any:
 
 
 def manager(**plugins: object) -> PluginManager:
-    """A manager with nothing but these plugins."""
+    """A manager with these plugins only."""
     made = PluginManager(discover=False)
     for name, each in plugins.items():
         made.register(each, name)
@@ -89,7 +89,7 @@ def named(manager: PluginManager, name: str) -> PluginRecord:
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
-    """Return ``install(distribution, entry_point, source)``, which puts a plugin on the path as pip would."""
+    """Return ``install(distribution, entry_point, source)``, which makes an installed plugin, as pip does."""
     before = set(sys.modules)
     default_manager.cache_clear()
     count = 0
@@ -118,7 +118,7 @@ def imported(distribution: str) -> bool:
     return f"installed_plugin_{distribution}" in sys.modules
 
 
-# What each hook does
+# Hooks
 
 
 def test_the_hook_asyncapy_codecs_brings_codecs() -> None:
@@ -126,7 +126,7 @@ def test_the_hook_asyncapy_codecs_brings_codecs() -> None:
     assert manager(a=codecs(one), b=codecs(two)).codecs() == [one, two]
 
 
-def test_the_hook_asyncapy_codecs_is_given_the_options_of_its_Plugin() -> None:
+def test_the_hook_asyncapy_codecs_is_given_the_options_of_its_plugin() -> None:
     class Options(BaseModel):
         wire_id: int = 7
 
@@ -594,7 +594,7 @@ def test_a_server_with_plugins_of_its_own_shares_none(install: Install) -> None:
     assert states(Server().plugins)["test_one"] == "loaded"
 
 
-# Plugins that break the rules
+# Faulty plugins
 
 
 def test_a_misspelt_hook_is_an_error_that_says_what_was_probably_meant(install: Install) -> None:
@@ -716,7 +716,7 @@ def test_what_a_plugin_brings_that_is_registered_later_is_there_as_well() -> Non
     assert list(made.key_stores) == ["spam"]
 
 
-# Names that two plugins claim
+# Collisions
 
 
 def test_a_contested_filter_belongs_to_neither_and_the_others_work(caplog: pytest.LogCaptureFixture) -> None:
@@ -814,7 +814,7 @@ def test_an_unknown_filter_says_what_to_install(install: Install, monkeypatch: p
 
 def test_the_namespace_itself_is_a_filter_that_passes_everything() -> None:
     assert issubclass(Filters, Filter)
-    assert Filters().check(None, None) is True  # type: ignore[arg-type]  # it looks at neither
+    assert Filters().check(None, None) is True  # type: ignore[arg-type]  # check ignores its arguments
 
 
 def test_the_default_manager_is_told_by_the_environment_what_to_load(
@@ -882,7 +882,7 @@ def test_options_of_a_plugin_that_is_quarantined_do_not_keep_the_others_from_sta
     PluginManager(allow=["test_broken"]).check_options({"test_broken": {"a": "1"}})
 
 
-# Requiring
+# Required plugins
 
 
 def test_plugins_that_are_there_and_well_may_be_required() -> None:

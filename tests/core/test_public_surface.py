@@ -143,12 +143,12 @@ def test_the_umbrella_has_the_version_of_core() -> None:
 
 
 def signature(function: Callable[..., Any]) -> list[tuple[str, Any]]:
-    """What may be given by position, with its default."""
+    """Return the parameters that can be positional, with their defaults."""
     parameters = inspect.signature(function).parameters.values()
     return [(each.name, each.default) for each in parameters if each.kind is each.POSITIONAL_OR_KEYWORD]
 
 
-NONE_GIVEN = inspect.Parameter.empty
+REQUIRED = inspect.Parameter.empty
 
 
 @pytest.mark.parametrize(
@@ -176,38 +176,38 @@ NONE_GIVEN = inspect.Parameter.empty
             [("byteorder", "big"), ("header_size", 4), ("tls", True), ("encoding", "json"), ("timeout", 60)],
         ),
         (asyncapy.util.APIKeyFactory, [("size", 32)]),
-        (asyncapy.Server.run_sync_task, [("self", NONE_GIVEN), ("sync_fn", NONE_GIVEN)]),
-        (asyncapy.Server.register_handler, [("self", NONE_GIVEN), ("handler", NONE_GIVEN)]),
-        (asyncapy.Server.setup, [("self", NONE_GIVEN)]),
-        (asyncapy.Server.shutdown, [("self", NONE_GIVEN)]),
-        (asyncapy.Server.start, [("self", NONE_GIVEN)]),
-        (asyncapy.client.Client.connect, [("self", NONE_GIVEN), ("hostname", NONE_GIVEN), ("port", NONE_GIVEN)]),
-        (asyncapy.client.Client.disconnect, [("self", NONE_GIVEN)]),
-        (asyncapy.client.Client.receive, [("self", NONE_GIVEN)]),
-        (asyncapy.client.Client.receive_raw, [("self", NONE_GIVEN)]),
-        (asyncapy.client.Client.send, [("self", NONE_GIVEN), ("payload", NONE_GIVEN)]),
+        (asyncapy.Server.run_sync_task, [("self", REQUIRED), ("sync_fn", REQUIRED)]),
+        (asyncapy.Server.register_handler, [("self", REQUIRED), ("handler", REQUIRED)]),
+        (asyncapy.Server.setup, [("self", REQUIRED)]),
+        (asyncapy.Server.shutdown, [("self", REQUIRED)]),
+        (asyncapy.Server.start, [("self", REQUIRED)]),
+        (asyncapy.client.Client.connect, [("self", REQUIRED), ("hostname", REQUIRED), ("port", REQUIRED)]),
+        (asyncapy.client.Client.disconnect, [("self", REQUIRED)]),
+        (asyncapy.client.Client.receive, [("self", REQUIRED)]),
+        (asyncapy.client.Client.receive_raw, [("self", REQUIRED)]),
+        (asyncapy.client.Client.send, [("self", REQUIRED), ("payload", REQUIRED)]),
         (
             asyncapy.core.Client,
             [
-                ("address", NONE_GIVEN),
-                ("server", NONE_GIVEN),
-                ("stream", NONE_GIVEN),
+                ("address", REQUIRED),
+                ("server", REQUIRED),
+                ("stream", REQUIRED),
                 ("session", None),
                 ("encoding", "json"),
             ],
         ),
-        (asyncapy.core.Client.send, [("self", NONE_GIVEN), ("packet", NONE_GIVEN), ("close", False)]),
-        (asyncapy.core.Handler, [("function", NONE_GIVEN), ("filters", None)]),
-        (asyncapy.core.Handler.check, [("self", NONE_GIVEN), ("client", NONE_GIVEN), ("packet", NONE_GIVEN)]),
-        (asyncapy.core.Packet, [("fields", NONE_GIVEN), ("encoding", "json"), ("sender", None)]),
-        (asyncapy.core.Session, [("session_id", NONE_GIVEN), ("client", NONE_GIVEN), ("date", NONE_GIVEN)]),
-        (asyncapy_filters.Ip, [("ips", NONE_GIVEN)]),
-        (asyncapy_filters.APIFactory, [("factory", NONE_GIVEN), ("field_name", NONE_GIVEN)]),
-        (asyncapy.util.APIKeyFactory.get, [("self", NONE_GIVEN), ("key", NONE_GIVEN)]),
-        (asyncapy.util.APIKeyFactory.issue, [("self", NONE_GIVEN), ("metadata", None)]),
-        (asyncapy.util.APIKeyFactory.reissue, [("self", NONE_GIVEN), ("key", NONE_GIVEN)]),
-        (asyncapy.util.APIKeyFactory.revoke, [("self", NONE_GIVEN), ("key", NONE_GIVEN)]),
-        (asyncapy.util.APIKeyFactory.update, [("self", NONE_GIVEN), ("key", NONE_GIVEN), ("metadata", NONE_GIVEN)]),
+        (asyncapy.core.Client.send, [("self", REQUIRED), ("packet", REQUIRED), ("close", False)]),
+        (asyncapy.core.Handler, [("function", REQUIRED), ("filters", None)]),
+        (asyncapy.core.Handler.check, [("self", REQUIRED), ("client", REQUIRED), ("packet", REQUIRED)]),
+        (asyncapy.core.Packet, [("fields", REQUIRED), ("encoding", "json"), ("sender", None)]),
+        (asyncapy.core.Session, [("session_id", REQUIRED), ("client", REQUIRED), ("date", REQUIRED)]),
+        (asyncapy_filters.Ip, [("ips", REQUIRED)]),
+        (asyncapy_filters.APIFactory, [("factory", REQUIRED), ("field_name", REQUIRED)]),
+        (asyncapy.util.APIKeyFactory.get, [("self", REQUIRED), ("key", REQUIRED)]),
+        (asyncapy.util.APIKeyFactory.issue, [("self", REQUIRED), ("metadata", None)]),
+        (asyncapy.util.APIKeyFactory.reissue, [("self", REQUIRED), ("key", REQUIRED)]),
+        (asyncapy.util.APIKeyFactory.revoke, [("self", REQUIRED), ("key", REQUIRED)]),
+        (asyncapy.util.APIKeyFactory.update, [("self", REQUIRED), ("key", REQUIRED), ("metadata", REQUIRED)]),
     ],
     ids=lambda value: getattr(value, "__qualname__", ""),
 )
@@ -280,6 +280,6 @@ def test_everything_public_is_described(module: str) -> None:
 
 
 def _inherited(public: type, method: str) -> bool:
-    """Whether the method is described where it is declared: by a base, or by the protocol it implements."""
+    """Return whether a base class or a protocol declares the method; its docstring is there."""
     protocols = (asyncapy_core.KeyStore, asyncapy_core.Codec)
     return any(hasattr(base, method) for base in (*public.__mro__[1:], *protocols))

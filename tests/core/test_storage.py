@@ -1,4 +1,4 @@
-"""What key stores have in common: a short memory, options in URLs, metadata as text."""
+"""The parts that key stores share: the cache of records, options in URLs, metadata as text."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_recall_of_no_seconds_keeps_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "size", "told"),
+    ("seconds", "size", "message"),
     [
         (-1, 1, "recall_seconds is -1; it must be 0 or more"),
         (float("inf"), 1, "recall_seconds is inf"),
@@ -82,8 +82,8 @@ def test_a_recall_of_no_seconds_keeps_nothing() -> None:
         (1, 0, "a recall of 0 records"),
     ],
 )
-def test_a_recall_without_an_end_is_refused(seconds: float, size: int, told: str) -> None:
-    with pytest.raises(KeyStoreError, match=told):
+def test_a_recall_without_an_end_is_refused(seconds: float, size: int, message: str) -> None:
+    with pytest.raises(KeyStoreError, match=message):
         RecordCache(seconds, size)
 
 

@@ -1,4 +1,4 @@
-"""The examples and the programs of the README, run as they stand, ports aside."""
+"""The examples and the programs of the README, run unchanged except for ports."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_the_server_on_an_open_port_wants_tls_and_a_key(tmp_path: Path, certific
             process.terminate()
         out = process.stdout.read()
         assert process.wait(10) == 0
-    assert len(out.strip()) == 32, "the key that it printed"
+    assert len(out.strip()) == 32, "the program prints a key"
 
 
 def test_the_commands_of_the_readme_print_what_it_says(tmp_path: Path) -> None:

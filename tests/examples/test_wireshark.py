@@ -1,4 +1,4 @@
-"""The dissector, run by tshark on what the demo says, as it was said, in pieces, and with other settings."""
+"""The Wireshark dissector, run by tshark on captures: of the demo, of packets in pieces, of other header settings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = needs_tshark
 
 
 def write_capture(path: Path, chunks: Iterable[Chunk]) -> None:
-    """Write what was said as a capture of Ethernet frames, a TCP segment for each chunk."""
+    """Write chunks as a capture of Ethernet frames, one TCP segment for each chunk."""
     with path.open("wb") as file:
         file.write(struct.pack("=IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1))
         sent: dict[tuple[int, bool], int] = {}
@@ -41,7 +41,7 @@ def write_capture(path: Path, chunks: Iterable[Chunk]) -> None:
 
 
 def dissected(path: Path, *options: str) -> list[dict[str, list[str]]]:
-    """Return the fields that tshark finds in each frame that holds AsyncAProto."""
+    """Return the fields that tshark finds in each frame with AsyncAProto packets."""
     assert TSHARK is not None
     script = f"lua_script:{ROOT / 'wireshark/asyncaproto.lua'}"
     done = subprocess.run(
@@ -62,8 +62,8 @@ def packets(frames: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def said() -> list[Chunk]:
-    """What the demo and its server say to each other."""
+def demo_traffic() -> list[Chunk]:
+    """The traffic between the demo and its server."""
     specification = importlib.util.spec_from_file_location("demo", ROOT / "examples/demo.py")
     assert specification is not None
     assert specification.loader is not None
@@ -82,10 +82,10 @@ def said() -> list[Chunk]:
     return proxy.heard
 
 
-def test_the_demo_is_dissected(said: list[Chunk], tmp_path: Path) -> None:
-    write_capture(tmp_path / "demo.pcap", said)
+def test_the_demo_is_dissected(demo_traffic: list[Chunk], tmp_path: Path) -> None:
+    write_capture(tmp_path / "demo.pcap", demo_traffic)
     found = packets(dissected(tmp_path / "demo.pcap"))
-    raw = b"".join(data for _, _, data in said)
+    raw = b"".join(data for _, _, data in demo_traffic)
     assert len(found) == raw.count(b"\x16\x00{") + raw.count(b"\x16\x01") + raw.count(b"\x11\x00{")
     assert {each["asyncaproto.encoding"] for each in found} == {"0", "1"}
     assert [each["asyncaproto.error"] for each in found if "asyncaproto.error" in each] == [

@@ -12,7 +12,7 @@ from asyncapy_core import APIKeyFactory, Client, Handler, KeyRecord, MemoryKeySt
 from asyncapy_core.errors import KeyStoreUnavailable
 from asyncapy_filters import APIFactory
 
-NOBODY = cast("Client", None)
+NO_CLIENT = cast("Client", None)
 
 
 class Blocking(MemoryKeyStore):
@@ -24,8 +24,8 @@ async def nothing(client: Any, packet: Any) -> None: ...
 
 
 async def passes(factory: APIKeyFactory, fields: dict[str, Any], field_name: str = "key") -> bool:
-    """Whether a handler with the filter would be reached."""
-    return await Handler(nothing, [APIFactory(factory, field_name)]).check(NOBODY, Packet(fields))
+    """Return whether the filter passes a packet with these fields."""
+    return await Handler(nothing, [APIFactory(factory, field_name)]).check(NO_CLIENT, Packet(fields))
 
 
 STORES = pytest.mark.parametrize("store", [MemoryKeyStore, Blocking])
@@ -79,7 +79,7 @@ async def test_a_key_that_was_revoked_reissued_or_expired_does_not_pass(store: t
 def test_nothing_that_was_not_issued_passes(value: Any) -> None:
     factory = APIKeyFactory()
     factory.issue()
-    assert APIFactory(factory, "key").check(NOBODY, Packet({"key": value})) is False
+    assert APIFactory(factory, "key").check(NO_CLIENT, Packet({"key": value})) is False
 
 
 async def test_a_key_that_is_absurdly_long_is_not_looked_up() -> None:
@@ -116,7 +116,7 @@ async def test_a_store_that_is_away_lets_nobody_pass_and_neither_does_the_invers
     filter = APIFactory(APIKeyFactory(store=Away()), "key")
     for each in (filter, ~filter):
         with pytest.raises(KeyStoreUnavailable):
-            await Handler(nothing, [each]).check(NOBODY, Packet({"key": "x" * 32}))
+            await Handler(nothing, [each]).check(NO_CLIENT, Packet({"key": "x" * 32}))
 
 
 async def test_a_subclass_with_storage_of_its_own_is_asked() -> None:

@@ -11,11 +11,11 @@ from asyncapy.filters import Filter, Filters
 from asyncapy_core import Client, Packet
 from asyncapy_filters import Fields, HasFields
 
-NOBODY = cast("Client", None)
+NO_CLIENT = cast("Client", None)
 
 
 def passes(filter: Fields | HasFields, **fields: Any) -> bool:
-    return filter.check(NOBODY, Packet(fields))
+    return filter.check(NO_CLIENT, Packet(fields))
 
 
 def test_the_filter_of_the_documentation_passes_the_packet_of_the_documentation() -> None:
@@ -109,8 +109,8 @@ def test_an_expression_that_is_wrong_is_a_value_error_that_names_the_field(patte
 @pytest.mark.parametrize("name", ["self", "cls", "c", "p", "fields", "check", "names", "a b", ""])
 def test_a_field_may_have_any_name(name: str) -> None:
     assert passes(Fields(**{name: "x"}), ok=1) is False
-    assert Fields(**{name: "x"}).check(NOBODY, Packet({name: "xyz"}))
-    assert HasFields(**{name: None}).check(NOBODY, Packet({name: 1, "more": 2}))
+    assert Fields(**{name: "x"}).check(NO_CLIENT, Packet({name: "xyz"}))
+    assert HasFields(**{name: None}).check(NO_CLIENT, Packet({name: 1, "more": 2}))
 
 
 def test_fields_are_given_by_name_only() -> None:
@@ -140,5 +140,5 @@ def test_both_filters_agree_with_their_description(patterns: dict[str, str | Non
     match = all(
         name in fields and (pattern is None or re.match(pattern, fields[name])) for name, pattern in patterns.items()
     )
-    assert HasFields(**patterns).check(NOBODY, Packet(fields)) is match
-    assert Fields(**patterns).check(NOBODY, Packet(fields)) is (match and set(patterns) == set(fields))
+    assert HasFields(**patterns).check(NO_CLIENT, Packet(fields)) is match
+    assert Fields(**patterns).check(NO_CLIENT, Packet(fields)) is (match and set(patterns) == set(fields))

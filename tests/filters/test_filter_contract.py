@@ -1,4 +1,4 @@
-"""The filters of this project do what `asyncapy_core.testing` asks of every filter."""
+"""The contract suite of `asyncapy_core.testing`, over the filters of this project."""
 
 from __future__ import annotations
 

@@ -13,10 +13,10 @@ with atheris.instrument_imports(include=["asyncapy_core.protocol.wire", "asyncap
 
 def main() -> None:
     name, *options = sys.argv[1:]
-    found = [option for option in options if not option.startswith("-")]  # folders: the first takes what is found
+    folders = [option for option in options if not option.startswith("-")]  # folders; the first gets the new inputs
     flags = [option for option in options if option.startswith("-")]
     corpus = Path(__file__).parent / "corpus" / name
-    atheris.Setup([name, *found, str(corpus), *flags], TARGETS[name])
+    atheris.Setup([name, *folders, str(corpus), *flags], TARGETS[name])
     atheris.Fuzz()
 
 

@@ -1,4 +1,4 @@
-"""What may be done to parsers with any bytes, and what has to hold then; `make fuzz` runs each with atheris."""
+"""Properties of the parsers that hold for any bytes; `make fuzz` runs each with atheris."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from asyncapy_core.protocol.wire import ByteOrder, FrameDecoder, WireFormat
 
 JSON = JsonCodec()
 ZIPROTO = ZiProtoCodec()
-MOST = 300
+MAX_PACKET = 300
 
 
 def frames(data: bytes) -> None:
-    """However a stream is cut, it gives the same frames and the same error, and no more is held than may be."""
+    """A stream in any pieces gives the same frames and the same error, and less than a packet stays buffered."""
     if len(data) < 3:
         return
     byteorder: ByteOrder = "little" if data[1] & 1 else "big"
-    wire = WireFormat(data[0] % 8 + 1, byteorder, MOST)
+    wire = WireFormat(data[0] % 8 + 1, byteorder, MAX_PACKET)
     stream = data[3:]
     chance = random.Random(data[2])
     cuts: list[bytes] = []
@@ -37,7 +37,7 @@ def frames(data: bytes) -> None:
     frames, error = whole
     sent = b"".join(wire.encode(*frame) for frame in frames)
     assert stream.startswith(sent)
-    assert error is not None or len(stream) - len(sent) < wire.header_size + MOST
+    assert error is not None or len(stream) - len(sent) < wire.header_size + MAX_PACKET
 
 
 def _decoded(wire: WireFormat, pieces: list[bytes]) -> tuple[list[tuple[int, bytes]], str | None]:
@@ -48,14 +48,14 @@ def _decoded(wire: WireFormat, pieces: list[bytes]) -> tuple[list[tuple[int, byt
             decoder.feed(piece)
             while some := decoder.frames(3):
                 found += some
-            assert decoder.buffered < wire.header_size + MOST
+            assert decoder.buffered < wire.header_size + MAX_PACKET
     except ProtocolError as error:
         return found, repr(error)
     return found, None
 
 
 def json_payload(payload: bytes) -> None:
-    """What is decoded is what the standard library reads, and comes back the same."""
+    """The codec decodes a payload as the standard library does, and its fields survive a round trip."""
     try:
         fields = JSON.decode(payload)
     except DecodeError:
@@ -66,9 +66,9 @@ def json_payload(payload: bytes) -> None:
 
 
 def ziproto_payload(payload: bytes) -> None:
-    """The codec and the msgpack package make the same of any bytes.
+    """The codec and the msgpack package decode any bytes to the same fields, or both refuse them.
 
-    What stood under a key that comes again is not looked at by the codec, as nobody ever sees it; the package does.
+    The codec does not check the value of a key that occurs again later, as that value is dropped; the package does.
     """
     try:
         expected = repr(strict(payload))

@@ -1,4 +1,4 @@
-"""What `make fuzz` runs for long, here for a moment: the corpus, and bytes that Hypothesis makes."""
+"""A short run of the targets of `make fuzz`: with the corpus, and with bytes from Hypothesis."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from targets import TARGETS  # it stands beside this file
+from targets import TARGETS  # in the folder of this file
 
 CORPUS = sorted(path for path in (Path(__file__).parent / "corpus").glob("*/*"))
 

@@ -1,8 +1,8 @@
-"""Wheels of all distributions of the repository and of those in `plugins/`, and environments to install them into.
+"""Wheels of the distributions in the repository and in `plugins/`, and virtual environments with them.
 
-Knows pip, virtual environments and processes; nothing of what AsyncAPY does with them. Environments are made from local
-wheels alone: what is needed of others is fetched once, into a folder under the user's cache directory. The
-workers of a run share wheels and environments: a file lock makes a worker wait until another one has built them.
+Uses pip, virtual environments and processes, and not AsyncAPY. Environments are installed from local wheels only; the
+wheels of dependencies are downloaded once, into a folder of the user's cache directory. The workers of a run share
+wheels and environments: a file lock makes a worker wait until another one has built them.
 """
 
 from __future__ import annotations
@@ -39,26 +39,26 @@ PROJECTS = [
     for pattern in ("pyproject.toml", "asyncapy_*/pyproject.toml", "plugins/*/pyproject.toml")
     for path in sorted(ROOT.glob(pattern))
 ]
-STRANGERS = sorted(path.parent for path in Path(__file__).parent.glob("plugins/*/pyproject.toml"))
+THIRD_PARTY_PROJECTS = sorted(path.parent for path in Path(__file__).parent.glob("plugins/*/pyproject.toml"))
 DEADLINE = 30.0
-"""Seconds that anything waited for may take."""
+"""The timeout of all waits, in seconds."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give these tests more time: the first test of a run builds wheels, and on a new machine it downloads others."""
+    """Set a longer timeout: the first test of a run builds wheels, and on a new machine it downloads dependencies."""
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):
             item.add_marker(pytest.mark.timeout(600))
 
 
 def clean_environ(**more: str) -> dict[str, str]:
-    """Return this process's environment without what would change how Python, pip or AsyncAPY behave."""
+    """Return the environment of this process, without variables that configure Python, pip, coverage or AsyncAPY."""
     kept = {name: value for name, value in os.environ.items() if not re.match("ASYNCAPY_|PYTHON|PIP_|COV", name)}
     return {**kept, "PYTHONUNBUFFERED": "1", **more}
 
 
 def run(*command: str | Path, cwd: Path | None = None, environ: dict[str, str] | None = None) -> None:
-    """Run a command that has to succeed."""
+    """Run a command; fail the test if it fails."""
     done = subprocess.run(
         [str(part) for part in command], cwd=cwd, env=environ, capture_output=True, text=True, check=False, timeout=600
     )
@@ -67,7 +67,7 @@ def run(*command: str | Path, cwd: Path | None = None, environ: dict[str, str] |
 
 
 class Program:
-    """A running Python program; what it prints is kept, line by line."""
+    """A running Python program, and the lines that it has printed."""
 
     def __init__(self, command: list[str], cwd: Path, environ: dict[str, str]) -> None:
         self.lines: dict[str, list[str]] = {"stdout": [], "stderr": []}
@@ -85,21 +85,21 @@ class Program:
 
     @property
     def port(self) -> int:
-        """The port that it serves on, once it says so."""
+        """The port of the server in the program; waits until the server logs it."""
         return int(self.wait_for(r"Serving on [0-9.]+:(\d+)", "stderr")[1])
 
     @property
     def output(self) -> list[str]:
-        """What it has printed."""
+        """The lines on standard output so far."""
         return list(self.lines["stdout"])
 
     @property
     def errors(self) -> str:
-        """What it has written to standard error."""
+        """The text on standard error so far."""
         return "\n".join(self.lines["stderr"])
 
     def wait_for(self, pattern: str, stream: Literal["stdout", "stderr"] = "stdout") -> re.Match[str]:
-        """Wait for a line that contains this expression, and return the match."""
+        """Wait for a line that matches a regular expression, and return the match."""
 
         def found() -> re.Match[str] | bool | None:
             hits = (re.search(pattern, line) for line in self.lines[stream])
@@ -117,14 +117,14 @@ class Program:
         return self.wait()
 
     def wait(self) -> int:
-        """Wait until it has ended, and return the exit status."""
+        """Wait for the end of the program, and return its exit status."""
         status = self._process.wait(DEADLINE)
         for reader in self._readers:
             reader.join(DEADLINE)
         return status
 
     def end(self) -> None:
-        """End it, whatever it is doing."""
+        """Kill the program."""
         self._process.kill()
         self.wait()
 
@@ -140,7 +140,7 @@ class Program:
 
 @dataclass(frozen=True)
 class Environment:
-    """A virtual environment that holds what was installed into it and no more."""
+    """A virtual environment with its own packages only."""
 
     path: Path
 
@@ -149,13 +149,13 @@ class Environment:
         return self.path / "bin" / "python"
 
     def command(self, program: str) -> list[str]:
-        """Return the command that runs a program, which is given as text."""
+        """Write a program into a file, and return the command that runs it."""
         file = self.path / f"program_{uuid.uuid4().hex}.py"
         file.write_text(program, encoding="utf-8")
         return [str(self.python), str(file)]
 
     def execute(self, name: str, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-        """Run one of its commands to its end."""
+        """Run an installed command to its end."""
         return subprocess.run(
             [str(self.path / "bin" / name), *arguments], cwd=cwd or self.path, env=clean_environ(), capture_output=True,
             text=True, check=False, timeout=120,
@@ -169,14 +169,14 @@ class Environment:
         )  # fmt: skip
 
     def answer(self, program: str, **environ: str) -> Any:
-        """Run a program that prints JSON and succeeds, and return what it printed."""
+        """Run a program that prints JSON, and return the parsed output."""
         done = self.run(program, **environ)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
 
 class Caller:
-    """A connection to a server on this machine, on a plain socket."""
+    """A connection to a local server, on a plain socket."""
 
     def __init__(self, port: int) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), DEADLINE)
@@ -186,17 +186,17 @@ class Caller:
         self._socket.sendall(packet(encoding, body))
 
     def ask(self, encoding: int, body: bytes) -> tuple[int, bytes] | None:
-        """Send a packet and return the next one that comes, or None when the server has closed."""
+        """Send a packet and return the next reply, or None at the end of the stream."""
         self.send(encoding, body)
         return self.reply()
 
     def ask_json(self, **fields: Any) -> Any:
-        """Send fields as JSON and return those of the reply, or None when the server has closed."""
+        """Send fields as JSON and return the fields of the reply, or None at the end of the stream."""
         self.send(0, json.dumps(fields).encode())
         return self.json()
 
     def json(self) -> Any:
-        """Return the fields of the next packet, which is JSON, or None when the server has closed."""
+        """Return the fields of the next JSON packet, or None at the end of the stream."""
         reply = self.reply()
         if reply is None:
             return None
@@ -204,7 +204,7 @@ class Caller:
         return json.loads(reply[1])
 
     def reply(self) -> tuple[int, bytes] | None:
-        """Return the encoding and payload of the next packet, or None when the server has closed."""
+        """Return the encoding and payload of the next packet, or None at the end of the stream."""
         header = self._read(6)
         if not header:
             return None
@@ -213,7 +213,7 @@ class Caller:
         return encoding, self._read(length - 2)
 
     def finish(self) -> None:
-        """Say that nothing more will be sent."""
+        """Shut down the sending side of the connection."""
         self._socket.shutdown(socket.SHUT_WR)
 
     def _read(self, count: int) -> bytes:
@@ -244,14 +244,14 @@ def projects() -> list[Path]:
 
 @pytest.fixture(scope="session")
 def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that all workers of a run share."""
+    """A folder shared by all workers of a run."""
     base = tmp_path_factory.getbasetemp()
     return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[bool]:
-    """Lock a folder against other workers, and yield whether it still has to be made."""
+    """Lock a folder against other workers, and yield whether it is missing."""
     finished = folder.with_suffix(".finished")
     with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -260,7 +260,7 @@ def locked(folder: Path) -> Iterator[bool]:
 
 
 def build_into(target: Literal["sdist", "wheel"], project: Path, folder: Path) -> None:
-    """Build a source distribution or a wheel of a project, in a folder that exists."""
+    """Build a source distribution or a wheel of a project, in an existing folder."""
     run(sys.executable, "-m", "hatchling", "build", "-t", target, "-d", folder, cwd=project, environ=clean_environ())
 
 
@@ -271,8 +271,8 @@ def wheels(shared_folder: Path) -> dict[str, Path]:
 
     with locked(folder) as missing, ThreadPoolExecutor(os.cpu_count()) as pool:
         if missing:
-            folder.mkdir(exist_ok=True)  # or several builds make it at the same time, and all but one fail
-            list(pool.map(lambda project: build_into("wheel", project, folder), [*PROJECTS, *STRANGERS]))
+            folder.mkdir(exist_ok=True)  # two builds that make it at the same time would fail
+            list(pool.map(lambda project: build_into("wheel", project, folder), [*PROJECTS, *THIRD_PARTY_PROJECTS]))
     return {canonicalize_name(wheel.name.partition("-")[0]): wheel for wheel in sorted(folder.glob("*.whl"))}
 
 
@@ -295,12 +295,12 @@ def sdists(shared_folder: Path) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def wheelhouse() -> Path:
-    """A folder with the wheels of others that ours need, in the versions of constraints.txt."""
+    """A folder with the wheels of all dependencies, in the versions of constraints.txt."""
     constraints = ROOT / "constraints.txt"
     declared = [tomllib.loads((project / "pyproject.toml").read_text("utf-8"))["project"] for project in PROJECTS]
     ours = {canonicalize_name(project["name"]) for project in declared}
     needed = sorted({text for project in declared for text in project.get("dependencies", ())})
-    needed += ["editables>=0.5", "hatchling>=1.27"]  # what an editable install of a plugin is built with
+    needed += ["editables>=0.5", "hatchling>=1.27"]  # the build requirements of an editable install
     needed += [
         text for project in declared for extra in project.get("optional-dependencies", {}).values() for text in extra
     ]
@@ -320,10 +320,10 @@ def wheelhouse() -> Path:
 
 @pytest.fixture(scope="session")
 def install(wheels: dict[str, Path], wheelhouse: Path, shared_folder: Path) -> Install:
-    """Return ``install(*names)``: a fresh environment with these distributions, one for all who ask for the same.
+    """Return ``install(*names, own="")``, which returns an environment with these distributions.
 
-    A name may have an extra behind it, as in ``asyncapy-core[testing]``. With ``own``, it is shared only with those who
-    say the same.
+    A name may have an extra, as in ``asyncapy-core[testing]``. Tests with the same names and the same ``own`` share an
+    environment.
     """
     offline = clean_environ(PIP_CONFIG_FILE=os.devnull, PIP_DISABLE_PIP_VERSION_CHECK="1")
 
@@ -360,7 +360,7 @@ def install(wheels: dict[str, Path], wheelhouse: Path, shared_folder: Path) -> I
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Return ``start(environment, program, **environ)``: a running program, which is ended with the test."""
+    """Return ``start(environment, program, **environ)``, which runs a program until the end of the test."""
     started: list[Program] = []
 
     def begin(environment: Environment, program: str, **environ: str) -> Program:
@@ -374,7 +374,7 @@ def start() -> Iterator[Start]:
 
 @pytest.fixture
 def call() -> Iterator[Call]:
-    """Return ``call(program)``: a connection to the server that a program is, closed with the test."""
+    """Return ``call(program)``, which connects to the server in a program until the end of the test."""
     made: list[Caller] = []
 
     def connect(program: Program) -> Caller:

@@ -1,6 +1,6 @@
-"""A page of the documentation, read as what a reader would do: files that are saved, commands that are typed.
+"""Follows the steps of a page of the documentation: saves its files, and runs its commands.
 
-Knows Markdown, files and processes; nothing of AsyncAPY.
+Handles Markdown, files and processes; it does not use AsyncAPY.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from ports import free_port
 
 FENCE = re.compile(r"^```(?:\{code-block\} )?(\w+)\n(?::caption: (.*?)\n\n)?(.*?)^```$", re.MULTILINE | re.DOTALL)
 PORTS = ("1500", "1501", "1502", "1503", "8081")
-"""Ports that pages name; each run takes free ones in their place."""
-PATIENCE = 30.0
+"""Ports in the pages; each run replaces them with free ports."""
+DEADLINE = 30.0
 
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block of a page."""
+    """A fenced code block of a page."""
 
     language: str
     caption: str
@@ -43,11 +43,13 @@ def blocks(page: Path) -> list[Block]:
 
 @dataclass
 class Reader:
-    """Somebody who does what a page says, in a folder of their own.
+    """Follows the blocks of a page.
 
     Attributes:
-        folder: where files are saved and commands are run; ``cd`` changes it.
-        environ: of the commands; ``export`` changes it.
+        folder: the folder of the files and commands; ``cd`` changes it.
+        environ: the environment variables of the commands; ``export`` changes it.
+        ports: the free port for each port in the pages.
+        started: the commands that run in the background.
     """
 
     folder: Path
@@ -56,7 +58,7 @@ class Reader:
     started: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def follow(self, block: Block) -> None:
-        """Save a block that has a caption, run one that is Python or a console, and leave others."""
+        """Save a block with a caption, run a block of Python or of console commands, and ignore others."""
         text = self.adapted(block.text)
         if block.caption:
             path = self.folder / block.caption.lstrip("/")
@@ -80,33 +82,33 @@ class Reader:
             self.run(command, expected)
 
     def run(self, command: str, expected: str) -> None:
-        """Run a command to its end; it has to say what the page says, or, where that says nothing, to succeed."""
+        """Run a command to its end; its output must match the page, or, if the page shows none, it must succeed."""
         done = subprocess.run(
             ["bash", "-c", command], cwd=self.folder, env=self.environ, text=True, timeout=120,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
         if expected:
             assert matches(expected, without_suggestions(done.stdout)), (
-                f"$ {command}\n{done.stdout}\n-- but the page says --\n{expected}"
+                f"$ {command}\n{done.stdout}\n-- but the page shows --\n{expected}"
             )
         else:
             assert done.returncode == 0, f"$ {command}\n{done.stdout}"
 
     def start(self, command: str, expected: str) -> None:
-        """Run a command in the background, and wait until it has said what the page says."""
+        """Run a command in the background, and wait until its output matches the page."""
         with tempfile.TemporaryFile() as output:
             self.started.append(
                 subprocess.Popen(
                     ["bash", "-c", f"exec {command}"], cwd=self.folder, env=self.environ, stdout=output, stderr=output
                 )
             )
-            deadline = time.monotonic() + PATIENCE
+            deadline = time.monotonic() + DEADLINE
             while True:
-                said = os.pread(output.fileno(), 100_000, 0).decode()
-                if matches(expected, said):
+                text = os.pread(output.fileno(), 100_000, 0).decode()
+                if matches(expected, text):
                     return
-                assert self.started[-1].poll() is None, f"$ {command}\n{said}\n-- and ended --"
-                assert time.monotonic() < deadline, f"$ {command}\n{said}\n-- but the page says --\n{expected}"
+                assert self.started[-1].poll() is None, f"$ {command}\n{text}\n-- and ended --"
+                assert time.monotonic() < deadline, f"$ {command}\n{text}\n-- but the page shows --\n{expected}"
                 time.sleep(0.02)
 
     def adapted(self, text: str) -> str:
@@ -119,15 +121,15 @@ class Reader:
         for process in self.started:
             process.terminate()
         for process in self.started:
-            process.wait(PATIENCE)
+            process.wait(DEADLINE)
 
 
-def without_suggestions(said: str) -> str:
+def without_suggestions(output: str) -> str:
     """Remove the suggestion that Python 3.12 and later append to the last line of some tracebacks."""
-    return re.sub(r"\. Did you mean: '\w+'\?$", "", said, flags=re.MULTILINE)
+    return re.sub(r"\. Did you mean: '\w+'\?$", "", output, flags=re.MULTILINE)
 
 
-def matches(expected: str, said: str) -> bool:
-    """Say whether an output is as a page shows it, where ``...`` stands for anything, and spaces may be more."""
+def matches(expected: str, output: str) -> bool:
+    """Return whether an output matches a page: ``...`` matches any text, and white space any white space."""
     parts = (r"\s+".join(map(re.escape, part.split())) for part in expected.strip().split("..."))
-    return re.fullmatch(r"\s*" + r"\s*.*?\s*".join(parts) + r"\s*", said, re.DOTALL) is not None
+    return re.fullmatch(r"\s*" + r"\s*.*?\s*".join(parts) + r"\s*", output, re.DOTALL) is not None

@@ -1,4 +1,4 @@
-"""asyncapy-core by itself, and with nothing but a codec of a third party."""
+"""asyncapy-core by itself, and with a codec of a third party only."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ import importlib.util, json, pkgutil, sys
 import asyncapy_core
 
 for module in pkgutil.walk_packages(asyncapy_core.__path__, "asyncapy_core."):
-    if module.name != "asyncapy_core.testing.fixtures":  # a plugin of pytest
+    if module.name != "asyncapy_core.testing.fixtures":  # a pytest plugin
         importlib.import_module(module.name)
 found = [name for name in {LEFT_OUT} if importlib.util.find_spec(name)]
 loaded = [name for name in {LEFT_OUT} if name in sys.modules]

@@ -1,7 +1,7 @@
-"""The programs of the reference documentation, as they stand, on the umbrella in a fresh environment.
+"""The programs of the reference documentation, with the umbrella package in a fresh environment.
 
 Only the port is changed. One erratum: the testing client does ``import asyncapy.client`` and then uses the bare name
-``client``, which that line does not bind; here it does ``from asyncapy import client``.
+``client``, which that line does not bind; this module replaces the line with ``from asyncapy import client``.
 """
 
 from __future__ import annotations
@@ -101,8 +101,8 @@ def test_the_debug_log_has_the_documented_lines_in_their_order(umbrella: Environ
         caller.ask(0, b'{"test":1}')
     session = server.wait_for(rf"New session started, UUID is ({UUID})$", "stderr")[1]
     server.wait_for("The connection was closed", "stderr")
-    told = [line.partition(f"({session}) ")[2] for line in server.lines["stderr"] if f"({session}) " in line]
-    assert told[:7] == [
+    messages = [line.partition(f"({session}) ")[2] for line in server.lines["stderr"] if f"({session}) " in line]
+    assert messages[:7] == [
         "{Client handler} Expected stream length is 10",
         "{API Parser} Protocol-Version is V2, Content-Encoding is json",
         "{API Parser} Checking group 0",

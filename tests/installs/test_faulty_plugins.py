@@ -1,4 +1,4 @@
-"""Plugins that are broken or quarrel: each is reported with its distribution, and what is healthy works beside them."""
+"""Broken and conflicting plugins: each is reported with its distribution, and the other plugins work."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ print(json.dumps({"records": records, "modules": sorted(sys.modules)}))
 
 @pytest.fixture
 def troubled(install: Install) -> Environment:
-    """Holds a plugin that cannot be imported, one with a misspelt hook, and two that claim the filter Shout."""
+    """An environment with a plugin that fails to import, one with a misspelt hook, and two with a filter Shout."""
     return install(*OURS, "broken-import", "misspelt", "acme-filters", "rival-filters")
 
 
 @pytest.fixture
 def namesakes(install: Install) -> Environment:
-    """Holds two distributions with plugins of one name."""
+    """An environment with two distributions whose plugins have the same name."""
     return install(*OURS, "acme-filters", "rival-name")
 
 

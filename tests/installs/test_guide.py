@@ -1,4 +1,4 @@
-"""Every page of the documentation, followed step by step in an environment of wheels: what it says is what happens."""
+"""Every page of the documentation, followed step by step in an environment of wheels: the outputs match the page."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DOCS = ROOT / "docs"
 PAGES = sorted(page.name for page in DOCS.glob("*.md"))
 RELEASING = "releasing.md"
 EMPTY = ("install.md", RELEASING)
-"""Pages that begin with nothing installed."""
+"""Pages that begin with an empty environment."""
 FRAGMENTS = {"python", "toml", "ini", "console", "text", "pytest"}
 
 
@@ -35,7 +35,7 @@ FRAGMENTS = {"python", "toml", "ini", "console", "text", "pytest"}
 def environ(
     request: pytest.FixtureRequest, install: Install, wheels: dict[str, Path], wheelhouse: Path, tmp_path: Path
 ) -> dict[str, str]:
-    """The environment variables of somebody who works in a virtual environment, whose pip knows our wheels."""
+    """The environment variables of a shell in a virtual environment, whose pip finds our wheels."""
     page = request.node.callspec.params["page"]
     if page in EMPTY:
         environment = install(own=page)
@@ -80,7 +80,7 @@ def test_a_page_does_what_it_says(page: str, environ: dict[str, str], tmp_path: 
 
 
 def _copy_repository(folder: Path, environ: dict[str, str]) -> None:
-    """Make a clone of the repository, with this environment as `.venv`, which `make` takes as it is."""
+    """Make a copy of the repository, with this virtual environment as `.venv`; its `make` does not rebuild `.venv`."""
     ignored = GitIgnoreSpec.from_lines([".git", *(ROOT / ".gitignore").read_text("utf-8").splitlines()])
     for name in ignored.match_tree_files(ROOT, negate=True):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -129,7 +129,7 @@ def test_the_unit_of_systemd_can_be_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("expected", "said", "same"),
+    ("expected", "output", "same"),
     [
         ("a\nb", "a\nb\n", True),
         ("a b", "a    b", True),
@@ -141,5 +141,5 @@ def test_the_unit_of_systemd_can_be_read() -> None:
         ("{...}", "{", False),
     ],
 )
-def test_an_output_is_compared_as_a_reader_would(expected: str, said: str, same: bool) -> None:
-    assert matches(expected, said) is same
+def test_an_output_is_compared_as_a_reader_would(expected: str, output: str, same: bool) -> None:
+    assert matches(expected, output) is same

@@ -1,4 +1,4 @@
-"""``asyncapy new plugin`` in a fresh environment: what it writes is installed, and its tests pass as written."""
+"""``asyncapy new plugin`` in a fresh environment: the generated plugin installs, and its tests pass unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""plugins_allow, plugins_deny and plugins_require, from each place that they can be set in."""
+"""plugins_allow, plugins_deny and plugins_require, from each source of settings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ OURS = ("asyncapy-core", "asyncapy-codecs", "asyncapy-filters")
 
 
 def server(settings: str = "", *filters: str) -> str:
-    """Return a program that tells what was imported."""
+    """Return a server program that replies with the states of its plugins."""
     return f"""
 import sys
 from asyncapy_core import Filters, Server
@@ -61,9 +61,9 @@ def test_only_plugins_that_the_lists_let_through_are_imported(
     state: str,
     filters: str,
 ) -> None:
-    told = call(start(environment, server(settings), **environ)).ask_json(what="now")
-    assert told["states"] == {"acme_filters": state, "codecs": "loaded", "filters": filters}
-    assert told["acme"] == (state == "loaded")
+    reply = call(start(environment, server(settings), **environ)).ask_json(what="now")
+    assert reply["states"] == {"acme_filters": state, "codecs": "loaded", "filters": filters}
+    assert reply["acme"] == (state == "loaded")
 
 
 @pytest.mark.parametrize(
@@ -77,18 +77,18 @@ def test_a_configuration_file_denies_a_plugin(
     environment: Environment, start: Start, call: Call, tmp_path: Path, name: str, text: str
 ) -> None:
     (tmp_path / name).write_text(text, encoding="utf-8")
-    told = call(start(environment, server(f"config={str(tmp_path / name)!r}"))).ask_json(what="now")
-    assert told["states"]["acme_filters"] == "denied"
-    assert not told["acme"]
+    reply = call(start(environment, server(f"config={str(tmp_path / name)!r}"))).ask_json(what="now")
+    assert reply["states"]["acme_filters"] == "denied"
+    assert not reply["acme"]
 
 
 @pytest.mark.parametrize("settings", ["plugins_deny=['acme_filters']", "plugins_allow=['codecs', 'filters']"])
 def test_a_plugin_that_a_server_denies_is_not_imported_for_the_sake_of_another_filter_either(
     environment: Environment, start: Start, call: Call, settings: str
 ) -> None:
-    told = call(start(environment, server(settings, "Filters.Fields(what=None)"))).ask_json(what="now")
-    assert told["states"]["acme_filters"] == "denied"
-    assert not told["acme"]
+    reply = call(start(environment, server(settings, "Filters.Fields(what=None)"))).ask_json(what="now")
+    assert reply["states"]["acme_filters"] == "denied"
+    assert not reply["acme"]
 
 
 def test_a_filter_of_a_denied_plugin_is_not_there(environment: Environment) -> None:
@@ -99,8 +99,8 @@ def test_a_filter_of_a_denied_plugin_is_not_there(environment: Environment) -> N
 
 def test_nothing_is_reported_of_broken_plugins_that_are_denied(troubled: Environment, start: Start, call: Call) -> None:
     running = start(troubled, server(), ASYNCAPY_PLUGINS_DENY="broken_import,misspelt,rival_filters")
-    told = call(running).ask_json(what="now")
-    assert [name for name, state in told["states"].items() if state == "quarantined"] == []
+    reply = call(running).ask_json(what="now")
+    assert [name for name, state in reply["states"].items() if state == "quarantined"] == []
     assert running.stop() == 0
     for word in ("broken", "misspelt", "rival", "quarantined"):
         assert word not in running.errors

@@ -1,4 +1,4 @@
-"""The hooks around a server's life, in order, and the options of a plugin from both kinds of configuration file."""
+"""The order of the setup and shutdown hooks, and the options of a plugin from INI and TOML files."""
 
 from __future__ import annotations
 

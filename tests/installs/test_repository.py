@@ -1,4 +1,4 @@
-"""The files of the repository: they name no package index and no path of a machine; hooks run existing targets."""
+"""The files of the repository: they contain no package index and no path of a machine; hooks run existing targets."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FORBIDDEN = [
 
 @pytest.fixture(scope="module")
 def files() -> list[Path]:
-    """All files but those that Git is told to ignore."""
+    """All files that Git does not ignore."""
     ignored = GitIgnoreSpec.from_lines([".git", *(ROOT / ".gitignore").read_text("utf-8").splitlines()])
     return [ROOT / name for name in ignored.match_tree_files(ROOT, negate=True)]
 

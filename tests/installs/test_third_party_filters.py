@@ -1,4 +1,4 @@
-"""A filter that this repository's packages do not know, in a server with core and codecs alone."""
+"""A filter of a third party, in a server with core and codecs only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is in the wheels of this repository, and what their metadata says."""
+"""The content and the metadata of the wheels of this repository."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def declared(project: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def ours(wheels: dict[str, Path], projects: list[Path]) -> dict[str, tuple[Path, Path]]:
-    """The folder and the wheel of each distribution of the repository."""
+    """The folder and the wheel of each distribution of the repository, by its name."""
     return {
         name: (project, wheels[name]) for project in projects for name in [canonicalize_name(declared(project)["name"])]
     }
@@ -49,7 +49,7 @@ def metadata(wheel: Path) -> Message:
 
 
 def requirements(wheel: Path) -> dict[str, Requirement]:
-    """What it cannot do without; what only an extra needs is not among it."""
+    """Return the requirements of a wheel, without those of its extras."""
     parsed = [Requirement(text) for text in metadata(wheel).get_all("Requires-Dist") or ()]
     return {canonicalize_name(found.name): found for found in parsed if "extra" not in str(found.marker)}
 

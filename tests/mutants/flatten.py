@@ -23,7 +23,7 @@ LEFT_OUT = ("test_public_surface.py",)
 
 
 def flatten(folder: Path) -> None:
-    """Make the copy, in place of an earlier one.
+    """Make the copy, and replace an earlier one.
 
     Args:
         folder: the folder of the copy; everything in it is removed first.

@@ -179,7 +179,7 @@ def write_report(path: Path, modules: list[Module], accepted: Accepted, new: lis
 
 
 def main(folder: Path) -> int:
-    """Write the report, print a summary and return the exit status."""
+    """Write the report, print a summary, and return the exit status."""
     accepted = Accepted.read(ACCEPTED)
     modules = list(read_modules(folder, accepted.strict))
     new = list(unexplained(modules, accepted))

@@ -1,4 +1,4 @@
-"""What `make mutants` reports, for a module with two mutants."""
+"""The report of `make mutants`, for a module with two mutants."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import report  # it stands beside this file
+import report  # in the folder of this file
 
 MUTATED = """\
 class Door:

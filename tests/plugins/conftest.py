@@ -11,9 +11,9 @@ from redis_server import SERVERS, RedisServer, SharedRedis
 
 @pytest.fixture(scope="session")
 def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedRedis]:
-    """Return ``shared_redis(program)``: the server that all tests share which do not stop it.
+    """Return ``shared_redis(program)``, a server that tests share.
 
-    Each test uses its own key prefix.
+    A test that uses it does not stop it, and has a key prefix of its own.
     """
     started: dict[str, RedisServer] = {}
 
@@ -30,7 +30,7 @@ def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedRed
 
 @pytest.fixture(scope="session", params=SERVERS)
 def redis_program(request: pytest.FixtureRequest) -> str:
-    """The name of each installed server that speaks the Redis protocol."""
+    """The name of an installed server with the Redis protocol."""
     return str(request.param)
 
 
@@ -45,7 +45,7 @@ PROGRAM_OF_A_SERVER = Path(__file__).with_name("key_server.py")
 
 @pytest.fixture(scope="module")
 def key_servers() -> Iterator[Callable[[str], tuple[int, ...]]]:
-    """Return a function that starts two servers over one store, each a process, and returns their ports."""
+    """Return ``start(store)``, which starts two server processes that share a store, and returns their ports."""
     processes: list[subprocess.Popen[str]] = []
 
     def start(store: str) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""A server in a process of its own, for tests: ``python key_server.py STORE_URL`` prints its port."""
+"""A server program for tests: ``python key_server.py STORE_URL`` prints its port, and serves until its input ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The factory in front of each store: async twins, expiry, public ids, and whatever a peer sends as its key."""
+"""The factory over each store: async twins, expiry, public ids, and any value that a peer sends as its key."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PASSED, REFUSED = {"passed": True}, failure("ERR_NO_HANDLER")
 
 @pytest.fixture(params=["memory", "sqlite", *SERVERS])
 def factory(request: pytest.FixtureRequest, tmp_path: Path, shared_redis: SharedRedis) -> Iterator[APIKeyFactory]:
-    """A factory over each store, made the documented way: by a URL."""
+    """A factory over each store, made from a URL as documented."""
     url = "memory://"
     if request.param == "sqlite":
         url = f"sqlite:///{tmp_path / 'keys.db'}"
@@ -37,7 +37,7 @@ def factory(request: pytest.FixtureRequest, tmp_path: Path, shared_redis: Shared
 
 
 class Held(MemoryKeyStore):
-    """A store that blocks for as long as it is told to."""
+    """A store that blocks until ``free`` is set."""
 
     blocking = True
     timeout = 0.2
@@ -64,8 +64,8 @@ class Held(MemoryKeyStore):
         return None
 
 
-class Shelf(APIKeyFactory):
-    """Another storage the documented way: five methods, a dictionary, and nothing else."""
+class DictFactory(APIKeyFactory):
+    """A factory with storage of its own, as documented: five methods and a dictionary."""
 
     def __init__(self) -> None:
         self.keys: dict[str, dict[str, Any]] = {}
@@ -227,7 +227,7 @@ async def test_a_store_that_hangs_holds_up_no_other_task_and_is_unavailable_in_t
 
 @pytest.mark.parametrize("name", ["areissue", "arevoke", "aupdate"])
 async def test_a_change_that_was_reported_as_failed_is_not_made_afterwards(name: str) -> None:
-    """Least of all a reissue: the new key was told to nobody, and the old one would be gone."""
+    """A late reissue would be the worst: no caller would have the new key, and the old one would be invalid."""
     store = Held()
     factory = APIKeyFactory(store=store)
     key, record = factory.issue_with_record({"plan": "gold"})
@@ -238,7 +238,7 @@ async def test_a_change_that_was_reported_as_failed_is_not_made_afterwards(name:
     finally:
         store.free.set()
     with trio.fail_after(5):
-        while factory._limiter.borrowed_tokens:  # noqa: ASYNC110  # until the thread that was left behind has ended
+        while factory._limiter.borrowed_tokens:  # noqa: ASYNC110  # until the abandoned thread has ended
             await trio.sleep(0.005)
     assert factory.records() == [record]
     assert key in factory
@@ -263,7 +263,7 @@ async def test_a_store_that_hangs_is_asked_by_a_few_threads_only_and_serves_when
             for _ in range(200):
                 nursery.start_soon(ask)
         assert len(failures) == 200
-        assert max(failures) < 2, "one after the other, they would take five seconds"
+        assert max(failures) < 2, "one after the other, the calls would take five seconds"
         assert store.calls - before <= 8
     finally:
         store.free.set()
@@ -289,7 +289,7 @@ async def test_a_hanging_store_behind_a_filter_fails_closed_and_holds_up_nobody(
             await one.send(json_packet(key=key))
             for _ in range(5):
                 assert await other.ask(ping=1) == {"pong": True}
-            assert factory._limiter.borrowed_tokens == 1, "the store is still being asked"
+            assert factory._limiter.borrowed_tokens == 1, "the call of the store still runs"
             assert await one.json() == REFUSED
         finally:
             store.free.set()
@@ -298,7 +298,7 @@ async def test_a_hanging_store_behind_a_filter_fails_closed_and_holds_up_nobody(
 
 
 async def test_a_documented_subclass_serves_as_a_factory_and_in_a_filter(serve: Serve) -> None:
-    factory = Shelf()
+    factory = DictFactory()
     key = factory.issue({"plan": "gold"})
     assert key in factory
     assert "other" not in factory
@@ -314,7 +314,7 @@ async def test_a_documented_subclass_serves_as_a_factory_and_in_a_filter(serve: 
 
 
 async def test_a_documented_subclass_has_the_async_twins() -> None:
-    factory = Shelf()
+    factory = DictFactory()
     key = await factory.aissue({"plan": "gold"})
     assert await factory.acontains(key)
     await factory.aupdate(key, {"plan": "silver"})

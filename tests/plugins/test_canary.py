@@ -1,4 +1,4 @@
-"""An issued key is a canary: it is in no log line, no repr, no exception and no traceback, whatever is done with it."""
+"""An issued key is a canary: it is in no log line, no repr, no exception and no traceback."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from asyncapy_redis import RedisAPIKeyFactory
 
 
 class Broken(MemoryKeyStore):
-    """Fails whatever it is asked, naming all that it was given."""
+    """A store whose methods fail once ``broken`` is set, with their arguments in the message."""
 
     broken = False
 
@@ -55,7 +55,7 @@ def factory(request: pytest.FixtureRequest, tmp_path: Path, shared_redis: Shared
 
 
 def texts_of(error: BaseException) -> list[str]:
-    """All that an exception, and those behind it, could show to somebody."""
+    """Return all texts of an exception, its cause and its context."""
     texts = [str(error), repr(error), repr(vars(error)), *traceback.format_exception(error)]
     for behind in (error.__cause__, error.__context__):
         texts += texts_of(behind) if behind is not None else []
@@ -134,7 +134,7 @@ async def test_a_key_that_a_client_sends_is_in_no_log_line(
         assert await peer.failure() == "ERR_REQUEST_MALFORMED"
     await running.settle()
     assert len(running.lines) > 10
-    assert running.logged("Traceback"), "this server logs everything there is"
+    assert running.logged("Traceback"), "this server logs tracebacks"
     assert not [line for line in [*running.lines, caplog.text] if key in line]
 
 
@@ -148,7 +148,7 @@ async def test_a_key_is_in_no_error_when_redis_is_away(
         proxy.delay = 1.0
         texts: list[str] = []
         for call in (factory.acontains, factory.areissue):
-            for _ in range(2):  # the second is told that Redis did not answer a moment ago
+            for _ in range(2):  # the second fails at once, as Redis did not answer a moment ago
                 with pytest.raises(KeyStoreError) as caught:
                     await call(key)
                 texts += texts_of(caught.value)

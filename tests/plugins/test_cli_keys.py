@@ -1,4 +1,4 @@
-"""``asyncapy keys``: lives of keys in processes of their own, each option and error in this one, which is faster."""
+"""``asyncapy keys``: some commands in their own processes; each option and error in this process, which is faster."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Run = Callable[..., Done]
 
 
 def in_a_process(*arguments: str, stdin: str = "", **environment: str) -> Done:
-    """Run ``asyncapy keys`` with these arguments, as a script would."""
+    """Run ``asyncapy keys`` with these arguments in a process, as a script does."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("ASYNCAPY_")}
     return subprocess.run(
         [ASYNCAPY, "keys", *arguments],
@@ -43,7 +43,7 @@ def in_a_process(*arguments: str, stdin: str = "", **environment: str) -> Done:
 
 @pytest.fixture
 def keys(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """Run ``asyncapy keys`` in this process, from ``main`` on."""
+    """Return a function that runs ``asyncapy keys`` in this process, through ``main``."""
     monkeypatch.delenv("ASYNCAPY_KEY_STORE", raising=False)
 
     def run(*arguments: str, stdin: str = "") -> Done:
@@ -76,7 +76,7 @@ def sqlite(tmp_path: Path) -> str:
 
 @pytest.fixture
 def factory(store: str) -> Iterator[APIKeyFactory]:
-    """What a server that uses the same store sees."""
+    """A factory of a server that uses the same store."""
     factory = APIKeyFactory(store=store)
     yield factory
     factory.close()
@@ -93,11 +93,11 @@ def parsed(done: Done) -> Any:
 
 
 def failed(done: Done) -> str:
-    """Check that a command failed as it should, and return the one line that says why."""
+    """Check that a command failed with one line of error, and return the line."""
     assert done.returncode != 0
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
-    usage = done.stderr.startswith("Usage: ")  # click puts its own three lines before an error in the arguments
+    usage = done.stderr.startswith("Usage: ")  # click writes three lines before an error in the arguments
     lines = done.stderr.splitlines()[3 if usage else 0 :]
     assert len(lines) == 1, done.stderr
     assert lines[0].startswith(("Error: ", "asyncapy: "))

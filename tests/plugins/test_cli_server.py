@@ -1,4 +1,4 @@
-"""``asyncapy serve``, ``call``, ``explain``, ``plugins``, ``config`` and ``completion``, as programs."""
+"""``asyncapy serve``, ``call``, ``explain``, ``plugins``, ``config`` and ``completion``, run as commands."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def run(folder: Path, *arguments: str, text: str = "", **environ: str) -> subpro
 
 
 class Serving:
-    """A running ``asyncapy serve``, and what it has written."""
+    """A running ``asyncapy serve``, and its lines on standard error."""
 
     def __init__(self, folder: Path, *arguments: str) -> None:
         self.process = subprocess.Popen(
@@ -158,13 +158,13 @@ def test_a_server_is_served_by_its_module_or_its_file(folder: Path, target: str)
     with serving(folder, target) as server:
         assert ask(server.port, foo=1) == {"foo": 1}
         banner = "".join(server.lines)
-    for said in (
+    for words in (
         "3 handlers in 2 groups",
         "json, ziproto",
         "APIFactory, Fields, HasFields, Ip",
         "1048576 bytes a packet",
     ):
-        assert said in banner
+        assert words in banner
 
 
 def test_a_program_that_starts_its_server_can_be_served_and_explained(folder: Path) -> None:
@@ -255,7 +255,7 @@ def test_reload_serves_anew_what_has_changed_and_ends_in_order(folder: Path) -> 
     port = free_port()
     with serving(folder, "app", "--reload", "--port", str(port)) as server:
         assert ask(server.port, foo=1) == {"foo": 1}
-        for _ in range(10):  # the watch has no line that says it has begun: what is written before is not seen
+        for _ in range(10):  # no line says that the watch has begun; earlier changes are not seen
             (folder / "app.py").write_text(APP.replace("client.send(packet)", 'client.send({"new": 1})'))
             with contextlib.suppress(AssertionError):
                 server.wait_for("app.py changed; restarting", within=2)
@@ -287,7 +287,7 @@ def test_ctrl_c_on_a_terminal_lets_a_reloading_server_finish_what_it_does(folder
         client.connect("127.0.0.1", server.port)
         client.send({"a": 1})
         server.wait_for("Calling 'slow'")
-        os.killpg(server.process.pid, signal.SIGINT)  # all in the foreground of a terminal get it
+        os.killpg(server.process.pid, signal.SIGINT)  # a terminal sends it to all processes in the foreground
         assert client.receive() == {"a": 1}
         assert server.process.wait(20) == 0
 
@@ -309,7 +309,7 @@ def test_a_server_that_is_stuck_is_killed_by_a_second_signal(folder: Path) -> No
         server.wait_for("Calling 'slow'")
         for _ in range(2):
             server.process.send_signal(signal.SIGTERM)
-            time.sleep(0.5)  # two that come at once are one
+            time.sleep(0.5)  # two signals at the same time would count as one
         assert server.process.wait(10) == 128 + signal.SIGKILL
 
 
@@ -327,7 +327,7 @@ def test_a_reloading_server_sees_changes_beside_its_file_and_in_its_configuratio
         while not [line for line in server.lines if "server.toml changed" in line] and time.monotonic() < deadline:
             written += 1
             config.write_text(f"[AsyncAPY]\nport = 0\nsession_limit = {written}\n")
-            time.sleep(0.2)  # nobody tells when the watch has begun
+            time.sleep(0.2)  # no line says that the watch has begun
         server.wait_for("an address")
         while not [line for line in server.lines if "app.py changed" in line] and time.monotonic() < deadline:
             written += 1

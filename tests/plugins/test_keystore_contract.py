@@ -1,4 +1,4 @@
-"""The one contract suite, over each store that there is."""
+"""The contract suite of `asyncapy_core.testing`, over each store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Redis stopped, frozen, slow and cut off, behind a server in use: keys fail closed, nobody waits, all recovers."""
+"""Redis stopped, frozen, slow and cut off, behind a busy server: no key passes, no task waits, and all recovers."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from asyncapy_redis import RedisAPIKeyFactory, RedisKeyStore
 RECALL = 0.5
 PASSED, PONG, REFUSED = {"passed": True}, {"pong": True}, failure("ERR_NO_HANDLER")
 SLOWEST = 3.0
-"""Seconds: no answer takes longer. The bound is 1 s; a busy machine adds to it."""
+"""Seconds in which each request is answered. The bound is 1 s; a busy machine adds to it."""
 
 
 def guarded(factory: APIKeyFactory) -> Server:
-    """A server with one handler that wants a key, and one that does not."""
+    """A server with a handler that requires a key, and one that does not."""
     server = Server(port=0)
 
     @server.add_handler(Filters.APIFactory(factory, "key"))
@@ -56,7 +56,7 @@ class Answer:
 
 @dataclass
 class Traffic:
-    """What clients that go on asking with a key were answered, and how long one that needs none had to wait."""
+    """The answers to clients that send a key all the time, and to a client that needs none."""
 
     answers: list[Answer] = field(default_factory=list)
     pings: list[Answer] = field(default_factory=list)
@@ -78,16 +78,16 @@ class Traffic:
             await trio.sleep(0.01)
 
     async def until(self, *, passed: bool, within: float) -> float:
-        """Wait for an answer to a packet that is sent from now on, and return the seconds that it took to come."""
+        """Wait until a packet that is sent from now on passes or is refused, and return the seconds until then."""
         since = trio.current_time()
         with trio.move_on_after(within):
-            while not any(answer.asked >= since and answer.passed is passed for answer in reversed(self.answers)):  # noqa: ASYNC110  # what is awaited is an answer among others
+            while not any(answer.asked >= since and answer.passed is passed for answer in reversed(self.answers)):  # noqa: ASYNC110  # an answer has no event
                 await trio.sleep(0.005)
             return trio.current_time() - since
         raise AssertionError(f"for {within} s no packet was {'passed' if passed else 'refused'}")
 
     def between(self, begin: float, end: float) -> list[Answer]:
-        """The answers to packets that were asked, and answered, in this time."""
+        """Return the answers to packets that were sent and answered in this time."""
         return [answer for answer in self.answers if answer.asked >= begin and answer.asked + answer.took <= end]
 
     @property
@@ -96,7 +96,7 @@ class Traffic:
 
     @property
     def pings_meanwhile(self) -> int:
-        """The number of pings that were asked and answered during the slowest request with a key."""
+        """The number of pings that were sent and answered during the slowest request with a key."""
         begin, end = self.slowest.asked, self.slowest.asked + self.slowest.took
         return len([ping for ping in self.pings if ping.asked >= begin and ping.asked + ping.took <= end])
 
@@ -197,7 +197,7 @@ async def test_when_redis_takes_two_seconds_a_key_is_refused_after_one(serve: Se
     away = seen.between(slow + RECALL + 0.05, fast)
     assert not [answer for answer in away if answer.passed]
     waited = [answer for answer in seen.answers if answer.took > 0.9]
-    assert len(waited) >= 12, "nobody waited for Redis"
+    assert len(waited) >= 12, "no request waited for Redis"
     assert not [answer for answer in waited if answer.passed]
     assert seen.slowest.took < SLOWEST
     assert seen.pings_meanwhile > 2
@@ -218,7 +218,7 @@ async def test_redis_that_is_slow_but_within_the_bound_serves(serve: Serve, prox
         later = seen.between(settled, trio.current_time())
         assert later
         assert all(answer.passed for answer in later)
-        assert max(answer.took for answer in later) > 0.2, "nobody waited for Redis"
+        assert max(answer.took for answer in later) > 0.2, "no request waited for Redis"
         proxied.delay = 0.0
     assert seen.pings_meanwhile > 2
     factory.close()
@@ -258,7 +258,7 @@ def test_a_caller_of_the_plain_methods_waits_no_longer_than_the_bound(proxied: T
     for call in calls:
         with pytest.raises(KeyStoreUnavailable):
             call()
-        time.sleep(0.26)  # for so long Redis is left alone
+        time.sleep(0.26)  # longer than the pause before the next attempt
     factory.close()
 
 
@@ -308,7 +308,7 @@ def test_a_factory_made_while_redis_was_away_works_when_it_is_there(own_redis: R
     with pytest.raises(KeyStoreUnavailable):
         factory.issue()
     own_redis.start()
-    time.sleep(0.26)  # for so long Redis is left alone
+    time.sleep(0.26)  # longer than the pause before the next attempt
     assert factory.issue() in factory
     factory.close()
 
@@ -430,7 +430,7 @@ def test_a_wrong_url_is_a_clear_error(url: str) -> None:
 )
 @pytest.mark.parametrize("scheme", ["redis", "rediss", "redis+sentinel", "redis+cluster", "http"])
 def test_a_password_in_a_url_is_in_no_message(scheme: str, credentials: str) -> None:
-    """Even where somebody forgot to write a special character as %2F, %23 or %3F."""
+    """Even if a special character in it is not escaped as %2F, %23 or %3F."""
     url = (
         f"{scheme}://{credentials}127.0.0.1:1/mymaster"
         if "sentinel" in scheme

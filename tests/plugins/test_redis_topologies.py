@@ -1,4 +1,4 @@
-"""The Redis store behind Sentinel, on a Cluster and over TLS: real ones, made for these tests."""
+"""The Redis store with real servers: behind Sentinel, on a Cluster and over TLS."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ T = TypeVar("T")
 class Secured:
     """Free ports for TLS, a certificate with its CA, and a CA that did not issue it.
 
-    Redis speaks TLS itself. The Valkey of the wheel does not, so it gets a proxy in front of it.
+    Redis supports TLS itself. The Valkey of the wheel does not, so it gets a proxy in front of it.
     """
 
     def __init__(self, program: str, folder: Path) -> None:
-        self.itself = program == "redis"
+        self.has_tls = program == "redis"
         authority, stranger = trustme.CA(), trustme.CA()
         certificate = authority.issue_cert("127.0.0.1")
         self.right, self.wrong = folder / "right.pem", folder / "wrong.pem"
@@ -48,12 +48,12 @@ class Secured:
         self.port, self.cluster_port, self.sentinel_port = free_port(), free_port(), free_port()
 
     def options(self, port: int, *more: str) -> list[str]:
-        """Return the options for TLS on this port, and further ones for TLS; none where the server has no TLS."""
-        return ["--tls-port", str(port), *self._files, *more] if self.itself else []
+        """Return the options for TLS on this port and further TLS options; none if the server has no TLS."""
+        return ["--tls-port", str(port), *self._files, *more] if self.has_tls else []
 
     def in_front_of(self, server: RedisServer, port: int) -> AbstractContextManager[object]:
-        """Serve TLS on this port for a server that does not do so itself."""
-        return nullcontext() if self.itself else TlsProxy(port, server.port, self._context)
+        """Return a context manager that serves TLS on this port, by a proxy if the server has no TLS."""
+        return nullcontext() if self.has_tls else TlsProxy(port, server.port, self._context)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def sentinel(redis_program: str, tmp_path_factory: pytest.TempPathFactory) -> It
 
 @pytest.fixture(scope="module")
 def cluster(redis_program: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """A cluster of one node, which has all the hash slots."""
+    """A cluster of one node, which has all hash slots."""
     with RedisServer(redis_program, tmp_path_factory.mktemp("cluster"), *clustered()) as node:
         take_all_slots(node)
         yield node
@@ -84,7 +84,7 @@ def cluster(redis_program: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
 @pytest.fixture
 def secured_cluster(secured: Secured, redis_program: str, tmp_path: Path) -> Iterator[None]:
     """A cluster of one node, which clients reach over TLS."""
-    announced = ["--tls-cluster", "yes"] if secured.itself else ["--cluster-announce-port", str(secured.cluster_port)]
+    announced = ["--tls-cluster", "yes"] if secured.has_tls else ["--cluster-announce-port", str(secured.cluster_port)]
     options = [*clustered(), *secured.options(secured.cluster_port), *announced]
     node = RedisServer(redis_program, tmp_path, *options)
     with node, secured.in_front_of(node, secured.cluster_port):
@@ -132,7 +132,7 @@ class TestRedisCluster(KeyStoreContract):
 
 
 def within(seconds: float, ask: Callable[[], T]) -> T:
-    """Ask again and again until the store is there."""
+    """Repeat a call until the store is available."""
     deadline = time.monotonic() + seconds
     while True:
         try:
@@ -142,8 +142,8 @@ def within(seconds: float, ask: Callable[[], T]) -> T:
             time.sleep(0.05)
 
 
-def managed(factory: APIKeyFactory) -> None:
-    """Do everything there is to do with a key."""
+def use_all_methods(factory: APIKeyFactory) -> None:
+    """Use all methods of the factory on a key."""
     key, record = factory.issue_with_record({"plan": "gold"})
     assert key in factory
     factory.update(key, {"plan": "silver"})
@@ -178,7 +178,7 @@ def test_when_the_master_dies_its_replica_takes_over(redis_program: str, tmp_pat
                     factory.get(keys[0])
                 new = within(20, factory.issue)
                 assert all(key in factory for key in [*keys, new])
-                managed(factory)
+                use_all_methods(factory)
                 factory.close()
 
 
@@ -194,8 +194,8 @@ def test_a_master_that_became_a_replica_does_not_take_changes(redis_program: str
             with pytest.raises(KeyStoreUnavailable):
                 factory.issue()
             client.replicaof("NO", "ONE")
-        time.sleep(0.26)  # for so long Redis is left alone
-        managed(factory)
+        time.sleep(0.26)  # longer than the pause before the next attempt
+        use_all_methods(factory)
         factory.close()
 
 
@@ -209,7 +209,7 @@ def test_a_cluster_that_is_down_is_away_and_comes_back(cluster: RedisServer) -> 
             for _ in range(2):
                 with pytest.raises(KeyStoreUnavailable):
                     factory.get(key)
-                time.sleep(0.26)  # for so long Redis is left alone
+                time.sleep(0.26)  # longer than the pause before the next attempt
         finally:
             client.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)
             cluster.until(is_up)
@@ -225,18 +225,18 @@ def test_a_cluster_that_is_restarted_is_found_again(cluster: RedisServer) -> Non
         for _ in range(2):
             with pytest.raises(KeyStoreUnavailable):
                 factory.get(key)
-            time.sleep(0.26)  # for so long Redis is left alone
+            time.sleep(0.26)  # longer than the pause before the next attempt
     finally:
         cluster.start()
         cluster.until(is_up)
     assert within(2, lambda: key in factory)
-    managed(factory)
+    use_all_methods(factory)
     factory.close()
 
 
 def test_keys_are_managed_over_tls(secured: Secured) -> None:
     factory = RedisAPIKeyFactory(f"rediss://127.0.0.1:{secured.port}/0?ssl_ca_certs={secured.right}")
-    managed(factory)
+    use_all_methods(factory)
     factory.close()
 
 
@@ -266,7 +266,7 @@ def test_what_speaks_no_tls_is_refused(redis_server: RedisServer) -> None:
 def test_keys_are_managed_over_tls_on_a_cluster(secured: Secured, secured_cluster: None) -> None:
     url = f"rediss+cluster://127.0.0.1:{secured.cluster_port}?ssl_ca_certs={secured.right}"
     factory = RedisAPIKeyFactory(url, prefix="tls")
-    managed(factory)
+    use_all_methods(factory)
     factory.close()
 
 
@@ -277,5 +277,5 @@ def test_keys_are_managed_over_tls_behind_sentinel(secured: Secured, tmp_path: P
         factory = RedisAPIKeyFactory(
             f"rediss+sentinel://127.0.0.1:{secured.sentinel_port}/mymaster?ssl_ca_certs={secured.right}"
         )
-        managed(factory)
+        use_all_methods(factory)
         factory.close()

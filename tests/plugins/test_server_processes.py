@@ -1,4 +1,4 @@
-"""Several server processes that share one store: what one issues all accept, what one revokes all refuse."""
+"""Server processes that share a store: all accept the keys that one issues, and refuse the keys that one revokes."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ def two_servers(
     key_servers: KeyServer,
     shared_redis: SharedRedis,
 ) -> tuple[int, ...]:
-    """The ports of two servers, each a process, which share a store."""
+    """The ports of two server processes that share a store."""
     if request.param == "sqlite":
         return key_servers(f"sqlite:///{tmp_path_factory.mktemp('shared') / 'keys.db'}")
     return key_servers(f"{shared_redis(request.param).url}?prefix={uuid.uuid4()}")
 
 
-async def do(peer: Peer, what: str, key: str = "") -> Any:
-    reply = await peer.ask(do=what, on=key)
+async def manage(peer: Peer, command: str, key: str = "") -> Any:
+    reply = await peer.ask(do=command, on=key)
     assert reply is not None
     assert set(reply) == {"result"}, reply
     return reply["result"]
 
 
 async def passed_for(peer: Peer, key: str) -> float:
-    """Ask until a key is refused, and return how many seconds from now the last packet was sent that passed."""
+    """Send packets until a key is refused, and return the seconds until the last packet that passed was sent."""
     began = sent = last = trio.current_time()
     with trio.fail_after(10):
         while (reply := await peer.ask(key=key)) == PASSED:
@@ -53,17 +53,17 @@ async def test_what_one_server_issues_the_other_accepts_at_once(two_servers: tup
     async with AsyncExitStack() as stack:
         one, other = [await stack.enter_async_context(await Peer.connect(port)) for port in two_servers]
         for _ in range(20):
-            key = await do(one, "issue")
+            key = await manage(one, "issue")
             assert await other.ask(key=key) == PASSED
-            assert await do(other, "get", key) == {"plan": "gold"}
+            assert await manage(other, "get", key) == {"plan": "gold"}
 
 
 async def test_what_was_refused_before_it_was_issued_is_not_remembered_as_refused(two_servers: tuple[int, ...]) -> None:
     async with AsyncExitStack() as stack:
         one, other = [await stack.enter_async_context(await Peer.connect(port)) for port in two_servers]
         assert await other.ask(key="x" * 32) == REFUSED
-        old = await do(one, "issue")
-        new = await do(one, "reissue", old)
+        old = await manage(one, "issue")
+        new = await manage(one, "reissue", old)
         assert await other.ask(key=new) == PASSED
 
 
@@ -73,9 +73,9 @@ async def test_what_one_server_revokes_the_other_refuses_within_a_second(
 ) -> None:
     async with AsyncExitStack() as stack:
         one, other = [await stack.enter_async_context(await Peer.connect(port)) for port in two_servers]
-        key = await do(one, "issue")
-        assert await one.ask(key=key) == await other.ask(key=key) == PASSED  # both recall it now
-        new = await do(one, how, key)
+        key = await manage(one, "issue")
+        assert await one.ask(key=key) == await other.ask(key=key) == PASSED  # both have it in their cache
+        new = await manage(one, how, key)
         assert await one.ask(key=key) == REFUSED
         assert await passed_for(other, key) < 1
         if how == "reissue":
@@ -88,7 +88,7 @@ async def test_of_two_servers_that_reissue_a_key_one_succeeds(two_servers: tuple
     async with AsyncExitStack() as stack:
         peers = [await stack.enter_async_context(await Peer.connect(port)) for port in two_servers]
         for _ in range(10):
-            key = await do(peers[0], "issue")
+            key = await manage(peers[0], "issue")
             replies: list[dict[str, Any]] = []
 
             async def reissue(peer: Peer, key: str, replies: list[dict[str, Any]]) -> None:

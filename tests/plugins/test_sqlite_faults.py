@@ -93,7 +93,7 @@ def run(program: str, path: Path, *arguments: str) -> subprocess.CompletedProces
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Have another process hold the lock that writers need."""
+    """Let another process hold the lock of writers during the block."""
     with subprocess.Popen(
         [sys.executable, "-c", HOLD_A_LOCK, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -106,7 +106,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def damage(path: Path, begin: float, end: float) -> None:
-    """Overwrite a part of a file, given as fractions of its length, with garbage."""
+    """Overwrite a part of a file with garbage; begin and end are fractions of its length."""
     data = bytearray(path.read_bytes())
     first, last = int(len(data) * begin), int(len(data) * end)
     data[first:last] = random.Random(7).randbytes(last - first)
@@ -180,7 +180,7 @@ def test_a_lock_that_another_holds_too_long_is_told_within_the_bound_and_loses_n
                 with pytest.raises(KeyStoreUnavailable, match=r"locked by another process for more than 0\.3 s"):
                     call()
                 assert time.monotonic() - began >= 0.25
-            assert factory.get(key) == {"plan": "gold"}, "who reads need not wait for who writes"
+            assert factory.get(key) == {"plan": "gold"}, "a reader does not wait for a writer"
             with closing(factory_of(path)) as newcomer:
                 assert key in newcomer
         assert factory.records() == [record]
@@ -210,13 +210,13 @@ async def test_a_lock_that_another_holds_holds_up_no_other_task(path: Path) -> N
 
 
 async def test_a_key_is_checked_while_another_task_waits_for_a_lock(path: Path) -> None:
-    """A check that waited for the write would last until the write fails, and that failure ends this test."""
+    """If the check waited for the write, the write would fail first, and its exception would end the test."""
     with closing(factory_of(path, "?timeout=5&recall_seconds=0")) as factory:
         key = await factory.aissue()
         with locked(path):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(factory.aissue)
-                await trio.sleep(0.1)  # until it waits for the lock
+                await trio.sleep(0.1)  # the write waits for the lock then
                 assert await factory.acontains(key)
                 nursery.cancel_scope.cancel()
 
@@ -246,7 +246,7 @@ def test_damage_in_the_middle_of_a_file_is_a_clear_error_and_the_rest_can_be_rea
                 readable += key in factory
             except KeyStoreError:
                 continue
-        assert readable > 0, "how many depends on the keys, which are random"
+        assert readable > 0, "the number of readable keys is random, but not 0"
     assert path.stat().st_size >= size
 
 
@@ -349,7 +349,7 @@ def test_a_key_outlives_a_process_that_is_killed_right_after_it_was_issued(path:
 
 
 def test_a_second_handle_in_one_process_costs_no_other_process_its_keys(path: Path) -> None:
-    """A descriptor of the file that is closed by hand drops the locks that SQLite holds in this process."""
+    """Closing any descriptor of the file drops the locks that SQLite holds in this process."""
     first = factory_of(path)
     keys = [first.issue()]
     with closing(factory_of(path)):

@@ -1,7 +1,7 @@
-"""Good and hostile clients together, for minutes, through a network that delays, cuts and slices: see `make soak`.
+"""Good and hostile clients together, for minutes, through a proxy that delays, slices and cuts: see `make soak`.
 
-Every reply of a good client is checked for its place and its content; a connection may be lost only if this network has
-cut it. At the end the server's memory, tasks and descriptors have to be what they were after the first tenth.
+Good clients check the order and the content of each reply; they may lose a connection only if the proxy has cut it. At
+the end the server must have the same memory, tasks and descriptors as after the first tenth of the time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from peer import JSON, Peer, json_packet, packet, zi_packet
 
 GOOD, HOSTILE = 12, 8
 ROOM_TO_GROW = 8 * 1024 * 1024
-"""Bytes of memory that the server may have more at the end: less than one for each ten thousand packets would show."""
+"""Bytes by which the memory of the server may grow after the first tenth of the time."""
 
 SERVER = """
 import trio
@@ -54,7 +54,7 @@ server.start()
 
 @dataclass
 class Soak:
-    """What is going on, and what has been counted."""
+    """The state of a run: ports, counters and faults."""
 
     pid: int
     port: int
@@ -64,7 +64,7 @@ class Soak:
     cuts: int = 0
     wrong: list[str] = field(default_factory=list)
     cut: set[int] = field(default_factory=set)
-    """The local ports of clients whose connections this network has cut."""
+    """The local ports of clients whose connections the proxy has cut."""
 
     def descriptors(self) -> int:
         return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
@@ -75,7 +75,7 @@ class Soak:
         return int(found[1]) * 1024
 
     async def carry(self, source: trio.SocketStream, sink: trio.SocketStream, chance: random.Random) -> None:
-        """Hand bytes on in slices, sometimes late."""
+        """Forward bytes in slices, sometimes with a delay."""
         try:
             async for data in source:
                 rest = data
@@ -90,11 +90,11 @@ class Soak:
             return
 
     async def proxy(self, client: trio.SocketStream) -> None:
-        """One connection through the network; one in five is cut."""
+        """Forward one connection; one in five is cut."""
         try:
             local = client.socket.getpeername()[1]
         except OSError:
-            await client.aclose()  # it has gone already
+            await client.aclose()  # the client has disconnected already
             return
         chance = random.Random(local)
         life = chance.random() * 3 if chance.random() < 0.2 else 3600
@@ -109,7 +109,7 @@ class Soak:
                 self.cuts += 1
 
     async def good(self, seed: int) -> None:
-        """A client that sends numbered packets, many at a time, and checks what comes back."""
+        """A client that sends numbered packets, many at a time, and checks the replies."""
         chance = random.Random(seed)
         number = 0
         while True:
@@ -125,7 +125,7 @@ class Soak:
                     self.cut.discard(local)
 
     async def exchange(self, peer: Peer, seed: int, number: int, chance: random.Random) -> int:
-        """One batch of packets and their replies."""
+        """Send a batch of packets, and check their replies."""
         count = chance.choice((1, 2, 30, 300))
         numbers = range(number, number + count)
         big = chance.randrange(200_000) if count == 1 else 0
@@ -145,7 +145,7 @@ class Soak:
         return number + count
 
     async def hostile(self, seed: int) -> None:
-        """A client that does what no client should."""
+        """A client that sends malformed data and costly requests, and disconnects at any time."""
         chance = random.Random(-seed)
         attacks = [
             chance.randbytes,
@@ -174,11 +174,11 @@ class Soak:
                             await peer.read(1_000_000)
                     await peer.reset()
                 except (trio.BrokenResourceError, AssertionError):
-                    continue  # such clients are closed, in the middle of whatever it may be
+                    continue  # the server may close such a client at any time
             await trio.sleep(0.01)
 
     async def measured(self) -> dict[str, int]:
-        """What the server holds when nobody but us is there."""
+        """Return the resources of the server when this is its only connection."""
         async with await Peer.connect(self.port) as peer:
             with trio.fail_after(30):
                 while True:
@@ -190,7 +190,7 @@ class Soak:
         return {**stats, "descriptors": self.descriptors(), "resident": self.resident()}
 
     async def run(self, seconds: float) -> None:
-        """Everybody at once."""
+        """Run all clients for this time."""
         async with trio.open_nursery() as network:
             listeners = await network.start(trio.serve_tcp, self.proxy, 0)
             self.proxy_port = listeners[0].socket.getsockname()[1]
@@ -204,7 +204,7 @@ class Soak:
 
 
 async def soak(pid: int, port: int, minutes: float) -> int:
-    """Run the soak; print the figures; return the exit status."""
+    """Run the clients, print the figures, and return the exit status."""
     state = Soak(pid, port)
     began = time.monotonic()
     await state.run(minutes * 6)

@@ -1,4 +1,4 @@
-"""Which accepted sockets get a session, and what becomes of those that get none."""
+"""The admission of accepted sockets: a session, or a disconnect."""
 
 from __future__ import annotations
 

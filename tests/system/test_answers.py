@@ -55,7 +55,7 @@ async def test_a_handler_that_fails_behind_its_answer_ends_the_session_behind_it
     async with await running.connect() as peer:
         await peer.send(b"".join(json_packet(number=number) for number in range(5)))
         assert await peer.json() == {"answer": 0}
-        assert await peer.closed(), "no failure that would be taken for the answer to the next"
+        assert await peer.closed(), "otherwise an error reply would be taken for the answer to the next packet"
     assert running.logged("[ERROR]")
 
 
@@ -131,13 +131,13 @@ async def test_a_push_from_elsewhere_is_no_answer(serve: Serve, corked: bool) ->
 
 
 class Answering(Filter):
-    """Sends something, then passes, refuses or fails."""
+    """A filter that sends a packet, then passes, refuses or fails."""
 
     async def check(self, c: Any, p: Any) -> bool:  # type: ignore[override]  # a filter may be either
         await c.send({"from": "the filter"})
         if p["then"] == "fail":
             raise OSError("no disk")
-        return p["then"] == "pass"  # type: ignore[no-any-return]  # packets hold anything
+        return p["then"] == "pass"  # type: ignore[no-any-return]  # a packet may hold any values
 
 
 @pytest.mark.parametrize("guard", [True, False])
@@ -188,7 +188,7 @@ async def test_what_a_task_sends_that_an_earlier_packet_has_started_is_no_answer
 
 
 class Fields(Filter):
-    """Passes packets that have a field."""
+    """A filter that passes packets with these fields."""
 
     def __init__(self, **fields: Any) -> None:
         self.fields = fields
@@ -198,7 +198,7 @@ class Fields(Filter):
 
 
 class Slowly(Filter):
-    """Lets another task push, and then decides."""
+    """A filter that lets another task push before it returns."""
 
     def __init__(self, pushed: trio.Event, *, passes: bool) -> None:
         self.pushed = pushed

@@ -1,4 +1,4 @@
-"""The trio client, against real servers and against peers that behave as servers should not."""
+"""The trio client, against real servers and against peers that break the protocol."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def client_of(port: int, **settings: Any) -> AsyncClient:
 
 
 @asynccontextmanager
-async def pretending(behave: Callable[[trio.SocketStream], Awaitable[None]], port: int = 0) -> AsyncIterator[int]:
-    """A peer that does what this says to each connection."""
+async def fake_server(behave: Callable[[trio.SocketStream], Awaitable[None]], port: int = 0) -> AsyncIterator[int]:
+    """Serve connections with a function; yield the port."""
     async with trio.open_nursery() as nursery:
         listeners = await nursery.start(trio.serve_tcp, behave, port)
         yield listeners[0].socket.getsockname()[1]
@@ -63,7 +63,7 @@ async def test_requests_of_many_tasks_each_get_their_own_reply(serve: Serve) -> 
         for number in range(500):
             nursery.start_soon(ask, client, number)
     assert replies == {number: {"number": number} for number in range(500)}
-    assert len(running.logged("New session started")) == 1, "they shared one connection"
+    assert len(running.logged("New session started")) == 1, "all tasks share one connection"
 
 
 @pytest.mark.parametrize("encoding", ["json", "ziproto"])
@@ -94,7 +94,7 @@ async def test_what_cannot_be_sent_is_told_and_harms_nobody(serve: Serve) -> Non
         with pytest.raises(EncodeError):
             await client.request({"a": object()})
         with pytest.raises(TypeError):
-            await client.request([1])  # type: ignore[arg-type]  # the slip that is tested
+            await client.request([1])  # type: ignore[arg-type]  # the mistake that is tested
         assert await client.request({"a": 1}) == {"a": 1}
 
 
@@ -167,7 +167,7 @@ async def test_what_was_sent_before_the_connection_was_lost_fails_and_what_was_n
         except ServerDisconnected as error:
             outcomes.append(str(error))
 
-    async with pretending(behave) as port, client_of(port) as client, trio.open_nursery() as nursery:
+    async with fake_server(behave) as port, client_of(port) as client, trio.open_nursery() as nursery:
         nursery.start_soon(ask, client, 1)
         await trio.sleep(0.1)
         await client.request({"number": 2})
@@ -182,7 +182,7 @@ async def test_a_server_that_talks_nonsense_is_told_apart() -> None:
         await stream.send_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         await trio.sleep_forever()
 
-    async with pretending(behave) as port, client_of(port, max_packet=1000) as client:
+    async with fake_server(behave) as port, client_of(port, max_packet=1000) as client:
         with pytest.raises(InvalidReply, match="no AsyncAProto packet"):
             await client.request({"a": 1})
 
@@ -304,9 +304,9 @@ async def test_a_client_is_opened_once(serve: Serve) -> None:
 
 async def test_replies_may_come_in_pieces_and_many_at_a_time() -> None:
     async def behave(stream: trio.SocketStream) -> None:
-        came = b""
-        while came.count(b"{") < 20:
-            came += await stream.receive_some()
+        received = b""
+        while received.count(b"{") < 20:
+            received += await stream.receive_some()
         replies = b"".join(packet(JSON, b'{"n":%d}' % number) for number in range(20))
         for start in range(0, len(replies), 7):
             await stream.send_all(replies[start : start + 7])
@@ -318,7 +318,7 @@ async def test_replies_may_come_in_pieces_and_many_at_a_time() -> None:
     async def ask(client: AsyncClient, number: int) -> None:
         got[number] = await client.request({"n": number})
 
-    async with pretending(behave) as port, client_of(port) as client, trio.open_nursery() as nursery:
+    async with fake_server(behave) as port, client_of(port) as client, trio.open_nursery() as nursery:
         for number in range(20):
             nursery.start_soon(ask, client, number)
     assert sorted(reply["n"] for reply in got.values()) == list(range(20))

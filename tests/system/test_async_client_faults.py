@@ -1,4 +1,4 @@
-"""What the trio client makes of slow, silent and broken servers: no reply goes to the wrong request, none is lost."""
+"""The trio client with slow, silent and broken servers: no reply is lost or goes to the wrong request."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Behaviour = Callable[[trio.StapledStream[Any, Any], int], Awaitable[None]]
 
 
 class Scripted:
-    """A server that does to its connections, which are numbered from 1, what it is told."""
+    """A server that runs a function for each connection; connections are numbered from 1."""
 
     def __init__(self, nursery: trio.Nursery, behave: Behaviour) -> None:
         self.connections = 0
@@ -55,7 +55,7 @@ async def scripted(behave: Behaviour) -> AsyncIterator[Scripted]:
 
 
 class packets:
-    """Takes the packets that come, one after the other."""
+    """Iterates over the packets of a stream."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -88,7 +88,7 @@ async def outcome(client: AsyncClient, fields: dict[str, Any], **settings: Any) 
 
 
 async def all_outcomes(client: AsyncClient, requests: list[dict[str, Any]], **settings: Any) -> list[Any]:
-    """Ask for all at once; outcomes are in the order of the requests."""
+    """Send all requests at the same time, and return their outcomes in the order of the requests."""
     outcomes: list[Any] = [None] * len(requests)
 
     async def ask(number: int) -> None:

@@ -1,4 +1,4 @@
-"""The documented client against servers written to docs/protocol.md, and an old client against this server."""
+"""The documented client, against servers written to docs/protocol.md; and an old client, against this server."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ JSON_REPLY = packet(JSON, b'{"foo": "bar"}')
 
 
 class Scripted:
-    """A server of one connection, which does what a function says."""
+    """A server that accepts one connection, and runs a function for it."""
 
     def __init__(self, talk: Talk, context: ssl.SSLContext | None) -> None:
         self.listener = socket.create_server(("127.0.0.1", 0))
@@ -60,7 +60,7 @@ class Scripted:
                     with context.wrap_socket(connected, server_side=True) as secured:
                         talk(secured)
         except (ConnectionError, ssl.SSLError):
-            return  # the client has left, as some tests have it
+            return  # some tests disconnect
         except BaseException as error:
             self.failure = error
 
@@ -88,7 +88,7 @@ def read(connected: socket.socket, count: int) -> bytes:
 
 
 def sending(*pieces: bytes, pause: float = 0.0) -> Talk:
-    """Send these pieces when a packet has come, then wait until the client leaves."""
+    """Return a function that reads a packet, sends these pieces, and waits until the client disconnects."""
 
     def talk(connected: socket.socket) -> None:
         read(connected, int.from_bytes(read(connected, 4), "big"))
@@ -103,7 +103,7 @@ def sending(*pieces: bytes, pause: float = 0.0) -> Talk:
 
 
 def leaving_after(*pieces: bytes) -> Talk:
-    """Send these pieces when a packet has come, then leave."""
+    """Return a function that reads a packet, sends these pieces, and disconnects."""
 
     def talk(connected: socket.socket) -> None:
         read(connected, int.from_bytes(read(connected, 4), "big"))
@@ -114,15 +114,15 @@ def leaving_after(*pieces: bytes) -> Talk:
 
 
 @contextlib.contextmanager
-def asked(talk: Talk, **settings: Any) -> Iterator[Client]:
-    """A client that has sent a packet to a server that talks like this."""
+def waiting_client(talk: Talk, **settings: Any) -> Iterator[Client]:
+    """Yield a client that has sent a packet to a scripted server."""
     with scripted(talk) as server, Client(**{"tls": False, "timeout": 10, **settings}) as client:
         client.connect("127.0.0.1", server.port)
         client.send({"foo": "bar"})
         yield client
 
 
-# What is sent
+# Sending
 
 
 @pytest.mark.parametrize("payload", [{"foo": "bar"}, '{"foo": "bar"}', b'{"foo": "bar"}'], ids=["dict", "str", "bytes"])
@@ -137,7 +137,7 @@ def test_a_dict_and_json_text_are_sent_in_both_encodings(
     def talk(connected: socket.socket) -> None:
         got.append(read(connected, len(wanted)))
         connected.sendall(got[0])
-        assert connected.recv(1) == b"", "there was more than one packet"
+        assert connected.recv(1) == b"", "the client sent more than one packet"
 
     with scripted(talk) as server, Client(tls=False, encoding=encoding) as client:
         client.connect("127.0.0.1", server.port)
@@ -203,26 +203,26 @@ def test_a_payload_that_does_not_fit_the_header_is_refused() -> None:
             client.send({"a": "x" * 300})
 
 
-# What is received
+# Receiving
 
 
 @pytest.mark.parametrize("reply", [JSON_REPLY, zi_packet(foo="bar")], ids=["json", "ziproto"])
 @pytest.mark.parametrize("encoding", ["json", "ziproto"])
 def test_a_reply_is_decoded_by_its_own_header(encoding: str, reply: bytes) -> None:
-    with asked(sending(reply), encoding=encoding) as client:
+    with waiting_client(sending(reply), encoding=encoding) as client:
         assert client.receive() == {"foo": "bar"}
 
 
 @pytest.mark.parametrize("cut", range(1, len(JSON_REPLY)))
 def test_a_reply_may_be_cut_at_every_place(cut: int) -> None:
-    with asked(sending(JSON_REPLY[:cut], JSON_REPLY[cut:], pause=0.005)) as client:
+    with waiting_client(sending(JSON_REPLY[:cut], JSON_REPLY[cut:], pause=0.005)) as client:
         assert client.receive() == {"foo": "bar"}
 
 
 def test_replies_may_come_byte_by_byte() -> None:
     replies = JSON_REPLY + zi_packet(foo="bar") + JSON_REPLY
     pieces = [replies[index : index + 1] for index in range(len(replies))]
-    with asked(sending(*pieces, pause=0.001)) as client:
+    with waiting_client(sending(*pieces, pause=0.001)) as client:
         for _ in range(3):
             assert client.receive() == {"foo": "bar"}
 
@@ -230,7 +230,7 @@ def test_replies_may_come_byte_by_byte() -> None:
 @pytest.mark.parametrize("size", [3_000_000, 40_000_000])
 def test_a_large_reply_arrives_whole(size: int) -> None:
     reply = packet(JSON, b'{"text":"' + b"x" * size + b'"}')
-    with asked(sending(reply + JSON_REPLY)) as client:
+    with waiting_client(sending(reply + JSON_REPLY)) as client:
         assert client.receive() == {"text": "x" * size}
         assert client.receive() == {"foo": "bar"}
 
@@ -243,20 +243,20 @@ def test_a_large_reply_arrives_whole_in_uneven_pieces() -> None:
     for size in sizes:
         pieces.append(reply[start : start + size])
         start += size
-    with asked(sending(*pieces, reply[start:], pause=0.01)) as client:
+    with waiting_client(sending(*pieces, reply[start:], pause=0.01)) as client:
         assert client.receive() == {"text": "x" * 3_000_000}
 
 
 def test_several_replies_in_one_segment_are_received_one_by_one() -> None:
     replies = b"".join(json_packet(number=number) for number in range(100))
-    with asked(sending(replies + json_packet(half=1)[:9], json_packet(half=1)[9:], pause=0.05)) as client:
+    with waiting_client(sending(replies + json_packet(half=1)[:9], json_packet(half=1)[9:], pause=0.05)) as client:
         for number in range(100):
             assert client.receive() == {"number": number}
         assert client.receive() == {"half": 1}
 
 
 def test_receive_raw_gives_the_packet_as_it_was_on_the_wire() -> None:
-    with asked(sending(JSON_REPLY + zi_packet(foo="bar") + JSON_REPLY)) as client:
+    with waiting_client(sending(JSON_REPLY + zi_packet(foo="bar") + JSON_REPLY)) as client:
         assert client.receive_raw() == JSON_REPLY
         assert client.receive_raw() == zi_packet(foo="bar")
         assert client.receive() == {"foo": "bar"}
@@ -264,29 +264,32 @@ def test_receive_raw_gives_the_packet_as_it_was_on_the_wire() -> None:
 
 @pytest.mark.parametrize("pieces", [(), (JSON_REPLY[:3],), (JSON_REPLY[:9],)], ids=["silent", "header", "payload"])
 def test_receive_raw_gives_no_bytes_when_the_server_leaves(pieces: tuple[bytes, ...]) -> None:
-    with asked(leaving_after(*pieces)) as client:
+    with waiting_client(leaving_after(*pieces)) as client:
         assert client.receive_raw() == b""
 
 
 def test_what_came_before_the_server_left_is_received_first() -> None:
-    with asked(leaving_after(JSON_REPLY)) as client:
+    with waiting_client(leaving_after(JSON_REPLY)) as client:
         assert client.receive() == {"foo": "bar"}
         with pytest.raises(ServerDisconnected):
             client.receive()
 
 
-# What goes wrong
+# Errors
 
 
 def test_a_server_that_leaves_before_its_reply_is_an_error_that_says_so() -> None:
-    with asked(leaving_after()) as client, pytest.raises(ServerDisconnected, match="closed the connection without"):
+    with (
+        waiting_client(leaving_after()) as client,
+        pytest.raises(ServerDisconnected, match="closed the connection without"),
+    ):
         client.receive()
 
 
 @pytest.mark.parametrize("length", [1, 4, 5, 6, 12])
 def test_a_server_that_leaves_in_the_middle_of_a_reply_is_an_error_that_says_so(length: int) -> None:
     with (
-        asked(leaving_after(JSON_REPLY[:length])) as client,
+        waiting_client(leaving_after(JSON_REPLY[:length])) as client,
         pytest.raises(ServerDisconnected, match="in the middle of a reply"),
     ):
         client.receive()
@@ -297,12 +300,12 @@ def test_a_server_that_resets_the_connection_is_the_same_error() -> None:
         read(connected, 5)
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
-    with asked(talk) as client, pytest.raises(ServerDisconnected):
+    with waiting_client(talk) as client, pytest.raises(ServerDisconnected):
         client.receive()
 
 
 def test_sending_to_a_server_that_has_left_is_an_error_in_the_end() -> None:
-    with asked(leaving_after()) as client:
+    with waiting_client(leaving_after()) as client:
         with pytest.raises(ServerDisconnected):
             client.receive()
 
@@ -317,7 +320,7 @@ def test_sending_to_a_server_that_has_left_is_an_error_in_the_end() -> None:
 
 @pytest.mark.parametrize("pieces", [(), (JSON_REPLY[:8],)], ids=["silent", "half"])
 def test_no_reply_within_the_timeout_is_an_error_that_says_how_long(pieces: tuple[bytes, ...]) -> None:
-    with asked(sending(*pieces), timeout=0.2) as client:
+    with waiting_client(sending(*pieces), timeout=0.2) as client:
         began = time.monotonic()
         with pytest.raises(ReplyTimeout, match=r"0\.2 s"):
             client.receive()
@@ -326,12 +329,12 @@ def test_no_reply_within_the_timeout_is_an_error_that_says_how_long(pieces: tupl
 
 def test_a_reply_that_trickles_in_does_not_extend_the_timeout() -> None:
     pieces = [bytes((byte,)) for byte in packet(JSON, b'{"text":"' + b"x" * 40 + b'"}')]
-    with asked(sending(*pieces, pause=0.03), timeout=0.3) as client, pytest.raises(ReplyTimeout):
+    with waiting_client(sending(*pieces, pause=0.03), timeout=0.3) as client, pytest.raises(ReplyTimeout):
         client.receive()
 
 
 def test_a_reply_that_is_late_is_not_taken_for_the_next() -> None:
-    with asked(sending(JSON_REPLY[:9], JSON_REPLY[9:], pause=0.4), timeout=0.25) as client:
+    with waiting_client(sending(JSON_REPLY[:9], JSON_REPLY[9:], pause=0.4), timeout=0.25) as client:
         with pytest.raises(ReplyTimeout, match="disconnected"):
             client.receive()
         for use in (client.receive, client.receive_raw, lambda: client.send({"a": 2})):
@@ -340,7 +343,7 @@ def test_a_reply_that_is_late_is_not_taken_for_the_next() -> None:
 
 
 def test_a_reply_that_is_not_waited_for_to_the_end_is_not_taken_for_the_next() -> None:
-    with asked(sending(JSON_REPLY[:9], JSON_REPLY[9:], pause=0.4), timeout=5) as client:
+    with waiting_client(sending(JSON_REPLY[:9], JSON_REPLY[9:], pause=0.4), timeout=5) as client:
         previous = signal.signal(signal.SIGALRM, signal.default_int_handler)
         try:
             signal.setitimer(signal.ITIMER_REAL, 0.1)
@@ -420,7 +423,7 @@ def test_nothing_of_a_connection_is_left_for_the_next_one() -> None:
 
 
 def test_connecting_twice_is_an_error_that_leaves_the_connection() -> None:
-    with asked(sending(JSON_REPLY)) as client:
+    with waiting_client(sending(JSON_REPLY)) as client:
         with pytest.raises(RemoteError, match="connected already"):
             client.connect("127.0.0.1", 1)
         assert client.receive() == {"foo": "bar"}
@@ -476,13 +479,13 @@ def test_the_context_manager_closes_the_connection_after_an_error_too() -> None:
     ],
 )
 def test_a_reply_that_is_no_packet_is_an_error_that_says_why(reply: bytes, message: str) -> None:
-    with asked(sending(reply)) as client, pytest.raises(InvalidReply, match=message):
+    with waiting_client(sending(reply)) as client, pytest.raises(InvalidReply, match=message):
         client.receive()
 
 
 def test_a_reply_above_max_packet_is_refused_on_its_length_alone() -> None:
     with (
-        asked(sending(b"\x00\x10\x00\x01"), max_packet=0x100000) as client,
+        waiting_client(sending(b"\x00\x10\x00\x01"), max_packet=0x100000) as client,
         pytest.raises(InvalidReply, match="1048576"),
     ):
         client.receive()
@@ -492,11 +495,11 @@ def test_a_reply_above_max_packet_is_refused_on_its_length_alone() -> None:
 def test_another_header_size_of_the_server_is_an_error_that_names_the_setting(size: int) -> None:
     reply = framed(JSON, b'{"status":"failure","error":"ERR_REQUEST_MALFORMED"}', header_size=size)
 
-    def talk(connected: socket.socket) -> None:  # it finds the packet wrong, says so and closes
+    def talk(connected: socket.socket) -> None:  # replies with an error and closes
         connected.recv(4096)
         connected.sendall(reply)
 
-    with asked(talk) as client, pytest.raises(RemoteError, match="header_size"):
+    with waiting_client(talk) as client, pytest.raises(RemoteError, match="header_size"):
         client.receive()
 
 
@@ -507,7 +510,7 @@ def test_the_other_byteorder_of_the_server_is_an_error_that_names_the_setting() 
         connected.recv(4096)
         connected.sendall(reply)
 
-    with asked(talk) as client, pytest.raises(RemoteError, match="byteorder"):
+    with waiting_client(talk) as client, pytest.raises(RemoteError, match="byteorder"):
         client.receive()
 
 
@@ -517,7 +520,7 @@ def test_wrong_arguments_are_refused_at_once() -> None:
     with pytest.raises(ValueError, match="header_size"):
         Client(header_size=9)
     with pytest.raises(ValueError, match="byteorder"):
-        Client(byteorder="middle")  # type: ignore[arg-type]  # that is the mistake
+        Client(byteorder="middle")  # type: ignore[arg-type]  # the mistake that is tested
     with pytest.raises(ValueError, match="timeout"):
         Client(timeout=0)
     with pytest.raises(ValueError, match="tls"):
@@ -595,7 +598,7 @@ def test_a_server_of_another_name_is_refused(ca: trustme.CA, ca_file: Path) -> N
 
 
 def test_tls_against_a_plain_port_is_an_error_that_says_so() -> None:
-    def talk(connected: socket.socket) -> None:  # what a plain server makes of a ClientHello
+    def talk(connected: socket.socket) -> None:  # the reply of a server without TLS to a ClientHello
         connected.recv(4096)
         connected.sendall(packet(JSON, b'{"status":"failure","error":"ERR_PACKET_TOO_LARGE"}'))
 
@@ -668,7 +671,7 @@ async def test_the_client_and_this_server_with_different_byteorders_end_in_a_cle
 
 
 def old_client(port: int, requests: list[bytes]) -> list[tuple[int, Any]]:
-    """The client of release 0.5 in its essentials: blocking, a 4-byte big-endian header, one recv after the other."""
+    """The essentials of the client of release 0.5: blocking, with a 4-byte big-endian header and plain recv calls."""
     sock = socket.socket()
     sock.settimeout(10)
     sock.connect(("127.0.0.1", port))

@@ -1,4 +1,4 @@
-"""Certificates of clients: odd ones cost their peer alone, and names in those of services can be used."""
+"""Client certificates: an unusual one disconnects its peer only, and handlers can read the names in it."""
 
 from __future__ import annotations
 
@@ -70,15 +70,15 @@ async def running(serve: Serve, certificates: Certificates) -> Running:
     server = Server(port=0, tls_cert=certificates.server, tls_client_ca=certificates.ca_file)
 
     @server.add_handler()
-    async def who(client: Any, packet: Any) -> None:
+    async def identify(client: Any, packet: Any) -> None:
         await client.send({"subject": client.tls_peer, "names": dict(client.tls_names)})
 
     return await serve(server)
 
 
 async def refused(running: Running, certificates: Certificates, certificate: Path) -> None:
-    """See that a peer is dropped, and that the next one is served."""
-    with pytest.raises(trio.BrokenResourceError):  # TLS 1.3 tells when one reads
+    """Check that a peer with this certificate is dropped, and that the next peer is served."""
+    with pytest.raises(trio.BrokenResourceError):  # with TLS 1.3 the error comes with the first read
         async with await Peer.connect_tls(running.port, certificates.client_context(certificate)) as peer:
             await peer.read(1)
     good = certificates.issue("good.pem", common_name="good")
@@ -136,7 +136,7 @@ async def test_without_a_certificate_there_are_no_names(serve: Serve) -> None:
     server = Server(port=0)
 
     @server.add_handler()
-    async def who(client: Any, packet: Any) -> None:
+    async def identify(client: Any, packet: Any) -> None:
         await client.send({"subject": client.tls_peer, "names": dict(client.tls_names)})
 
     running = await serve(server)

@@ -1,4 +1,4 @@
-"""Programs that tests start have default signal dispositions, however the test run was started."""
+"""Programs that tests start have default signal dispositions, whatever the dispositions of the test run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ subprocess.run([sys.executable, "-c", PROGRAM])
 
 
 def signals_of_a_grandchild(*arguments: str) -> list[str]:
-    """Return the ignored and the blocked signals of a program whose parent ignores and blocks some."""
+    """Return the ignored and the blocked signals of a program whose parent ignores and blocks some signals."""
     command = [sys.executable, "-c", IGNORING, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     return done.stdout.splitlines()

@@ -1,4 +1,4 @@
-"""Each row of the table in docs/protocol.md, "Replies of the server": the reply, the connection, the other clients."""
+"""The table in docs/protocol.md, "Replies of the server": the reply of each row, its connection, the other clients."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ FATAL = {
 }
 
 
-def only_json_until_known(data: bytes) -> int:
-    """The encoding of the reply to a first packet: its own, if its header was good, JSON otherwise."""
+def reply_encoding(data: bytes) -> int:
+    """Return the encoding of the reply to a first packet: its own if its header is valid, JSON otherwise."""
     whole = len(data) > 6 and data[4] == 22 and data[5] in (JSON, ZIPROTO)
     return data[5] if whole else JSON
 
@@ -40,7 +40,7 @@ async def test_a_fatal_error_is_answered_with_two_fields_and_closes_the_connecti
     running = await serve()
     async with running.undisturbed(), await running.connect() as peer:
         await peer.send(data)
-        assert await peer.failure(only_json_until_known(data)) == code
+        assert await peer.failure(reply_encoding(data)) == code
         assert await peer.closed()
 
 
@@ -101,7 +101,7 @@ async def test_an_error_reply_is_not_lost_when_the_peer_sends_60_kib_more(serve:
     async with running.undisturbed(), await running.connect() as peer:
         await peer.send(packet(JSON, b"{}") + bytes(60 * 1024))
         await running.settle(2)
-        await trio.sleep(0.1)  # a reset would throw away what was not read yet
+        await trio.sleep(0.1)  # a reset would discard the unread reply
         assert await peer.failure() == "ERR_REQUEST_MALFORMED"
         assert await peer.closed()
 
@@ -117,8 +117,8 @@ async def test_a_peer_that_does_not_leave_after_an_error_is_left_after_two_secon
         assert await peer.closed()
         state = running.server._state
         assert state is not None
-        assert len(state.sessions) == 0, "the session is over with the reply"
-        while state.connections:  # noqa: ASYNC110  # the server has no event for this, and needs none
+        assert len(state.sessions) == 0, "the session ends with the reply"
+        while state.connections:  # noqa: ASYNC110  # the server has no event for this
             await trio.sleep(0.25)
     assert 2 <= trio.current_time() - began <= 2.25
 
@@ -247,7 +247,7 @@ async def test_a_session_above_the_limit_is_refused_and_another_address_is_not(s
 
 
 async def test_a_connection_above_max_connections_is_told_that_the_server_is_busy(serve: Serve) -> None:
-    running = await serve(max_connections=2)  # one of these is the bystander's
+    running = await serve(max_connections=2)  # one is the bystander's
     async with running.undisturbed():
         async with await running.connect() as first:
             assert await first.ask(a=1) == {"a": 1}
@@ -264,7 +264,7 @@ async def test_a_connection_that_was_refused_takes_no_place(serve: Serve) -> Non
     running = await serve(max_connections=1)
     first = await running.connect()
     assert await first.ask(a=1) == {"a": 1}
-    async with await running.connect() as refused:  # and does not leave
+    async with await running.connect() as refused:  # this peer does not leave
         assert await refused.failure() == "ERR_SERVER_BUSY"
         await first.stream.aclose()
         await running.settle(1)
@@ -330,9 +330,9 @@ async def test_a_handler_that_raises_is_answered_for_and_the_session_goes_on(ser
             await peer.send(bad_packet + good)
             assert await peer.failure(encoding) == "ERR_HANDLER_FAILED"
             assert await peer.read(len(good)) == good
-    assert later == ["good"] * 3, "the failure stops the propagation"
+    assert later == ["good"] * 3, "a failure stops the propagation"
     lines = running.logged("(it was bad)")
-    assert len(lines) == 1, "one line a second"
+    assert len(lines) == 1, "at most one line per second"
     assert re.match(
         r"\[ERROR\] \([0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\) \{API Parser\} Handler 'bad' failed", lines[0]
     )

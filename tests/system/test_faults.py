@@ -1,4 +1,4 @@
-"""What may go wrong in handlers, networks and systems, and what it does not do to anybody else."""
+"""Faults of handlers, networks and systems, and that they do not affect other clients."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def failing(error: BaseException) -> Server:
 
 
 class Foreign(BaseException):
-    """What another library may raise, and no `except Exception` catches."""
+    """A BaseException of another library, which no `except Exception` catches."""
 
 
 class Unprintable(Exception):
-    """What has no text that can be had."""
+    """An exception whose text cannot be read."""
 
     def __str__(self) -> str:
         raise RuntimeError("no text")
@@ -155,10 +155,10 @@ async def test_a_handler_that_is_cut_off_in_the_middle_of_a_write_costs_its_conn
     running = await serve(server)
     async with running.undisturbed(), await running.connect() as peer:
         await peer.send(json_packet(big=1))
-        await running.settle(connections=1)  # the bystander's
+        await running.settle(connections=1)  # the connection of the bystander
         with contextlib.suppress(trio.BrokenResourceError):
             while data := await peer.stream.receive_some():
-                assert b"ERR_" not in data, "a reply was put into the middle of another"
+                assert b"ERR_" not in data, "an error reply was sent in the middle of another reply"
 
 
 def test_ctrl_c_goes_through_a_handler_where_the_program_runs_trio_itself(tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_out_of_file_descriptors_clients_are_served_and_it_recovers(tmp_path: Pa
             ]
             recovery = time.monotonic() - released
         lines = [line for line in program.err if "Cannot accept connections" in line]
-        assert 1 <= len(lines) <= released - began + 2, "about one a second"
+        assert 1 <= len(lines) <= released - began + 2, "about one line per second"
         record_property("recovery", recovery)
         print(f"recovered in {recovery * 1000:.0f} ms, {len(lines)} lines in {time.monotonic() - began:.1f} s")
         assert program.end(signal.SIGTERM) == 0
@@ -316,7 +316,7 @@ def test_a_limit_of_files_that_is_lower_is_told(tmp_path: Path, given: str, leve
 
 
 def session(address: str) -> Session:
-    client = Client(address, None, None)  # type: ignore[arg-type]  # a table needs neither
+    client = Client(address, None, None)  # type: ignore[arg-type]  # the table uses neither
     client.session = Session(uuid.uuid4(), client, 0.0)
     return client.session
 

@@ -1,4 +1,4 @@
-"""Plugins that break their word while a server runs."""
+"""Plugins that fail while a server starts and runs."""
 
 from __future__ import annotations
 

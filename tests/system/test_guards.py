@@ -1,4 +1,4 @@
-"""Guards, over a real socket: what they do not pass reaches no handler of any group."""
+"""Guards, over a real socket: a packet that they refuse reaches no handler of any group."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from asyncapy.util import APIKeyFactory
 
 
 def guarded(*guards: Any) -> tuple[Server, list[str]]:
-    """A server with handlers in three groups, and what was called."""
+    """Return a server with handlers in three groups, and the names of the called handlers."""
     server = Server(port=0)
     called: list[str] = []
     for guard in guards:
@@ -88,7 +88,7 @@ async def test_a_guard_that_raises_passes_nothing_and_says_so(serve: Serve, erro
             await peer.send(json_packet(a=1))
             assert await peer.failure() == "ERR_NO_HANDLER"
     assert called == []
-    assert len(running.logged("raised")) == 1, "at most one line a second"
+    assert len(running.logged("raised")) == 1, "at most one line per second"
 
 
 async def test_a_guard_that_forgets_to_wait_passes_nothing(serve: Serve) -> None:

@@ -1,4 +1,4 @@
-"""What handlers may do, seen from the peer's side of a real socket."""
+"""Handlers, seen from the peer's side of a real socket."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ UUID = re.compile(r"\(([0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12})\)")
 
 
 def lines_of(running: Running, session: object) -> list[str]:
-    """The log lines of one session after the one that it began with."""
+    """Return the log lines of a session, without the first."""
     return [line for line in running.logged(str(session)) if "New session started" not in line]
 
 
@@ -183,7 +183,7 @@ async def test_what_is_raised_beside_stop_propagation_is_a_failure(serve: Serve)
         await peer.send(json_packet(a=1) * 2)
         assert await peer.failure() == "ERR_HANDLER_FAILED"
         assert await peer.failure() == "ERR_HANDLER_FAILED"
-    assert len(running.logged("(beside it)")) == 1, "one line a second for each place"
+    assert len(running.logged("(beside it)")) == 1, "at most one line per second for each place"
 
 
 # Failures
@@ -202,7 +202,7 @@ async def test_a_handler_that_failed_is_called_again_for_the_next_packet(serve: 
             await peer.send(json_packet(by=0) + json_packet(by=4))
             assert await peer.failure() == "ERR_HANDLER_FAILED"
             assert await peer.json() == {"result": 3.0}
-    assert len(running.logged("ZeroDivisionError")) == 1, "one line a second for each place"
+    assert len(running.logged("ZeroDivisionError")) == 1, "at most one line per second for each place"
 
 
 async def test_a_packet_that_cannot_be_sent_is_an_error_in_the_handler_and_nothing_is_sent(serve: Serve) -> None:
@@ -657,7 +657,7 @@ async def test_a_handler_closes_the_idle_session_of_another_client(serve: Serve)
             with trio.fail_after(10):
                 assert await idle.closed()
                 assert await half.closed()
-        assert results == [1], "a session that was closed is not active any more"
+        assert results == [1], "a closed session is not active"
 
 
 async def test_a_handler_closes_the_session_of_a_client_whose_handler_is_at_work(serve: Serve) -> None:
@@ -796,7 +796,7 @@ async def test_a_handler_that_streams_to_a_quick_reader_keeps_nobody_else_waitin
             await trio.sleep(0.001)
             assert await peer.ask(a=1) == {"a": 1}
             turns += 1
-    assert turns > 5, "a stream of 150,000 packets left the others no turn, or hardly any"
+    assert turns > 5, "a stream of 150,000 packets leaves other clients few turns"
 
 
 # Slow readers
@@ -839,7 +839,7 @@ async def test_a_reader_that_never_reads_is_closed_after_send_timeout(
             while data := await peer.stream.receive_some():
                 got += data
         whole = packet(JSON, b'{"text":"' + b"x" * 500_000 + b'"}')
-        assert got == (whole * (len(got) // len(whole) + 1))[: len(got)], "something was sent after the cut"
+        assert got == (whole * (len(got) // len(whole) + 1))[: len(got)], "the server sent bytes after the cut"
     assert len(raised) == 1
     assert took == [4]
     (line,) = [line for line in running.log if str(sessions[0].session_id) in line][1:]
@@ -892,7 +892,7 @@ async def test_what_is_queued_for_a_client_is_bounded_and_the_senders_wait(serve
             while seen != sent[0]:
                 seen = sent[0]
                 await trio.sleep(0.1)
-            assert sent[0] < 200, "40 MB are no bounded output"
+            assert sent[0] < 200, "the output of 40 MB is not bounded"
             for _ in range(400):
                 assert await listener.reply() == (JSON, b'{"text":"' + b"x" * 100_000 + b'"}')
             assert await flooder.json() == {"done": True}
@@ -959,7 +959,7 @@ async def test_an_ip_filter_may_be_changed_while_running(serve: Serve) -> None:
 
 
 class Slow(Filter):
-    """An async filter."""
+    """An async filter that notes its packets."""
 
     def __init__(self, asked: list[str]) -> None:
         self.asked = asked
@@ -1021,8 +1021,8 @@ async def test_at_debug_each_reply_goes_out_before_the_next_packet_is_looked_at(
         await peer.send(json_packet(a=1) + json_packet(a=2))
         assert [await peer.json(), await peer.json()] == [{"a": 1}, {"a": 2}]
     steps = ("Expected stream length", "Calling", "Sending response", "Response sent")
-    told = [step for line in running.lines for step in steps if step in line]
-    assert told == [*steps, *steps]
+    logged = [step for line in running.lines for step in steps if step in line]
+    assert logged == [*steps, *steps]
 
 
 @pytest.mark.parametrize("unsendable", [{"a": object()}, Packet({"a": 1}, "yaml")], ids=["fields", "encoding"])

@@ -1,4 +1,4 @@
-"""Hostile and odd input that needs no TLS, PROXY protocol or guard: the answer to it, and that nothing stays."""
+"""Hostile and odd input over plain TCP: the server replies as documented and leaks nothing."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ M, H, T, S, L = (
 )
 MAX_PACKET = 1024 * 1024
 AT_ONCE = 1.9
-"""Seconds: less than the 2 s for which the server waits until a peer closes its side."""
+"""Seconds; less than the 2 s that the server waits for a peer to close its side."""
 CLIENT_HELLO = bytes.fromhex("16030100f8010000f40303") + bytes(range(32)) + b"\x20" + bytes(200)
 
 
 async def refused(peer: Peer, code: str, encoding: int = JSON) -> None:
-    """See that the reply is this error and the connection ends."""
+    """Check that the server replies with this error and closes the connection."""
     with trio.fail_after(10):
         assert await peer.failure(encoding) == code
         assert await peer.closed()
@@ -162,7 +162,7 @@ async def test_the_end_inside_a_packet_ends_the_connection_at_once(serve: Serve,
         with trio.fail_after(AT_ONCE):
             assert await peer.closed()
             await running.settle(1)
-        with trio.fail_after(10):  # a task that spins is never blocked
+        with trio.fail_after(10):  # a task in a busy loop is never blocked
             await trio.testing.wait_all_tasks_blocked(0.002)
 
 
@@ -242,7 +242,7 @@ async def test_a_reset_in_the_middle_of_a_large_reply_leaves_nothing(serve: Serv
 
 
 def nested(depth: int) -> bytes:
-    """A JSON object that is so deep, itself counted."""
+    """Return a JSON object nested this deep; the outermost object counts."""
     return b'{"a":' + b"[" * (depth - 1) + b"]" * (depth - 1) + b"}"
 
 
@@ -327,7 +327,7 @@ async def test_a_value_that_a_handler_raises_is_one_escaped_line(serve: Serve) -
     @server.add_handler(Filters.Fields(text=None))
     async def raises(client: Any, packet: Any) -> None:
         if len(packet["text"]) > 1000:
-            raise ValueError(packet["text"])  # a place of its own, as a place has one line a second
+            raise ValueError(packet["text"])  # another line of code, as each place logs one line per second
         raise ValueError(packet["text"])
 
     @server.add_handler()
@@ -355,7 +355,7 @@ async def test_a_failure_is_one_line_above_debug_and_escaped_lines_at_debug(serv
     @server.add_handler()
     async def raises(client: Any, packet: Any) -> None:
         if len(packet["text"]) > 1000:
-            raise ValueError(packet["text"])  # a place of its own, as a place has one line a second
+            raise ValueError(packet["text"])  # another line of code, as each place logs one line per second
         raise ValueError(packet["text"])
 
     running = await serve(server)
@@ -493,7 +493,7 @@ async def test_of_duplicate_keys_in_ziproto_the_last_wins(serve: Serve) -> None:
 
 
 def tree(depth: int) -> bytes:
-    """A tree of arrays of 15 with so many levels, in about 15**depth bytes."""
+    """Return a tree of arrays of 15 items with this depth, in about 15**depth bytes."""
     return b"\xc0" if depth == 0 else b"\x9f" + tree(depth - 1) * 15
 
 
@@ -551,8 +551,8 @@ async def test_the_costliest_payload_of_max_packet_holds_the_others_for_a_moment
         assert await peer.reply() is not None
         nursery.cancel_scope.cancel()
     record_property("longest", longest)
-    print(f"the loop was held for {longest * 1000:.0f} ms")  # the figure is wanted, with -s
-    assert longest < 2, "seconds of CPU time, which other programs do not add to; it takes far less"
+    print(f"the loop was held for {longest * 1000:.0f} ms")  # shown with -s
+    assert longest < 2, "seconds of CPU time, to which other programs do not add; the usual time is much shorter"
 
 
 @pytest.mark.parametrize("value", [2**64, -(2**63) - 1, {"a": [2**70]}], ids=["2**64", "-2**63-1", "inside"])
@@ -634,8 +634,8 @@ async def test_a_valid_conversation_with_one_byte_changed_takes_nothing_down(ser
 # Policy
 
 
-async def free_at_once(running: Running) -> None:
-    """See that the one place that an address has is free."""
+async def session_is_free(running: Running) -> None:
+    """Check that the address has its one session free."""
     with trio.fail_after(AT_ONCE):
         while True:
             async with await running.connect() as peer:
@@ -695,9 +695,9 @@ async def test_the_slot_of_a_session_is_free_when_it_has_ended(serve: Serve, how
         elif how == "half a packet":
             await peer.send(json_packet(a=1)[:9])
             await peer.half_close()
-        if how != "stay":  # the server lingers for a peer that stays, which takes no session
+        if how != "stay":  # a peer that stays takes no session while the server lingers
             await peer.stream.aclose()
-        await free_at_once(running)
+        await session_is_free(running)
         await peer.stream.aclose()
 
 
@@ -722,7 +722,7 @@ async def test_a_handler_that_raises_or_stops_takes_no_second_slot(serve: Serve,
             if how == "raise":
                 assert await peer.failure() == "ERR_HANDLER_FAILED"
             assert await peer.json() == {"b": 1}
-        await free_at_once(running)
+        await session_is_free(running)
         await running.settle()
 
 

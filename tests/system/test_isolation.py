@@ -1,4 +1,4 @@
-"""Whatever code raises that runs for one peer, and wherever it runs, costs that peer alone."""
+"""An exception in code that runs for one peer, of any kind and at any place, affects that peer only."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import trio
+from cancellation import make_cancelled
 from conftest import Certificates, Running, Serve
 from peer import Peer, json_packet, packet
 
@@ -21,22 +22,22 @@ from asyncapy_core.plugins import PluginManager
 from asyncapy_core.server.admission import Admission
 
 OWN = 7
-"""The wire id of a codec that fails as it is told to."""
+"""The wire id of FailingCodec."""
 
 
 class Foreign(BaseException):
-    """A library's own BaseException."""
+    """A BaseException of a library."""
 
 
 class Unprintable(Exception):
-    """Its text ends the program that asks for it."""
+    """An exception whose text raises SystemExit."""
 
     def __str__(self) -> str:
         raise SystemExit(4)
 
 
-class Talkative(Exception):
-    """Its text is ten million characters."""
+class HugeText(Exception):
+    """An exception with a text of ten million characters."""
 
     def __str__(self) -> str:
         return "x" * 10_000_000
@@ -52,23 +53,11 @@ def too_deep() -> RecursionError:
         deeper()
     except RecursionError as error:
         return error.with_traceback(None)  # pytest cannot print a thousand frames
-    raise AssertionError("no recursion is that deep")
+    raise AssertionError("the recursion raised no RecursionError")
 
 
-async def kept_cancelled() -> trio.Cancelled:
-    """A cancellation of a scope that has ended, as code keeps it that shares a result between tasks."""
-    kept: list[trio.Cancelled] = []
-    with trio.CancelScope() as scope:
-        scope.cancel()
-        try:
-            await trio.sleep_forever()
-        except trio.Cancelled as error:
-            kept.append(error)
-            raise
-    return kept[0]
-
-
-CANCELLED = trio.run(kept_cancelled)
+CANCELLED = trio.run(make_cancelled)
+"""A cancellation whose scope has ended; code that shares results between tasks can raise one."""
 
 KINDS: dict[str, Callable[[], BaseException]] = {
     "Exception": lambda: ValueError("no"),
@@ -82,11 +71,11 @@ KINDS: dict[str, Callable[[], BaseException]] = {
         [SystemExit(3), ExceptionGroup("inner", [ValueError("no")]), CANCELLED.with_traceback(None), GeneratorExit()],
     ),
     "text that raises": Unprintable,
-    "text that is huge": Talkative,
+    "text that is huge": HugeText,
     "RecursionError": too_deep,
     "MemoryError": MemoryError,
 }
-"""How to make an exception of each kind."""
+"""Functions that make an exception of each kind."""
 
 
 def failure(kind: str) -> BaseException:
@@ -98,7 +87,7 @@ def raise_it(fields: Any) -> None:
 
 
 class Failing(Filter):
-    """A filter, plain or async, that fails for packets that say so."""
+    """A plain filter that fails for the packets of its place."""
 
     def __init__(self, place: str) -> None:
         self.place = place
@@ -110,6 +99,8 @@ class Failing(Filter):
 
 
 class FailingLater(Failing):
+    """An async filter that fails for the packets of its place."""
+
     async def check(self, c: Any, p: Any) -> bool:  # type: ignore[override]  # a filter may be either
         if p.get("place") == self.place:
             await trio.lowlevel.checkpoint()
@@ -142,12 +133,12 @@ class Codecs:
 
 
 class ServerThatFails(Server):
-    """Fails in each place where a server runs code of its users for a peer."""
+    """A server that fails at each place where it runs user code for a peer."""
 
     def __init__(self) -> None:
         plugins = PluginManager()
         plugins.register(Codecs(), "failing")
-        super().__init__(port=0, handler_timeout=0.4, plugins=plugins)  # much more than a turn takes
+        super().__init__(port=0, handler_timeout=0.4, plugins=plugins)  # much longer than a handler needs
         self.guard(Failing("guard"))
         self.guard(FailingLater("async guard"))
         self.register_handler(self.handle, Failing("filter"), FailingLater("async filter"))
@@ -189,7 +180,7 @@ PLACES = {
     "handler": "ERR_HANDLER_FAILED",
     "waiting handler": "ERR_HANDLER_FAILED",
     "handler in a nursery": "ERR_HANDLER_FAILED",
-    "filter": None,  # ERR_NO_HANDLER, or ERR_HANDLER_FAILED for an exception that could have been the server's end
+    "filter": None,  # ERR_NO_HANDLER, or ERR_HANDLER_FAILED for an exception that could be a cancellation of the server
     "async filter": None,
     "guard": "ERR_NO_HANDLER",
     "async guard": None,
@@ -200,25 +191,25 @@ PLACES = {
     "after a close": None,
     "log": None,
 }
-"""Where code runs for a peer, and the error that the peer gets, where it is always the same."""
+"""The places where code runs for a peer, and the error code for the peer; None if there is no fixed code."""
 
 
 async def fail_once(running: Running, place: str, kind: str) -> None:
-    """Have code fail for a peer, and see what the peer is told."""
+    """Let code fail for a peer, and check the reply to the peer."""
     async with await running.connect() as peer:
         await peer.send(for_peer(place, kind))
         if place == "decode":
             assert await peer.reply() == (OWN, b"answered"), "the reply is in the encoding of the packet"
             assert await peer.closed()
         elif place == "encode":
-            assert await peer.reply() == (OWN, b"answered"), "the failure of the handler, in the encoding of the packet"
+            assert await peer.reply() == (OWN, b"answered"), "the error reply is in the encoding of the packet"
         elif place == "after a close":
             assert await peer.closed()
         elif place == "after an answer":
             assert await peer.json() == {"half": 1}
             assert await peer.closed(), "no second answer, and no later reply that could be taken for it"
         elif place == "log" or (place, kind) == ("handler in a nursery", "Cancelled"):
-            assert await peer.json() == {"place": place, "fail": kind}  # trio takes it for the nursery's own
+            assert await peer.json() == {"place": place, "fail": kind}  # trio takes it for the nursery's cancellation
         else:
             code = await peer.failure()
             assert PLACES[place] in (code, None)
@@ -271,7 +262,7 @@ async def test_a_thousand_failures_in_random_order_cost_their_neighbours_nothing
 
 
 class Breaking(Failing):
-    """Leaves an async generator open that has a cancel scope, or a nursery, inside."""
+    """A filter that leaves an async generator open, with a cancel scope or a nursery inside."""
 
     async def check(self, c: Any, p: Any) -> bool:  # type: ignore[override]  # a filter may be either
         if p.get("place") == self.place:
@@ -342,7 +333,7 @@ async def test_a_generator_that_is_left_open_costs_its_own_session_at_most(
 
     running = await serve(server)
     async with await running.connect() as neighbour:
-        for _ in range(2):  # twice, at the same time and after each other
+        for _ in range(2):  # two peers at a time, and two rounds
             async with await running.connect() as peer, await running.connect() as other:
                 for each in (peer, other):
                     await each.send(json_packet(place=place, how=how))
@@ -408,7 +399,7 @@ async def test_generators_of_two_servers_in_one_run_are_closed_by_their_own_task
         for number in range(3):
             assert await one.ask(number=number) == {"number": number}
             assert await two.ask(number=number) == {"number": number}
-            await trio.sleep(0.06)  # the scopes would have expired
+            await trio.sleep(0.06)  # longer than the deadlines of the scopes
     assert sorted(closed) == [1, 1, 1, 2, 2, 2]
 
 
@@ -431,7 +422,7 @@ async def test_a_clean_up_that_answers_behind_the_failure_ends_the_session(serve
         await peer.send(json_packet(a=1) * 3)
         assert await peer.failure() == "ERR_HANDLER_FAILED"
         assert await peer.json() == {"late": 1}
-        assert await peer.closed(), "so that it is taken for no other answer"
+        assert await peer.closed(), "otherwise the late packet would be taken for the next answer"
 
 
 async def test_a_clean_up_that_takes_longer_than_handler_timeout_is_cut_off(serve: Serve) -> None:
@@ -454,22 +445,22 @@ async def test_a_clean_up_that_takes_longer_than_handler_timeout_is_cut_off(serv
         assert await peer.failure() == "ERR_HANDLER_FAILED"
 
 
-class Evil(Exception):
-    """Fails in everything that it is asked, with another of its kind."""
+class HostileError(Exception):
+    """An exception whose attributes all raise another one."""
 
     def __getattribute__(self, name: str) -> Any:
-        raise Evil
+        raise HostileError
 
 
-class EvilGroup(BaseExceptionGroup[Any]):
-    """Claims to be the end of the server."""
+class HostileGroup(BaseExceptionGroup[Any]):
+    """A group that claims to be a cancellation of the server."""
 
     def split(self, condition: Any) -> Any:
         return self, None
 
 
-@pytest.mark.parametrize("place", [place for place in PLACES if place != "handler in a nursery"])  # trio asks it
-@pytest.mark.parametrize("make", [Evil, lambda: EvilGroup("all", [ValueError("no")])], ids=["evil", "group"])
+@pytest.mark.parametrize("place", [place for place in PLACES if place != "handler in a nursery"])  # trio inspects it
+@pytest.mark.parametrize("make", [HostileError, lambda: HostileGroup("all", [ValueError("no")])], ids=["evil", "group"])
 async def test_an_exception_that_misbehaves_costs_its_peer_alone(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, make: Any, place: str
 ) -> None:
@@ -484,7 +475,7 @@ async def test_an_exception_that_misbehaves_costs_its_peer_alone(
         await running.settle(connections=1)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # trio warns of those kept to the end
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # trio warns about open generators
 async def test_a_server_with_a_shield_left_open_in_a_session_can_be_cancelled() -> None:
     server = Server(port=0)
 
@@ -510,7 +501,7 @@ async def test_a_server_with_a_shield_left_open_in_a_session_can_be_cancelled() 
     generators.clear()
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # trio warns of those kept to the end
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # trio warns about open generators
 async def test_a_task_that_cannot_end_does_not_keep_the_server_from_ending(serve: Serve) -> None:
     server = Server(port=0)
 
@@ -526,7 +517,7 @@ async def test_a_task_that_cannot_end_does_not_keep_the_server_from_ending(serve
         await running.settle()
     running.server.stop()
     with trio.fail_after(5):
-        while running.server.addresses:  # noqa: ASYNC110  # the end has no event here
+        while running.server.addresses:  # noqa: ASYNC110  # the end of a server has no event
             await trio.sleep(0.01)
     assert running.logged("left a nursery open")
     kept.clear()
@@ -554,7 +545,7 @@ async def test_a_failure_before_the_session_costs_its_peer_alone(
         assert await peer.ask(a=1) == {"a": 1}
     await running.settle()
     with trio.fail_after(5):
-        while running.grown_since(before):  # noqa: ASYNC110  # nobody tells when a descriptor is closed
+        while running.grown_since(before):  # noqa: ASYNC110  # the closing of a descriptor has no event
             await trio.sleep(0.005)
 
 
@@ -572,7 +563,7 @@ async def test_a_failure_while_a_connection_is_taken_in_costs_that_connection_al
             assert await peer.ask(a=1) == {"a": 1}
 
 
-# The life of a server
+# Start and end of a server
 
 
 async def test_a_handler_that_cancels_the_tasks_of_the_server_ends_it_with_an_error() -> None:
@@ -589,7 +580,7 @@ async def test_a_handler_that_cancels_the_tasks_of_the_server_ends_it_with_an_er
             await peer.send(json_packet(a=1))
             assert await peer.closed()
 
-    with pytest.raises(ExceptionGroup) as caught:  # noqa: PT012  # a nursery is a block
+    with pytest.raises(ExceptionGroup) as caught:  # noqa: PT012  # the nursery is a block
         async with trio.open_nursery() as nursery:
             addresses = await nursery.start(server.serve)
             nursery.start_soon(call, addresses[0][1])
@@ -598,8 +589,8 @@ async def test_a_handler_that_cancels_the_tasks_of_the_server_ends_it_with_an_er
     assert "without a stop" in str(error)
 
 
-class Life:
-    """A plugin that fails in setup or shutdown, beside one that does not."""
+class HookPlugin:
+    """A plugin that notes the calls of its hooks, and fails in one of them if ``place`` names it."""
 
     def __init__(self, place: str = "", kind: str = "") -> None:
         self.place, self.kind = place, kind
@@ -641,7 +632,7 @@ def serve_for_a_moment(server: Server) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("place", ["setup", "shutdown", "setup hook", "shutdown hook", "codecs hook", "filters hook"])
 def test_a_failure_at_the_start_or_the_end_leaves_nothing_open_and_is_told(place: str, kind: str) -> None:
-    good, bad = Life(), Life(place, kind)
+    good, bad = HookPlugin(), HookPlugin(place, kind)
     plugins = PluginManager()
     plugins.register(good, "a_good")
     plugins.register(bad, "bad")
@@ -658,7 +649,7 @@ def test_a_failure_at_the_start_or_the_end_leaves_nothing_open_and_is_told(place
     server = Mine(port=0, plugins=plugins)
     server.log.handlers.clear()
     if place.startswith(("codecs", "filters")) or place == "shutdown hook":
-        serve_for_a_moment(server)  # that plugin is quarantined, or its failure logged
+        serve_for_a_moment(server)  # the plugin is quarantined, or its failure is logged
         (record,) = [record for record in plugins.plugins if record.name == "bad"]
         assert record.state == ("loaded" if place == "shutdown hook" else "quarantined")
     else:
@@ -667,8 +658,8 @@ def test_a_failure_at_the_start_or_the_end_leaves_nothing_open_and_is_told(place
         leaves = [caught.value]
         while isinstance(leaves[0], BaseExceptionGroup):
             leaves = list(leaves[0].exceptions)
-        assert not isinstance(leaves[0], (trio.Cancelled, GeneratorExit)), "nobody would hear of these"
-    assert good.calls[-1] == "shutdown hook", "the others are shut down"
+        assert not isinstance(leaves[0], (trio.Cancelled, GeneratorExit)), "these would be lost"
+    assert good.calls[-1] == "shutdown hook", "the other plugin is shut down"
     assert closed == ([] if place == "setup hook" else [True])
     assert server.addresses == ()
 
@@ -724,7 +715,7 @@ async def test_a_log_handler_that_fails_costs_its_lines_alone(serve: Serve, kind
             assert await peer.ask(a=1) == {"a": 1}
     running.server.stop()
     with trio.fail_after(5):
-        while running.server.addresses:  # noqa: ASYNC110  # the end has no event here
+        while running.server.addresses:  # noqa: ASYNC110  # the end of a server has no event
             await trio.sleep(0.01)
     assert any("New session" in line for line in written)
     assert [line for line in written if "A log handler failed" in line]

@@ -1,4 +1,4 @@
-"""Programs from start to end: signals, drain, setup and shutdown, ports, logs; each in a process of its own."""
+"""Server programs from start to end, each in a process of its own: signals, drain, setup, shutdown, ports, logs."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ note("end")
         program.process.send_signal(signal.SIGTERM)
         program.wait_for("Stopping")
         connect_until_refused(port)
-        assert program.process.poll() is None, "new connections are refused while the requests are answered"
+        assert program.process.poll() is None, "the server refuses new connections while it answers the requests"
         (tmp_path / "finish").touch()
         for number, caller in enumerate(callers):
             assert caller.receive() == {"number": number}
@@ -169,7 +169,8 @@ note("end")
 
 
 def test_no_connection_is_waited_for_that_has_no_handler_at_work(tmp_path: Path) -> None:
-    text = ECHO.replace("port=0", "port=0, drain_timeout=60") + "server.start()"  # longer than a program may take here
+    # The drain timeout is longer than a test waits for a program.
+    text = ECHO.replace("port=0", "port=0, drain_timeout=60") + "server.start()"
     with running(tmp_path, text) as program, program.connect() as idle, program.connect() as half:
         assert idle.ask(a=1) == {"a": 1}
         half.socket.sendall(json_packet(a=1) + json_packet(a=2)[:9])
@@ -249,7 +250,7 @@ note("not reached")
             (line,) = program.err
             assert f"127.0.0.1:{port}" in line
             assert "in use" in line
-            assert program.out == ["shutdown"], "what was set up is shut down"
+            assert program.out == ["shutdown"], "a server that was set up is shut down"
 
 
 @pytest.mark.parametrize("addr", ["192.0.2.1", "no.such.host.invalid"])
@@ -359,7 +360,7 @@ note("end")
         assert "Stopped before it listened" in program.err[-1]
 
 
-# In a nursery of one's own
+# In a nursery
 
 
 async def test_serve_reports_its_addresses_when_it_listens() -> None:
@@ -377,7 +378,7 @@ async def test_serve_reports_its_addresses_when_it_listens() -> None:
 
 
 class Noting(Server):
-    """Notes what is called, and takes its time for it."""
+    """A server that notes the calls of setup and shutdown."""
 
     events: list[str]
 

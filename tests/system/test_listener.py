@@ -16,7 +16,7 @@ from asyncapy_core.testing.memory import LogLines
 
 
 class Failing(socket.socket):
-    """A listening socket whose next calls of `accept` raise these errors; the connection stays in the queue."""
+    """A listening socket whose next calls of `accept` raise these errors; connections stay in the queue."""
 
     def __init__(self, errors: list[int]) -> None:
         super().__init__()
@@ -34,16 +34,16 @@ class Failing(socket.socket):
         return super().accept()
 
 
-class Door:
-    """A listener that accepts, a peer that has connected to it, and everything noted."""
+class AcceptHarness:
+    """A failing listener and a peer that has connected to it, with the accepted sockets and the log lines."""
 
     def __init__(self, errors: list[int]) -> None:
         self.listener = Failing(errors)
         self.peer = socket.create_connection(self.listener.getsockname())
         self.accepted: list[socket.socket] = []
         self.lines: list[str] = []
-        self.came = trio.Event()
-        self.log = logging.Logger("test")  # noqa: LOG001  # a registered one would be shared
+        self.accepted_one = trio.Event()
+        self.log = logging.Logger("test")  # noqa: LOG001  # a registered logger would be shared
         self.log.addFilter(LogLines(self.lines))
 
     async def accept(self) -> None:
@@ -51,7 +51,7 @@ class Door:
 
     def _note(self, connected: socket.socket, host: str) -> None:
         self.accepted.append(connected)
-        self.came.set()
+        self.accepted_one.set()
 
     def close(self) -> None:
         for sock in (self.peer, self.listener, *self.accepted):
@@ -60,14 +60,14 @@ class Door:
 
 @pytest.mark.parametrize("error", [errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.ETIMEDOUT])
 async def test_a_connection_that_fails_before_it_is_accepted_does_not_end_the_listener(error: int) -> None:
-    door = Door([error] * (ACCEPT_BURST + 1))
+    harness = AcceptHarness([error] * (ACCEPT_BURST + 1))
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(door.accept)
+        nursery.start_soon(harness.accept)
         with trio.fail_after(5):
-            await door.came.wait()
+            await harness.accepted_one.wait()
         nursery.cancel_scope.cancel()
-    assert (len(door.accepted), door.lines) == (1, [])
-    door.close()
+    assert (len(harness.accepted), harness.lines) == (1, [])
+    harness.close()
 
 
 @pytest.mark.parametrize("error", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
@@ -75,22 +75,22 @@ async def test_without_descriptors_a_listener_pauses_between_attempts_and_then_g
     error: int, autojump_clock: MockClock
 ) -> None:
     attempts = 20
-    door = Door([error] * attempts)
+    harness = AcceptHarness([error] * attempts)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(door.accept)
-        await door.came.wait()
+        nursery.start_soon(harness.accept)
+        await harness.accepted_one.wait()
         assert trio.current_time() == pytest.approx(attempts * EXHAUSTED_PAUSE)
         nursery.cancel_scope.cancel()
-    assert len(door.accepted) == 1
-    assert door.lines == [f"[ERROR] {{Server}} Cannot accept connections: {os.strerror(error)}"]
-    door.close()
+    assert len(harness.accepted) == 1
+    assert harness.lines == [f"[ERROR] {{Server}} Cannot accept connections: {os.strerror(error)}"]
+    harness.close()
 
 
 async def test_a_listener_that_cannot_accept_takes_no_time_from_others(autojump_clock: MockClock) -> None:
-    door = Door([errno.EMFILE] * 100_000)
+    harness = AcceptHarness([errno.EMFILE] * 100_000)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(door.accept)
+        nursery.start_soon(harness.accept)
         await trio.sleep(10)
-        assert door.listener.calls <= 10 / EXHAUSTED_PAUSE + 1
+        assert harness.listener.calls <= 10 / EXHAUSTED_PAUSE + 1
         nursery.cancel_scope.cancel()
-    door.close()
+    harness.close()

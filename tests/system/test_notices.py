@@ -1,4 +1,4 @@
-"""What a server says at its start of handlers that can never run, and what it does not say."""
+"""The warnings of a starting server about handlers that can never run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ IP = Filters.Ip("10.0.0.0/8")
 
 
 class Short(Filter):
-    """One that says little of itself, and compares with none."""
+    """A filter with a constant repr and no equality of its own."""
 
     def __init__(self, answer: bool) -> None:
         self.answer = answer
@@ -49,7 +49,7 @@ async def late(client: Any, packet: Any) -> None: ...
         ((~Filters.HasFields(a=None),), (~Filters.HasFields(a=None),), True),
         ((Filters.APIFactory(KEYS, "key"),), (Filters.APIFactory(KEYS, "key"),), True),
         ((Filters.APIFactory(KEYS, "key"),), (Filters.APIFactory(OTHER_KEYS, "key"),), False),
-        ((Filters.Ip("10.0.0.0/8"),), (Filters.Ip("10.0.0.0/8"),), False),  # either may be changed while it runs
+        ((Filters.Ip("10.0.0.0/8"),), (Filters.Ip("10.0.0.0/8"),), False),  # each may change while the server runs
         ((Short(answer=False),), (Short(answer=True),), False),
     ],
 )
@@ -60,10 +60,10 @@ async def test_a_handler_is_said_to_never_run_only_where_that_is_sure(
     server.register_handler(early, *before)
     server.register_handler(late, *behind)
     async with serving(server) as running:
-        said = [line for line in running.log if "can never run" in line]
-    assert bool(said) is never
+        warnings = [line for line in running.log if "can never run" in line]
+    assert bool(warnings) is never
     if never:
-        assert "'late' in group 0 can never run: 'early', before it, takes all of its packets" in said[0]
+        assert "'late' in group 0 can never run: 'early', before it, takes all of its packets" in warnings[0]
 
 
 async def test_another_group_is_another_matter() -> None:

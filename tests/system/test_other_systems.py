@@ -1,4 +1,4 @@
-"""Programs on a system that lacks a part of POSIX, as Windows does: they serve TCP, and refuse Unix domain sockets."""
+"""Servers on a system without parts of POSIX, such as Windows: they serve TCP and refuse Unix domain sockets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from program import ECHO, running
 WITHOUT = """
 import functools, os, select, signal, socket, sys
 
-import trio  # what it uses of this system is its own business
+import trio  # imported first, as trio itself needs these parts
 
 socket.socketpair = functools.partial(socket.socketpair, socket.AF_UNIX)  # trio wakes its loop with a pair
 for owner, names in {
@@ -26,7 +26,7 @@ for owner, names in {
 for name in ("fcntl", "grp", "pwd", "resource", "termios"):
     sys.modules[name] = None  # an import of it fails
 """
-"""Run at the start of the interpreter, and so before a module of ours is imported."""
+"""Runs at the start of the interpreter, before any module of AsyncAPY is imported."""
 
 CHECK = 'note("lacking", not any([hasattr(sys.modules["socket"], "AF_UNIX"), hasattr(signal, "SIGHUP")]))\n'
 
@@ -48,7 +48,7 @@ note("imported", len([name for name in sys.modules if name.startswith("asyncapy"
 
 @pytest.fixture(autouse=True)
 def lacking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the programs of a test lack a part of POSIX."""
+    """Remove parts of POSIX from the programs of a test."""
     (tmp_path / "sitecustomize.py").write_text(WITHOUT, encoding="utf-8")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
 

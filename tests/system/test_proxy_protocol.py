@@ -1,4 +1,4 @@
-"""Servers behind proxies: whose word is taken, and what a real HAProxy says."""
+"""The PROXY protocol: headers of trusted and other peers, and a real HAProxy."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ LINE = b"PROXY TCP4 192.0.2.7 127.0.0.1 12345 443\r\n"
 BINARY = b"\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c" + bytes([192, 0, 2, 7, 127, 0, 0, 1]) + b"\x30\x39\x01\xbb"
 
 
-def telling(**settings: Any) -> Server:
-    """A server that tells its clients who they are, and greets one network."""
+def address_server(**settings: Any) -> Server:
+    """A server that replies with the address of the client, under another name for one network."""
     server = Server(port=0, **settings)
 
     @server.add_handler(Filters.Ip("192.0.2.0/24"))
@@ -43,21 +43,21 @@ def telling(**settings: Any) -> Server:
 @pytest.mark.parametrize("header", [LINE, BINARY], ids=["version 1", "version 2"])
 @pytest.mark.parametrize("bytewise", [False, True])
 async def test_a_trusted_proxy_says_who_its_client_is(serve: Serve, header: bytes, bytewise: bool) -> None:
-    running = await serve(telling(proxy_protocol_from=["127.0.0.0/8"]))
+    running = await serve(address_server(proxy_protocol_from=["127.0.0.0/8"]))
     async with await running.connect() as peer:
         await (peer.send_bytewise if bytewise else peer.send)(header + json_packet(a=1))
         assert await peer.json() == {"friend": "192.0.2.7"}
 
 
 async def test_a_proxy_that_speaks_for_itself_keeps_its_address(serve: Serve) -> None:
-    running = await serve(telling(proxy_protocol_from="127.0.0.1"))
+    running = await serve(address_server(proxy_protocol_from="127.0.0.1"))
     async with await running.connect() as peer:
         await peer.send(b"PROXY UNKNOWN\r\n" + json_packet(a=1))
         assert await peer.json() == {"address": "127.0.0.1"}
 
 
 async def test_a_mapped_address_is_told_as_ipv4(serve: Serve) -> None:
-    running = await serve(telling(proxy_protocol_from="127.0.0.1"))
+    running = await serve(address_server(proxy_protocol_from="127.0.0.1"))
     async with await running.connect() as peer:
         await peer.send(b"PROXY TCP6 ::ffff:192.0.2.9 ::1 1 1\r\n" + json_packet(a=1))
         assert await peer.json() == {"friend": "192.0.2.9"}
@@ -66,7 +66,7 @@ async def test_a_mapped_address_is_told_as_ipv4(serve: Serve) -> None:
 @pytest.mark.parametrize("trusted", [[], ["10.0.0.0/8"]])
 @pytest.mark.parametrize("header", [LINE, BINARY])
 async def test_from_anybody_else_it_is_never_read_as_one(serve: Serve, header: bytes, trusted: list[str]) -> None:
-    running = await serve(telling(proxy_protocol_from=trusted))
+    running = await serve(address_server(proxy_protocol_from=trusted))
     async with await running.connect() as peer:
         await peer.send(header + json_packet(a=1))
         assert await peer.failure() in {"ERR_PACKET_TOO_LARGE", "ERR_HEADER_INVALID"}
@@ -85,7 +85,7 @@ async def test_from_anybody_else_it_is_never_read_as_one(serve: Serve, header: b
     ids=["HTTP", "a packet", "108 bytes without an end", "length ffff", "no address"],
 )
 async def test_garbage_from_a_trusted_proxy_is_closed_without_a_reply(serve: Serve, data: bytes) -> None:
-    running = await serve(telling(proxy_protocol_from="127.0.0.1"))
+    running = await serve(address_server(proxy_protocol_from="127.0.0.1"))
     async with await running.connect() as peer:
         await peer.send(data)
         with contextlib.suppress(trio.BrokenResourceError):  # closed with bytes unread
@@ -98,7 +98,7 @@ async def test_garbage_from_a_trusted_proxy_is_closed_without_a_reply(serve: Ser
 async def test_a_proxy_that_says_nothing_is_closed_after_three_seconds(
     asyncapy_server: Start, autojump_clock: MockClock, data: bytes
 ) -> None:
-    running = await asyncapy_server(telling(proxy_protocol_from="127.0.0.1"))
+    running = await asyncapy_server(address_server(proxy_protocol_from="127.0.0.1"))
     began = trio.current_time()
     async with await running.connect() as stream:
         await stream.send_all(data)
@@ -108,7 +108,7 @@ async def test_a_proxy_that_says_nothing_is_closed_after_three_seconds(
 
 @pytest.mark.parametrize("data", [b"", LINE[:20], BINARY[:20]])
 async def test_a_proxy_that_leaves_in_the_middle_is_forgotten(serve: Serve, data: bytes) -> None:
-    running = await serve(telling(proxy_protocol_from="127.0.0.1"))
+    running = await serve(address_server(proxy_protocol_from="127.0.0.1"))
     async with await running.connect() as peer:
         await peer.send(data)
         await peer.half_close()
@@ -117,7 +117,7 @@ async def test_a_proxy_that_leaves_in_the_middle_is_forgotten(serve: Serve, data
 
 
 async def test_the_limit_is_for_each_client_and_not_for_the_proxy(serve: Serve) -> None:
-    running = await serve(telling(proxy_protocol_from="127.0.0.1", session_limit=1))
+    running = await serve(address_server(proxy_protocol_from="127.0.0.1", session_limit=1))
     async with contextlib.AsyncExitStack() as stack:
         for number in range(3):
             peer = await stack.enter_async_context(await running.connect())
@@ -129,7 +129,7 @@ async def test_the_limit_is_for_each_client_and_not_for_the_proxy(serve: Serve) 
 
 
 async def test_the_header_comes_before_tls(serve: Serve, certificates: Certificates) -> None:
-    running = await serve(telling(proxy_protocol_from="127.0.0.1", tls_cert=certificates.server))
+    running = await serve(address_server(proxy_protocol_from="127.0.0.1", tls_cert=certificates.server))
     plain = await trio.open_tcp_stream("127.0.0.1", running.port)
     await plain.send_all(BINARY)
     stream = trio.SSLStream(plain, certificates.client_context(), server_hostname="127.0.0.1")
@@ -140,7 +140,7 @@ async def test_the_header_comes_before_tls(serve: Serve, certificates: Certifica
 async def test_the_deadline_of_the_header_does_not_hold_for_the_tls_handshake_after_it(
     asyncapy_server: Start, autojump_clock: MockClock, certificates: Certificates
 ) -> None:
-    running = await asyncapy_server(telling(proxy_protocol_from="127.0.0.1", tls_cert=certificates.server))
+    running = await asyncapy_server(address_server(proxy_protocol_from="127.0.0.1", tls_cert=certificates.server))
     plain = await running.connect()
     await trio.sleep(2)
     await plain.send_all(BINARY)
@@ -152,7 +152,7 @@ async def test_the_deadline_of_the_header_does_not_hold_for_the_tls_handshake_af
 async def test_the_deadline_of_the_tls_handshake_begins_after_the_header(
     asyncapy_server: Start, autojump_clock: MockClock, certificates: Certificates
 ) -> None:
-    server = telling(proxy_protocol_from="127.0.0.1", tls_cert=certificates.server, handshake_timeout=4)
+    server = address_server(proxy_protocol_from="127.0.0.1", tls_cert=certificates.server, handshake_timeout=4)
     running = await asyncapy_server(server)
     began = trio.current_time()
     stream = await running.connect()
@@ -169,7 +169,7 @@ def test_what_is_no_network_is_not_trusted() -> None:
 
 @contextlib.contextmanager
 def haproxy(folder: Path, backends: list[str]) -> Iterator[int]:
-    """Run an HAProxy in TCP mode in front of these ``HOST:PORT OPTIONS``, and give its port."""
+    """Run an HAProxy in TCP mode in front of these ``HOST:PORT OPTIONS``, and yield its port."""
     assert HAPROXY is not None
     port = free_port()
     servers = "\n".join(f"  server s{number} {backend}" for number, backend in enumerate(backends))
@@ -192,7 +192,7 @@ def haproxy(folder: Path, backends: list[str]) -> Iterator[int]:
 @needs_haproxy
 @pytest.mark.parametrize("option", ["send-proxy", "send-proxy-v2"])
 async def test_behind_haproxy_clients_have_their_own_addresses(serve: Serve, tmp_path: Path, option: str) -> None:
-    running = await serve(telling(proxy_protocol_from="127.0.0.1"))
+    running = await serve(address_server(proxy_protocol_from="127.0.0.1"))
     with haproxy(tmp_path, [f"127.0.0.1:{running.port} {option}"]) as port:
         for host in ("127.0.0.1", "127.0.0.5", "127.9.9.9"):
             sock = trio.socket.socket()

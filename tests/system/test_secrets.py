@@ -1,4 +1,4 @@
-"""What peers send is a canary: it is in no log line, no repr and no reply of the server's own making."""
+"""The data of peers is a canary: it is in no log line, no repr and no error reply."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CANARY = "canary-5c1f9e"
 
 
 def server_with_everything(**settings: Any) -> tuple[Server, str, list[str]]:
-    """A server with a guard and handlers that fail in many ways, a key for it, and the reprs that it gave."""
+    """Return a server with a guard and failing handlers, an API key for it, and the reprs that its handler collects."""
     server = Server(port=0, **settings)
     keys = APIKeyFactory()
     reprs: list[str] = []
@@ -27,7 +27,7 @@ def server_with_everything(**settings: Any) -> tuple[Server, str, list[str]]:
 
     @server.add_handler(Filters.HasFields(fail=None))
     async def fail(client: Any, packet: Any) -> None:
-        secret = packet["secret"]  # a local, which a traceback with locals would show by its repr
+        secret = packet["secret"]  # a traceback with locals would show the repr of this variable
         reprs.extend(map(repr, (packet, client, client.session, client.stream, server, server.handlers)))
         if packet["fail"] == "lookup":
             packet["not there"]
@@ -84,7 +84,7 @@ async def test_what_comes_before_tls_is_nowhere_either(serve: Serve, certificate
     for data in (CANARY.encode() * 10, b"PROXY " + CANARY.encode() + b"\r\n"):
         for host in ("127.0.0.1", "127.0.0.9"):
             async with await Peer.connect_from(host, running.port) as peer:
-                with contextlib.suppress(trio.BrokenResourceError):  # it may have been closed before
+                with contextlib.suppress(trio.BrokenResourceError):  # the server may have closed before
                     await peer.send(data)
                     await peer.half_close()
                     assert CANARY.encode() not in await peer.read(1000)

@@ -1,7 +1,7 @@
-"""A session as a state machine, against a model of docs/protocol.md: packets in pieces, bad ones, silence, the end.
+"""A session as a state machine, against a model of docs/protocol.md: packets in pieces, bad packets, silence, the end.
 
-Hypothesis makes up the steps and the model says what has to come back after each; then they are played to a real server
-over a real socket, under a clock of trio's that jumps, so that a minute takes no time.
+Hypothesis generates the steps, and the model computes the reply to each. The steps are then run against a real server
+over a real socket, with trio's MockClock, so that a minute of silence takes no time.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ BAD = {
 
 @dataclass
 class Step:
-    """What the peer does, what has to come back, and whether the session is over then."""
+    """An action of the peer, the expected reply, and whether the session ends with it."""
 
     pieces: list[bytes]
     wait: float = 0
@@ -46,7 +46,7 @@ def compact(fields: dict[str, Any]) -> bytes:
 
 
 class SessionMachine(RuleBasedStateMachine):
-    """The model: what is on its way, and since when the server waits for it."""
+    """The model of a session: the unsent rest of a packet, and the seconds that the server has waited."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class SessionMachine(RuleBasedStateMachine):
     @precondition(lambda self: not self.over)
     @rule(count=st.integers(1, 45), cuts=st.lists(st.integers(0, 400), max_size=6))
     def send(self, count: int, cuts: list[int]) -> None:
-        """Complete what is on its way, and send some packets, in pieces."""
+        """Send the rest of a packet and some packets, in pieces."""
         completed = compact({"number": self.number - 1}) if self.rest else b""
         more = self.packets(count)
         data = self.rest + more
@@ -77,7 +77,7 @@ class SessionMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: not self.over and not self.rest)
     @rule(count=st.integers(0, 3), cut=st.integers(1, 15))
-    def send_a_part(self, count: int, cut: int) -> None:
+    def send_part(self, count: int, cut: int) -> None:
         """Send some packets and the beginning of another."""
         expected = self.packets(count)
         begun = self.packets(1)
@@ -87,15 +87,15 @@ class SessionMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: not self.over and not self.rest)
     @rule(count=st.integers(0, 25), bad=st.sampled_from(sorted(BAD)), behind=st.binary(max_size=30))
-    def send_a_bad_one(self, count: int, bad: bytes, behind: bytes) -> None:
-        """Send some packets, one that is none, and anything behind it."""
+    def send_bad_packet(self, count: int, bad: bytes, behind: bytes) -> None:
+        """Send some packets, a malformed one, and any bytes behind it."""
         good = self.packets(count)
         self.add(Step([good + bad + behind], expected=good + compact(failure(BAD[bad])), over=True))
 
     @precondition(lambda self: not self.over)
     @rule(seconds=st.sampled_from([1, 20, 29.5, 40, 59]))
-    def say_nothing(self, seconds: float) -> None:
-        """Let time pass; a part of a packet, however it trickles in, does not stop it."""
+    def stay_silent(self, seconds: float) -> None:
+        """Advance the clock; a part of a packet does not extend the deadline."""
         self.waited += seconds
         if self.waited < TIMEOUT:
             self.add(Step([], wait=seconds))
@@ -105,23 +105,23 @@ class SessionMachine(RuleBasedStateMachine):
     @precondition(lambda self: not self.over)
     @rule(count=st.integers(0, 25))
     def half_close(self, count: int) -> None:
-        """Send some packets, unless one is half sent, and the end."""
+        """Half-close the connection, after some packets unless one is half sent."""
         expected = b"" if self.rest else self.packets(count)
         self.add(Step([expected] if expected else [], half_close=True, expected=expected, over=True))
 
     @precondition(lambda self: self.over)
     @rule()
-    def connect_anew(self) -> None:
-        """Leave what is over, and begin another session."""
+    def reconnect(self) -> None:
+        """Begin another session."""
         self.over = False
         self.rest, self.waited = b"", 0
 
     def teardown(self) -> None:
         if self.steps:
-            trio.run(self.play, clock=MockClock())
+            trio.run(self.run_steps, clock=MockClock())
 
-    async def play(self) -> None:
-        """Do all that to a server."""
+    async def run_steps(self) -> None:
+        """Run all steps against a server."""
         clock = trio.lowlevel.current_clock()
         assert isinstance(clock, MockClock)
         server = Server(port=0, timeout=TIMEOUT, logging_level=100)
@@ -138,12 +138,12 @@ class SessionMachine(RuleBasedStateMachine):
                 async with await trio.open_tcp_stream("127.0.0.1", addresses[0][1]) as peer:
                     await wait_all_tasks_blocked()
                     for step in rest[:count]:
-                        await self.take(step, peer, clock)
+                        await self.run_step(step, peer, clock)
                 rest = rest[count:]
             server.stop()
 
-    async def take(self, step: Step, peer: trio.SocketStream, clock: MockClock) -> None:
-        """Take one step."""
+    async def run_step(self, step: Step, peer: trio.SocketStream, clock: MockClock) -> None:
+        """Run one step."""
         for piece in step.pieces:
             await peer.send_all(piece)
             await wait_all_tasks_blocked()
@@ -155,23 +155,23 @@ class SessionMachine(RuleBasedStateMachine):
         await self.compare(peer, step)
 
     async def compare(self, peer: trio.SocketStream, step: Step) -> None:
-        """See that what came back is what was expected, and no more."""
-        came = b""
-        while len(came) < len(step.expected) or step.over:
+        """Check that the peer receives the expected reply and no other bytes."""
+        received = b""
+        while len(received) < len(step.expected) or step.over:
             with trio.CancelScope() as scope:
                 data: bytes | None = None
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self.give_up, scope)
                     data = await peer.receive_some()
                     nursery.cancel_scope.cancel()
-            assert data is not None, f"the server says nothing more after {came!r} of {step}"
+            assert data is not None, f"the server sends no more after {received!r} of {step}"
             if not data:
                 break
-            came += data
-        assert came == step.expected, step
+            received += data
+        assert received == step.expected, step
 
     async def give_up(self, scope: trio.CancelScope) -> None:
-        """Stop waiting when nobody does anything any more."""
+        """Cancel the read when all tasks are blocked."""
         await wait_all_tasks_blocked(0.5)
         scope.cancel()
 

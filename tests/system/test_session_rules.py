@@ -1,4 +1,4 @@
-"""Every rule of docs/protocol.md, "A session", over a real socket."""
+"""Each rule of docs/protocol.md, section "A session", over a real socket."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from asyncapy.core import Client, Packet
 from asyncapy.errors import ClientDisconnected
 
 ECHOED = packet(JSON, b'{"foo":"bar"}')
-"""A packet that an echo gives back byte for byte."""
+"""A packet that an echo server returns byte for byte."""
 
 
 async def serve_uuids(serve: Serve) -> Running:
@@ -89,7 +89,7 @@ async def test_ten_thousand_pipelined_packets_do_not_keep_others_waiting(serve: 
         nursery.start_soon(greedy.send, b"".join(json_packet(number=number) for number in range(10_000)))
         await begun.wait()
         assert await modest.ask(modest=True) == {"modest": True}
-        assert len(received) < 10_000, "the modest one was served after the greedy one"
+        assert len(received) < 10_000, "the modest client was served after the greedy one"
     assert received == [{"number": number} for number in range(10_000)]
 
 
@@ -120,7 +120,7 @@ async def test_a_packet_that_comes_in_pieces_is_answered_when_its_last_byte_is_t
         await peer.send(ECHOED[:-1])
         with trio.move_on_after(0.1) as waiting:
             await peer.stream.receive_some()
-        assert waiting.cancelled_caught, "an answer to a part of a packet"
+        assert waiting.cancelled_caught, "the server replied to a part of a packet"
         await peer.send(ECHOED[-1:])
         assert await peer.read(len(ECHOED)) == ECHOED
 
@@ -264,7 +264,7 @@ async def test_the_end_inside_a_packet_ends_the_session_at_once_and_no_handler_r
         await peer.send(data[:length])
         await trio.testing.wait_all_tasks_blocked()
         await peer.half_close()
-        with trio.fail_after(1.9):  # less than the 2 s for which the server waits until a peer closes its side
+        with trio.fail_after(1.9):  # less than the 2 s that the server waits for a peer to close its side
             assert await peer.closed()
             await running.settle(1)
     assert seen == []
@@ -404,7 +404,7 @@ async def test_the_smallest_ziproto_map_that_fits_a_packet_is_dispatched(serve: 
         assert await peer.closed()
 
 
-async def test_the_samples_of_wire_md_are_answered_as_they_are(serve: Serve) -> None:
+async def test_the_samples_of_the_protocol_page_are_answered(serve: Serve) -> None:
     running = await serve()
     async with await running.connect() as peer:
         await peer.send(bytes.fromhex("00000010 16 00") + b'{"foo": "bar"}')
@@ -426,9 +426,8 @@ async def test_nothing_can_be_sent_behind_the_reply_to_a_broken_rule(serve: Serv
 
     running = await serve(server)
     async with await running.connect() as peer:
-        await peer.send(
-            json_packet(a=1) + packet(JSON, b"no JSON")
-        )  # in one piece: the reply is held back for the next
+        # In one piece, so that the first reply is held back until the second.
+        await peer.send(json_packet(a=1) + packet(JSON, b"no JSON"))
         assert await peer.json() == {"n": 1}
         assert await peer.json() == {"status": "failure", "error": "ERR_REQUEST_MALFORMED"}
         with pytest.raises(ClientDisconnected, match="closed before"):  # the server lingers for a peer that stays

@@ -1,4 +1,4 @@
-"""What ends a server, how soon, and what it leaves behind; and that its log holds up nobody."""
+"""The end of a server: the causes, the time it takes, and the files it leaves; and that its log blocks no task."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from program import ECHO, HEAD, Caller, running
 from asyncapy import Server
 from asyncapy.errors import BindError
 
-# Nothing that is read after the signal is handled, and no busy peer is waited for
+# No packet that is read after the signal is handled, and the server waits for no busy peer
 
 COUNTING = """
 server = Server(port=0, drain_timeout=10)
@@ -77,7 +77,7 @@ def test_a_peer_that_pipelines_without_pause_does_not_hold_up_the_end(tmp_path: 
         for thread in threads:
             thread.join()
         caller.__exit__()
-        assert program.out[-1] == f"handled {len(replies)}", "each packet that was handled was answered"
+        assert program.out[-1] == f"handled {len(replies)}", "each handled packet is answered"
         assert not [line for line in program.err if "did not finish in time" in line]
 
 
@@ -177,7 +177,7 @@ note("end")
     with running(tmp_path, text) as program, program.connect() as caller:
         caller.send(a=1)
         program.wait_for("begun", program.out)
-        assert program.end(signal.SIGTERM) == 0, "and within the 20 s that the test waits"
+        assert program.end(signal.SIGTERM) == 0, "it ends within the 20 s that the test waits"
         assert program.out == ["begun", "end"]
         assert [line for line in program.err if "1 blocking calls in threads were abandoned" in line]
 
@@ -214,7 +214,7 @@ note("end")
 """
     with running(tmp_path, text) as program:
         program.wait_for("begun", program.out)
-        assert program.end(signal.SIGTERM) == 0, "and within the 20 s that the test waits"
+        assert program.end(signal.SIGTERM) == 0, "it ends within the 20 s that the test waits"
         assert program.out == ["begun", "end"]
 
 
@@ -358,14 +358,14 @@ except BaseExceptionGroup as group:
 
 async def test_the_socket_of_a_newer_server_is_left_when_the_older_ends(tmp_path: Path) -> None:
     path = tmp_path / "api.sock"
-    older, newer = (telling(name, f"unix:{path}") for name in ("older", "newer"))
+    older, newer = (named_server(name, f"unix:{path}") for name in ("older", "newer"))
     async with trio.open_nursery() as nursery:
         await nursery.start(older.serve)
         path.unlink()
         async with trio.open_nursery() as inner:
             await inner.start(newer.serve)
             older.stop()
-            while older.addresses:  # noqa: ASYNC110  # the end has no event
+            while older.addresses:  # noqa: ASYNC110  # the end of a server has no event
                 await trio.sleep(0.01)
             async with await Peer.connect_unix(str(path)) as peer:
                 assert await peer.ask(a=1) == {"name": "newer"}
@@ -378,7 +378,7 @@ async def test_a_socket_file_is_removed_although_the_folder_was_changed_meanwhil
 ) -> None:
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path)
-    server = telling("it", "unix:api.sock")
+    server = named_server("it", "unix:api.sock")
     async with trio.open_nursery() as nursery:
         await nursery.start(server.serve)
         monkeypatch.chdir(tmp_path / "elsewhere")
@@ -388,7 +388,7 @@ async def test_a_socket_file_is_removed_although_the_folder_was_changed_meanwhil
 
 async def test_a_socket_that_was_handed_in_keeps_its_file(tmp_path: Path) -> None:
     path = tmp_path / "api.sock"
-    server = telling("it", "127.0.0.1")
+    server = named_server("it", "127.0.0.1")
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(path))
     listener.listen()
@@ -404,7 +404,7 @@ async def test_a_socket_that_was_handed_in_keeps_its_file(tmp_path: Path) -> Non
 @pytest.mark.parametrize("how", ["@", "\0", "handed in"])
 async def test_an_abstract_unix_socket_is_served(how: str) -> None:
     name = f"asyncapy-test-{os.getpid()}"
-    server = telling("it", f"unix:{how[0]}{name}")
+    server = named_server("it", f"unix:{how[0]}{name}")
     listeners = None
     if how == "handed in":
         listener = socket.socket(socket.AF_UNIX)
@@ -421,10 +421,10 @@ async def test_an_abstract_unix_socket_is_served(how: str) -> None:
 @pytest.mark.parametrize("path", ["a\0b", "x" * 200, "@" + "x" * 200])
 async def test_a_path_that_no_socket_can_have_is_told(path: str) -> None:
     with pytest.raises(BindError, match=r"(?s)cannot listen on.*; "):
-        await telling("it", f"unix:{path}").serve()
+        await named_server("it", f"unix:{path}").serve()
 
 
-def telling(name: str, addr: str, **settings: Any) -> Server:
+def named_server(name: str, addr: str, **settings: Any) -> Server:
     server = Server(addr=addr, port=0, **settings)
 
     @server.add_handler()
@@ -461,16 +461,16 @@ note("end")
     os.close(write)
     try:
         with Caller(connected(path, process)) as caller:
-            for number in range(3000):  # at DEBUG this is some 20,000 lines, and more than a megabyte
+            for number in range(3000):  # at DEBUG about 20,000 lines, more than 1 MB
                 assert caller.ask(number=number) == {"number": number}
             seen = b""
-            while b"log lines were lost" not in seen:  # once it is read, the log goes on and says how many were lost
+            while b"log lines were lost" not in seen:  # the log goes on as it is read, and counts the lost lines
                 assert caller.ask(a=1) == {"a": 1}
                 seen += os.read(read, 1_000_000)
             for number in range(1000):
                 assert caller.ask(number=number) == {"number": number}
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0, "a log that is not read keeps no program"
+        assert process.wait(20) == 0, "a log that is not read does not block the end"
         assert process.stdout is not None
         assert process.stdout.read() == "end\n"
     finally:
@@ -639,7 +639,7 @@ server.start()
         assert program.end(signal.SIGTERM) == 0
         failed = [line for line in program.err if "Handler 'read' failed: KeyError" in line]
         assert all("[ERROR]" in line and "program.py:12" in line for line in failed)
-        assert 0 < len(failed) < 100, "one a second"
+        assert 0 < len(failed) < 100, "at most one line per second"
         (where,) = [line for line in program.err if "in look_up: return {}[packet[" in line]
         assert "[INFO]" in where
         assert not [line for line in program.err if "a secret" in line and "[INFO]" in line]

@@ -1,4 +1,4 @@
-"""TLS over real sockets: who is let in, what a peer sees, and certificates that change."""
+"""TLS over real sockets: handshakes, client certificates, the data of sessions, and reloaded certificates."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ async def test_a_reply_larger_than_all_buffers_arrives_whole_at_a_slow_reader(
 async def test_a_reader_that_never_reads_is_closed_after_send_timeout(serve: Serve, certificates: Certificates) -> None:
     running = await serve(tls_cert=certificates.server, send_timeout=0.2)
     async with await Peer.connect_tls(running.port, certificates.client_context()) as peer:
-        with pytest.raises(trio.BrokenResourceError), trio.fail_after(10):  # noqa: PT012  # one of these sends is the last
+        with pytest.raises(trio.BrokenResourceError), trio.fail_after(10):  # noqa: PT012  # the loop ends with the exception
             while True:
                 await peer.send(json_packet(text="z" * 500_000))
         await running.settle()
@@ -142,7 +142,7 @@ async def test_what_is_no_tls_gets_no_plain_reply(serve: Serve, certificates: Ce
     async with await running.connect() as peer:
         await peer.send(data)
         reply = await peer.read(1000)
-        assert reply == b"" or reply[:1] == b"\x15", "neither the end nor a TLS alert"
+        assert reply == b"" or reply[:1] == b"\x15", "the reply is neither empty nor a TLS alert"
     await running.settle()
     assert running.logged("No session for 127.0.0.1: the TLS handshake failed")
 
@@ -179,7 +179,7 @@ async def test_a_client_has_to_show_a_certificate_of_the_client_ca(
     server = Server(port=0, tls_cert=certificates.server, tls_client_ca=certificates.ca_file)
 
     @server.add_handler()
-    async def who(client: Any, packet: Any) -> None:
+    async def identify(client: Any, packet: Any) -> None:
         await client.send({"peer": client.tls_peer})
 
     running = await serve(server)
@@ -192,7 +192,7 @@ async def test_a_client_has_to_show_a_certificate_of_the_client_ca(
     other = tmp_path / "mallory.pem"
     trustme.CA().issue_cert("127.0.0.1", common_name="alice").private_key_and_cert_chain_pem.write_to_path(str(other))
     for context in (certificates.client_context(), certificates.client_context(other)):
-        with pytest.raises((trio.BrokenResourceError, ssl.SSLError)):  # noqa: PT012  # TLS 1.3 tells when one reads
+        with pytest.raises((trio.BrokenResourceError, ssl.SSLError)):  # noqa: PT012  # TLS 1.3 reports it on read
             async with await Peer.connect_tls(running.port, context) as peer:
                 await peer.send(json_packet(a=1))
                 await peer.read(1)
@@ -203,7 +203,7 @@ async def test_without_a_client_ca_nobody_is_asked_who_they_are(serve: Serve, ce
     server = Server(port=0, tls_cert=certificates.server)
 
     @server.add_handler()
-    async def who(client: Any, packet: Any) -> None:
+    async def identify(client: Any, packet: Any) -> None:
         await client.send({"peer": client.tls_peer})
 
     running = await serve(server)
@@ -212,7 +212,7 @@ async def test_without_a_client_ca_nobody_is_asked_who_they_are(serve: Serve, ce
 
 
 def fingerprint(port: int, context: ssl.SSLContext) -> bytes:
-    """The certificate that the server shows now."""
+    """Connect, and return the certificate of the server."""
     with (
         socket.create_connection(("127.0.0.1", port), 10) as plain,
         context.wrap_socket(plain, server_hostname="127.0.0.1") as sock,
@@ -334,7 +334,7 @@ async def test_what_comes_behind_the_goodbye_is_read_up_to_a_limit_and_then_cut(
     await peer.send(packet(JSON, b"[]]"))
     assert await peer.failure() == "ERR_REQUEST_MALFORMED"
     sent = 0
-    with pytest.raises(trio.BrokenResourceError), trio.fail_after(10):  # noqa: PT012  # one of these sends is the last
+    with pytest.raises(trio.BrokenResourceError), trio.fail_after(10):  # noqa: PT012  # the loop ends with the exception
         while True:
             await peer.stream.transport_stream.send_all(bytes(4096))
             sent += 4096
@@ -393,7 +393,7 @@ async def test_the_deadline_of_the_handshake_ends_with_it(
 
 @pytest.fixture
 async def line(certificates: Certificates) -> AsyncIterator[tuple[TlsTransport, trio.SSLStream[trio.SocketStream]]]:
-    """A transport and the peer at its other end, with their hands shaken."""
+    """A transport and the TLS stream of its peer, after the handshake."""
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     transport = TlsTransport(SocketTransport(ours), server_context(certificates.server, None, None))
@@ -451,4 +451,4 @@ async def test_what_was_not_taken_counts_as_not_sent_until_it_is_offered_again(l
     async with trio.open_nursery() as nursery:
         nursery.start_soon(read)
         await transport.send(data)
-    assert bytes(got[sent:]) == data, "the bytes that were offered again came once"
+    assert bytes(got[sent:]) == data, "the bytes that were offered again arrive once"

@@ -1,4 +1,4 @@
-"""Servers and clients in memory, under a clock that jumps: no test here waits for anything."""
+"""Servers and clients in memory, with a mock clock: no test waits in real time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from asyncapy_core.testing.memory import LogLines
 
 
 def sleeper(**settings: Any) -> Server:
-    """A server that answers after as many seconds as it is told."""
+    """A server whose handler replies after the number of seconds in the packet."""
     server = Server(**settings)
 
     @server.add_handler()
@@ -94,28 +94,28 @@ async def test_tls_is_spoken_where_the_server_speaks_it(asyncapy_server: Start, 
 
 
 async def test_setup_and_shutdown_are_run(autojump_clock: MockClock) -> None:
-    said = []
+    calls = []
 
     class Noting(Server):
         async def setup(self) -> None:
-            said.append("setup")
+            calls.append("setup")
 
         async def shutdown(self) -> None:
-            said.append("shutdown")
+            calls.append("shutdown")
 
     server = Noting()
-    for _ in range(2):  # one server may serve again
+    for _ in range(2):  # a server may serve again
         async with serving(server):
-            assert said == ["setup"]
-        assert said == ["setup", "shutdown"]
-        said.clear()
+            assert calls == ["setup"]
+        assert calls == ["setup", "shutdown"]
+        calls.clear()
 
 
 async def test_what_goes_wrong_comes_out_as_it_is(autojump_clock: MockClock) -> None:
     with pytest.raises(ConfigError, match="tls_cert"):
         async with serving(sleeper(tls_cert="nowhere.pem")):
             raise AssertionError
-    with pytest.raises(ZeroDivisionError):  # noqa: PT012  # what it is raised within is what is tested
+    with pytest.raises(ZeroDivisionError):  # noqa: PT012  # the block around the raise is under test
         async with serving(sleeper()) as running:
             stream = await running.connect()
             raise ZeroDivisionError
@@ -183,7 +183,7 @@ def test_bind_errors_are_still_told() -> None:
         trio.run(sleeper(port=taken.getsockname()[1]).serve)
 
 
-def stuck() -> Server:
+def hanging_server() -> Server:
     server = Server()
 
     @server.add_handler()
@@ -194,7 +194,7 @@ def stuck() -> Server:
 
 
 async def test_a_handler_that_never_ends_ends_with_the_test(asyncapy_server: Start, mock_clock: MockClock) -> None:
-    running = await asyncapy_server(stuck())
+    running = await asyncapy_server(hanging_server())
     stream = await running.connect()
     await stream.send_all(json_packet(a=1))
     await trio.testing.wait_all_tasks_blocked()
@@ -202,8 +202,8 @@ async def test_a_handler_that_never_ends_ends_with_the_test(asyncapy_server: Sta
 
 
 async def test_what_a_block_raises_comes_out_though_a_handler_is_at_work(mock_clock: MockClock) -> None:
-    with pytest.raises(ZeroDivisionError):  # noqa: PT012  # what it is raised within is what is tested
-        async with serving(stuck()) as running:
+    with pytest.raises(ZeroDivisionError):  # noqa: PT012  # the block around the raise is under test
+        async with serving(hanging_server()) as running:
             stream = await running.connect()
             await stream.send_all(json_packet(a=1))
             await trio.testing.wait_all_tasks_blocked()

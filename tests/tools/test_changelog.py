@@ -1,4 +1,4 @@
-"""News fragments: towncrier puts them above the present text of the changelog, and refuses misnamed ones."""
+"""News fragments: towncrier inserts them above the text of the changelog, and refuses misnamed files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The version stands in one file; the files that repeat it agree, and `make version` writes them."""
+"""The version is in one file; the files that repeat it agree, and `make version` writes them."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ ALPHABET = set(string.ascii_letters + string.digits + "-_")
 
 
 class Spy(MemoryKeyStore):
-    """Remembers everything that it was given."""
+    """A store that notes its arguments."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class Spy(MemoryKeyStore):
 
 
 class Reissued(MemoryKeyStore):
-    """Has a key reissued by another process right after it was found for the last of so many times."""
+    """A store whose key is reissued by another process, right after the last of this number of finds."""
 
     def __init__(self, finds: int) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class Reissued(MemoryKeyStore):
 
 
 class Fleeting(MemoryKeyStore):
-    """Loses a key between one look and the next, as when another process revokes it."""
+    """A store that loses a key after get, as if another process had revoked it."""
 
     def get(self, digest: str) -> KeyRecord:
         record = super().get(digest)
@@ -78,7 +78,7 @@ class Fleeting(MemoryKeyStore):
 
 
 class Blocking(MemoryKeyStore):
-    """Says that it blocks, and notes in which threads it was called."""
+    """A blocking store that notes the threads that call it."""
 
     blocking = True
     timeout = 5.0
@@ -92,8 +92,8 @@ class Blocking(MemoryKeyStore):
         return super().get(digest)
 
 
-class Files(APIKeyFactory):
-    """Other storage by subclassing, as the documentation says; knows nothing of stores."""
+class DictFactory(APIKeyFactory):
+    """A factory with storage of its own, as the documentation describes; it has no store."""
 
     def __init__(self) -> None:
         self.rows: dict[str, dict[str, Any]] = {}
@@ -120,7 +120,7 @@ class Files(APIKeyFactory):
 
 
 def calls(factory: APIKeyFactory, key: str) -> dict[str, Any]:
-    """Everything that raises KeyError for a key that does not exist."""
+    """The calls that raise KeyError for a key that does not exist."""
     return {
         "get": lambda: factory.get(key),
         "reissue": lambda: factory.reissue(key),
@@ -131,7 +131,7 @@ def calls(factory: APIKeyFactory, key: str) -> dict[str, Any]:
 
 @pytest.fixture
 def fresh_manager() -> Iterator[None]:
-    """Let plugins be searched anew, before and after."""
+    """Clear the cached plugin manager before and after the test."""
     default_manager.cache_clear()
     yield
     default_manager.cache_clear()
@@ -300,7 +300,7 @@ def test_a_key_is_in_no_repr_and_in_no_exception() -> None:
 
 
 def test_a_subclass_with_storage_of_its_own_needs_the_documented_methods_only() -> None:
-    factory = Files()
+    factory = DictFactory()
     key = factory.issue({"plan": "gold"})
     assert key in factory
     assert "other" not in factory
@@ -318,8 +318,8 @@ def test_a_subclass_with_storage_of_its_own_needs_the_documented_methods_only() 
 
 
 def test_a_subclass_without_a_store_is_told_what_it_lacks() -> None:
-    with pytest.raises(TypeError, match=r"Files has no store: call super\(\).__init__\(\)"):
-        Files().purge()
+    with pytest.raises(TypeError, match=r"DictFactory has no store: call super\(\).__init__\(\)"):
+        DictFactory().purge()
 
 
 async def test_the_async_twins_do_the_same() -> None:
@@ -347,14 +347,14 @@ async def test_the_async_twin_of_issue_takes_an_expiry_too(monkeypatch: pytest.M
 
 
 async def test_the_async_twins_of_a_subclass_are_its_own_methods() -> None:
-    factory = Files()
+    factory = DictFactory()
     assert await factory.acontains(await factory.aissue({"plan": "gold"}))
     assert factory.rows == {"key-0": {"plan": "gold"}}
     assert not await factory.acontains("other")
 
 
 async def test_a_subclass_that_blocks_and_has_no_store_is_called_in_a_thread() -> None:
-    class Slow(Files):
+    class Slow(DictFactory):
         blocking = True
 
         def get(self, key: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from asyncapy_core.testing import KeyStoreContract
 
 
 class TestMemoryKeyStore(KeyStoreContract):
-    """The contract suite, which SQLite and Redis stores pass as well."""
+    """The contract suite, which the SQLite and Redis stores also pass."""
 
     @pytest.fixture(autouse=True)
     def _one_store_for_each_test(self) -> None:

@@ -115,7 +115,7 @@ async def test_a_coroutine_may_catch_what_is_thrown_in_and_go_on() -> None:
 
 
 class Wait:
-    """Gives up control once, and returns what it is given."""
+    """Yields once, and returns the value that is sent into it."""
 
     def __await__(self) -> Any:
         return (yield "request")

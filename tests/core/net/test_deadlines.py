@@ -14,7 +14,7 @@ PERIOD = 10.0
 
 @dataclass
 class Watch:
-    """Deadlines that are being kept, and when which expired."""
+    """Running deadlines, and the time and holder of each that expired."""
 
     clock: MockClock
     expired: list[tuple[float, str]] = field(default_factory=list)
@@ -31,7 +31,7 @@ class Watch:
         self.expired.append((self.now, holder))
 
     async def advance(self, seconds: float) -> None:
-        """Let time pass, and everything happen that is due by then."""
+        """Advance the clock, and run all tasks that are due."""
         await wait_all_tasks_blocked()
         self.clock.jump(seconds)
         await wait_all_tasks_blocked()

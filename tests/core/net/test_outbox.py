@@ -19,7 +19,7 @@ MANY = 4 * 1024 * 1024
 
 
 class Counting(SocketTransport):
-    """A real transport that counts how often it is asked to send at once."""
+    """A socket transport that counts the calls of send_now."""
 
     def __init__(self, sock: socket.socket) -> None:
         super().__init__(sock)
@@ -32,7 +32,7 @@ class Counting(SocketTransport):
 
 @dataclass
 class Line:
-    """An outbox and the peer at the other end of it."""
+    """An outbox, and the socket of its peer."""
 
     nursery: trio.Nursery
     limit: int = CHUNK
@@ -46,7 +46,7 @@ class Line:
         self.outbox = Outbox(self.transport, self.deadlines, self.limit, self.nursery.start_soon)
 
     async def read(self, count: int) -> bytes:
-        """Read so many bytes at the other end; fewer when it was closed before."""
+        """Read this number of bytes as the peer; fewer if the outbox closes before."""
         data = bytearray()
         while len(data) < count:
             await trio.lowlevel.wait_readable(self.peer)
@@ -60,7 +60,7 @@ class Line:
         return bytes(data)
 
     def read_now(self) -> bytes:
-        """Read what has arrived by now."""
+        """Read the bytes that have arrived."""
         try:
             return self.peer.recv(1024)
         except BlockingIOError:
@@ -81,7 +81,7 @@ async def line() -> AsyncIterator[Line]:
 
 
 async def outcome(function: Callable[..., Any], *args: Any, into: list[Any]) -> None:
-    """Call it in a task of its own, and note what became of it."""
+    """Call an async function, and note its result or its ConnectionLost."""
     try:
         into.append(await function(*args))
     except ConnectionLost as error:
@@ -104,7 +104,7 @@ async def test_what_is_put_in_while_corked_is_held_back_and_sent_in_one_piece(li
     assert line.read_now() == b"onetwothree"
 
 
-@pytest.mark.parametrize("attempt", range(12))  # trio wakes those who wait in any order
+@pytest.mark.parametrize("attempt", range(12))  # trio wakes waiting tasks in random order
 async def test_flushing_waits_for_what_waits_to_be_put_in(line: Line, attempt: int) -> None:
     outcomes: list[Any] = []
     line.nursery.start_soon(line.outbox.put, b"1" * MANY)
@@ -126,7 +126,7 @@ async def test_flushing_waits_for_what_waits_to_be_put_in(line: Line, attempt: i
 async def test_those_who_wait_for_room_do_not_keep_each_other_awake() -> None:
     async with trio.open_nursery() as nursery:
         line = Line(nursery, limit=MANY)
-        for _ in range(6):  # one is written, one queued, four wait
+        for _ in range(6):  # one is being written, one is queued, four wait
             nursery.start_soon(lambda: outcome(line.outbox.put, b"x" * MANY, into=[]))
             await wait_all_tasks_blocked()
         assert len(await line.read(MANY)) == MANY
@@ -255,7 +255,7 @@ async def test_a_sender_gets_room_as_soon_as_the_bytes_before_its_own_are_being_
     done: list[Any] = []
     async with trio.open_nursery() as nursery:
         line = Line(nursery, limit=MANY)
-        for number in range(4):  # one is written, one queued, two wait
+        for number in range(4):  # one is being written, one is queued, two wait
             nursery.start_soon(lambda number=number: outcome(line.outbox.put, b"%d" % number * MANY, into=done))
             await wait_all_tasks_blocked()
         assert done == [None]

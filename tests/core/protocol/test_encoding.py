@@ -1,4 +1,4 @@
-"""Packets from fields and fields from payloads, with codecs that keep their promises and codecs that do not."""
+"""Packing and unpacking of packets, with correct and with broken codecs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ from asyncapy_core.protocol.wire import ByteOrder, WireFormat
 
 
 class Text:
-    """Carries one text as it is; decodes to whatever it is told to."""
+    """A codec for one text.
+
+    Args:
+        decoded: the result of decode, or the exception that it raises; None for the text.
+    """
 
     name = "text"
     wire_id = 9
@@ -61,7 +65,7 @@ def test_a_packet_is_its_headers_and_its_payload_whatever_its_size(
 def test_what_is_too_short_for_a_packet_is_not_sent(size: int) -> None:
     with pytest.raises(EncodeError, match=f"a payload of {size} bytes is too short") as caught:
         Encoding(Text(), WireFormat()).pack({"text": "x" * size})
-    assert caught.value.__context__ is None, "nothing else went wrong"
+    assert caught.value.__context__ is None, "no other exception came first"
 
 
 def test_a_payload_becomes_a_packet_of_its_sender_and_encoding() -> None:
@@ -78,11 +82,11 @@ def test_a_payload_that_the_codec_refuses_is_the_fault_of_the_peer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("decoded", "told"),
+    ("decoded", "message"),
     [([1, 2], "it returned a list, not a map"), (KeyError("slip"), r"it raised KeyError \('slip'\)")],
 )
-def test_a_codec_that_fails_otherwise_is_broken(decoded: Any, told: str) -> None:
-    with pytest.raises(BrokenCodec, match=f"the codec 'text' is broken: {told}"):
+def test_a_codec_that_fails_otherwise_is_broken(decoded: Any, message: str) -> None:
+    with pytest.raises(BrokenCodec, match=f"the codec 'text' is broken: {message}"):
         Encoding(Text(decoded), WireFormat()).unpack(b"abc")
 
 

@@ -54,7 +54,7 @@ BAD = {
 
 
 def read(data: bytes, piece: int = 4096) -> tuple[ProxyHeader, int]:
-    """Feed a header as a connection would, in pieces; return it and how many bytes it took."""
+    """Feed a header in pieces, as a connection does; return it and the number of bytes that it took."""
     header, taken = ProxyHeader(), 0
     while header.missing and taken < len(data):
         part = data[taken : taken + min(header.missing, piece)]

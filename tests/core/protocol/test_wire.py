@@ -19,7 +19,7 @@ ZIPROTO_PACKET = bytes.fromhex("0000000b160181a3") + b"foo\xa3bar"
 def decoded(
     pieces: Iterable[bytes], wire: WireFormat | None = None, limit: int = 20
 ) -> tuple[list[Frame], tuple[type[ProtocolError], str] | None]:
-    """All frames that these pieces hold, and the error they end with."""
+    """Return all frames in these pieces, and the error at their end."""
     decoder = FrameDecoder(wire or WireFormat(), ENCODINGS)
     frames = []
     try:
@@ -54,7 +54,7 @@ payloads = st.binary(min_size=3, max_size=40)
 
 @st.composite
 def streams(draw: st.DrawFn) -> tuple[WireFormat, bytes]:
-    """A wire format, and packets in it with something behind them that may be anything."""
+    """A wire format, and a stream of packets in it with arbitrary bytes at the end."""
     wire = draw(wires)
     packets = draw(st.lists(st.tuples(st.sampled_from([0, 1, 1, 0, 2]), payloads), max_size=6))
     tail = draw(

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import trio
+from cancellation import make_cancelled
 
 from asyncapy_core import Client, Filter, Handler, Packet, PluginManager, Server, Session
 from asyncapy_core.errors import StopPropagation
@@ -29,7 +30,7 @@ class Lines(logging.Handler):
 
 
 class Stream:
-    """The connection of a client that only logs."""
+    """A stream that drops its packets; its client only logs."""
 
     def __init__(self, logger: logging.Logger) -> None:
         self.log = SessionLog(logger, "UUID")
@@ -42,13 +43,13 @@ class Stream:
         return []
 
 
-class Room:
-    """A dispatcher, a client for it, what handlers were called and what was logged."""
+class DispatchHarness:
+    """A dispatcher and a client for it, the names of the called handlers, and the log lines."""
 
     traced = True
 
     def __init__(self) -> None:
-        logger = logging.Logger("test", logging.DEBUG)  # noqa: LOG001  # a registered one would be shared
+        logger = logging.Logger("test", logging.DEBUG)  # noqa: LOG001  # a registered logger would be shared
         handler = Lines()
         logger.addHandler(handler)
         self.lines = handler.lines
@@ -81,8 +82,8 @@ class Room:
 
 @pytest.fixture(autouse=True, params=[True, False], ids=["traced", "untraced"])
 def traced(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """What a handler is found by: one way says all it does, the other is in a hurry."""
-    monkeypatch.setattr(Room, "traced", request.param)
+    """Run each test with both ways to dispatch: the one that logs its steps, and the fast one."""
+    monkeypatch.setattr(DispatchHarness, "traced", request.param)
     return bool(request.param)
 
 
@@ -121,70 +122,70 @@ def raising(error: Exception) -> Callable[[Packet], None]:
 
 
 async def test_only_the_first_handler_of_a_group_that_matches_is_called() -> None:
-    room = Room()
-    room.handler("refuses", Plain(False))
-    room.handler("first")
-    room.handler("second")
-    assert await room.dispatch() is True
-    assert room.called == ["first"]
+    harness = DispatchHarness()
+    harness.handler("refuses", Plain(False))
+    harness.handler("first")
+    harness.handler("second")
+    assert await harness.dispatch() is True
+    assert harness.called == ["first"]
 
 
 async def test_every_group_is_asked_the_lowest_first() -> None:
-    room = Room()
+    harness = DispatchHarness()
     for group in (0, 7, -1, 3):
-        room.handler(f"group {group}", group=group)
-    assert await room.dispatch() is True
-    assert room.called == ["group -1", "group 0", "group 3", "group 7"]
+        harness.handler(f"group {group}", group=group)
+    assert await harness.dispatch() is True
+    assert harness.called == ["group -1", "group 0", "group 3", "group 7"]
 
 
 async def test_a_packet_that_no_handler_wants_is_told_apart() -> None:
-    room = Room()
-    assert await room.dispatch() is False
-    room.handler("refuses", Plain(False))
-    room.handler("refuses too", Async(False), group=1)
-    assert await room.dispatch() is False
-    room.handler("wants it", group=2)
-    assert await room.dispatch() is True
-    assert room.called == ["wants it"]
+    harness = DispatchHarness()
+    assert await harness.dispatch() is False
+    harness.handler("refuses", Plain(False))
+    harness.handler("refuses too", Async(False), group=1)
+    assert await harness.dispatch() is False
+    harness.handler("wants it", group=2)
+    assert await harness.dispatch() is True
+    assert harness.called == ["wants it"]
 
 
 @pytest.mark.parametrize("kind", [Plain, Async])
 async def test_a_handler_is_reached_when_all_its_filters_pass(kind: type[Plain]) -> None:
-    room = Room()
-    room.handler("one refuses", kind(True), Plain(False))
-    room.handler("all pass", kind(True), Plain(True), Async(True))
-    assert await room.dispatch() is True
-    assert room.called == ["all pass"]
+    harness = DispatchHarness()
+    harness.handler("one refuses", kind(True), Plain(False))
+    harness.handler("all pass", kind(True), Plain(True), Async(True))
+    assert await harness.dispatch() is True
+    assert harness.called == ["all pass"]
 
 
 @pytest.mark.parametrize("kind", [Plain, Async])
 @pytest.mark.parametrize("combine", [lambda broken: broken, lambda broken: ~broken])
 async def test_a_filter_that_raises_does_not_pass_and_is_logged(kind: type[Plain], combine: Any) -> None:
-    room = Room()
-    room.handler("guarded", combine(kind(ValueError("bad\r\nline"))))
-    room.handler("open")
-    assert await room.dispatch() is True
-    assert room.called == ["open"]
-    (line,) = room.errors
+    harness = DispatchHarness()
+    harness.handler("guarded", combine(kind(ValueError("bad\r\nline"))))
+    harness.handler("open")
+    assert await harness.dispatch() is True
+    assert harness.called == ["open"]
+    (line,) = harness.errors
     assert line.startswith(r"[ERROR] (UUID) {API Parser} A filter of 'guarded' raised ValueError (bad\r\nline) at ")
     assert line.endswith(", so the packet does not pass")
 
 
 async def test_a_filter_that_always_raises_does_not_fill_the_log() -> None:
-    room = Room()
-    room.handler("guarded", Plain(ValueError("bad")))
+    harness = DispatchHarness()
+    harness.handler("guarded", Plain(ValueError("bad")))
     for _ in range(20):
-        assert await room.dispatch() is False
-    assert len(room.errors) < 20
+        assert await harness.dispatch() is False
+    assert len(harness.errors) < 20
 
 
 @pytest.mark.parametrize("others", [[], [Async(True)]])
 async def test_a_plain_check_that_returns_a_coroutine_does_not_pass(others: list[Filter]) -> None:
-    room = Room()
-    room.handler("guarded", Coroutine(), *others)
-    assert await room.dispatch() is False
-    assert room.called == []
-    assert ["raised TypeError" in line for line in room.errors] == [True]
+    harness = DispatchHarness()
+    harness.handler("guarded", Coroutine(), *others)
+    assert await harness.dispatch() is False
+    assert harness.called == []
+    assert ["raised TypeError" in line for line in harness.errors] == [True]
 
 
 @pytest.mark.parametrize("others", [[], [Plain(True)], [Async(True)]], ids=["alone", "with a plain one", "with async"])
@@ -196,58 +197,58 @@ async def test_what_a_filter_returns_counts_as_a_boolean(others: list[Filter]) -
         def check(self, c: Client, p: Packet) -> Any:
             return self.value
 
-    room = Room()
-    room.handler("falsy", Truthy(None), *others)
-    room.handler("truthy", Truthy("yes"), *others)
-    assert await room.dispatch() is True
-    assert room.called == ["truthy"]
+    harness = DispatchHarness()
+    harness.handler("falsy", Truthy(None), *others)
+    harness.handler("truthy", Truthy("yes"), *others)
+    assert await harness.dispatch() is True
+    assert harness.called == ["truthy"]
 
 
 @pytest.mark.parametrize("error", [StopPropagation(), RuntimeError("oops")])
 async def test_what_a_handler_raises_comes_through_and_no_later_group_sees_the_packet(error: Exception) -> None:
-    room = Room()
-    room.handler("early", group=-1)
-    room.handler("raises", then=raising(error))
-    room.handler("same group")
-    room.handler("late", group=1)
+    harness = DispatchHarness()
+    harness.handler("early", group=-1)
+    harness.handler("raises", then=raising(error))
+    harness.handler("same group")
+    harness.handler("late", group=1)
     with pytest.raises(type(error)) as caught:
-        await room.dispatch()
+        await harness.dispatch()
     assert caught.value is error
-    assert room.called == ["early", "raises"]
+    assert harness.called == ["early", "raises"]
 
 
 async def test_a_packet_stops_its_own_propagation() -> None:
-    room = Room()
-    room.handler("stops", then=Packet.stop_propagation)
-    room.handler("late", group=1)
+    harness = DispatchHarness()
+    harness.handler("stops", then=Packet.stop_propagation)
+    harness.handler("late", group=1)
     with pytest.raises(StopPropagation):
-        await room.dispatch()
-    assert room.called == ["stops"]
+        await harness.dispatch()
+    assert harness.called == ["stops"]
 
 
 async def test_a_handler_registered_while_a_packet_is_under_way_waits_for_the_next() -> None:
-    room = Room()
-    room.handler("registers", then=lambda packet: room.handler("new", group=1))
-    await room.dispatch()
-    assert room.called == ["registers"]
-    await room.dispatch()
-    assert room.called == ["registers", "registers", "new"]
+    harness = DispatchHarness()
+    harness.handler("registers", then=lambda packet: harness.handler("new", group=1))
+    await harness.dispatch()
+    assert harness.called == ["registers"]
+    await harness.dispatch()
+    assert harness.called == ["registers", "registers", "new"]
 
 
 async def test_groups_and_calls_are_logged_for_debugging_and_not_otherwise(traced: bool) -> None:
-    room = Room()
-    room.handler("echo_server")
+    harness = DispatchHarness()
+    harness.handler("echo_server")
     for groups in (1, 2):
-        await room.dispatch()
+        await harness.dispatch()
         lines = [
             "[DEBUG] (UUID) {API Parser} Checking group 0",
             "[DEBUG] (UUID) {API Parser} Calling 'echo_server' in group 0",
             "[DEBUG] (UUID) {API Parser} Checking group 1",
             "[DEBUG] (UUID) {API Parser} Calling 'late' in group 1",
         ]
-        assert room.lines == (lines[: 2 * groups] if traced else [])
-        room.lines.clear()
-        room.handler("late", group=1)
+        assert harness.lines == (lines[: 2 * groups] if traced else [])
+        harness.lines.clear()
+        harness.handler("late", group=1)
 
 
 @pytest.mark.parametrize("awaited", [False, True], ids=["plain", "async"])
@@ -273,21 +274,21 @@ async def test_guards_filters_and_handlers_are_given_the_client_and_the_packet(
         given.append((client, packet))
 
     filter = NotingLater() if awaited else Noting()
-    room = Room()
+    harness = DispatchHarness()
     if guarded:
-        room.dispatcher.guard(filter)
+        harness.dispatcher.guard(filter)
     for group in groups:
-        room.dispatcher.register(Handler(function, [filter] * filters), group)
-    assert await room.dispatch() is True
-    assert given == [(room.client, PACKET)] * (guarded + len(groups) * (filters + 1))
+        harness.dispatcher.register(Handler(function, [filter] * filters), group)
+    assert await harness.dispatch() is True
+    assert given == [(harness.client, PACKET)] * (guarded + len(groups) * (filters + 1))
 
 
 async def test_in_one_group_with_plain_filters_the_coroutine_of_the_handler_is_returned() -> None:
     async def function(client: Any, packet: Any) -> None: ...
 
-    room = Room()
-    room.dispatcher.register(Handler(function, [Plain(True)]), 0)
-    coroutine: Any = room.dispatcher.dispatch(room.client, PACKET)
+    harness = DispatchHarness()
+    harness.dispatcher.register(Handler(function, [Plain(True)]), 0)
+    coroutine: Any = harness.dispatcher.dispatch(harness.client, PACKET)
     assert coroutine.cr_code is function.__code__
     await coroutine
 
@@ -306,30 +307,30 @@ async def never_async(client: Any, packet: Any) -> bool:
 @pytest.mark.parametrize("guard", [never, never_async, Plain(False), Async(False)], ids=["def", "async def", "a", "b"])
 @pytest.mark.parametrize("first", ["guard", "handler"])
 async def test_what_a_guard_does_not_pass_reaches_no_handler(guard: Any, first: str) -> None:
-    room = Room()
+    harness = DispatchHarness()
     if first == "guard":
-        room.dispatcher.guard(guard)
-    room.handler("handler")
+        harness.dispatcher.guard(guard)
+    harness.handler("handler")
     if first == "handler":
-        room.dispatcher.guard(guard)
-    assert await room.dispatch() is False
-    assert room.called == []
+        harness.dispatcher.guard(guard)
+    assert await harness.dispatch() is False
+    assert harness.called == []
 
 
 @pytest.mark.parametrize("guard", [lambda c, p: True, Plain(True), Async(True), lambda c, p: "yes"])
 @pytest.mark.parametrize("first", ["guard", "handler"])
 async def test_what_all_guards_pass_goes_its_usual_way(guard: Any, first: str) -> None:
-    room = Room()
+    harness = DispatchHarness()
     if first == "guard":
-        room.dispatcher.guard(guard)
-    room.handler("handler")
+        harness.dispatcher.guard(guard)
+    harness.handler("handler")
     if first == "handler":
-        room.dispatcher.guard(guard)
-    assert await room.dispatch() is True
-    assert room.called == ["handler"]
-    room.dispatcher.guard(Plain(False))
-    assert await room.dispatch() is False
-    assert room.called == ["handler"]
+        harness.dispatcher.guard(guard)
+    assert await harness.dispatch() is True
+    assert harness.called == ["handler"]
+    harness.dispatcher.guard(Plain(False))
+    assert await harness.dispatch() is False
+    assert harness.called == ["handler"]
 
 
 @pytest.mark.parametrize(
@@ -338,11 +339,11 @@ async def test_what_all_guards_pass_goes_its_usual_way(guard: Any, first: str) -
     ids=["a function", "without a name", "a combination", "a filter"],
 )
 async def test_a_refusal_by_a_guard_is_logged_at_most_once_a_second(guard: Any, shown: str) -> None:
-    room = Room()
-    room.dispatcher.guard(guard)
+    harness = DispatchHarness()
+    harness.dispatcher.guard(guard)
     for _ in range(3):
-        assert await room.dispatch() is False
-    (line,) = room.lines
+        assert await harness.dispatch() is False
+    (line,) = harness.lines
     assert re.fullmatch(rf"\[INFO\] \(UUID\) {{API Parser}} A packet was refused by the guard {shown}.*", line)
     assert ("object at" in line) == (shown not in {"never", "function"})
 
@@ -350,22 +351,22 @@ async def test_a_refusal_by_a_guard_is_logged_at_most_once_a_second(guard: Any, 
 @pytest.mark.parametrize("guard", [None, "check", 1, Plain, object], ids=repr)
 def test_what_is_neither_a_filter_nor_a_function_is_no_guard(guard: Any) -> None:
     with pytest.raises(TypeError, match=rf"^a guard is a Filter, or a function of .*; got {re.escape(repr(guard))}$"):
-        Room().dispatcher.guard(guard)
+        DispatchHarness().dispatcher.guard(guard)
 
 
 async def test_what_calling_a_handler_raises_is_no_failure_of_its_filters() -> None:
     async def takes_too_little(client: Any) -> None: ...
 
-    room = Room()
-    room.dispatcher.register(Handler(takes_too_little), 0)  # type: ignore[arg-type]  # the slip that is tested
-    room.handler("next")
+    harness = DispatchHarness()
+    harness.dispatcher.register(Handler(takes_too_little), 0)  # type: ignore[arg-type]  # the mistake that is tested
+    harness.handler("next")
     with pytest.raises(TypeError, match="takes 1 positional argument"):
-        await room.dispatch()
-    assert (room.called, room.errors) == ([], [])
+        await harness.dispatch()
+    assert (harness.called, harness.errors) == ([], [])
 
 
 def test_the_handlers_are_listed_by_group() -> None:
-    dispatcher = Room().dispatcher
+    dispatcher = DispatchHarness().dispatcher
     late, early, second = Handler(nothing), Handler(nothing), Handler(nothing)
     dispatcher.register(late, 1)
     dispatcher.register(early, 0)
@@ -377,7 +378,7 @@ def test_the_handlers_are_listed_by_group() -> None:
 @pytest.mark.parametrize("group", ["0", None, 1.0, True])
 def test_a_group_that_is_no_integer_is_a_type_error(group: Any) -> None:
     with pytest.raises(TypeError, match="group must be an integer, the lower the earlier"):
-        Room().dispatcher.register(Handler(nothing), group)
+        DispatchHarness().dispatcher.register(Handler(nothing), group)
 
 
 async def test_a_handler_calls_its_function_with_the_arguments() -> None:
@@ -388,7 +389,7 @@ async def test_a_handler_calls_its_function_with_the_arguments() -> None:
 
 
 async def test_a_handler_checks_all_its_filters() -> None:
-    room = Room()
+    harness = DispatchHarness()
     for filters, verdict in [
         (None, True),
         ([], True),
@@ -397,14 +398,14 @@ async def test_a_handler_checks_all_its_filters() -> None:
         ([Async(True), Plain(False)], False),
         ([Async(True), Plain(True)], True),
     ]:
-        assert await Handler(nothing, filters).check(room.client, PACKET) is verdict
+        assert await Handler(nothing, filters).check(harness.client, PACKET) is verdict
 
 
 async def test_a_filter_behind_one_that_does_not_pass_is_not_asked() -> None:
-    room = Room()
+    harness = DispatchHarness()
     for first in (Plain(False), Async(False)):
         handler = Handler(nothing, [first, Plain(AssertionError("asked"))])
-        assert await handler.check(room.client, PACKET) is False
+        assert await handler.check(harness.client, PACKET) is False
 
 
 @pytest.mark.parametrize(
@@ -448,14 +449,14 @@ def test_changing_the_list_of_filters_afterwards_changes_nothing() -> None:
     handler = Handler(nothing, filters)
     filters.clear()
     assert len(handler.filters) == 1
-    assert handler.match(Room().client, PACKET) is False
+    assert handler.match(DispatchHarness().client, PACKET) is False
 
 
-# What filters and handlers raise
+# Exceptions of filters and handlers
 
 
 class Raising(Filter):
-    """Raises any exception, plainly."""
+    """A filter whose plain check raises an exception."""
 
     def __init__(self, error: BaseException) -> None:
         self.error = error
@@ -470,7 +471,7 @@ class RaisingLater(Raising):
 
 
 def interrupt() -> KeyboardInterrupt:
-    """A Ctrl+C, as the handler of its signal raises it."""
+    """Return the KeyboardInterrupt of a Ctrl+C, raised by the signal handler."""
     try:
         signal.raise_signal(signal.SIGINT)
     except KeyboardInterrupt as error:
@@ -478,21 +479,11 @@ def interrupt() -> KeyboardInterrupt:
     raise AssertionError
 
 
-async def a_cancelled() -> BaseException:
-    kept: list[BaseException] = []
-    with trio.CancelScope() as scope:
-        scope.cancel()
-        try:
-            await trio.lowlevel.checkpoint()
-        except trio.Cancelled as error:
-            kept.append(error)
-            raise
-    return kept[0]
-
-
-async def outcome(room: Room) -> NoHandler:
+async def outcome(harness: DispatchHarness) -> NoHandler:
     with pytest.raises(NoHandler) as caught:
-        await (room.dispatcher.dispatch_traced if room.traced else room.dispatcher.dispatch)(room.client, Packet({}))
+        await (harness.dispatcher.dispatch_traced if harness.traced else harness.dispatcher.dispatch)(
+            harness.client, Packet({})
+        )
     return caught.value
 
 
@@ -500,18 +491,18 @@ async def outcome(room: Room) -> NoHandler:
 @pytest.mark.parametrize("kind", [Plain, Async])
 async def test_a_packet_without_a_handler_says_whether_a_filter_failed(kind: type[Plain], guarded: bool) -> None:
     for verdict, failed in ((False, False), (ValueError("no"), True)):
-        room = Room()
+        harness = DispatchHarness()
         if guarded:
-            room.dispatcher.guard(kind(verdict))
-            room.handler("open")
+            harness.dispatcher.guard(kind(verdict))
+            harness.handler("open")
         else:
-            room.handler("closed", kind(verdict))
-        assert (await outcome(room)).failed is failed
+            harness.handler("closed", kind(verdict))
+        assert (await outcome(harness)).failed is failed
     assert NoHandler().failed is False
 
 
 async def test_a_packet_knows_the_handler_that_has_it() -> None:
-    room = Room()
+    harness = DispatchHarness()
     packet = Packet({"a": 1})
     seen: list[str] = []
 
@@ -519,49 +510,51 @@ async def test_a_packet_knows_the_handler_that_has_it() -> None:
         assert given.handler is not None
         seen.append(given.handler.name)
 
-    room.handler("first", then=look)
-    if Room.traced:
-        room.handler("second", group=1, then=look)
+    harness.handler("first", then=look)
+    if DispatchHarness.traced:
+        harness.handler("second", group=1, then=look)
     assert packet.handler is None
-    await (room.dispatcher.dispatch_traced if Room.traced else room.dispatcher.dispatch)(room.client, packet)
-    assert seen == (["first", "second"] if Room.traced else ["first"])
+    await (harness.dispatcher.dispatch_traced if DispatchHarness.traced else harness.dispatcher.dispatch)(
+        harness.client, packet
+    )
+    assert seen == (["first", "second"] if DispatchHarness.traced else ["first"])
 
 
 @pytest.mark.parametrize("error", [SystemExit(1), GeneratorExit(), BaseExceptionGroup("", [SystemExit()])], ids=repr)
 async def test_a_plain_filter_that_raises_anything_at_all_does_not_pass(error: BaseException) -> None:
-    room = Room()
-    room.handler("guarded", Raising(error))
-    room.handler("open")
-    assert await room.dispatch() is True
-    assert room.called == ["open"]
+    harness = DispatchHarness()
+    harness.handler("guarded", Raising(error))
+    harness.handler("open")
+    assert await harness.dispatch() is True
+    assert harness.called == ["open"]
 
 
 @pytest.mark.parametrize("kind", [Raising, RaisingLater])
 async def test_a_ctrl_c_in_a_filter_goes_through(kind: type[Raising]) -> None:
     for error in (interrupt(), BaseExceptionGroup("", [ValueError(), interrupt()])):
-        room = Room()
-        room.handler("guarded", kind(error))
+        harness = DispatchHarness()
+        harness.handler("guarded", kind(error))
         with pytest.raises(type(error)):
-            await room.dispatch()
+            await harness.dispatch()
 
 
 async def test_a_cancellation_in_an_async_filter_goes_through_for_the_one_who_knows_whose_it_is() -> None:
-    cancelled = await a_cancelled()
+    cancelled = await make_cancelled()
     for error in (cancelled, GeneratorExit(), BaseExceptionGroup("", [ValueError(), cancelled])):
-        room = Room()
-        room.handler("guarded", RaisingLater(error))
+        harness = DispatchHarness()
+        harness.handler("guarded", RaisingLater(error))
         with pytest.raises(type(error)):
-            await room.dispatch()
+            await harness.dispatch()
     for error in (cancelled, BaseExceptionGroup("", [ValueError(), cancelled])):
-        room = Room()
-        room.handler("guarded", Raising(error))
-        assert await room.dispatch() is False, "a plain filter waits for nothing that could be cancelled"
+        harness = DispatchHarness()
+        harness.handler("guarded", Raising(error))
+        assert await harness.dispatch() is False, "a plain filter has no await that could be cancelled"
 
 
 @pytest.mark.parametrize("error", [SystemExit(1), ExceptionGroup("", [ValueError()]), KeyboardInterrupt()], ids=repr)
 async def test_an_async_filter_that_raises_anything_else_does_not_pass(error: BaseException) -> None:
-    room = Room()
-    room.handler("guarded", RaisingLater(error))
-    room.handler("open")
-    assert await room.dispatch() is True
-    assert room.called == ["open"]
+    harness = DispatchHarness()
+    harness.handler("guarded", RaisingLater(error))
+    harness.handler("open")
+    assert await harness.dispatch() is True
+    assert harness.called == ["open"]

@@ -12,21 +12,21 @@ from hypothesis import strategies as st
 from asyncapy_core import Client, Filter, Handler, Packet
 from asyncapy_core.routing.filter import check, is_async, passed, returns_coroutine
 
-NOBODY = cast("Client", None)
+NO_CLIENT = cast("Client", None)
 PACKET = Packet({})
 
 Verdict = bool | Exception
 
 
 class Plain(Filter):
-    """Says what it was told to, at once."""
+    """A plain filter that returns or raises its verdict, and counts its checks."""
 
     def __init__(self, verdict: Verdict = True) -> None:
         self.verdict = verdict
-        self.asked = 0
+        self.checks = 0
 
     def check(self, c: Client, p: Packet) -> bool:
-        self.asked += 1
+        self.checks += 1
         if isinstance(self.verdict, Exception):
             raise self.verdict
         return self.verdict
@@ -36,15 +36,15 @@ class Plain(Filter):
 
 
 class Async(Plain):
-    """Says what it was told to, after a while."""
+    """An async filter that does the same after a checkpoint."""
 
-    async def check(self, c: Client, p: Packet) -> bool:  # type: ignore[override]  # that a filter may be either is the point
+    async def check(self, c: Client, p: Packet) -> bool:  # type: ignore[override]  # a filter may be either
         await trio.lowlevel.checkpoint()
         return Plain.check(self, c, p)
 
 
 class Careless(Filter):
-    """Has a plain check that returns a coroutine."""
+    """A filter whose plain check returns a coroutine."""
 
     def check(self, c: Client, p: Packet) -> Awaitable[bool]:
         return self.later()
@@ -54,7 +54,7 @@ class Careless(Filter):
 
 
 class Forgetful(Filter):
-    """Has an async check that forgets to await."""
+    """A filter whose async check returns an awaitable."""
 
     async def check(self, c: Client, p: Packet) -> Any:
         return _Unfinished()
@@ -69,16 +69,16 @@ class _Unfinished:
 KINDS = pytest.mark.parametrize(("first", "second"), [(Plain, Plain), (Async, Async), (Plain, Async), (Async, Plain)])
 
 
-async def asked(filter: Filter) -> bool | str:
-    """What a handler with this filter makes of a packet: its verdict, or the message of what it raised."""
+async def verdict_of(filter: Filter) -> bool | str:
+    """Return the verdict of a handler with this filter, or the message of the exception."""
 
     async def function(client: Any, packet: Any) -> None: ...
 
     handler = Handler(function, [filter])
     try:
-        verdict = await handler.check(NOBODY, PACKET)
+        verdict = await handler.check(NO_CLIENT, PACKET)
         if not handler.is_async:
-            assert handler.match(NOBODY, PACKET) is verdict
+            assert handler.match(NO_CLIENT, PACKET) is verdict
     except Exception as error:
         return str(error)
     return verdict
@@ -90,11 +90,11 @@ async def asked(filter: Filter) -> bool | str:
 async def test_filters_combine_with_and_or_and_not(
     first: Callable[..., Filter], second: Callable[..., Filter], a: bool, b: bool
 ) -> None:
-    assert await asked(first(a) & second(b)) is (a and b)
-    assert await asked(first(a) | second(b)) is (a or b)
-    assert await asked(~first(a)) is (not a)
-    assert await asked(~(first(a) & ~second(b))) is (not (a and not b))
-    assert await asked(~~first(a)) is a
+    assert await verdict_of(first(a) & second(b)) is (a and b)
+    assert await verdict_of(first(a) | second(b)) is (a or b)
+    assert await verdict_of(~first(a)) is (not a)
+    assert await verdict_of(~(first(a) & ~second(b))) is (not (a and not b))
+    assert await verdict_of(~~first(a)) is a
 
 
 @KINDS
@@ -113,19 +113,19 @@ async def test_a_filter_that_raises_is_never_turned_into_a_pass(
         ~broken & second(True),
         ~(~broken),
     ):
-        assert await asked(combined) == "broken", combined
+        assert await verdict_of(combined) == "broken", combined
 
 
 @KINDS
 async def test_one_operand_of_or_may_raise_when_another_passes(
     first: Callable[..., Filter], second: Callable[..., Filter]
 ) -> None:
-    assert await asked(first(ValueError("broken")) | second(True)) is True
-    assert await asked(first(True) | second(ValueError("broken"))) is True
+    assert await verdict_of(first(ValueError("broken")) | second(True)) is True
+    assert await verdict_of(first(True) | second(ValueError("broken"))) is True
 
 
 async def test_of_several_operands_of_or_that_raise_the_first_is_reported() -> None:
-    assert await asked(Plain(ValueError("first")) | Plain(ValueError("second"))) == "first"
+    assert await verdict_of(Plain(ValueError("first")) | Plain(ValueError("second"))) == "first"
 
 
 @KINDS
@@ -133,14 +133,14 @@ async def test_operands_are_asked_only_as_far_as_is_needed(
     first: Callable[..., Plain], second: Callable[..., Plain]
 ) -> None:
     rest = second(True)
-    assert await check(first(False) & rest, NOBODY, PACKET) is False
-    assert await check(first(True) | rest, NOBODY, PACKET) is True
-    assert rest.asked == 0
+    assert await check(first(False) & rest, NO_CLIENT, PACKET) is False
+    assert await check(first(True) | rest, NO_CLIENT, PACKET) is True
+    assert rest.checks == 0
 
 
 @pytest.mark.parametrize("combine", [lambda a: a, lambda a: ~a, lambda a: a & Plain(), lambda a: a | Plain(False)])
 async def test_a_plain_check_that_returns_a_coroutine_does_not_pass(combine: Callable[[Filter], Filter]) -> None:
-    assert await asked(combine(Careless())) == (
+    assert await verdict_of(combine(Careless())) == (
         "a check returned an awaitable; define it with 'async def', and await in it"
     )
 
@@ -149,7 +149,7 @@ async def test_a_plain_check_that_returns_a_coroutine_does_not_pass(combine: Cal
 async def test_an_async_check_that_returns_something_to_be_awaited_does_not_pass(
     combine: Callable[[Filter], Filter],
 ) -> None:
-    assert await asked(combine(Forgetful())) is not True
+    assert await verdict_of(combine(Forgetful())) is not True
 
 
 def test_a_result_that_has_to_be_awaited_is_no_verdict() -> None:
@@ -243,7 +243,7 @@ async def test_cancelling_goes_through_a_combination() -> None:
 
     with trio.CancelScope() as scope:
         scope.cancel()
-        await check(~(Endless() | Plain()), NOBODY, PACKET)
+        await check(~(Endless() | Plain()), NO_CLIENT, PACKET)
     assert scope.cancelled_caught
 
 
@@ -284,4 +284,4 @@ def expected(tree: Tree) -> bool | str:
 
 @given(trees)
 def test_any_combination_decides_as_logic_has_it(tree: Tree) -> None:
-    assert trio.run(asked, built(tree)) == expected(tree)
+    assert trio.run(verdict_of, built(tree)) == expected(tree)

@@ -1,4 +1,4 @@
-"""Peers that have no session yet: bounded in all and by address."""
+"""The limits on peers without a session: in total, and by address."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from asyncapy_core.net.transport import SocketTransport
 from asyncapy_core.server.handshakes import MAX_PER_ADDRESS, HandshakeTable
 
 
-class Gone(SocketTransport):
+class NotingTransport(SocketTransport):
     """A transport that notes whether it was aborted."""
 
     def __init__(self) -> None:
         super().__init__(socket.socket())
-        self.gone = False
+        self.aborted = False
         self._socket.close()
 
     def abort(self) -> None:
-        self.gone = True
+        self.aborted = True
 
 
-def entered(pending: HandshakeTable, address: str, *, limit: int = 1000, proxied: bool = False) -> Gone | None:
-    transport = Gone()
+def add(pending: HandshakeTable, address: str, *, limit: int = 1000, proxied: bool = False) -> NotingTransport | None:
+    transport = NotingTransport()
     return transport if pending.add(transport, address, limit=limit, proxied=proxied) else None
 
 
 def test_the_one_that_is_pending_longest_makes_room() -> None:
     pending = HandshakeTable()
-    first, second, third = (entered(pending, f"192.0.2.{number}", limit=2) for number in range(3))
+    first, second, third = (add(pending, f"192.0.2.{number}", limit=2) for number in range(3))
     assert first is not None
     assert second is not None
     assert third is not None
-    assert (first.gone, second.gone, third.gone, len(pending)) == (True, False, False, 2)
+    assert (first.aborted, second.aborted, third.aborted, len(pending)) == (True, False, False, 2)
     pending.discard(first)
     pending.discard(second)
     pending.discard(second)
@@ -40,22 +40,22 @@ def test_the_one_that_is_pending_longest_makes_room() -> None:
 
 def test_one_address_has_only_so_many_places_unless_it_is_a_proxy_or_has_none() -> None:
     pending = HandshakeTable()
-    held = [entered(pending, "192.0.2.1") for _ in range(MAX_PER_ADDRESS)]
+    held = [add(pending, "192.0.2.1") for _ in range(MAX_PER_ADDRESS)]
     assert None not in held
-    assert entered(pending, "192.0.2.1") is None
-    assert entered(pending, "192.0.2.2") is not None
-    assert entered(pending, "192.0.2.1", proxied=True) is not None
-    assert all(entered(pending, "unix:/run/a") for _ in range(MAX_PER_ADDRESS + 1))
+    assert add(pending, "192.0.2.1") is None
+    assert add(pending, "192.0.2.2") is not None
+    assert add(pending, "192.0.2.1", proxied=True) is not None
+    assert all(add(pending, "unix:/run/a") for _ in range(MAX_PER_ADDRESS + 1))
     for transport in held[:2]:
         assert transport is not None
         pending.discard(transport)
-    assert entered(pending, "192.0.2.1") is not None
-    assert entered(pending, "192.0.2.1") is None
+    assert add(pending, "192.0.2.1") is not None
+    assert add(pending, "192.0.2.1") is None
 
 
 def test_all_are_aborted_at_once() -> None:
     pending = HandshakeTable()
-    held = [entered(pending, f"192.0.2.{number}") for number in range(3)]
+    held = [add(pending, f"192.0.2.{number}") for number in range(3)]
     pending.abort_all()
-    assert all(transport is not None and transport.gone for transport in held)
-    assert len(pending) == 3, "each is taken out by whoever waits for something on it"
+    assert all(transport is not None and transport.aborted for transport in held)
+    assert len(pending) == 3, "the task that waits on a transport removes it"

@@ -1,4 +1,4 @@
-"""Tasks for one peer each: their failures are logged and drop that peer, and the server's own end goes through."""
+"""Tasks of one peer each: a failure is logged and drops the peer, and a cancellation of the server passes through."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from cancellation import make_cancelled
 
 from asyncapy_core.logs import SessionLog
 from asyncapy_core.server.isolation import CancellationWatch, PeerTasks, is_cancellation, is_descendant
@@ -26,8 +27,8 @@ class Lines(logging.Filter):
         return False
 
 
-class Somebody:
-    """A peer that counts how often it was dropped."""
+class CountingPeer:
+    """A peer that counts the calls of drop."""
 
     def __init__(self, log: logging.Logger) -> None:
         self.log = SessionLog(log, "UUID")
@@ -38,16 +39,16 @@ class Somebody:
 
 
 class Tasks:
-    """Tasks of a nursery, and what they have logged."""
+    """PeerTasks in a nursery, a peer for them, and their log lines."""
 
     def __init__(self, nursery: trio.Nursery) -> None:
-        logger = logging.Logger("test", logging.INFO)  # noqa: LOG001  # a registered one would be shared
+        logger = logging.Logger("test", logging.INFO)  # noqa: LOG001  # a registered logger would be shared
         lines = Lines()
         logger.addFilter(lines)
         self.lines = lines.lines
         self.watch = CancellationWatch()
         self.peers = PeerTasks(nursery, self.watch, logger)
-        self.peer = Somebody(logger)
+        self.peer = CountingPeer(logger)
 
 
 @pytest.fixture
@@ -59,26 +60,14 @@ async def tasks() -> AsyncIterator[Tasks]:
         nursery.cancel_scope.cancel()
 
 
-async def a_cancelled() -> trio.Cancelled:
-    kept: list[trio.Cancelled] = []
-    with trio.CancelScope() as scope:
-        scope.cancel()
-        try:
-            await trio.lowlevel.checkpoint()
-        except trio.Cancelled as error:
-            kept.append(error)
-            raise
-    return kept[0]
-
-
 async def fail(error: BaseException) -> None:
     raise error
 
 
 async def test_a_task_that_fails_drops_its_peer_and_no_other_task(tasks: Tasks) -> None:
-    other = Somebody(tasks.peer.log.logger)
+    other = CountingPeer(tasks.peer.log.logger)
     tasks.peers.start(other, trio.sleep_forever)
-    for error in (ValueError("no"), SystemExit(1), GeneratorExit(), await a_cancelled()):
+    for error in (ValueError("no"), SystemExit(1), GeneratorExit(), await make_cancelled()):
         tasks.peers.start(tasks.peer, fail, error)
         await trio.testing.wait_all_tasks_blocked()
     assert (tasks.peer.dropped, other.dropped) == (4, 0)
@@ -92,7 +81,7 @@ async def test_a_call_that_fails_drops_its_peer_where_it_has_one(tasks: Tasks) -
     tasks.peers.call(fail_now, peer=tasks.peer)
     tasks.peers.call(fail_now)
     assert tasks.peer.dropped == 1
-    assert len([line for line in tasks.lines if "failed: SystemExit" in line]) == 1, "one line a second"
+    assert len([line for line in tasks.lines if "failed: SystemExit" in line]) == 1, "at most one line per second"
 
 
 async def test_a_task_that_cannot_be_started_drops_its_peer() -> None:
@@ -106,10 +95,10 @@ async def test_a_cancellation_is_the_servers_from_the_moment_of_the_cancel() -> 
     async with trio.open_nursery() as outer:
         tasks = Tasks(outer)
         await outer.start(tasks.watch.run)
-        error = await a_cancelled()
+        error = await make_cancelled()
         assert not tasks.peers.is_servers(error)
         outer.cancel_scope.cancel()
-        assert tasks.peers.is_servers(error), "at once, and not when the tasks run the next time"
+        assert tasks.peers.is_servers(error), "immediately, before any task runs"
 
 
 async def test_a_cancellation_from_outside_is_the_servers_too() -> None:
@@ -123,7 +112,7 @@ async def test_a_cancellation_from_outside_is_the_servers_too() -> None:
 
 
 async def test_a_group_is_split_into_the_servers_part_and_the_failure(tasks: Tasks) -> None:
-    own, foreign = ValueError(), await a_cancelled()
+    own, foreign = ValueError(), await make_cancelled()
     group = BaseExceptionGroup("both", [own, ExceptionGroup("inner", [TypeError()]), foreign])
     before = tasks.peers.split(group)
     assert before[0] is None
@@ -155,7 +144,7 @@ def test_a_generator_exit_goes_through_outside_of_trio_only() -> None:
 async def test_an_exception_that_cannot_be_examined_drops_its_peer(tasks: Tasks) -> None:
     class Hostile(BaseExceptionGroup[Any]):
         def split(self, condition: Any) -> Any:
-            return self, None  # as if all of it were the end of the server
+            return self, None  # claims that all of it is a cancellation
 
     tasks.peers.start(tasks.peer, fail, Hostile("several", [ValueError()]))
     await trio.testing.wait_all_tasks_blocked()
@@ -164,7 +153,7 @@ async def test_an_exception_that_cannot_be_examined_drops_its_peer(tasks: Tasks)
 
 
 async def test_what_is_a_cancellation() -> None:
-    error = await a_cancelled()
+    error = await make_cancelled()
     assert is_cancellation(error)
     assert is_cancellation(BaseExceptionGroup("", [ValueError(), BaseExceptionGroup("", [error])]))
     assert not is_cancellation(ValueError())
@@ -197,7 +186,7 @@ async def test_a_task_is_within_itself_and_within_those_above_it() -> None:
 
 
 class Cursor:
-    """Counts how it is closed, and by which task."""
+    """Notes the tasks that close its generators."""
 
     def __init__(self) -> None:
         self.closed_by: list[trio.lowlevel.Task] = []
@@ -257,8 +246,8 @@ async def test_a_generator_that_is_kept_is_left_open(tasks: Tasks) -> None:
         tasks.peers.start(tasks.peer, work)
         await trio.testing.wait_all_tasks_blocked()
     assert cursor.closed_by == []
-    with pytest.raises(RuntimeError, match="unrelated"):  # trio's, as its task has ended
-        await rows.aclose()  # type: ignore[attr-defined]  # it is a generator
+    with pytest.raises(RuntimeError, match="unrelated"):  # trio raises this, as the task of the generator has ended
+        await rows.aclose()  # type: ignore[attr-defined]  # rows is a generator
 
 
 async def test_a_generator_whose_clean_up_fails_is_logged(tasks: Tasks) -> None:
@@ -312,7 +301,7 @@ async def test_a_generator_of_a_task_with_a_nursery_waits_for_the_end_of_that_ta
             closed.set()
 
     async def work() -> None:
-        async with trio.open_nursery():  # it could be inside of the generator
+        async with trio.open_nursery():  # the generator could have opened it
             async for _ in rows():
                 break
             await go_on.wait()

@@ -1,4 +1,4 @@
-"""Blocking calls: waited for, until the server ends."""
+"""Blocking calls in threads: the caller waits for them until the server ends."""
 
 from __future__ import annotations
 
@@ -65,6 +65,6 @@ async def test_a_limiter_is_heeded_and_given_back(calls: ThreadCalls) -> None:
         assert limiter.borrowed_tokens == 1
         with trio.move_on_after(0.01) as scope:
             await calls.run(lambda: None, cancellable=False, limiter=limiter)
-        assert scope.cancelled_caught, "who waits for a thread may be cancelled"
+        assert scope.cancelled_caught, "a call that waits for a thread can be cancelled"
         go_on.set()
     assert limiter.borrowed_tokens == 0

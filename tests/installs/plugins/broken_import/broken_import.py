@@ -1,3 +1,3 @@
-"""Cannot be imported."""
+"""A plugin that fails to import."""
 
 raise RuntimeError("no luck today")

@@ -1,4 +1,4 @@
-"""Keeps a journal of what happens to it. One of its options has to be given; it brings a filter, too."""
+"""A plugin that writes the calls of its hooks into a journal, a required option; it also has a filter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Implements a hook that does not exist: asyncapy_filter, for asyncapy_filters."""
+"""A plugin that implements a hook that does not exist: asyncapy_filter, instead of asyncapy_filters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Claims the filter name that acme_filters claims, too."""
+"""A plugin that claims the same filter name as acme_filters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Goes by the entry-point name of acme_filters; provides another filter, so that only the name is contested."""
+"""A plugin with the entry-point name of acme_filters; its filter has another name."""
 
 from __future__ import annotations
 
