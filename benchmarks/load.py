@@ -145,9 +145,9 @@ def _exchange(
     latencies: list[float] = []
     began = time.perf_counter()
     sent_at = dict.fromkeys(sockets, began)
-    for sock in sockets:
-        selector.register(sock, selectors.EVENT_READ)
-        sock.sendall(protocol.request * in_flight)
+    for each in sockets:
+        selector.register(each, selectors.EVENT_READ)
+        each.sendall(protocol.request * in_flight)
     replies = 0
     while selector.get_map():
         for key, _ in selector.select():

@@ -47,7 +47,8 @@ def hold(contest: Contest, servers: dict[Peer, Process], count: int) -> list[dic
     rows = []
     for peer in contest.peers:
         cpu = statistics.median(each[peer].cpu for each in rounds)
-        latency = statistics.median(each[peer].latency for each in rounds) if contest.load.in_flight == 1 else None
+        latencies = [value for each in rounds if (value := each[peer].latency) is not None]
+        latency = statistics.median(latencies) if latencies else None
         told = f"{latency:8.1f} us p50" if latency is not None else " " * 15
         ratios = sorted(getattr(each[contest.ours], measured) / getattr(each[peer], measured) for each in rounds)
         ratio, target = statistics.median(ratios), contest.others.get(peer)

@@ -245,14 +245,13 @@ def test_a_wrong_value_from_elsewhere_names_its_source_as_well(
             return
     path = tmp_path / f"server.{source}"
     path.write_text(f"[AsyncAPY]\n{name} = {value!r}\n" if source == "toml" else f"[AsyncAPY]\n{name} = {value}\n")
-    text = error_text(
-        **{
-            "environ": {"environ": {f"ASYNCAPY_{name.upper()}": str(value)}},
-            "parser": {"parser": filled(f"[AsyncAPY]\n{name} = {value}".replace("%", "%%"))},
-            "ini": {"path": path},
-            "toml": {"path": path},
-        }[source]
-    )
+    sources: dict[str, dict[str, Any]] = {
+        "environ": {"environ": {f"ASYNCAPY_{name.upper()}": str(value)}},
+        "parser": {"parser": filled(f"[AsyncAPY]\n{name} = {value}".replace("%", "%%"))},
+        "ini": {"path": path},
+        "toml": {"path": path},
+    }
+    text = error_text(**sources[source])
     origin = {
         "environ": f"from the environment variable ASYNCAPY_{name.upper()}:",
         "parser": "from cfg_parser, section [AsyncAPY]:",

@@ -735,7 +735,8 @@ def test_a_contested_key_store_scheme_belongs_to_neither_and_the_others_work() -
     made = manager(a=stores(same=Tiny, a=Yes), b=stores(same=Tiny, b=No))
     with pytest.raises(PluginCollision, match=r"key store scheme 'same' is claimed by plugin 'a' .* and plugin 'b'"):
         made.key_stores["same"]
-    assert (made.key_stores["a"], made.key_stores["b"]) == (Yes, No)
+    others: list[object] = [made.key_stores["a"], made.key_stores["b"]]
+    assert others == [Yes, No]
 
 
 @pytest.mark.parametrize(

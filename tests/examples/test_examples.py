@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import ModuleType
+from typing import cast
 
 import pytest
 from conftest import Certificates
@@ -16,7 +17,7 @@ from redis_server import SERVERS, RedisServer
 
 from asyncapy.client import Client
 from asyncapy.util import APIKeyFactory
-from asyncapy_core import PluginManager
+from asyncapy_core import Filter, PluginManager
 from asyncapy_core.testing import Detached
 
 ROOT = Path(__file__).parents[2]
@@ -126,7 +127,7 @@ def test_the_filter_of_the_readme_is_a_plugin() -> None:
     module = ModuleType("acme")
     exec(readme_programs()[4], module.__dict__)
     plugins.register(module, "acme")
-    shout = plugins.filters["Shout"]("text")
+    shout = cast("Callable[[str], Filter]", plugins.filters["Shout"])("text")
     peer = Detached()
     assert [shout.check(peer.client, peer.packet({"text": text})) for text in ("HELLO", "hello")] == [True, False]
 

@@ -205,7 +205,7 @@ networks = st.builds(
 def test_an_address_passes_exactly_when_the_ipaddress_module_has_it_in_one_of_the_networks(
     ips: list[str], address: Any, data: st.DataObject
 ) -> None:
-    if ips and data.draw(st.booleans()):
+    if bool(ips) and data.draw(st.booleans()):
         address = ipaddress.ip_network(data.draw(st.sampled_from(ips)))[0]
     peer = peer_address(str(address))
     expected = any(ipaddress.ip_address(peer) in _unmapped(ip) for ip in ips)
@@ -215,5 +215,7 @@ def test_an_address_passes_exactly_when_the_ipaddress_module_has_it_in_one_of_th
 def _unmapped(ip: str) -> Any:
     network = ipaddress.ip_network(ip)
     if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(ipaddress.IPv6Network("::ffff:0:0/96")):
-        return ipaddress.ip_network((network.network_address.ipv4_mapped, network.prefixlen - 96))
+        mapped = network.network_address.ipv4_mapped
+        assert mapped is not None
+        return ipaddress.ip_network((mapped, network.prefixlen - 96))
     return network

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tests.installs.conftest import Call, Install, Start
+    from installs.conftest import Call, Install, Start
 
 ACME = 77
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.installs.conftest import Call, Environment, Install, Program, Start
+    from installs.conftest import Call, Environment, Install, Program, Start
 
 DOCUMENTATION = Path(__file__).parents[1] / "documentation"
 UUID = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"

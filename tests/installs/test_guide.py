@@ -16,11 +16,11 @@ import pytest
 import trustme
 from conftest import Certificates
 from installed import HAPROXY, needs_haproxy
-from pages import Reader, blocks, matches
+from installs.pages import Reader, blocks, matches
 from pathspec import GitIgnoreSpec
 
 if TYPE_CHECKING:
-    from tests.installs.conftest import Environment, Install
+    from installs.conftest import Environment, Install
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

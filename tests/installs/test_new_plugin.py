@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.installs.conftest import Environment, Install
+    from installs.conftest import Environment, Install
 
 KINDS = ("filter", "codec", "keystore", "hooks")
 

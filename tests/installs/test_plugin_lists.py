@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.installs.conftest import Call, Environment, Install, Start
+    from installs.conftest import Call, Environment, Install, Start
 
 OURS = ("asyncapy-core", "asyncapy-codecs", "asyncapy-filters")
 

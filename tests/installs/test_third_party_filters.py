@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.installs.conftest import Call, Environment, Install, Start
+    from installs.conftest import Call, Environment, Install, Start
 
 SERVER = """
 from asyncapy_core import Filters, Server

@@ -18,7 +18,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 if TYPE_CHECKING:
-    from tests.installs.conftest import Build, Install
+    from installs.conftest import Build, Install
 
 ROOT = Path(__file__).parents[2]
 PINNED = {"asyncapy", "asyncapy-core", "asyncapy-codecs", "asyncapy-filters"}

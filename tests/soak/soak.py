@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -147,7 +148,7 @@ class Soak:
     async def hostile(self, seed: int) -> None:
         """A client that sends malformed data and costly requests, and disconnects at any time."""
         chance = random.Random(-seed)
-        attacks = [
+        attacks: list[Callable[[int], bytes]] = [
             chance.randbytes,
             lambda size: json_packet(a=1)[: size % 20],
             lambda size: b"\xff" * size,

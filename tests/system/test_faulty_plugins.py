@@ -72,7 +72,7 @@ async def test_a_codec_that_decodes_to_no_map_or_fails_has_its_packet_malformed(
 
 
 @pytest.mark.parametrize("limit", [{"session_limit": 1}, {"max_connections": 1}])
-async def test_a_codec_that_fails_on_a_refusal_does_not_end_the_server(serve: Serve, limit: dict[str, int]) -> None:
+async def test_a_codec_that_fails_on_a_refusal_does_not_end_the_server(serve: Serve, limit: dict[str, Any]) -> None:
     running = await serve(Server(port=0, plugins=plugins(codec=Plugin(Codec(encodes=False))), **limit))
     async with await running.connect():
         await running.settle(1)

@@ -299,8 +299,9 @@ async def test_a_file_that_cannot_be_used_keeps_the_server_from_starting(
 
 @pytest.mark.parametrize("name", ["tls_key", "tls_client_ca"])
 def test_a_key_without_a_certificate_is_a_mistake(name: str) -> None:
+    setting: dict[str, Any] = {name: "a.pem"}
     with pytest.raises(ConfigError, match=f"{name} is 'a.pem'.*has no effect without tls_cert"):
-        Server(**{name: "a.pem"})
+        Server(**setting)
 
 
 @pytest.mark.parametrize("size", [1, 3_000_000])
@@ -348,11 +349,11 @@ async def test_a_burst_of_peers_that_do_not_finish_their_handshakes_is_bounded(
     serve: Serve, certificates: Certificates
 ) -> None:
     running = await serve(tls_cert=certificates.server, max_connections=2)
+    state = running.server._state
+    assert state is not None
     async with contextlib.AsyncExitStack() as stack:
         for number in range(200):
             await stack.enter_async_context(await Peer.connect_from(f"127.0.1.{number}", running.port))
-            state = running.server._state
-            assert state is not None
             assert len(state.handshakes) <= MIN_HANDSHAKES
         await trio.testing.wait_all_tasks_blocked(0.01)
         assert len(state.handshakes) == MIN_HANDSHAKES

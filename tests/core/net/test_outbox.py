@@ -3,6 +3,7 @@ from __future__ import annotations
 import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
@@ -256,7 +257,7 @@ async def test_a_sender_gets_room_as_soon_as_the_bytes_before_its_own_are_being_
     async with trio.open_nursery() as nursery:
         line = Line(nursery, limit=MANY)
         for number in range(4):  # one is being written, one is queued, two wait
-            nursery.start_soon(lambda number=number: outcome(line.outbox.put, b"%d" % number * MANY, into=done))
+            nursery.start_soon(partial(outcome, line.outbox.put, b"%d" % number * MANY, into=done))
             await wait_all_tasks_blocked()
         assert done == [None]
         for returned in (3, 4):

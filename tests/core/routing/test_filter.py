@@ -173,7 +173,10 @@ def test_using_a_filter_as_a_boolean_raises(use: Callable[[Any, Any], Any], comb
 
 @pytest.mark.parametrize("other", [True, None, "Plain", lambda c, p: True, Plain])
 def test_a_filter_combines_with_filters_only(other: Any) -> None:
-    for combine in (lambda: Plain() & other, lambda: Plain() | other, lambda: other & Plain(), lambda: other | Plain()):
+    combinations: tuple[Callable[[], object], ...] = (
+        lambda: Plain() & other, lambda: Plain() | other, lambda: other & Plain(), lambda: other | Plain()
+    )  # fmt: skip
+    for combine in combinations:
         with pytest.raises(TypeError):
             combine()
 

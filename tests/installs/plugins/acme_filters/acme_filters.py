@@ -8,7 +8,7 @@ from asyncapy_core import Client, Filter, Packet, hookimpl
 class Shout(Filter):
     """Passes packets in which the text of one field is upper case."""
 
-    def __init__(self, field: str) -> None:
+    def __init__(self, field: object) -> None:
         if not isinstance(field, str) or not field:
             raise ValueError(f"Shout wants the name of a field; got {field!r}")
         self.field = field
