@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PROJECTS := asyncapy_core asyncapy_codecs asyncapy_filters $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml)) .
 COMMA := ,
 # The modules whose branch coverage may not fall below 98 %.
-COVERED := keys/* plugins/filters protocol/encoding protocol/wire routing/* storage
+COVERED := keys/* plugins/namespace protocol/encoding protocol/wire routing/* storage
 COVERED := $(subst $() $(),$(COMMA),$(COVERED:%=*/asyncapy_core/%.py) */asyncapy_filters/*)
 
 .PHONY: demo test lint docs format bench bench-quick bench-keys profile fuzz soak mutants version changelog dist clean

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from asyncapy_core import Filter
 
 if TYPE_CHECKING:
-    from asyncapy_core.plugins.filters import Filters as _Installed
+    from asyncapy_core.plugins.namespace import Filters as _Installed
 
     class Filters(_Installed):
         """For type checkers: the filters that come with asyncapy, by name, and all others as Any."""

@@ -11,7 +11,7 @@ from asyncapy_core import errors
 from asyncapy_core.keys.factory import APIKeyFactory
 from asyncapy_core.keys.store import KeyRecord, KeyStore, MemoryKeyStore
 from asyncapy_core.plugins import PluginManager, hookimpl
-from asyncapy_core.plugins.filters import Filters
+from asyncapy_core.plugins.namespace import Filters
 from asyncapy_core.protocol.codec import Codec
 from asyncapy_core.protocol.packet import Packet
 from asyncapy_core.routing.filter import Filter

@@ -174,7 +174,7 @@ def test_a_setting_as_an_attribute_of_a_subclass_is_an_error() -> None:
     with pytest.raises(TypeError, match=r"Quick\.timeout is a class attribute"):
 
         class Quick(Server):
-            timeout = 5  # type: ignore[assignment]  # the mistake
+            timeout = 5
 
 
 async def test_a_setting_is_not_changed_while_the_server_serves(serve: Serve) -> None:

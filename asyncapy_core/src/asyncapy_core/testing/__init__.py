@@ -6,9 +6,9 @@ has to pass.
 """
 
 from asyncapy_core.server.detached import Detached
-from asyncapy_core.testing.codecs import CodecContract
-from asyncapy_core.testing.filters import FilterContract, Sample
-from asyncapy_core.testing.keystores import KeyStoreContract
+from asyncapy_core.testing.codec_contract import CodecContract
+from asyncapy_core.testing.filter_contract import FilterContract, Sample
+from asyncapy_core.testing.key_store_contract import KeyStoreContract
 from asyncapy_core.testing.memory import ServerInMemory, serving
 
 __all__ = [
