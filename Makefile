@@ -35,6 +35,7 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy --platform win32 asyncapy asyncapy_*/src plugins/*/src
 	$(BIN)/lint-imports
 	$(BIN)/python tools/set_version.py --check
 	$(BIN)/towncrier build --draft --version 0 >/dev/null

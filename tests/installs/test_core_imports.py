@@ -30,7 +30,6 @@ DEFERRED = {
 
 STANDARD = {
     "dataclasses",
-    "difflib",
     "json",
     "json.decoder",
     "json.encoder",

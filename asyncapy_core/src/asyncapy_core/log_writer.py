@@ -8,6 +8,7 @@ import logging
 import os
 import queue
 import select
+import sys
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable
@@ -224,7 +225,7 @@ class ConsoleHandler(logging.StreamHandler[Any]):
 
     def _wait_for_room(self, descriptor: int) -> bool:
         """Return True when the descriptor is writable, False after ``give_up``."""
-        if not hasattr(select, "poll"):
+        if sys.platform == "win32" or not hasattr(select, "poll"):
             return True
         poll = select.poll()
         poll.register(descriptor, select.POLLOUT)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Final
 
 from asyncapy_core.errors import UnknownKeyStore
@@ -35,6 +34,8 @@ def open_store(url: str) -> KeyStore:
 
 
 def _advice(scheme: str, installed: list[str]) -> str:
+    import difflib  # noqa: PLC0415  # only for a mistake
+
     text = f"no installed plugin provides key stores for {scheme}:// (installed: {'://, '.join(installed)}://)"
     kind = scheme.partition("+")[0]
     if kind in INSTALL_HINTS and kind not in installed:

@@ -17,6 +17,9 @@ from asyncapy_core.addresses import UNIX, bound_address, is_unix
 from asyncapy_core.errors import BindError
 from asyncapy_core.logs import RateLimited
 
+UNIX_FAMILY: Final[int | None] = getattr(socket, "AF_UNIX", None)
+"""None on systems where Python has no Unix domain sockets, such as Windows."""
+
 BACKLOG: Final = 1024
 ACCEPT_BURST: Final = 64
 EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -83,18 +86,18 @@ def _open_unix(path: str) -> socket.socket:
 
     A path that begins with ``@``, or a null character, is a name in Linux's abstract namespace, without a file.
     """
-    if not hasattr(socket, "AF_UNIX"):
+    if UNIX_FAMILY is None:
         raise BindError(f"cannot listen on {UNIX}{path}: no Unix domain sockets on this system; give an IP address")
     try:
         if path in {"", "@", "\0"}:
             raise ValueError("the path is empty")
         if path[:1] in {"@", "\0"}:
-            return _listen(socket.AF_UNIX, socket.SOCK_STREAM, 0, "\0" + path[1:])
+            return _listen(UNIX_FAMILY, socket.SOCK_STREAM, 0, "\0" + path[1:])
         if "\0" in path:
             raise ValueError("a path has no null characters")
-        if Path(path).is_socket() and not _is_served(path):
+        if Path(path).is_socket() and not _is_served(UNIX_FAMILY, path):
             Path(path).unlink()
-        listener = UnixListener()
+        listener = UnixListener(UNIX_FAMILY)
         _listen_on(listener, path)
     except ValueError as error:
         raise BindError(f"cannot listen on {UNIX}{path!r}: {error}; give the path of a file") from error
@@ -107,8 +110,8 @@ def _open_unix(path: str) -> socket.socket:
 class UnixListener(socket.socket):
     """A listening Unix domain socket that removes its own file, and no other, when it is closed."""
 
-    def __init__(self) -> None:
-        super().__init__(socket.AF_UNIX, socket.SOCK_STREAM)
+    def __init__(self, family: int) -> None:
+        super().__init__(family, socket.SOCK_STREAM)
         self._file: tuple[Path, int, int] | None = None
 
     def remember_file(self, path: Path) -> None:
@@ -128,8 +131,8 @@ class UnixListener(socket.socket):
                 path.unlink()
 
 
-def _is_served(path: str) -> bool:
-    with socket.socket(socket.AF_UNIX) as probe:
+def _is_served(family: int, path: str) -> bool:
+    with socket.socket(family) as probe:
         probe.settimeout(1)
         try:
             probe.connect(path)
@@ -141,8 +144,7 @@ def _is_served(path: str) -> bool:
 
 
 def _is_unix_socket(listener: socket.socket) -> bool:
-    """Return True for a Unix domain socket; Python on Windows has no AF_UNIX."""
-    return hasattr(socket, "AF_UNIX") and listener.family == socket.AF_UNIX
+    return UNIX_FAMILY is not None and listener.family == UNIX_FAMILY
 
 
 def _port(listeners: Iterable[socket.socket]) -> int:

@@ -6,7 +6,6 @@ the second of two with the same name.
 
 from __future__ import annotations
 
-import difflib
 import logging
 import time
 import traceback
@@ -220,6 +219,8 @@ def _record(entry_point: EntryPoint) -> PluginRecord:
 
 def _hint(message: str) -> str:
     """Return pluggy's message on one line, with the hook that its author probably meant."""
+    import difflib  # noqa: PLC0415  # only for a mistake
+
     message = " ".join(message.split())
     known = [name for name in vars(hookspecs) if name.startswith("asyncapy_")]
     for word in message.replace("'", " ").split():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from abc import ABCMeta
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +41,8 @@ class Filters(Filter, metaclass=_FilterNamespace):
 
 
 def _advice(name: str) -> str:
+    import difflib  # noqa: PLC0415  # only for a mistake
+
     manager = default_manager()
     installed = list(manager.filters)
     text = f"no installed plugin provides a filter {name!r} (installed: {', '.join(installed) or 'none'})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import sys
 from typing import TYPE_CHECKING, Final
 
 from asyncapy_core.addresses import peer_address
@@ -25,8 +26,10 @@ SPARE_DESCRIPTORS: Final = 64
 
 def connection_limit(wanted: int) -> int:
     """Return the largest number of connections: ``wanted``, or fewer if the limit of open files is lower."""
+    if sys.platform == "win32":
+        return wanted
     try:
-        import resource  # noqa: PLC0415  # not on Windows
+        import resource  # noqa: PLC0415  # not on every system
     except ImportError:
         return wanted
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
