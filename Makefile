@@ -39,6 +39,7 @@ lint: $(VENV)/.installed
 	$(BIN)/lint-imports
 	$(BIN)/python tools/set_version.py --check
 	$(BIN)/towncrier build --draft --version 0 >/dev/null
+	$(BIN)/python tools/prose.py --check
 
 # `make version` copies the version of asyncapy_core; `make version VERSION=0.6.0` sets it first.
 version: $(VENV)/.installed
