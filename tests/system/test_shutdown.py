@@ -22,7 +22,7 @@ from program import ECHO, HEAD, Caller, running
 from asyncapy import Server
 from asyncapy.errors import BindError
 
-# No packet that is read after the signal is handled, and the server waits for no busy peer
+# After a signal, no other packet is handled, and no busy peer delays the end
 
 COUNTING = """
 server = Server(port=0, drain_timeout=10)
