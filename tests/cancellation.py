@@ -1,4 +1,4 @@
-"""Makes a `trio.Cancelled`; trio lets no program construct one."""
+"""Makes a `trio.Cancelled`; trio does not let programs construct one."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class Peer:
 
     @classmethod
     async def connect_tls(cls, port: int, context: ssl.SSLContext) -> Peer:
-        """Connect and shake hands."""
+        """Connect and do the TLS handshake."""
         stream = trio.SSLStream(await trio.open_tcp_stream("127.0.0.1", port), context, server_hostname="127.0.0.1")
         try:
             await stream.do_handshake()

@@ -843,7 +843,7 @@ def with_options() -> PluginManager:
     return manager(a=made, b=Plugin())
 
 
-def test_options_are_checked_before_anything_is_started() -> None:
+def test_options_that_a_plugin_takes_are_accepted() -> None:
     made = with_options()
     made.check_options({})
     made.check_options({"a": {"engine": "slow", "threads": "4"}, "b": {}})

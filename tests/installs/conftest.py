@@ -140,7 +140,7 @@ class Program:
 
 @dataclass(frozen=True)
 class Environment:
-    """A virtual environment with its own packages only."""
+    """A virtual environment that contains the installed distributions only."""
 
     path: Path
 
@@ -182,7 +182,6 @@ class Caller:
         self._socket = socket.create_connection(("127.0.0.1", port), DEADLINE)
 
     def send(self, encoding: int, body: bytes) -> None:
-        """Send a packet."""
         self._socket.sendall(packet(encoding, body))
 
     def ask(self, encoding: int, body: bytes) -> tuple[int, bytes] | None:
@@ -271,7 +270,7 @@ def wheels(shared_folder: Path) -> dict[str, Path]:
 
     with locked(folder) as missing, ThreadPoolExecutor(os.cpu_count()) as pool:
         if missing:
-            folder.mkdir(exist_ok=True)  # two builds that make it at the same time would fail
+            folder.mkdir(exist_ok=True)  # else all builds would make it, and all but one fail
             list(pool.map(lambda project: build_into("wheel", project, folder), [*PROJECTS, *THIRD_PARTY_PROJECTS]))
     return {canonicalize_name(wheel.name.partition("-")[0]): wheel for wheel in sorted(folder.glob("*.whl"))}
 

@@ -49,7 +49,7 @@ def metadata(wheel: Path) -> Message:
 
 
 def requirements(wheel: Path) -> dict[str, Requirement]:
-    """Return the requirements of a wheel, without those of its extras."""
+    """Return the requirements of a wheel; requirements of extras are left out."""
     parsed = [Requirement(text) for text in metadata(wheel).get_all("Requires-Dist") or ()]
     return {canonicalize_name(found.name): found for found in parsed if "extra" not in str(found.marker)}
 

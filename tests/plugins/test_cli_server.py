@@ -255,7 +255,7 @@ def test_reload_serves_anew_what_has_changed_and_ends_in_order(folder: Path) -> 
     port = free_port()
     with serving(folder, "app", "--reload", "--port", str(port)) as server:
         assert ask(server.port, foo=1) == {"foo": 1}
-        for _ in range(10):  # no line says that the watch has begun; earlier changes are not seen
+        for _ in range(10):  # no line reports that the watch has begun; earlier changes are not seen
             (folder / "app.py").write_text(APP.replace("client.send(packet)", 'client.send({"new": 1})'))
             with contextlib.suppress(AssertionError):
                 server.wait_for("app.py changed; restarting", within=2)
@@ -327,7 +327,7 @@ def test_a_reloading_server_sees_changes_beside_its_file_and_in_its_configuratio
         while not [line for line in server.lines if "server.toml changed" in line] and time.monotonic() < deadline:
             written += 1
             config.write_text(f"[AsyncAPY]\nport = 0\nsession_limit = {written}\n")
-            time.sleep(0.2)  # no line says that the watch has begun
+            time.sleep(0.2)  # no line reports that the watch has begun
         server.wait_for("an address")
         while not [line for line in server.lines if "app.py changed" in line] and time.monotonic() < deadline:
             written += 1

@@ -148,7 +148,7 @@ async def test_a_unix_domain_socket_may_be_that_of_a_proxy(tmp_path: Path, nurse
 
 
 async def exposure_warnings(nursery: trio.Nursery, server: Server) -> list[str]:
-    """Start a server, and return its warnings that it is exposed."""
+    """Start a server, and return its warnings about exposed addresses."""
     lines: list[str] = []
     server.log.addFilter(LogLines(lines))
     await nursery.start(server.serve)

@@ -1,4 +1,4 @@
-"""Programs that tests start have default signal dispositions, whatever the dispositions of the test run."""
+"""Programs that tests start have default signal dispositions, even if the test run ignores or blocks signals."""
 
 from __future__ import annotations
 

@@ -143,7 +143,6 @@ class SessionMachine(RuleBasedStateMachine):
             server.stop()
 
     async def run_step(self, step: Step, peer: trio.SocketStream, clock: MockClock) -> None:
-        """Run one step."""
         for piece in step.pieces:
             await peer.send_all(piece)
             await wait_all_tasks_blocked()

@@ -22,7 +22,7 @@ from program import ECHO, HEAD, Caller, running
 from asyncapy import Server
 from asyncapy.errors import BindError
 
-# No packet that is read after the signal is handled, and the server waits for no busy peer
+# After a signal, no other packet is handled, and no busy peer delays the end
 
 COUNTING = """
 server = Server(port=0, drain_timeout=10)
@@ -400,7 +400,7 @@ async def test_a_socket_that_was_handed_in_keeps_its_file(tmp_path: Path) -> Non
     assert path.exists()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone has abstract Unix sockets")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has abstract Unix sockets")
 @pytest.mark.parametrize("how", ["@", "\0", "handed in"])
 async def test_an_abstract_unix_socket_is_served(how: str) -> None:
     name = f"asyncapy-test-{os.getpid()}"
