@@ -93,7 +93,7 @@ class MemoryKeyStore:
     """The store that lives and dies with its process."""
 
     blocking = False
-    timeout = math.inf
+    timeout: float = math.inf
 
     def __init__(self) -> None:
         self._records: dict[str, KeyRecord] = {}

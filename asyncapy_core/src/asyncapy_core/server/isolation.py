@@ -95,8 +95,8 @@ class PeerTasks:
         self._should_log = RateLimited()
         self._ended = False
         self._waiting = trio.lowlevel.ParkingLot()
-        self.failures = FailureLog()
-        self.dropped = DroppedGenerators(self._is_own, self._waiting.unpark_all)
+        self.failures: FailureLog = FailureLog()
+        self.dropped: DroppedGenerators = DroppedGenerators(self._is_own, self._waiting.unpark_all)
 
     def is_servers(self, error: BaseException) -> bool:
         """Return True for an exception that is not the failure of the code that it comes from, and has to go through.

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     import configparser
 
     from asyncapy_core.config import PluginOptions, ServerConfig
+    from asyncapy_core.log_writer import ServerLogger
     from asyncapy_core.protocol.wire import ByteOrder
     from asyncapy_core.routing.filter import Filter
     from asyncapy_core.server.settings import FurtherSettings, ServerSettings
@@ -73,6 +74,7 @@ class Server:
         ConfigError: a setting is wrong; the message says which, where it is from and what is allowed.
     """
 
+    config: ServerConfig
     _given: dict[str, Any]
 
     @record_arguments
@@ -99,11 +101,13 @@ class Server:
             written.pop(name, None)
         self._written = {name: value for name, value in written.items() if value is not None}
         self._sources: dict[str, Any] = {"path": config, "parser": cfg_parser}
-        self.plugins = plugins or default_manager()
+        self.plugins: PluginManager = plugins or default_manager()
         self._restriction: Restriction | None = None
         self.config, self._options = self._load(self._written, self._sources)
-        self.log = server_logger(self.config.logging_level, self.config.console_format, self.config.datefmt)
-        self.exit_stack = AsyncExitStack()
+        self.log: ServerLogger = server_logger(
+            self.config.logging_level, self.config.console_format, self.config.datefmt
+        )
+        self.exit_stack: AsyncExitStack = AsyncExitStack()
         self.addresses: tuple[Any, ...] = ()
         self._dispatcher = Dispatcher()
         self._threads = ThreadCalls(self.log)
