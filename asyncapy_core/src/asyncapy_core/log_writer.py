@@ -74,8 +74,8 @@ class ServerLogger(logging.Logger):
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        self.gathering = False
-        self.give_up = threading.Event()
+        self.gathering: bool = False
+        self.give_up: threading.Event = threading.Event()
         self._background: _Queue | None = None
         self._writer = 0
         self._should_log = RateLimited(60)

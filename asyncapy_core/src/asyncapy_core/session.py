@@ -64,10 +64,10 @@ class Client:
         session: Session | None = None,
         encoding: str = "json",
     ) -> None:
-        self.address = address
-        self.server = server
-        self.stream = stream
-        self.encoding = encoding
+        self.address: str = address
+        self.server: ServerInterface = server
+        self.stream: Stream = stream
+        self.encoding: str = encoding
         self.tls_peer = None
         self.tls_names = _NO_NAMES
         if session is not None:
@@ -122,9 +122,9 @@ class Session:
     __slots__ = ("client", "date", "session_id")
 
     def __init__(self, session_id: uuid.UUID, client: Client, date: float) -> None:
-        self.session_id = session_id
-        self.client = client
-        self.date = date
+        self.session_id: uuid.UUID = session_id
+        self.client: Client = client
+        self.date: float = date
 
     @property
     def id(self) -> uuid.UUID:

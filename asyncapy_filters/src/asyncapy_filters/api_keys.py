@@ -33,7 +33,7 @@ class APIFactory(Filter):
         if not isinstance(factory, APIKeyFactory):
             raise TypeError(f"the factory must be an APIKeyFactory; got {factory!r}")
         try:
-            self.field_name = _field_name.validate_python(field_name, strict=True)
+            self.field_name: str = _field_name.validate_python(field_name, strict=True)
         except ValidationError as error:
             raise ValueError(f"field_name must be the name of a field; got {field_name!r}") from error
         self.factory = factory

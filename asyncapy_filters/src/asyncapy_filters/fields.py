@@ -28,7 +28,7 @@ class HasFields(Filter):
     """
 
     def __init__(self, /, **fields: FieldPattern) -> None:
-        self.names = frozenset(_validated(type(self).__name__, fields))
+        self.names: frozenset[str] = frozenset(_validated(type(self).__name__, fields))
         self._expected = fields
         self._matchers = [(name, _compiled(name, pattern)) for name, pattern in fields.items() if pattern is not None]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Iterable, MutableSequence, Sequence
-from typing import overload
+from typing import ClassVar, overload
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -90,7 +90,7 @@ class AddressList(MutableSequence[str]):
     def __eq__(self, other: object) -> bool:
         return self._texts == (other._texts if isinstance(other, AddressList) else other)
 
-    __hash__ = None  # type: ignore[assignment]  # a list has no hash either
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]  # a list has no hash either
 
     @overload
     def __getitem__(self, index: int) -> str: ...

@@ -29,7 +29,7 @@ class Request:
     __slots__ = ("_on_done", "answer", "data")
 
     def __init__(self, data: bytes, on_done: Callable[[], object]) -> None:
-        self.data = data
+        self.data: bytes = data
         self._on_done = on_done
         self.answer: dict[str, Any] | Exception | None = None
 
@@ -54,7 +54,7 @@ class Pipeline:
         self._on_unsent = on_unsent
         self._unsent: dict[Request, None] = {}
         self._sent: deque[Request] = deque()
-        self.given_up = False
+        self.given_up: bool = False
 
     def __len__(self) -> int:
         """Return the number of requests without an answer."""

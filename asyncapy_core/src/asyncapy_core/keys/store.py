@@ -92,7 +92,7 @@ class MemoryKeyStore:
     """A store in the memory of the process."""
 
     blocking = False
-    timeout = math.inf
+    timeout: float = math.inf
 
     def __init__(self) -> None:
         self._records: dict[str, KeyRecord] = {}

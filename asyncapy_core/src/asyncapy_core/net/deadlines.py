@@ -21,7 +21,7 @@ class Deadlines(Generic[T]):
     __slots__ = ("_due", "_expired", "period")
 
     def __init__(self, period: float, expired: Callable[[T], None]) -> None:
-        self.period = period
+        self.period: float = period
         self._expired = expired
         self._due: OrderedDict[T, float] = OrderedDict()
 

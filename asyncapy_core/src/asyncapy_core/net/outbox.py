@@ -64,8 +64,8 @@ class Outbox:
         self._waiting = 0
         self._turn = 0
         self._parked: trio.lowlevel.ParkingLot | None = None
-        self.corked = False
-        self.poisoned = False
+        self.corked: bool = False
+        self.poisoned: bool = False
 
     def hold(self, data: bytes) -> bool:
         """Hold back bytes until the next `uncork` or `flush`; return False, without effect, if that is not allowed."""

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 PROJECT: Final = "asyncapy"
 """The entry-point group, and the project name of pluggy's markers."""
 
-hookspec = pluggy.HookspecMarker(PROJECT)
-hookimpl = pluggy.HookimplMarker(PROJECT)
+hookspec: pluggy.HookspecMarker = pluggy.HookspecMarker(PROJECT)
+hookimpl: pluggy.HookimplMarker = pluggy.HookimplMarker(PROJECT)
 
 
 @hookspec

@@ -23,7 +23,7 @@ from asyncapy_core.plugins.record import PluginRecord
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-log = logging.getLogger("asyncapy.plugins")
+log: logging.Logger = logging.getLogger("asyncapy.plugins")
 
 
 class Restriction:
@@ -67,7 +67,7 @@ class PluginLoader:
         self._pluggy = pluggy.PluginManager(hookspecs.PROJECT)
         self._pluggy.add_hookspecs(hookspecs)
         self._records: list[PluginRecord] = []
-        self.loading = False
+        self.loading: bool = False
 
     @property
     def records(self) -> list[PluginRecord]:

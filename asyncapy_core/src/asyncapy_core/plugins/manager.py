@@ -31,7 +31,7 @@ from asyncapy_core.routing.filter import Filter
 if TYPE_CHECKING:
     from asyncapy_core.interfaces import ServerInterface
 
-log = logging.getLogger("asyncapy.plugins")
+log: logging.Logger = logging.getLogger("asyncapy.plugins")
 
 T = TypeVar("T")
 

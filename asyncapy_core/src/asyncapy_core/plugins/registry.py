@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 from asyncapy_core.errors import PluginCollision
 from asyncapy_core.plugins.record import PluginRecord
 
-log = logging.getLogger("asyncapy.plugins")
+log: logging.Logger = logging.getLogger("asyncapy.plugins")
 
 T = TypeVar("T")
 

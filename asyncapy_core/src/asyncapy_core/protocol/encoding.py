@@ -39,8 +39,8 @@ class Encoding:
     __slots__ = ("_decode", "_encode", "_headers", "_wire", "name", "wire_id")
 
     def __init__(self, codec: Codec, wire: WireFormat) -> None:
-        self.name = codec.name
-        self.wire_id = codec.wire_id
+        self.name: str = codec.name
+        self.wire_id: int = codec.wire_id
         self._encode = codec.encode
         self._decode = codec.decode
         self._wire = wire
@@ -116,7 +116,7 @@ class EncodingRegistry:
     __slots__ = ("_by_name", "by_id", "wire")
 
     def __init__(self, codecs: Iterable[Codec], wire: WireFormat) -> None:
-        self.wire = wire
+        self.wire: WireFormat = wire
         self.by_id: dict[int, Encoding] = {}
         self._by_name: dict[str, Encoding] = {}
         for codec in sorted(codecs, key=lambda codec: codec.wire_id):

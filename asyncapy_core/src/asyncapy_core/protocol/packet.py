@@ -41,9 +41,9 @@ class Packet(MutableMapping[str, Any]):
     ) -> None:
         if not isinstance(encoding, str):
             raise TypeError(f"encoding is {encoding!r}; it must be the name of a codec, such as 'json'")
-        self.fields = parse_fields(fields)
-        self.encoding = encoding
-        self.sender = sender
+        self.fields: dict[str, Any] = parse_fields(fields)
+        self.encoding: str = encoding
+        self.sender: ClientInterface | None = sender
         self.handler = None
 
     def stop_propagation(self) -> NoReturn:

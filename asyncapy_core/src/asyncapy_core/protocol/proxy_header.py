@@ -65,7 +65,7 @@ class ProxyHeader:
 
     def __init__(self) -> None:
         self._data = b""
-        self.missing = len(SIGNATURE)
+        self.missing: int = len(SIGNATURE)
         self.address: str | None = None
 
     def feed(self, data: bytes) -> None:

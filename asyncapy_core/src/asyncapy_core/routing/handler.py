@@ -43,15 +43,15 @@ class Handler:
 
     def __init__(self, function: HandlerFunction, filters: Sequence[Filter] | None = None) -> None:
         _require_async(function)
-        self.function = function
-        self.filters = list(filters or ())
+        self.function: HandlerFunction = function
+        self.filters: list[Filter] = list(filters or ())
         for filter in self.filters:
             if not isinstance(filter, Filter):
                 raise TypeError(f"a filter must be a Filter, such as Filters.Fields(a=None); got {filter!r}")
         self._checks = tuple((filter.check, is_async(filter)) for filter in self.filters)
-        self.is_async = any(awaited for _, awaited in self._checks)
+        self.is_async: bool = any(awaited for _, awaited in self._checks)
         self.match: Callable[[Client, Packet], Any] = self._match_async if self.is_async else self._match
-        self.should_log = RateLimited()
+        self.should_log: RateLimited = RateLimited()
 
     @property
     def name(self) -> str:

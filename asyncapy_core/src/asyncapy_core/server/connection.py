@@ -90,12 +90,13 @@ class Connection:
         self._dispatch: Callable[[Client, Packet], Awaitable[object]] = (
             dispatch if limit is None else functools.partial(self._request.dispatch_in_time, limit, dispatch)
         )
-        self.client = Client(address, state.server, self, encoding=self._encoding.name)
+        self.client: Client = Client(address, state.server, self, encoding=self._encoding.name)
         if certificate is not None:
             self.client.tls_peer = certificate.subject
             self.client.tls_names = certificate.names
-        self.session = self.client.session = Session(uuid.uuid4(), self.client, time.time())
-        self.log = SessionLog(state.log, self.session.session_id)
+        self.session: Session = Session(uuid.uuid4(), self.client, time.time())
+        self.client.session = self.session
+        self.log: SessionLog = SessionLog(state.log, self.session.session_id)
 
     async def run(self) -> None:
         """Serve the peer until it leaves, a deadline passes, the session is closed, or the server drains."""

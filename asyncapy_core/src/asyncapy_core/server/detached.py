@@ -43,14 +43,14 @@ class Detached:
         tls_names: Mapping[str, tuple[str, ...]] | None = None,
     ) -> None:
         self.sent: list[Packet] = []
-        self.closed = False
-        self.client = Client(address, server, self, encoding=encoding)  # type: ignore[arg-type]  # documented above
+        self.closed: bool = False
+        self.client: Client = Client(address, server, self, encoding=encoding)  # type: ignore[arg-type]  # see above
         self.client.tls_peer = tls_peer
         if tls_names is not None:
             self.client.tls_names = tls_names
         self.client.session = Session(uuid.uuid4(), self.client, time.time())
         logger = logging.getLogger("asyncapy.detached") if server is None else server.log
-        self.log = SessionLog(logger, self.client.session.session_id)
+        self.log: SessionLog = SessionLog(logger, self.client.session.session_id)
 
     def packet(self, fields: Mapping[str, Any] | str | bytes) -> Packet:
         """Return a packet as the server creates it from the payload of this client."""

@@ -92,8 +92,8 @@ class PeerTasks:
         self._should_log = RateLimited()
         self._ended = False
         self._waiting = trio.lowlevel.ParkingLot()
-        self.failures = FailureLog()
-        self.dropped = DroppedGenerators(self._is_own, self._waiting.unpark_all)
+        self.failures: FailureLog = FailureLog()
+        self.dropped: DroppedGenerators = DroppedGenerators(self._is_own, self._waiting.unpark_all)
 
     def is_servers(self, error: BaseException) -> bool:
         """Return True for an exception that must propagate, as it is not a failure of the code that raised it.

@@ -64,7 +64,7 @@ class Request:
         self._connection = connection
         self._peers = peers
         self._task: trio.lowlevel.Task | None = None
-        self.answered = Answered.NOT
+        self.answered: Answered = Answered.NOT
 
     def enter_task(self) -> None:
         """Note that the current task runs the handlers."""

@@ -32,6 +32,7 @@ from asyncapy_core.server.threads import ThreadCalls
 if TYPE_CHECKING:
     import configparser
 
+    from asyncapy_core.log_writer import ServerLogger
     from asyncapy_core.protocol.wire import ByteOrder
     from asyncapy_core.routing.filter import Filter
     from asyncapy_core.server.settings import FurtherSettings, ServerSettings
@@ -102,8 +103,8 @@ class Server(Configured):
             passed.pop(name, None)
         given = {name: value for name, value in passed.items() if value is not None}
         super().__init__(given, config, cfg_parser, plugins or default_manager())
-        self.log = server_logger(self.config.logging_level, self.config.console_format, self.config.datefmt)
-        self.exit_stack = AsyncExitStack()
+        self.log: ServerLogger = server_logger(self.logging_level, self.console_format, self.datefmt)
+        self.exit_stack: AsyncExitStack = AsyncExitStack()
         self.addresses: tuple[Any, ...] = ()
         self._dispatcher = Dispatcher()
         self._threads = ThreadCalls(self.log)

@@ -21,7 +21,7 @@ FAILED, UNUSABLE, UNREACHABLE = 1, 2, 3
 """Exit statuses: an error reply; a payload that cannot be sent; no connection, or no reply."""
 
 
-class Address(click.ParamType):  # type: ignore[type-arg]  # generic in later releases of click only
+class _Address(click.ParamType):  # type: ignore[type-arg]  # generic in later releases of click only
     """``HOST:PORT``, with an IPv6 address in brackets."""
 
     name = "address"
@@ -34,7 +34,7 @@ class Address(click.ParamType):  # type: ignore[type-arg]  # generic in later re
 
 
 @click.command()
-@click.argument("address", type=Address(), metavar="HOST:PORT")
+@click.argument("address", type=_Address(), metavar="HOST:PORT")
 @click.argument("payload")
 @click.option("--ziproto", "encoding", flag_value="ziproto", help="Use ZiProto instead of JSON.")
 @click.option("--encoding", "encoding", default="json", help="Use the encoding of this name, which a plugin brings.")

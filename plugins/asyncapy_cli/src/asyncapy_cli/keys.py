@@ -21,7 +21,7 @@ LONGEST_QUOTE: Final = 100
 UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
-class Duration(click.ParamType):  # type: ignore[type-arg]  # generic in later releases of click only
+class _Duration(click.ParamType):  # type: ignore[type-arg]  # generic in later releases of click only
     """Seconds, or a number with one of the units s, m, h, d, w."""
 
     name = "duration"
@@ -35,7 +35,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic in later r
         return float(found[1]) * UNITS[found[2]]
 
 
-class Metadata(click.ParamType):  # type: ignore[type-arg]  # generic in later releases of click only
+class _Metadata(click.ParamType):  # type: ignore[type-arg]  # generic in later releases of click only
     """A JSON object."""
 
     name = "json"
@@ -84,8 +84,8 @@ def keys() -> None:
 
 @keys.command()
 @with_store
-@click.option("--metadata", type=Metadata(), default="{}", help='Metadata of the key: {"owner": "alice"}.')
-@click.option("--expires-in", type=Duration(), help="Lifetime of the key: seconds, or 90m, 12h, 30d.")
+@click.option("--metadata", type=_Metadata(), default="{}", help='Metadata of the key: {"owner": "alice"}.')
+@click.option("--expires-in", type=_Duration(), help="Lifetime of the key: seconds, or 90m, 12h, 30d.")
 @click.option("--size", type=int, default=32, show_default=True, help="The length of the key in characters.")
 @with_json
 def issue(*, url: str, metadata: dict[str, Any], expires_in: float | None, size: int, as_json: bool) -> None:
@@ -150,7 +150,7 @@ def reissue(*, url: str, key_id: str, size: int, as_json: bool) -> None:
 @keys.command()
 @with_store
 @with_id
-@click.option("--metadata", type=Metadata(), required=True, help="The new metadata, a JSON object.")
+@click.option("--metadata", type=_Metadata(), required=True, help="The new metadata, a JSON object.")
 def update(*, url: str, key_id: str, metadata: dict[str, Any]) -> None:
     """Replace the metadata of a key."""
     with _factory(url) as factory:

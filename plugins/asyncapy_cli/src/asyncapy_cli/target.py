@@ -35,7 +35,7 @@ class Target:
         self._place, _, name = text.partition(":")
         self._name = name or DEFAULT_NAME
         self._is_file = self._place.endswith(".py") or "/" in self._place
-        self.folder = Path(self._place).resolve().parent if self._is_file else Path.cwd()
+        self.folder: Path = Path(self._place).resolve().parent if self._is_file else Path.cwd()
 
     def load(self) -> Server:
         """Run the program until it would start the server, unwind it from there, and return the server.

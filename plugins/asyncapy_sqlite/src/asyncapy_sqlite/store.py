@@ -43,7 +43,7 @@ class SQLiteKeyStore:
             raise KeyStoreError("an SQLite key store needs a file, such as 'sqlite:///keys.db'; or use 'memory://'")
         check_timeout(timeout)
         self._recall = RecordCache(recall_seconds)
-        self.path = Path(path)
+        self.path: Path = Path(path)
         self.timeout = timeout
         self._writer = Database(self.path, timeout)
         try:
