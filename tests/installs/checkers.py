@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tests.installs.conftest import Environment
+    from installs.conftest import Environment
 
 TIMEOUT = 300.0
 

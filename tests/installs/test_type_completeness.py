@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from checkers import completeness
+from installs.checkers import completeness
 
 if TYPE_CHECKING:
-    from tests.installs.conftest import Environment, Install
+    from installs.conftest import Environment, Install
 
 DISTRIBUTIONS = [
     "asyncapy",
