@@ -288,7 +288,7 @@ async def test_a_file_that_cannot_be_used_keeps_the_server_from_starting(
         ),
         ({"tls_cert": empty}, r"no certificate and key in '.*empty.pem'"),
         ({"tls_cert": certificates.server, "tls_key": other}, r"no certificate and key in .*: KEY_VALUES_MISMATCH"),
-        ({"tls_cert": encrypted_key(tmp_path)}, r"tls_key is encrypted, and a server asks for no password"),
+        ({"tls_cert": encrypted_key(tmp_path)}, r"tls_key is encrypted, which is not supported"),
         ({"tls_cert": certificates.server, "tls_client_ca": empty}, r"tls_client_ca is '.*empty.pem'"),
         ({"tls_cert": certificates.server, "tls_client_ca": tmp_path}, r"tls_client_ca is .*: Is a directory"),
     ]

@@ -113,7 +113,7 @@ class UnknownCodec(CodecError, LookupError):
 
 
 class ConfigError(AsyncAPYError, ValueError):
-    """A setting has a wrong value; the message names the setting, its source and what is allowed."""
+    """A setting has a wrong value; the message names the setting, its source and the allowed values."""
 
 
 class PluginError(AsyncAPYError):

@@ -1,4 +1,4 @@
-"""Tools for the authors of key stores on a disk or a network. Knows no store.
+"""Tools for the authors of key stores on a disk or a network.
 
 `RecordCache`, the options that the URLs of such stores share, and metadata as text.
 """

@@ -212,7 +212,9 @@ class APIKeyFactory:
     @property
     def _store(self) -> KeyStore:
         if self.key_store is None:
-            raise TypeError(f"{type(self).__name__} has no store: call super().__init__(), or override what needs one")
+            raise TypeError(
+                f"{type(self).__name__} has no store: call super().__init__(), or override the methods that need one"
+            )
         return self.key_store
 
     @functools.cached_property

@@ -246,4 +246,4 @@ def _unreadable(path: str | os.PathLike[str]) -> str:
 
 
 def _refuse_to_ask() -> NoReturn:
-    raise ConfigError("tls_key is encrypted, and a server asks for no password; give a key file without one")
+    raise ConfigError("tls_key is encrypted, which is not supported; give a key file without a password")

@@ -1,4 +1,4 @@
-"""`Admission`: accepted sockets become connections, after a PROXY header and a TLS handshake if there are to be any."""
+"""`Admission`: turns accepted sockets into connections, after their PROXY header and TLS handshake, if any."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Admission:
 
         Args:
             sock: the socket, which belongs to the server from now on.
-            host: the address of the peer, as the socket module has it.
+            host: the address of the peer, in the form of the socket module.
         """
         peer = _Handshake(self._state, SocketTransport(sock), peer_address(host))
         self._state.peers.call(self._admit, peer, peer=peer)

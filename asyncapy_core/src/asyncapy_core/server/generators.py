@@ -17,7 +17,7 @@ import trio
 Generator: TypeAlias = AsyncGenerator[Any, Any]
 
 OWNERS: Final = 1000
-"""The number of recorded generators from which on those of ended tasks are removed."""
+"""From this number of recorded generators on, generators of ended tasks are removed."""
 
 
 class DroppedGenerators:

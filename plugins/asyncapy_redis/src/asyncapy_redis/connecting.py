@@ -14,8 +14,8 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 from asyncapy_core.errors import KeyStoreError
+from asyncapy_redis.plugin import SCHEMES
 
-SCHEMES: Final = ("redis", "rediss", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
 SENTINEL_PORT: Final = 26379
 
 Client = Any
