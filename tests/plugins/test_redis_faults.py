@@ -264,7 +264,7 @@ def test_a_caller_of_the_plain_methods_waits_no_longer_than_the_bound(proxied: T
 
 def test_a_change_of_which_the_answer_was_lost_is_not_made_twice(redis_server: RedisServer, proxied: TcpProxy) -> None:
     factory = through(proxied, timeout=0.3)
-    key, record = factory.issue_with_record({"plan": "gold"})
+    key = factory.issue({"plan": "gold"})
     before = redis_server.calls("eval")
     proxied.delay = 0.4
     with pytest.raises(KeyStoreUnavailable):
@@ -274,7 +274,6 @@ def test_a_change_of_which_the_answer_was_lost_is_not_made_twice(redis_server: R
     direct = RedisAPIKeyFactory(redis_server.url)
     assert redis_server.calls("eval") - before <= 1
     assert factory.records() == direct.records()
-    assert [kept.id for kept in direct.records()].count(record.id) <= 1
     factory.close()
     direct.close()
 

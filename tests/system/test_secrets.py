@@ -37,7 +37,7 @@ def server_with_everything(**settings: Any) -> tuple[Server, str, list[str]]:
             await client.send(Packet({"secret": secret}, encoding="none"))
         raise ExceptionGroup("several", [ValueError("one"), ExceptionGroup("inner", [TypeError("two")])])
 
-    @server.add_handler(Filters.HasFields(secret=r"\\d+"))
+    @server.add_handler(Filters.HasFields(secret=r"\d+"))
     async def numbers(client: Any, packet: Any) -> None: ...
 
     return server, keys.issue(), reprs
