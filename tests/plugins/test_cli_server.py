@@ -392,7 +392,7 @@ def test_a_call_shows_a_terminal_nothing_that_moves_its_cursor(folder: Path) -> 
         assert not re.search("[\x1b\x7f-\x9f]", shown)
         failed = run(folder, "call", f"localhost:{server.port}", '{"y": 1}')
         assert failed.returncode == 1
-        assert failed.stderr == "asyncapy: \\x1b[2J: the server reports a failure of its own kind\n"
+        assert failed.stderr == "asyncapy: \\x1b[2J: the server's own failure\n"
 
 
 def test_ctrl_c_and_a_closed_pipe_end_a_call_as_a_shell_expects(folder: Path) -> None:

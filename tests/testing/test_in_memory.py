@@ -127,7 +127,7 @@ async def test_who_comes_after_the_end_is_told_that_nobody_is_there(autojump_clo
     async with serving(sleeper()) as running, running.client(timeout=100) as client:
         await client.request({"seconds": 0})
         await running.stop()
-        with pytest.raises(NotConnected, match="does not serve"):
+        with pytest.raises(NotConnected, match="is not serving"):
             await client.request({"seconds": 0})
 
 
