@@ -6,10 +6,12 @@ Does no I/O: a client sends and closes through its `Stream`, which the server im
 from __future__ import annotations
 
 import uuid
-from collections.abc import Awaitable, Mapping
+import weakref
+from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from asyncapy_core.errors import ClientDisconnected
 from asyncapy_core.logs import SessionLog
 from asyncapy_core.protocol.packet import Packet
 
@@ -50,7 +52,7 @@ class Client:
             ``{"DNS": (), "email": (), "URI": ("spiffe://example.org/billing",)}``; empty without a certificate.
     """
 
-    __slots__ = ("address", "encoding", "server", "session", "stream", "tls_names", "tls_peer")
+    __slots__ = ("__weakref__", "address", "encoding", "server", "session", "stream", "tls_names", "tls_peer")
 
     session: Session
     tls_peer: Mapping[str, str] | None
@@ -119,12 +121,39 @@ class Session:
         date: the UNIX time of the accept, in seconds.
     """
 
-    __slots__ = ("client", "date", "session_id")
+    __slots__ = ("_client", "_ended_client", "date", "session_id")
 
     def __init__(self, session_id: uuid.UUID, client: Client, date: float) -> None:
         self.session_id: uuid.UUID = session_id
-        self.client: Client = client
         self.date: float = date
+        self._client: Client | weakref.ref[Client] = client
+        self._ended_client: _EndedClient | None = None
+
+    @property
+    def client(self) -> Client:
+        """The client of this session. After the end of the session, sending to it raises `ClientDisconnected`."""
+        if isinstance(self._client, Client):
+            return self._client
+        client = self._client()
+        if client is None:
+            assert self._ended_client is not None
+            client = self._ended_client.make(self)
+            self._client = weakref.ref(client)
+        return client
+
+    def end(self, sessions: Callable[[], list[Session]]) -> None:
+        """Separate the client from its connection, which has ended; called by the server.
+
+        From now on the client refers to the session, and not the other way round: no reference cycle is left, so that
+        the memory of the connection is freed at once.
+
+        Args:
+            sessions: returns the active sessions of the client's address.
+        """
+        client = self.client
+        self._ended_client = _EndedClient(client, sessions)
+        client.stream = self._ended_client.stream(client)
+        self._client = weakref.ref(client)
 
     @property
     def id(self) -> uuid.UUID:
@@ -144,3 +173,43 @@ class Session:
 
     def __repr__(self) -> str:
         return f"<Session {self.session_id} of {self.client.address}>"
+
+
+class _ClosedStream:
+    """The `Stream` of a client after the end of its connection."""
+
+    __slots__ = ("_client", "_sessions", "log")
+
+    def __init__(self, client: Client, log: SessionLog, sessions: Callable[[], list[Session]]) -> None:
+        self._client = weakref.ref(client)
+        self._sessions = sessions
+        self.log = log
+
+    def post(self, packet: Packet) -> None:
+        raise ClientDisconnected("the connection to this client was closed before", self._client())
+
+    async def close(self) -> None:
+        """Do nothing: the connection is closed."""
+
+    def sessions(self) -> list[Session]:
+        return self._sessions()
+
+
+class _EndedClient:
+    """The attributes of the client of an ended session, to make that client again."""
+
+    __slots__ = ("_address", "_encoding", "_log", "_server", "_sessions", "_tls_names", "_tls_peer")
+
+    def __init__(self, client: Client, sessions: Callable[[], list[Session]]) -> None:
+        self._address, self._server, self._log, self._sessions = client.address, client.server, client.log, sessions
+        self._encoding, self._tls_peer, self._tls_names = client.encoding, client.tls_peer, client.tls_names
+
+    def stream(self, client: Client) -> _ClosedStream:
+        return _ClosedStream(client, self._log, self._sessions)
+
+    def make(self, session: Session) -> Client:
+        client = Client.__new__(Client)
+        client.address, client.server, client.encoding = self._address, self._server, self._encoding
+        client.tls_peer, client.tls_names = self._tls_peer, self._tls_names
+        client.session, client.stream = session, self.stream(client)
+        return client

@@ -22,6 +22,10 @@ PER_PUT: Final = 64
 """Bytes that each packet counts in addition to its size, when tasks take turns."""
 
 
+def _spawn_nothing(*_: object) -> None:
+    """Start no task: a poisoned outbox has no data to send."""
+
+
 class Outbox:
     """The output of one connection.
 
@@ -165,6 +169,7 @@ class Outbox:
         """Abort the connection: nothing more is sent, and waiting tasks get ConnectionLost."""
         self.poisoned = True
         self.corked = False
+        self._spawn = _spawn_nothing  # no reference to the connection is left
         self._queue.clear()
         self._queued = 0
         self._transport.abort()

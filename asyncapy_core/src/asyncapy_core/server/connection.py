@@ -118,7 +118,7 @@ class Connection:
         else:
             self.log.info("{Client handler} The connection was closed")
         finally:
-            self.drop()
+            self._end()
 
     async def refuse(self, code: ErrorCode) -> None:
         """Send an error reply to a peer that gets no session, and close."""
@@ -129,7 +129,7 @@ class Connection:
         except ConnectionLost:
             return  # the peer has left before the reply
         finally:
-            self.drop()
+            self._end()
 
     async def _serve(self) -> bool:
         """Read, dispatch the whole packets, a limited number in a turn, and send the replies in one piece.
@@ -142,6 +142,7 @@ class Connection:
         limit, dropped = state.config.packets_per_turn, state.peers.dropped.by_task
         while data := await self._receive():
             decoder.feed(data)
+            del data  # a connection that waits keeps no data, payload or packet
             while not state.draining and (frames := decoder.frames(limit)):
                 for wire_id, payload in frames:
                     if not outbox.corked:  # this task has waited, or the connection was closed
@@ -156,6 +157,7 @@ class Connection:
                         await request.fail(error, packet)
                     if dropped:
                         await request.close_dropped()
+                del packet, payload
                 if len(frames) == limit:
                     await self._yield_turn()
             if self._is_over():
@@ -316,6 +318,12 @@ class Connection:
     def _start(self, function: Callable[..., Awaitable[object]], *args: Any) -> None:
         """Run a function for this peer in a task of its own."""
         self._state.peers.start(self, function, *args)
+
+    def _end(self) -> None:
+        """Drop the connection, and leave no reference cycle: its memory is freed without the garbage collector."""
+        self.drop()
+        self.session.end(functools.partial(self._state.sessions.of, self.client.address))
+        self._request.end()
 
     def drop(self) -> None:
         """Close at once, without pending output; dropping twice does nothing."""

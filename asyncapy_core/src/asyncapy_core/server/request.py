@@ -71,6 +71,11 @@ class Request:
         self._task = trio.lowlevel.current_task()
         _current.set(self)
 
+    def end(self) -> None:
+        """Drop the references to the connection and its task, as no further packet is handled."""
+        del self._connection
+        self._task = None
+
     def is_answered_by(self, task: trio.lowlevel.Task) -> bool:
         """Return True if a packet sent by this task is an answer.
 
