@@ -206,3 +206,60 @@ async def test_a_session_has_its_client_after_the_end(serve: Serve) -> None:
     assert caught.value.client is client
     await session.close()
     assert str(session.session_id) in client.log.process("text", {})[0]
+
+
+async def test_beyond_max_buffered_the_largest_incomplete_packet_is_refused_and_no_other(serve: Serve) -> None:
+    running = await serve(Server(max_buffered=100_000))
+    state = running.server._state
+    assert state is not None
+    data = json_packet(a="x" * 200_000)
+
+    async with contextlib.AsyncExitStack() as stack:
+        small = []
+        for size in (10_000, 20_000, 30_000):
+            peer = await stack.enter_async_context(await running.connect())
+            await peer.send(data[:size])
+            small.append(peer)
+        await until(lambda: state.buffered == 60_000)
+        large = await stack.enter_async_context(await running.connect())
+        await large.send(data[:45_000])
+        assert await large.failure() == "ERR_SERVER_BUSY"
+        assert state.buffered == 60_000
+        await small[0].send(data[10_000:35_000])
+        await until(lambda: state.buffered == 85_000)
+        await small[2].send(data[30_000:50_000])  # now 50,000 bytes, the largest
+        assert await small[2].failure() == "ERR_SERVER_BUSY"
+        await small[0].send(data[35_000:])
+        assert await small[0].json() == {"a": "x" * 200_000}
+        await until(lambda: state.buffered == 20_000)
+    await running.settle()
+    assert (state.buffered, state.partial) == (0, {})
+
+
+async def test_a_packet_that_is_complete_is_not_refused_while_its_handler_runs(serve: Serve) -> None:
+    server = Server(max_buffered=100_000)
+    begun = trio.Event()
+
+    @server.add_handler()
+    async def handle(client: Any, packet: Any) -> None:
+        begun.set()
+        await trio.sleep(0.05)
+        await client.send({"size": len(packet["a"])})
+
+    running = await serve(server)
+    async with await running.connect() as first, await running.connect() as second:
+        data = json_packet(a="x" * 200_000)
+        await first.send(data[:90_000])
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        await first.send(data[90_000:])
+        await begun.wait()
+        await second.send(data[:95_000])
+        assert await first.json() == {"size": 200_000}
+        await second.send(data[95_000:])
+        assert await second.json() == {"size": 200_000}
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    with trio.fail_after(5):
+        while not condition():  # noqa: ASYNC110  # the server has no event for this
+            await trio.sleep(0.002)

@@ -74,6 +74,9 @@ class ServerConfig(BaseModel, extra="forbid", frozen=True):
     )
     max_connections: int = Field(default=10_000, description="connections at a time, 1 or more", ge=1)
     max_output: int = Field(default=1024 * 1024, description="bytes queued for one connection, 1 or more", ge=1)
+    max_buffered: int = Field(
+        default=256 * 1024 * 1024, description="bytes of incomplete packets of all connections, 1 or more", ge=1
+    )
     packets_per_turn: int = Field(
         default=20, description="pipelined packets until other connections get their turn, 1 or more", ge=1
     )

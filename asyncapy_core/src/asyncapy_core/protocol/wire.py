@@ -149,6 +149,11 @@ class FrameDecoder:
             self._buffer += data
         self._start = 0
 
+    def clear(self) -> None:
+        """Drop the buffered bytes; the stream cannot be decoded further."""
+        self._buffer = b""
+        self._start = 0
+
     def frames(self, limit: int) -> list[Frame]:
         """Return the next complete frames, at most ``limit``; none if more bytes are needed.
 
@@ -213,8 +218,7 @@ class FrameDecoder:
     def _fail(self, kind: type[ProtocolError], message: str) -> NoReturn:
         """Raise an error now and in later calls: a new exception each time, as a kept one would keep its traceback."""
         self._error = functools.partial(kind, message)
-        self._buffer = b""
-        self._start = 0
+        self.clear()
         raise self._error()
 
 

@@ -41,6 +41,12 @@ class TimedOut(ProtocolError):
     code = ErrorCode.TIMED_OUT
 
 
+class BufferFull(ProtocolError):
+    """The incomplete packets of all connections exceed ``max_buffered``, and this one is the largest."""
+
+    code = ErrorCode.SERVER_BUSY
+
+
 class Connection:
     """A peer, its session, and the loop that serves it.
 
@@ -62,6 +68,8 @@ class Connection:
         "_encodings",
         "_expired",
         "_outbox",
+        "_overflowed",
+        "_partial",
         "_request",
         "_state",
         "_transport",
@@ -83,6 +91,8 @@ class Connection:
         self._expired = False
         self._between_turns = False
         self._closing = False
+        self._overflowed = False
+        self._partial = 0
         self._debug = state.log.isEnabledFor(logging.DEBUG)
         self._request = Request(self, state.peers)
         dispatch = state.dispatcher.dispatch_traced if self._debug else state.dispatcher.dispatch
@@ -177,6 +187,7 @@ class Connection:
 
         Raises:
             TimedOut: the deadline has passed.
+            BufferFull: this packet is the largest incomplete one, and all together exceed ``max_buffered``.
             ConnectionLost: the connection broke.
         """
         await trio.lowlevel.checkpoint()
@@ -189,6 +200,11 @@ class Connection:
         while data is None and not (self._closing or self._state.draining):
             if self._expired:
                 raise TimedOut(f"no whole packet within {self._state.config.timeout:g} s")
+            if self._decoder.buffered != self._partial:
+                self._partial = self._decoder.buffered
+                self._state.hold_partial(self, self._partial)
+            if self._overflowed:
+                raise BufferFull(f"{self._partial} bytes of an incomplete packet, while max_buffered is exceeded")
             self._state.reading.start(self)
             try:
                 data = await self._transport.receive(size)
@@ -210,6 +226,10 @@ class Connection:
         """Handle the arrival of a packet while nothing is held back; the first one fixes the session's encoding."""
         self._state.reading.stop(self)
         self._expired = False
+        if self._partial:
+            self._partial = 0
+            self._overflowed = False
+            self._state.hold_partial(self, 0)
         if not self._encoding_known:
             self._encoding_known = True
             self._encoding = self._encodings[wire_id]
@@ -290,6 +310,11 @@ class Connection:
         self._expired = True
         self._transport.wake()
 
+    def overflow(self) -> None:
+        """Refuse the incomplete packet: all connections together have too many bytes of such packets."""
+        self._overflowed = True
+        self._transport.wake()
+
     def stop(self) -> None:
         """Begin no further packet; the loop notices, as nothing is held back any more."""
         self._outbox.uncork()
@@ -301,6 +326,8 @@ class Connection:
         A close with unread bytes would reset the connection, and the peer might lose the last reply.
         """
         self._state.reading.stop(self)
+        self._state.hold_partial(self, 0)
+        self._decoder.clear()
         await self._finish()
         if not linger:
             return

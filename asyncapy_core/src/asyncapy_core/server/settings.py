@@ -30,6 +30,7 @@ class FurtherSettings(TypedDict, total=False):
     max_packet: int
     max_connections: int
     max_output: int
+    max_buffered: int
     packets_per_turn: int
     send_timeout: float
     handler_timeout: float | None
@@ -105,6 +106,7 @@ class Configured:
     max_packet = Setting[int, int]()
     max_connections = Setting[int, int]()
     max_output = Setting[int, int]()
+    max_buffered = Setting[int, int]()
     packets_per_turn = Setting[int, int]()
     send_timeout = Setting[float, float]()
     handler_timeout = Setting["float | None", "float | None"]()

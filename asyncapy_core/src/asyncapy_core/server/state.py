@@ -71,6 +71,9 @@ class ConnectionInterface(Peer, Protocol):
     def stop(self) -> None:
         """Begin no further packet."""
 
+    def overflow(self) -> None:
+        """Refuse the incomplete packet: all connections together have too many bytes of such packets."""
+
 
 @dataclass(slots=True)
 class ServerState:
@@ -84,6 +87,8 @@ class ServerState:
         connections: connections with a session.
         refused: connections that are sent an error reply.
         handshakes: connections that wait for a PROXY header or a TLS handshake.
+        partial: the bytes of incomplete packets, by connection.
+        buffered: the sum of these bytes.
         idle: set when the server drains and has no connection left.
         reading, writing, lingering, leaving, proxying, handshaking: the deadlines of packets, of output, of closing
             connections, of these while the server drains, of PROXY headers and of TLS handshakes.
@@ -103,6 +108,8 @@ class ServerState:
     connections: set[ConnectionInterface] = field(default_factory=set)
     refused: set[ConnectionInterface] = field(default_factory=set)
     handshakes: HandshakeTable = field(default_factory=HandshakeTable)
+    partial: dict[ConnectionInterface, int] = field(default_factory=dict)
+    buffered: int = 0
     idle: trio.Event = field(default_factory=trio.Event)
     should_log_codec: RateLimited = field(default_factory=RateLimited)
     reading: Deadlines[ConnectionInterface] = field(init=False)
@@ -156,9 +163,25 @@ class ServerState:
         """Remove the session of a closing connection, so that another of its address may begin."""
         self.sessions.discard(connection.session)
 
+    def hold_partial(self, connection: ConnectionInterface, size: int) -> None:
+        """Note the bytes of an incomplete packet, and refuse the largest one if there are more than ``max_buffered``.
+
+        Args:
+            connection: the connection that waits for the rest of the packet.
+            size: the bytes received so far; 0 when the packet is complete.
+        """
+        self.buffered += size - self.partial.pop(connection, 0)
+        if size:
+            self.partial[connection] = size
+        if self.buffered > self.config.max_buffered:
+            largest = max(self.partial, key=self.partial.__getitem__)
+            self.buffered -= self.partial.pop(largest)
+            self.peers.call(largest.overflow, peer=largest)
+
     def forget(self, connection: ConnectionInterface) -> None:
         """Remove a connection that has ended."""
         self.end_session(connection)
+        self.hold_partial(connection, 0)
         self.reading.stop(connection)
         self.lingering.stop(connection)
         self.leaving.stop(connection)
