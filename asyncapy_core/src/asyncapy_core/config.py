@@ -21,7 +21,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, Validat
 from asyncapy_core import defaults
 from asyncapy_core.errors import ConfigError
 
-log = logging.getLogger("asyncapy.config")
+log: logging.Logger = logging.getLogger("asyncapy.config")
 
 SECTION = "AsyncAPY"
 PLUGIN_SECTION = "plugin:"
