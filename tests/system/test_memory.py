@@ -99,7 +99,7 @@ ENDS: list[Callable[[Peer], Any]] = [
 
 
 def server_with_handlers(**settings: Any) -> Server:
-    server = Server(timeout=0.3, **settings)
+    server = Server(port=0, **settings)
 
     @server.add_handler()
     async def handle(client: Any, packet: Any) -> None:
@@ -118,7 +118,8 @@ def server_with_handlers(**settings: Any) -> Server:
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("handler_timeout", [None, 5.0])
 async def test_an_ended_connection_is_freed_at_once(serve: Serve, end: Any, handler_timeout: float | None) -> None:
-    running = await serve(server_with_handlers(handler_timeout=handler_timeout))
+    settings = {"timeout": 0.1} if end is be_too_late else {}
+    running = await serve(server_with_handlers(handler_timeout=handler_timeout, **settings))
     async with without_collector(running):
         async with await running.connect() as peer:
             await end(peer)
@@ -158,7 +159,7 @@ class Marker:
 
 async def test_an_idle_connection_keeps_no_packet(serve: Serve) -> None:
     markers: list[weakref.ref[Marker]] = []
-    server = Server()
+    server = Server(port=0)
 
     @server.add_handler()
     async def handle(client: Any, packet: Any) -> None:
@@ -180,7 +181,7 @@ async def test_an_idle_connection_keeps_no_packet(serve: Serve) -> None:
 
 async def test_a_session_has_its_client_after_the_end(serve: Serve) -> None:
     sessions: list[Session] = []
-    server = Server()
+    server = Server(port=0)
 
     @server.add_handler()
     async def handle(client: Client, packet: Any) -> None:
@@ -209,7 +210,7 @@ async def test_a_session_has_its_client_after_the_end(serve: Serve) -> None:
 
 
 async def test_beyond_max_buffered_the_largest_incomplete_packet_is_refused_and_no_other(serve: Serve) -> None:
-    running = await serve(Server(max_buffered=100_000))
+    running = await serve(Server(port=0, max_buffered=100_000))
     state = running.server._state
     assert state is not None
     data = json_packet(a="x" * 200_000)
@@ -237,7 +238,7 @@ async def test_beyond_max_buffered_the_largest_incomplete_packet_is_refused_and_
 
 
 async def test_a_packet_that_is_complete_is_not_refused_while_its_handler_runs(serve: Serve) -> None:
-    server = Server(max_buffered=100_000)
+    server = Server(port=0, max_buffered=100_000)
     begun = trio.Event()
 
     @server.add_handler()
