@@ -10,6 +10,7 @@ import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable
+from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -150,6 +151,7 @@ class Connection:
         decoder, outbox, request = self._decoder, self._outbox, self._request
         encodings, dispatch, client, state = self._encodings, self._dispatch, self.client, self._state
         limit, dropped = state.config.packets_per_turn, state.peers.dropped.by_task
+        context = copy_context()
         while data := await self._receive():
             decoder.feed(data)
             del data  # a connection that waits keeps no data, payload or packet
@@ -167,6 +169,8 @@ class Connection:
                         await request.fail(error, packet)
                     if dropped:
                         await request.close_dropped()
+                    if copy_context() != context:
+                        await self._restore(context)
                 del packet, payload
                 if len(frames) == limit:
                     await self._yield_turn()
@@ -217,6 +221,11 @@ class Connection:
         self._between_turns = True
         await trio.lowlevel.checkpoint()
         self._between_turns = False
+
+    async def _restore(self, context: Context) -> None:
+        """Undo the context variables that a handler has set: the next packet must not see them."""
+        trio.lowlevel.current_task().context = context.copy()
+        await self._yield_turn()  # trio uses the context when it resumes the task
 
     def _before_wait(self) -> None:
         if not self._between_turns:
