@@ -271,14 +271,14 @@ async def test_a_sender_gets_room_as_soon_as_the_bytes_before_its_own_are_being_
 async def test_tasks_get_room_in_the_order_of_their_calls() -> None:
     done: list[str] = []
 
-    async def put(name: str, size: int) -> None:
-        await line.outbox.put(name.encode() * size)
+    async def put(outbox: Outbox, name: str, size: int) -> None:
+        await outbox.put(name.encode() * size)
         done.append(name)
 
     async with trio.open_nursery() as nursery:
         line = Line(nursery, limit=CHUNK)
         for name, size in (("a", MANY), ("b", CHUNK), ("c", MANY), ("d", 1), ("e", 1)):
-            nursery.start_soon(put, name, size)  # a is being written, b is queued, the others wait
+            nursery.start_soon(put, line.outbox, name, size)  # a is being written, b is queued, the others wait
             await wait_all_tasks_blocked()
         assert done == ["b"]
         sent = await line.read(2 * MANY + CHUNK + 2)
