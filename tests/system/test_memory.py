@@ -29,14 +29,14 @@ KINDS = (Client, Connection, FrameDecoder, Outbox, Request, Session, SocketTrans
 
 
 @contextlib.asynccontextmanager
-async def without_collector(running: Running) -> AsyncIterator[None]:
+async def without_collector(running: Running, *, connections: int = 0) -> AsyncIterator[None]:
     """Fail if the block leaves an object of a connection that only the garbage collector could free."""
     gc.collect()
     before = {id(each) for each in gc.get_objects() if isinstance(each, KINDS)}
     gc.disable()
     try:
         yield
-        await running.settle()
+        await running.settle(connections)
         await trio.testing.wait_all_tasks_blocked(0.01)
         left = [type(each).__name__ for each in gc.get_objects() if isinstance(each, KINDS) and id(each) not in before]
         assert left == []
@@ -130,16 +130,11 @@ async def test_a_refused_connection_is_freed_at_once(serve: Serve) -> None:
     running = await serve(server_with_handlers(session_limit=1))
     async with await running.connect() as first:
         assert await first.ask(a=1) == {"a": 1}
-        gc.collect()
-        gc.disable()
-        try:
+        async with without_collector(running, connections=1):
             for _ in range(3):
                 async with await running.connect() as peer:
                     assert await peer.failure() == "ERR_SESSION_LIMIT_REACHED"
-            await running.settle(connections=1)
-            assert sum(isinstance(each, Connection) for each in gc.get_objects()) == 1
-        finally:
-            gc.enable()
+            del peer
 
 
 async def test_an_ended_tls_connection_is_freed_at_once(serve: Serve, certificates: Certificates) -> None:

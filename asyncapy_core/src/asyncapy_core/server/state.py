@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import trio
 
+from asyncapy_core.addresses import is_unix
 from asyncapy_core.errors import ErrorCode
 from asyncapy_core.logs import RateLimited
 from asyncapy_core.net.deadlines import Deadlines
 from asyncapy_core.net.outbox import Outbox
 from asyncapy_core.net.transport import SocketTransport
 from asyncapy_core.protocol.proxy_header import Proxies
+from asyncapy_core.server.by_network import ByNetwork
 from asyncapy_core.server.handshakes import HandshakeTable
 from asyncapy_core.server.isolation import Peer, PeerTasks
 
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
 
 MAX_REFUSED: Final = 24
 """Refused connections that are sent a reply at a time; further ones are closed without a reply."""
+
+MAX_REFUSED_PER_NETWORK: Final = 8
+"""The same for one network; beyond it, its oldest is closed."""
 
 MIN_HANDSHAKES: Final = 24
 """Connections that may be in a handshake at least, however full the server is."""
@@ -86,6 +91,7 @@ class ServerState:
         draining: whether the server is stopping.
         connections: connections with a session.
         refused: connections that are sent an error reply.
+        closing: those of ``connections`` whose session has ended, and that are read until the peer closes them as well.
         handshakes: connections that wait for a PROXY header or a TLS handshake.
         partial: the bytes of incomplete packets, by connection.
         buffered: the sum of these bytes.
@@ -106,7 +112,8 @@ class ServerState:
     proxies: Proxies = field(default_factory=lambda: Proxies([]))
     draining: bool = False
     connections: set[ConnectionInterface] = field(default_factory=set)
-    refused: set[ConnectionInterface] = field(default_factory=set)
+    refused: ByNetwork[ConnectionInterface] = field(default_factory=ByNetwork)
+    closing: ByNetwork[ConnectionInterface] = field(default_factory=ByNetwork)
     handshakes: HandshakeTable = field(default_factory=HandshakeTable)
     partial: dict[ConnectionInterface, int] = field(default_factory=dict)
     buffered: int = 0
@@ -137,10 +144,10 @@ class ServerState:
         """The deadlines to watch while the server serves; ``leaving`` is watched while it drains."""
         return self.reading, self.writing, self.lingering, self.proxying, self.handshaking
 
-    def begin_handshake(self, transport: SocketTransport, address: str, *, proxied: bool) -> bool:
-        """Enter a connection that waits for a PROXY header or a TLS handshake; return False if there is no place."""
+    def begin_handshake(self, transport: SocketTransport, address: str, *, proxied: bool) -> None:
+        """Add a connection that waits for a PROXY header or a TLS handshake; see `HandshakeTable.add`."""
         limit = max(MIN_HANDSHAKES, self.max_connections - len(self.connections))
-        return self.handshakes.add(transport, address, limit=limit, proxied=proxied)
+        self.handshakes.add(transport, address, limit=limit, proxied=proxied)
 
     def end_handshake(self, transport: SocketTransport) -> None:
         """Remove a connection whose handshake has ended, successful or not."""
@@ -151,12 +158,16 @@ class ServerState:
         """Serve a connection, or refuse it (docs/protocol.md, SESSION_LIMIT_REACHED and SERVER_BUSY)."""
         if self.draining:
             connection.drop()
-        elif len(self.connections) >= self.max_connections:
+            return
+        if len(self.connections) >= self.max_connections:
+            self._drop_closing(self.closing.oldest())
+        if len(self.connections) >= self.max_connections:
             self._refuse(connection, ErrorCode.SERVER_BUSY)
         elif not self.sessions.add(connection.session):
             self._refuse(connection, ErrorCode.SESSION_LIMIT_REACHED)
         else:
             self.connections.add(connection)
+            self._limit_closing(connection)
             self.peers.start(connection, connection.run)
 
     def end_session(self, connection: ConnectionInterface) -> None:
@@ -186,6 +197,7 @@ class ServerState:
         self.lingering.stop(connection)
         self.leaving.stop(connection)
         self.connections.discard(connection)
+        self.closing.discard(connection)
         self.refused.discard(connection)
         self._check_idle()
 
@@ -195,6 +207,9 @@ class ServerState:
             self.leaving.start(connection)
             return sys.maxsize
         self.lingering.start(connection)
+        if connection in self.connections:
+            self.closing.add(connection, connection.session.client.address)
+            self._limit_closing(connection)
         return LINGER_BYTES
 
     def drain(self) -> None:
@@ -216,11 +231,28 @@ class ServerState:
             self.peers.call(connection.drop)
 
     def _refuse(self, connection: ConnectionInterface, code: ErrorCode) -> None:
+        address = connection.session.client.address
+        if not is_unix(address) and self.refused.count(address) >= MAX_REFUSED_PER_NETWORK:
+            oldest = self.refused.oldest_of(address)
+            assert oldest is not None
+            self.peers.call(oldest.drop)
         if len(self.refused) >= MAX_REFUSED:
             connection.drop()
             return
-        self.refused.add(connection)
+        self.refused.add(connection, address)
         self.peers.start(connection, connection.refuse, code)
+
+    def _limit_closing(self, connection: ConnectionInterface) -> None:
+        """Count closing connections as sessions of their network: beyond its limit, its oldest one is dropped."""
+        address = connection.session.client.address
+        room = self.sessions.room(address)
+        while room is not None and self.closing.count(address) > room:
+            self._drop_closing(self.closing.oldest_of(address))
+
+    def _drop_closing(self, connection: ConnectionInterface | None) -> None:
+        if connection is not None:
+            self.closing.discard(connection)
+            self.peers.call(connection.drop)
 
     def _check_idle(self) -> None:
         if self.draining and not (self.connections or self.refused or self.handshakes):
