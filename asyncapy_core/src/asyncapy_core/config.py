@@ -87,6 +87,9 @@ class ServerConfig(BaseModel, extra="forbid", frozen=True):
         gt=0,
         allow_inf_nan=False,
     )
+    cancel_on_disconnect: bool = Field(
+        default=False, description="true or false: whether to cancel the handler of a client that has left"
+    )
     handshake_timeout: float = Field(
         default=10, description="seconds for a TLS handshake, more than 0", gt=0, allow_inf_nan=False
     )
@@ -125,8 +128,8 @@ class ServerConfig(BaseModel, extra="forbid", frozen=True):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _not_a_bool(cls, value: object) -> object:
-        if isinstance(value, bool):
+    def _not_a_bool(cls, value: object, info: ValidationInfo) -> object:
+        if isinstance(value, bool) and info.field_name != "cancel_on_disconnect":
             raise ValueError("Input should not be a boolean")
         return value
 

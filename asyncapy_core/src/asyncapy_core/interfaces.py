@@ -87,6 +87,9 @@ class ClientInterface(Protocol):
     def log(self) -> SessionLog: ...
 
     @property
+    def gone(self) -> Awaitable[None]: ...
+
+    @property
     def tls_peer(self) -> Mapping[str, str] | None: ...
 
     @property

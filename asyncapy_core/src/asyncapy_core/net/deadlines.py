@@ -46,6 +46,9 @@ class Deadlines(Generic[T]):
         self._due.clear()
         return holders
 
+    def __contains__(self, holder: T) -> bool:
+        return holder in self._due
+
     def __len__(self) -> int:
         return len(self._due)
 

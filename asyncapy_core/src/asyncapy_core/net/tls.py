@@ -230,6 +230,9 @@ class TlsTransport:
             self._push()
         self._transport.send_eof()
 
+    def fileno(self) -> int:
+        return self._transport.fileno()
+
     def wake(self) -> None:
         self._transport.wake()
 

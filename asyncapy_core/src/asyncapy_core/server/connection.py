@@ -99,7 +99,9 @@ class Connection:
         dispatch = state.dispatcher.dispatch_traced if self._debug else state.dispatcher.dispatch
         limit = state.config.handler_timeout
         self._dispatch: Callable[[Client, Packet], Awaitable[object]] = (
-            dispatch if limit is None else functools.partial(self._request.dispatch_in_time, limit, dispatch)
+            functools.partial(self._request.dispatch_in_scope, limit, dispatch)
+            if limit is not None or state.config.cancel_on_disconnect
+            else dispatch
         )
         self.client: Client = Client(address, state.server, self, encoding=self._encoding.name)
         if certificate is not None:
@@ -230,6 +232,8 @@ class Connection:
     def _before_wait(self) -> None:
         if not self._between_turns:
             self._outbox.uncork()
+            if self._state.disconnects.asleep:
+                self._state.disconnects.wake()
 
     def _packet_arrived(self, wire_id: int, payload: bytes) -> None:
         """Handle the arrival of a packet while nothing is held back; the first one fixes the session's encoding."""
@@ -318,6 +322,21 @@ class Connection:
         """End the current wait: its deadline has passed."""
         self._expired = True
         self._transport.wake()
+
+    def fileno(self) -> int:
+        """Return the file descriptor of the socket, or -1 if it is closed."""
+        return self._transport.fileno()
+
+    def lose(self) -> None:
+        """Note that the peer has reset the connection while a handler runs: give its place back, and tell the handler.
+
+        With ``cancel_on_disconnect``, the handler is cancelled.
+        """
+        self._state.abandon(self)
+        self._outbox.poison()
+        self.client.gone.set()
+        if self._state.config.cancel_on_disconnect:
+            self._request.cancel()
 
     def overflow(self) -> None:
         """Refuse the incomplete packet: all connections together have too many bytes of such packets."""

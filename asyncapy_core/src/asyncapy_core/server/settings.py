@@ -34,6 +34,7 @@ class FurtherSettings(TypedDict, total=False):
     packets_per_turn: int
     send_timeout: float
     handler_timeout: float | None
+    cancel_on_disconnect: bool
     handshake_timeout: float
     drain_timeout: float
     tls_cert: Path | None
@@ -110,6 +111,7 @@ class Configured:
     packets_per_turn: Setting[int, int] = Setting()
     send_timeout: Setting[float, float] = Setting()
     handler_timeout: Setting[float | None, float | None] = Setting()
+    cancel_on_disconnect: Setting[bool, bool] = Setting()
     handshake_timeout: Setting[float, float] = Setting()
     drain_timeout: Setting[float, float] = Setting()
     tls_cert: Setting[str | None, Path | None] = Setting()

@@ -19,6 +19,7 @@ from asyncapy_core.net.outbox import Outbox
 from asyncapy_core.net.transport import SocketTransport
 from asyncapy_core.protocol.proxy_header import Proxies
 from asyncapy_core.server.by_network import ByNetwork
+from asyncapy_core.server.disconnects import DisconnectWatch
 from asyncapy_core.server.handshakes import HandshakeTable
 from asyncapy_core.server.isolation import Peer, PeerTasks
 
@@ -76,6 +77,12 @@ class ConnectionInterface(Peer, Protocol):
     def stop(self) -> None:
         """Begin no further packet."""
 
+    def fileno(self) -> int:
+        """Return the file descriptor of its socket, or -1 if it is closed."""
+
+    def lose(self) -> None:
+        """Note that the peer has reset the connection while a handler runs."""
+
     def overflow(self) -> None:
         """Refuse the incomplete packet: all connections together have too many bytes of such packets."""
 
@@ -92,6 +99,7 @@ class ServerState:
         connections: connections with a session.
         refused: connections that are sent an error reply.
         closing: those of ``connections`` whose session has ended, and that are read until the peer closes them as well.
+        abandoned: connections whose peer has left while a handler runs; they have no place among ``connections``.
         handshakes: connections that wait for a PROXY header or a TLS handshake.
         partial: the bytes of incomplete packets, by connection.
         buffered: the sum of these bytes.
@@ -114,6 +122,7 @@ class ServerState:
     connections: set[ConnectionInterface] = field(default_factory=set)
     refused: ByNetwork[ConnectionInterface] = field(default_factory=ByNetwork)
     closing: ByNetwork[ConnectionInterface] = field(default_factory=ByNetwork)
+    abandoned: set[ConnectionInterface] = field(default_factory=set)
     handshakes: HandshakeTable = field(default_factory=HandshakeTable)
     partial: dict[ConnectionInterface, int] = field(default_factory=dict)
     buffered: int = 0
@@ -125,6 +134,7 @@ class ServerState:
     leaving: Deadlines[ConnectionInterface] = field(init=False)
     proxying: Deadlines[SocketTransport] = field(init=False)
     handshaking: Deadlines[SocketTransport] = field(init=False)
+    disconnects: DisconnectWatch[ConnectionInterface] = field(init=False)
 
     def __post_init__(self) -> None:
         call = self.peers.call
@@ -138,6 +148,7 @@ class ServerState:
         self.leaving = Deadlines(DRAIN_LINGER_SECONDS, expire)
         self.proxying = Deadlines(PROXY_SECONDS, lambda transport: call(transport.abort))
         self.handshaking = Deadlines(self.config.handshake_timeout, lambda transport: call(transport.abort))
+        self.disconnects = DisconnectWatch(self._busy, lambda connection: call(connection.lose, peer=connection))
 
     @property
     def deadlines(self) -> tuple[Deadlines[Any], ...]:
@@ -161,7 +172,7 @@ class ServerState:
             return
         if len(self.connections) >= self.max_connections:
             self._drop_closing(self.closing.oldest())
-        if len(self.connections) >= self.max_connections:
+        if max(len(self.connections), len(self.abandoned)) >= self.max_connections:
             self._refuse(connection, ErrorCode.SERVER_BUSY)
         elif not self.sessions.add(connection.session):
             self._refuse(connection, ErrorCode.SESSION_LIMIT_REACHED)
@@ -173,6 +184,12 @@ class ServerState:
     def end_session(self, connection: ConnectionInterface) -> None:
         """Remove the session of a closing connection, so that another of its address may begin."""
         self.sessions.discard(connection.session)
+
+    def abandon(self, connection: ConnectionInterface) -> None:
+        """Give back the place of a connection whose peer has left; its handler still runs."""
+        if connection in self.connections:
+            self.forget(connection)
+            self.abandoned.add(connection)
 
     def hold_partial(self, connection: ConnectionInterface, size: int) -> None:
         """Note the bytes of an incomplete packet, and refuse the largest one if there are more than ``max_buffered``.
@@ -197,6 +214,7 @@ class ServerState:
         self.lingering.stop(connection)
         self.leaving.stop(connection)
         self.connections.discard(connection)
+        self.abandoned.discard(connection)
         self.closing.discard(connection)
         self.refused.discard(connection)
         self._check_idle()
@@ -227,8 +245,12 @@ class ServerState:
 
     def drop_all(self) -> None:
         """Close every connection at once. A cancellation alone does not reach a task that a handler has shielded."""
-        for connection in (*self.connections, *self.refused):
+        for connection in (*self.connections, *self.abandoned, *self.refused):
             self.peers.call(connection.drop)
+
+    def _busy(self) -> list[ConnectionInterface]:
+        """Return the connections from which no task reads, as a handler runs."""
+        return [each for each in self.connections if each not in self.reading and each not in self.closing]
 
     def _refuse(self, connection: ConnectionInterface, code: ErrorCode) -> None:
         address = connection.session.client.address
@@ -255,5 +277,5 @@ class ServerState:
             self.peers.call(connection.drop)
 
     def _check_idle(self) -> None:
-        if self.draining and not (self.connections or self.refused or self.handshakes):
+        if self.draining and not (self.connections or self.abandoned or self.refused or self.handshakes):
             self.idle.set()
