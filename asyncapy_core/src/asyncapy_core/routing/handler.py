@@ -82,7 +82,7 @@ class Handler:
         except BaseException as error:  # a filter may raise anything
             if _propagates(error, awaited=False):
                 raise
-            self._log_failure(client, error)
+            self._log_failure(client, packet, error)
             return None
         return True
 
@@ -92,13 +92,15 @@ class Handler:
         except BaseException as error:  # a filter may raise anything
             if _propagates(error, awaited=True):
                 raise
-            self._log_failure(client, error)
+            self._log_failure(client, packet, error)
             return None
 
-    def _log_failure(self, client: Client, error: BaseException) -> None:
+    def _log_failure(self, client: Client, packet: Packet, error: BaseException) -> None:
         if self.should_log():
             client.log.error(
-                "{API Parser} A filter of '%s' raised %s, so the packet does not pass", self.name, describe(error)
+                "{API Parser} A filter of '%s' raised %s, so the packet does not pass",
+                self.name,
+                describe(error, packet.fields),
             )
 
     def __repr__(self) -> str:

@@ -142,7 +142,7 @@ class Request:
             failure = None
         if failure is not None:
             name = "A filter" if packet.handler is None else f"Handler '{escape_for_log(packet.handler.name)}'"
-            self._peers.failures.report(self._connection.log, f"{{API Parser}} {name}", failure)
+            self._peers.failures.report(self._connection.log, f"{{API Parser}} {name}", failure, packet.fields)
         if through is not None:
             raise through
         if failure is None:
