@@ -113,7 +113,11 @@ class Connection:
 
     async def run(self) -> None:
         """Serve the peer until it leaves, a deadline passes, the session is closed, or the server drains."""
-        self._state.log.info("{Client handler} New session started, UUID is %s", self.session.session_id)
+        self._state.log.info(
+            "{Client handler} New session started, UUID is %s, address is %s",
+            self.session.session_id,
+            self.client.address,
+        )
         self._request.enter_task()
         try:
             linger = True
@@ -123,7 +127,8 @@ class Connection:
                 if isinstance(error, BrokenCodec) and self._state.should_log_codec():
                     self.log.error("{API Parser} A packet could not be decoded: %s", error)
                 if not self._closing:  # no reply after a close
-                    self.log.info("{Client handler} %s: %s", error.code.value, escape_for_log(error))
+                    address, reason = self.client.address, escape_for_log(error)
+                    self.log.info("{Client handler} %s for %s: %s", error.code.value, address, reason)
                     await self.reply(error.code)
             await self._shut_down(linger=linger)
         except ConnectionLost as error:
