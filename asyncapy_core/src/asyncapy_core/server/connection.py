@@ -113,11 +113,8 @@ class Connection:
 
     async def run(self) -> None:
         """Serve the peer until it leaves, a deadline passes, the session is closed, or the server drains."""
-        self._state.log.info(
-            "{Client handler} New session started, UUID is %s, address is %s",
-            self.session.session_id,
-            self.client.address,
-        )
+        started = "{Client handler} New session started, UUID is %s, address is %s"
+        self._state.log.info(started, self.session.session_id, self.client.address)
         self._request.enter_task()
         try:
             linger = True
