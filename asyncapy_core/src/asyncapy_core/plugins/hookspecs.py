@@ -2,7 +2,8 @@
 
 A plugin is a module or an object with functions marked `hookimpl`, named by an entry point in the group ``asyncapy``.
 An implementation declares the arguments that it needs, and no others. No hook is called for a packet: filters and key
-stores are collected on first use, codecs once for each server and client.
+stores are collected on first use, codecs once for each server and client. Plugins are imported, and these three hooks
+are called, by one thread at a time; an import or a hook may use the filters, codecs and key stores of other plugins.
 
 A plugin with options has a pydantic model as its attribute ``asyncapy_options``. The model validates the section
 ``[plugin:NAME]`` of an INI file, or the table ``[plugins.NAME]`` of a TOML file; unknown names are forbidden. Hooks

@@ -1,16 +1,18 @@
 """Finds plugins, applies allow- and deny-lists, imports the plugins and checks them against the hook specifications.
 
 Calls no hook. pluggy's own loader is not used: it stops at the first plugin that cannot be imported, and silently drops
-the second of two with the same name.
+the second of two with the same name. All state changes while the thread owns `HOST_LOCK`.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
 import traceback
-from collections.abc import Collection, Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pluggy
 
@@ -18,12 +20,15 @@ from asyncapy_core.errors import ConfigError, PluginError
 from asyncapy_core.interrupts import is_interrupt
 from asyncapy_core.logs import safe_str
 from asyncapy_core.plugins import hookspecs
+from asyncapy_core.plugins.host_lock import HOST_LOCK
 from asyncapy_core.plugins.record import PluginRecord
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 log: logging.Logger = logging.getLogger("asyncapy.plugins")
+
+T = TypeVar("T")
 
 
 class Restriction:
@@ -50,15 +55,25 @@ class Restriction:
         return "" if self._allow is None or name in self._allow else "it is not on the allow list"
 
 
+class _Nesting(threading.local):
+    """The plugins whose code the thread is running, the innermost last. A fork does not copy it for other threads."""
+
+    def __init__(self) -> None:
+        self.importing: list[PluginRecord] = []
+        self.calling: list[tuple[PluginRecord, str]] = []
+        self.failed: list[PluginRecord] = []
+        """Plugins whose import failed while the code of another one was running."""
+
+
 class PluginLoader:
     """Finds and imports plugins, when `records` is first read.
+
+    The import or the hook of a plugin may use filters, or create a client. Then the other plugins are imported first,
+    and their hooks are called; their results are not kept, as they may depend on the plugin that is unfinished.
 
     Args:
         restriction: the plugins that may be imported; `restrict` adds further restrictions.
         discover: False leaves out installed plugins, so that there are only those passed to `add`.
-
-    Attributes:
-        loading: whether plugins are being imported, so that `records` is incomplete.
     """
 
     def __init__(self, restriction: Restriction, *, discover: bool) -> None:
@@ -67,22 +82,22 @@ class PluginLoader:
         self._pluggy = pluggy.PluginManager(hookspecs.PROJECT)
         self._pluggy.add_hookspecs(hookspecs)
         self._records: list[PluginRecord] = []
-        self.loading: bool = False
+        self._nesting = _Nesting()
 
     @property
     def records(self) -> list[PluginRecord]:
         """All plugins, in any state, in the order in which their hooks are called."""
-        if self._discover:
-            self._discover = False
-            from importlib.metadata import entry_points  # noqa: PLC0415  # takes longer to import than this package
+        with HOST_LOCK:
+            if self._discover:
+                self._records = self._found()
+                self._discover = False
+            self._load_all()
+            return list(self._records)
 
-            found = map(_record, entry_points(group=hookspecs.PROJECT))
-            self._records.extend(sorted(found, key=lambda record: (record.name, record.distribution)))
-            self._load_all(self._records)
-            listed: set[str] = set().union(*(restriction.names for restriction in self._restrictions))
-            for name in sorted(listed.difference(record.name for record in self._records)):
-                log.warning("no plugin is called %r, which is on an allow or deny list", name)
-        return self._records
+    @property
+    def unfinished(self) -> list[PluginRecord]:
+        """The plugins whose import or hook is running in this thread: their results are missing."""
+        return [*self._nesting.importing, *(record for record, _ in self._nesting.calling)]
 
     def add(self, plugin: object, name: str) -> None:
         """Add a plugin by hand, after the others.
@@ -90,13 +105,13 @@ class PluginLoader:
         Raises:
             PluginError: the name is taken, or a hook implementation is wrong.
         """
-        if any(record.name == name for record in self.records):
-            raise PluginError(f"there is a plugin {name!r} already; register this one under another name")
-        record = PluginRecord(name, plugin=plugin)
-        self._admit(record)
-        if record.state == "quarantined":
-            raise PluginError(f"{record.title}: {record.reason}")
-        self._records.append(record)
+        with HOST_LOCK:
+            if any(record.name == name for record in self.records):
+                raise PluginError(f"there is a plugin {name!r} already; register this one under another name")
+            record = PluginRecord(name, plugin=plugin)
+            if reason := self._admit(record):
+                raise PluginError(f"{record.title}: {reason}")
+            self._records.append(record)
 
     def restrict(self, restriction: Restriction, replaced: Restriction | None = None) -> bool:
         """Add a restriction, or replace an earlier one. Plugins are loaded if all restrictions allow them.
@@ -107,21 +122,24 @@ class PluginLoader:
         Raises:
             ConfigError: a plugin that the restriction denies is loaded already.
         """
-        for record in self._records:
-            if record.entry_point is not None and record.state == "loaded" and restriction.reason(record.name):
-                raise ConfigError(
-                    f"{record.title} is loaded already, so this server cannot deny it: make the server before you use "
-                    "Filters or key stores, set ASYNCAPY_PLUGINS_DENY, or give it plugins=PluginManager(...)"
-                )
-        before = self._restrictions
-        self._restrictions = [each for each in (*before, restriction) if each and each is not replaced]
-        denied = [record for record in self._records if record.state == "denied"]
-        try:
-            self._load_all(denied)
-        except BaseException:  # an import may raise SystemExit or KeyboardInterrupt
-            self._restrictions = before
-            raise
-        return any(record.state != "denied" for record in denied)
+        with HOST_LOCK:
+            for record in self._records:
+                if record.entry_point is not None and record.state == "loaded" and restriction.reason(record.name):
+                    raise ConfigError(
+                        f"{record.title} is loaded already, so this server cannot deny it: make the server before you "
+                        "use Filters or key stores, set ASYNCAPY_PLUGINS_DENY, or give it plugins=PluginManager(...)"
+                    )
+            before = self._restrictions
+            self._restrictions = [each for each in (*before, restriction) if each and each is not replaced]
+            denied = [record for record in self._records if record.state == "denied"]
+            for record in denied:
+                record.state = "found"
+            try:
+                self._load_all()
+            except BaseException:  # an import may raise SystemExit or KeyboardInterrupt
+                self._restrictions = before
+                raise
+            return any(record.state != "denied" for record in denied)
 
     def require(self, names: Iterable[str]) -> None:
         """Check that plugins are loaded.
@@ -145,18 +163,42 @@ class PluginLoader:
                 return implementation
         return None
 
+    def is_calling(self, record: PluginRecord, hook: str) -> bool:
+        """Return whether this thread is running this hook, which must not be called again inside itself."""
+        return (record, hook) in self._nesting.calling
+
+    @contextmanager
+    def calling(self, record: PluginRecord, hook: str) -> Iterator[None]:
+        """Note that this thread calls a hook of a plugin."""
+        with self._unfinished(self._nesting.calling, (record, hook), f"calling {hook} of {record.title}"):
+            yield
+
     def quarantine(self, record: PluginRecord, reason: str, trace: str = "") -> None:
-        """Exclude a plugin from use, and log the reason."""
+        """Exclude a plugin from use, and log the reason.
+
+        Not while the code of another plugin is running, which may be the reason: the plugin is then tried again.
+        """
+        if any(each is not record for each in self.unfinished):
+            self._nesting.failed.append(record)
+            return
         record.quarantine(reason, trace)
         log.error("%s is quarantined: %s", record.title, reason)
 
-    def _load_all(self, records: Iterable[PluginRecord]) -> None:
-        self.loading = True
-        try:
-            for record in records:
+    def _found(self) -> list[PluginRecord]:
+        from importlib.metadata import entry_points  # noqa: PLC0415  # takes longer to import than this package
+
+        found = map(_record, entry_points(group=hookspecs.PROJECT))
+        records = sorted(found, key=lambda record: (record.name, record.distribution))
+        listed: set[str] = set().union(*(restriction.names for restriction in self._restrictions))
+        for name in sorted(listed.difference(record.name for record in records)):
+            log.warning("no plugin is called %r, which is on an allow or deny list", name)
+        return records
+
+    def _load_all(self) -> None:
+        """Load the plugins that are not loaded yet, as a new manager, a nested or an interrupted call has left them."""
+        for record in list(self._records):
+            if record.state == "found" and record not in (*self._nesting.importing, *self._nesting.failed):
                 self._load(record)
-        finally:
-            self.loading = False
 
     def _load(self, record: PluginRecord) -> None:
         """Import a plugin, unless it is denied, or shares its name with another."""
@@ -173,26 +215,40 @@ class PluginLoader:
     def _import(self, record: PluginRecord) -> None:
         assert record.entry_point is not None
         started = time.perf_counter()
-        try:
-            record.plugin = record.entry_point.load()
-        except BaseException as error:  # a plugin may raise anything
-            if is_interrupt(error):
-                raise
-            reason = f"import failed with {type(error).__name__}: {safe_str(error)}"
-            self.quarantine(record, reason, traceback.format_exc())
-        else:
-            self._admit(record)
+        reason, trace = "", ""
+        with self._unfinished(self._nesting.importing, record, f"importing {record.title}"):
+            try:
+                record.plugin = record.entry_point.load()
+            except BaseException as error:  # a plugin may raise anything
+                if is_interrupt(error):
+                    raise
+                reason, trace = f"import failed with {type(error).__name__}: {safe_str(error)}", traceback.format_exc()
+        if reason := reason or self._admit(record):
+            self.quarantine(record, reason, trace)
         record.import_seconds = time.perf_counter() - started
 
-    def _admit(self, record: PluginRecord) -> None:
-        """Check one plugin against the hook specifications, so that its mistakes are reported as its own."""
+    @contextmanager
+    def _unfinished(self, stack: list[T], item: T, activity: str) -> Iterator[None]:
+        """Keep an item on one of the stacks of this thread for the length of the block."""
+        stack.append(item)
+        before, HOST_LOCK.activity = HOST_LOCK.activity, activity
+        try:
+            yield
+        finally:
+            stack.pop()
+            HOST_LOCK.activity = before
+            if not self.unfinished:
+                self._nesting.failed.clear()
+
+    def _admit(self, record: PluginRecord) -> str:
+        """Check one plugin against the hook specifications; return its mistake, or mark it as loaded."""
         reason = self._fault(record)
         if reason is None:
             record.state, record.reason = "loaded", ""
-            return
+            return ""
         if self._pluggy.has_plugin(record.name):
             self._pluggy.unregister(name=record.name)
-        self.quarantine(record, reason)
+        return reason
 
     def _fault(self, record: PluginRecord) -> str | None:
         """Register a plugin with pluggy; return its mistake, or None."""

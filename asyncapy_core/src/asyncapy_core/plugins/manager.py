@@ -1,6 +1,7 @@
 """`PluginManager`: collects codecs, filters and key stores from plugins, and calls their setup and shutdown.
 
 Hooks are called one plugin at a time; a plugin that raises is quarantined. `loading` finds and imports the plugins.
+A manager may be used by several threads: it owns `HOST_LOCK` while it collects, so that they see whole results only.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from asyncapy_core.interrupts import is_interrupt
 from asyncapy_core.keys.store import KeyStore
 from asyncapy_core.logs import safe_str
 from asyncapy_core.plugins import hook_results
+from asyncapy_core.plugins.host_lock import HOST_LOCK
 from asyncapy_core.plugins.loading import PluginLoader, Restriction
 from asyncapy_core.plugins.options import validate_options
 from asyncapy_core.plugins.record import PluginRecord
@@ -70,8 +72,9 @@ class PluginManager:
         Raises:
             PluginError: the name is taken, or a hook implementation is wrong.
         """
-        self._loader.add(plugin, name)
-        self._registries.clear()
+        with HOST_LOCK:
+            self._loader.add(plugin, name)
+            self._registries.clear()
 
     def restrict(self, restriction: Restriction, replaced: Restriction | None = None) -> None:
         """Add a restriction, or replace an earlier one. Plugins are loaded if all restrictions allow them.
@@ -79,8 +82,9 @@ class PluginManager:
         Raises:
             ConfigError: a plugin that the restriction denies is loaded already.
         """
-        if self._loader.restrict(restriction, replaced):
-            self._registries.clear()
+        with HOST_LOCK:
+            if self._loader.restrict(restriction, replaced):
+                self._registries.clear()
 
     def require(self, names: Iterable[str]) -> None:
         """Check that plugins are loaded.
@@ -179,53 +183,68 @@ class PluginManager:
 
     def _collect(
         self, hook: str, read: Callable[[Any], T], options: RawOptions | None = None
-    ) -> Iterator[tuple[PluginRecord, T]]:
+    ) -> list[tuple[PluginRecord, T]]:
         """Call a hook of one plugin after the other, and ``read`` its result. A plugin that raises is quarantined."""
-        for record in self._loaded():
-            implementation = self._loader.implementation(record, hook)
-            if implementation is None:
-                continue
-            arguments: dict[str, Any] = {}
-            if "options" in implementation.argnames:
-                try:
-                    arguments["options"] = validate_options(record, options or {})
-                except ConfigError as error:
-                    if options is not None:
-                        raise
-                    if not record.left_out:  # once: a program may create a client for each request
-                        record.left_out = True
-                        log.warning("%s is left out, as there is no configuration here: %s", record.title, error)
+        collected: list[tuple[PluginRecord, T]] = []
+        with HOST_LOCK:
+            for record in self._loaded():
+                implementation = self._loader.implementation(record, hook)
+                if implementation is None or self._loader.is_calling(record, hook):
                     continue
-            try:
-                result = read(implementation.function(*(arguments[name] for name in implementation.argnames)))
-            except BaseException as error:  # a plugin may raise anything
-                if is_interrupt(error):
-                    raise
-                reason = f"{hook} raised {type(error).__name__}: {safe_str(error)}"
-                self._loader.quarantine(record, reason, traceback.format_exc())
-            else:
-                yield record, result
+                arguments: dict[str, Any] = {}
+                if "options" in implementation.argnames:
+                    try:
+                        arguments["options"] = validate_options(record, options or {})
+                    except ConfigError as error:
+                        if options is not None:
+                            raise
+                        if not record.left_out:  # once: a program may create a client for each request
+                            record.left_out = True
+                            log.warning("%s is left out, as there is no configuration here: %s", record.title, error)
+                        continue
+                try:
+                    with self._loader.calling(record, hook):
+                        result = read(implementation.function(*(arguments[name] for name in implementation.argnames)))
+                except BaseException as error:  # a plugin may raise anything
+                    if is_interrupt(error):
+                        raise
+                    reason = f"{hook} raised {type(error).__name__}: {safe_str(error)}"
+                    self._loader.quarantine(record, reason, traceback.format_exc())
+                else:
+                    collected.append((record, result))
+        return collected
 
     def _collected(self, hook: str, kind: str, read: Callable[[Any], dict[str, T]]) -> NameRegistry[T]:
-        """Collect the results of a hook by name, once; while plugins are being imported, without keeping them."""
-        if hook in self._registries:
-            return self._registries[hook]
-        registry: NameRegistry[T] = NameRegistry(kind)
-        for record, values in self._collect(hook, read):
-            for name, value in values.items():
-                registry.add(record, name, value)
-        if not self._loader.loading:
-            self._registries[hook] = registry
-            registry.log_complaints()
-        return registry
+        """Collect the results of a hook by name, once; while the code of a plugin is running, without keeping them."""
+        with HOST_LOCK:
+            if hook in self._registries:
+                return self._registries[hook]
+            registry: NameRegistry[T] = NameRegistry(kind)
+            for record, values in self._collect(hook, read):
+                for name, value in values.items():
+                    registry.add(record, name, value)
+            if not self._loader.unfinished:
+                self._registries[hook] = registry
+                registry.log_complaints()
+            return registry
+
+    @property
+    def unfinished(self) -> tuple[PluginRecord, ...]:
+        """The plugins whose import or hook is running in this thread, so that their results are missing."""
+        return tuple(self._loader.unfinished)
 
 
-@functools.cache
 def default_manager() -> PluginManager:
     """Return the manager of this process, which resolves `Filters.X` and the URLs of key stores.
 
     ``ASYNCAPY_PLUGINS_ALLOW`` and ``ASYNCAPY_PLUGINS_DENY`` are names of plugins, separated by commas.
     """
+    with HOST_LOCK:  # two threads would get two managers
+        return _default_manager()
+
+
+@functools.cache
+def _default_manager() -> PluginManager:
     allow = os.environ.get("ASYNCAPY_PLUGINS_ALLOW")
     deny = os.environ.get("ASYNCAPY_PLUGINS_DENY", "")
     return PluginManager(allow=None if allow is None else _names(allow), deny=_names(deny))

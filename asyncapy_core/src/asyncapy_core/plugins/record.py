@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 PluginState = Literal["found", "loaded", "denied", "quarantined"]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class PluginRecord:
     """An entry point of the group ``asyncapy``, or an object that was registered by hand.
 
