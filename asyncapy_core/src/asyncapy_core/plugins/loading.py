@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pluggy
 
 from asyncapy_core.errors import ConfigError, PluginError
-from asyncapy_core.interrupts import is_interrupt
+from asyncapy_core.interrupts import is_from_signal
 from asyncapy_core.logs import safe_str
 from asyncapy_core.plugins import hookspecs
 from asyncapy_core.plugins.host_lock import HOST_LOCK
@@ -220,7 +220,7 @@ class PluginLoader:
             try:
                 record.plugin = record.entry_point.load()
             except BaseException as error:  # a plugin may raise anything
-                if is_interrupt(error):
+                if is_from_signal(error):
                     raise
                 reason, trace = f"import failed with {type(error).__name__}: {safe_str(error)}", traceback.format_exc()
         if reason := reason or self._admit(record):
@@ -230,12 +230,13 @@ class PluginLoader:
     @contextmanager
     def _unfinished(self, stack: list[T], item: T, activity: str) -> Iterator[None]:
         """Keep an item on one of the stacks of this thread for the length of the block."""
-        stack.append(item)
-        before, HOST_LOCK.activity = HOST_LOCK.activity, activity
-        try:
+        depth, before = len(stack), HOST_LOCK.activity
+        try:  # a signal handler may raise anywhere
+            stack.append(item)
+            HOST_LOCK.activity = activity
             yield
         finally:
-            stack.pop()
+            del stack[depth:]
             HOST_LOCK.activity = before
             if not self.unfinished:
                 self._nesting.failed.clear()
@@ -252,6 +253,8 @@ class PluginLoader:
 
     def _fault(self, record: PluginRecord) -> str | None:
         """Register a plugin with pluggy; return its mistake, or None."""
+        if self._pluggy.has_plugin(record.name):  # a signal handler has raised after an earlier registration
+            self._pluggy.unregister(name=record.name)
         try:
             self._pluggy.register(record.plugin, record.name)
             self._pluggy.check_pending()

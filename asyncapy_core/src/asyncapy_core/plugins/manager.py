@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import trio
 
 from asyncapy_core.errors import ConfigError, PluginError
-from asyncapy_core.interrupts import is_interrupt
+from asyncapy_core.interrupts import is_from_signal
 from asyncapy_core.keys.store import KeyStore
 from asyncapy_core.logs import safe_str
 from asyncapy_core.plugins import hook_results
@@ -206,7 +206,7 @@ class PluginManager:
                     with self._loader.calling(record, hook):
                         result = read(implementation.function(*(arguments[name] for name in implementation.argnames)))
                 except BaseException as error:  # a plugin may raise anything
-                    if is_interrupt(error):
+                    if is_from_signal(error):
                         raise
                     reason = f"{hook} raised {type(error).__name__}: {safe_str(error)}"
                     self._loader.quarantine(record, reason, traceback.format_exc())
@@ -251,11 +251,11 @@ def _default_manager() -> PluginManager:
 
 
 def _propagates(error: BaseException) -> bool:
-    """Return True for a Ctrl+C, and for a cancellation if the current task is cancelled."""
+    """Return True for an exception of a signal handler, and for a cancellation if the current task is cancelled."""
     cancelled = trio.current_effective_deadline() == -math.inf
 
     def propagates(leaf: BaseException) -> bool:
-        return (isinstance(leaf, trio.Cancelled) and cancelled) or is_interrupt(leaf)
+        return (isinstance(leaf, trio.Cancelled) and cancelled) or is_from_signal(leaf)
 
     return error.subgroup(propagates) is not None if isinstance(error, BaseExceptionGroup) else propagates(error)
 
