@@ -16,10 +16,20 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    create_model,
+    field_validator,
+)
 
 from asyncapy_core import defaults
 from asyncapy_core.errors import ConfigError
+from asyncapy_core.interrupts import is_from_signal
+from asyncapy_core.logs import safe_str
 
 log = logging.getLogger("asyncapy.config")
 
@@ -42,6 +52,23 @@ def _joined(value: object) -> object:
 
 
 Names = Annotated[list[str], BeforeValidator(_listed)]
+
+
+def load_pydantic_plugins() -> None:
+    """Make pydantic load its own plugins.
+
+    It does so for the first model, and raises if the metadata of any installed distribution is broken. After that it
+    makes models without plugins.
+    """
+    try:
+        create_model("First")
+    except BaseException as error:  # a plugin of pydantic, or a finder of distributions, may raise anything
+        if is_from_signal(error):
+            raise
+        log.warning("pydantic cannot load its plugins: %s: %s", type(error).__name__, safe_str(error))
+
+
+load_pydantic_plugins()
 
 
 class ServerConfig(BaseModel, extra="forbid", frozen=True):

@@ -1,4 +1,4 @@
-"""Finds plugins, applies allow- and deny-lists, imports the plugins and checks them against the hook specifications.
+"""Applies allow- and deny-lists to the plugins that `discovery` finds, imports and checks them.
 
 Calls no hook. pluggy's own loader is not used: it stops at the first plugin that cannot be imported, and silently drops
 the second of two with the same name. All state changes while the thread owns `HOST_LOCK`.
@@ -10,9 +10,9 @@ import logging
 import threading
 import time
 import traceback
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import pluggy
 
@@ -20,11 +20,9 @@ from asyncapy_core.errors import ConfigError, PluginError
 from asyncapy_core.interrupts import is_from_signal
 from asyncapy_core.logs import safe_str
 from asyncapy_core.plugins import hookspecs
+from asyncapy_core.plugins.discovery import find_plugins
 from asyncapy_core.plugins.host_lock import HOST_LOCK
-from asyncapy_core.plugins.record import PluginRecord
-
-if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint
+from asyncapy_core.plugins.record import METADATA, PluginRecord
 
 log: logging.Logger = logging.getLogger("asyncapy.plugins")
 
@@ -74,9 +72,13 @@ class PluginLoader:
     Args:
         restriction: the plugins that may be imported; `restrict` adds further restrictions.
         discover: False leaves out installed plugins, so that there are only those passed to `add`.
+
+    Attributes:
+        leftovers: folders of metadata that are not read, as an interrupted pip has left them behind.
     """
 
     def __init__(self, restriction: Restriction, *, discover: bool) -> None:
+        self.leftovers: list[str] = []
         self._restrictions = [restriction]
         self._discover = discover
         self._pluggy = pluggy.PluginManager(hookspecs.PROJECT)
@@ -151,7 +153,7 @@ class PluginLoader:
         for name in names:
             record = known.get(name)
             if record is None:
-                installed = ", ".join(known) or "none"
+                installed = ", ".join(name for name in known if name != METADATA) or "none"
                 raise PluginError(f"plugin {name!r} is required but not installed (installed: {installed})")
             if record.state != "loaded":
                 raise PluginError(f"{record.title} is required but {record.state}: {record.reason}\n{record.traceback}")
@@ -185,14 +187,19 @@ class PluginLoader:
         log.error("%s is quarantined: %s", record.title, reason)
 
     def _found(self) -> list[PluginRecord]:
-        from importlib.metadata import entry_points  # noqa: PLC0415  # takes longer to import than this package
-
-        found = map(_record, entry_points(group=hookspecs.PROJECT))
-        records = sorted(found, key=lambda record: (record.name, record.distribution))
+        found = find_plugins(hookspecs.PROJECT)
         listed: set[str] = set().union(*(restriction.names for restriction in self._restrictions))
-        for name in sorted(listed.difference(record.name for record in records)):
+        for name in sorted(listed.difference(record.name for record in found.records)):
             log.warning("no plugin is called %r, which is on an allow or deny list", name)
-        return records
+        for record in found.records:
+            if record.state == "quarantined":
+                log.error("%s is quarantined: %s", record.title, record.reason)
+        if found.unusual:
+            from asyncapy_core.config import load_pydantic_plugins  # noqa: PLC0415  # imports pydantic
+
+            load_pydantic_plugins()  # in such an environment, the import of a plugin with options would fail
+        self.leftovers = found.leftovers
+        return found.records
 
     def _load_all(self) -> None:
         """Load the plugins that are not loaded yet, as a new manager, a nested or an interrupted call has left them."""
@@ -202,13 +209,12 @@ class PluginLoader:
 
     def _load(self, record: PluginRecord) -> None:
         """Import a plugin, unless it is denied, or shares its name with another."""
-        sharing = {other.distribution for other in self._records if other.name == record.name}
+        sharing = [other for other in self._records if other.name == record.name]
         reason = next(filter(None, (each.reason(record.name) for each in self._restrictions)), "")
         if reason:
             record.state, record.reason = "denied", reason
-        elif sum(other.name == record.name for other in self._records) > 1:
-            names = " and ".join(sorted(sharing))
-            self.quarantine(record, f"the name {record.name!r} is claimed by {names}; uninstall one of them")
+        elif len(sharing) > 1:
+            self.quarantine(record, _contested(sharing))
         else:
             self._import(record)
 
@@ -269,11 +275,14 @@ class PluginLoader:
         return None
 
 
-def _record(entry_point: EntryPoint) -> PluginRecord:
-    distribution = entry_point.dist
-    if distribution is None:
-        return PluginRecord(entry_point.name, "(unknown)", entry_point=entry_point)
-    return PluginRecord(entry_point.name, distribution.name, distribution.version, entry_point=entry_point)
+def _contested(records: Sequence[PluginRecord]) -> str:
+    """Return the reason why none of several plugins with one name is imported."""
+    name = records[0].name
+    distributions = sorted({record.distribution for record in records})
+    if len(distributions) == 1:
+        values = " and ".join(record.entry_point.value for record in records if record.entry_point is not None)
+        return f"{distributions[0]} has two entry points {name!r}, {values}; install it again"
+    return f"the name {name!r} is claimed by {' and '.join(distributions)}; uninstall one of them"
 
 
 def _hint(message: str) -> str:

@@ -66,6 +66,12 @@ class PluginManager:
         """The quarantined plugins."""
         return tuple(record for record in self.plugins if record.state == "quarantined")
 
+    @property
+    def leftovers(self) -> tuple[str, ...]:
+        """Folders of metadata that are not read, as an interrupted pip has left them behind."""
+        _ = self.plugins
+        return tuple(self._loader.leftovers)
+
     def register(self, plugin: object, name: str) -> None:
         """Add a plugin by hand, after the others.
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
+
+METADATA: Final = "(metadata)"
+"""The name of a record that stands for a distribution whose metadata cannot be read."""
 
 PluginState = Literal["found", "loaded", "denied", "quarantined"]
 
@@ -43,6 +46,8 @@ class PluginRecord:
     def title(self) -> str:
         """Its name in messages."""
         version = f" {self.version}" if self.version else ""
+        if self.name == METADATA:
+            return f"the metadata of {self.distribution}{version}"
         return f"plugin {self.name!r} of {self.distribution}{version}"
 
     def quarantine(self, reason: str, traceback: str = "") -> None:

@@ -40,6 +40,8 @@ def doctor() -> None:
     for record in manager.problems:
         if record.traceback:
             click.echo(record.traceback, err=True)
+    for folder in manager.leftovers:
+        click.echo(f"{folder} is left over from an interrupted pip, and is not read; delete it", err=True)
     for fault in faults:
         click.echo(fault)
     if faults:
