@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncapy_core.interrupts import is_from_signal
-from asyncapy_core.logs import safe_str
+from asyncapy_core.logs import reason_of
 from asyncapy_core.plugins.record import METADATA, PluginRecord
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def _distributions() -> tuple[list[Distribution], list[PluginRecord]]:
             if is_from_signal(error):
                 raise
             kind = type(finder).__name__
-            broken.append(_broken("(unknown)", "", f"{kind} on sys.meta_path fails to list them: {_reason(error)}"))
+            broken.append(_broken("(unknown)", "", f"{kind} on sys.meta_path fails to list them: {reason_of(error)}"))
     return found, broken
 
 
@@ -134,7 +134,7 @@ def _plugins(distribution: Distribution, group: str, folder: str) -> list[Plugin
     except BaseException as error:  # a line without "=", not UTF-8, or anything in the distribution of a finder
         if is_from_signal(error):
             raise
-        return [_broken(*_title(distribution, folder), f"its {_FILE} cannot be read: {_reason(error)}")]
+        return [_broken(*_title(distribution, folder), f"its {_FILE} cannot be read: {reason_of(error)}")]
     if not entry_points:
         return []
     name, version = _title(distribution, folder)
@@ -162,7 +162,3 @@ def _broken(distribution: str, version: str, reason: str) -> PluginRecord:
     record = PluginRecord(METADATA, distribution, version)
     record.quarantine(reason)
     return record
-
-
-def _reason(error: BaseException) -> str:
-    return f"{type(error).__name__}: {safe_str(error)}"

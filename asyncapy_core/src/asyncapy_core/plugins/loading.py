@@ -1,7 +1,8 @@
 """Applies allow- and deny-lists to the plugins that `discovery` finds, imports and checks them.
 
 Calls no hook. pluggy's own loader is not used: it stops at the first plugin that cannot be imported, and silently drops
-the second of two with the same name. All state changes while the thread owns `HOST_LOCK`.
+the second of two with the same name. An access to a plugin may raise any exception, which quarantines the plugin. All
+state changes while the thread owns `HOST_LOCK`.
 """
 
 from __future__ import annotations
@@ -9,19 +10,17 @@ from __future__ import annotations
 import logging
 import threading
 import time
-import traceback
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
-
-import pluggy
+from typing import TypeVar
 
 from asyncapy_core.errors import ConfigError, PluginError
 from asyncapy_core.interrupts import is_from_signal
-from asyncapy_core.logs import safe_str
+from asyncapy_core.logs import reason_of, traceback_of
 from asyncapy_core.plugins import hookspecs
 from asyncapy_core.plugins.discovery import find_plugins
 from asyncapy_core.plugins.host_lock import HOST_LOCK
+from asyncapy_core.plugins.implementations import InvalidPlugin, find_implementations, options_model
 from asyncapy_core.plugins.record import METADATA, PluginRecord
 
 log: logging.Logger = logging.getLogger("asyncapy.plugins")
@@ -81,8 +80,6 @@ class PluginLoader:
         self.leftovers: list[str] = []
         self._restrictions = [restriction]
         self._discover = discover
-        self._pluggy = pluggy.PluginManager(hookspecs.PROJECT)
-        self._pluggy.add_hookspecs(hookspecs)
         self._records: list[PluginRecord] = []
         self._nesting = _Nesting()
 
@@ -111,7 +108,8 @@ class PluginLoader:
             if any(record.name == name for record in self.records):
                 raise PluginError(f"there is a plugin {name!r} already; register this one under another name")
             record = PluginRecord(name, plugin=plugin)
-            if reason := self._admit(record):
+            reason, _ = self._admit(record)
+            if reason:
                 raise PluginError(f"{record.title}: {reason}")
             self._records.append(record)
 
@@ -157,13 +155,6 @@ class PluginLoader:
                 raise PluginError(f"plugin {name!r} is required but not installed (installed: {installed})")
             if record.state != "loaded":
                 raise PluginError(f"{record.title} is required but {record.state}: {record.reason}\n{record.traceback}")
-
-    def implementation(self, record: PluginRecord, hook: str) -> Any:
-        """Return pluggy's record of a plugin's implementation of a hook, or None."""
-        for implementation in getattr(self._pluggy.hook, hook).get_hookimpls():
-            if implementation.plugin is record.plugin:
-                return implementation
-        return None
 
     def is_calling(self, record: PluginRecord, hook: str) -> bool:
         """Return whether this thread is running this hook, which must not be called again inside itself."""
@@ -228,8 +219,10 @@ class PluginLoader:
             except BaseException as error:  # a plugin may raise anything
                 if is_from_signal(error):
                     raise
-                reason, trace = f"import failed with {type(error).__name__}: {safe_str(error)}", traceback.format_exc()
-        if reason := reason or self._admit(record):
+                reason, trace = f"import failed with {reason_of(error)}", traceback_of(error)
+        if not reason:
+            reason, trace = self._admit(record)
+        if reason:
             self.quarantine(record, reason, trace)
         record.import_seconds = time.perf_counter() - started
 
@@ -247,32 +240,23 @@ class PluginLoader:
             if not self.unfinished:
                 self._nesting.failed.clear()
 
-    def _admit(self, record: PluginRecord) -> str:
-        """Check one plugin against the hook specifications; return its mistake, or mark it as loaded."""
-        reason = self._fault(record)
-        if reason is None:
-            record.state, record.reason = "loaded", ""
-            return ""
-        if self._pluggy.has_plugin(record.name):
-            self._pluggy.unregister(name=record.name)
-        return reason
-
-    def _fault(self, record: PluginRecord) -> str | None:
-        """Register a plugin with pluggy; return its mistake, or None."""
-        if self._pluggy.has_plugin(record.name):  # a signal handler has raised after an earlier registration
-            self._pluggy.unregister(name=record.name)
+    def _admit(self, record: PluginRecord) -> tuple[str, str]:
+        """Check a plugin and mark it as loaded, or return the reason why not, and a traceback."""
+        same = next((each for each in self._records if each is not record and each.plugin is record.plugin), None)
+        if same is not None and record.plugin is not None:
+            return f"it is the same object as {same.title}", ""
         try:
-            self._pluggy.register(record.plugin, record.name)
-            self._pluggy.check_pending()
-        except (pluggy.PluginValidationError, ValueError) as error:
-            return _hint(str(error))
-        callers = self._pluggy.get_hookcallers(record.plugin) or []
-        record.hooks = tuple(sorted(caller.name for caller in callers))
-        for caller in callers:
-            for implementation in caller.get_hookimpls():
-                if implementation.plugin is record.plugin and (implementation.wrapper or implementation.hookwrapper):
-                    return f"{caller.name} is a hook wrapper, which is not supported: each plugin is called on its own"
-        return None
+            record.implementations = find_implementations(record.plugin, record.name)
+            record.options = options_model(record.plugin)
+        except InvalidPlugin as error:
+            return str(error), ""
+        except BaseException as error:  # a plugin may raise anything
+            if is_from_signal(error):
+                raise
+            return f"its attributes cannot be read: {reason_of(error)}", traceback_of(error)
+        record.hooks = tuple(record.implementations)
+        record.state, record.reason = "loaded", ""
+        return "", ""
 
 
 def _contested(records: Sequence[PluginRecord]) -> str:
@@ -283,16 +267,3 @@ def _contested(records: Sequence[PluginRecord]) -> str:
         values = " and ".join(record.entry_point.value for record in records if record.entry_point is not None)
         return f"{distributions[0]} has two entry points {name!r}, {values}; install it again"
     return f"the name {name!r} is claimed by {' and '.join(distributions)}; uninstall one of them"
-
-
-def _hint(message: str) -> str:
-    """Return pluggy's message on one line, with the hook that its author probably meant."""
-    import difflib  # noqa: PLC0415  # only for a mistake
-
-    message = " ".join(message.split())
-    known = [name for name in vars(hookspecs) if name.startswith("asyncapy_")]
-    for word in message.replace("'", " ").split():
-        if word.startswith("asyncapy") and word not in known:
-            close = difflib.get_close_matches(word, known, n=1)
-            return f"{message} (did you mean {close[0]}?)" if close else f"{message} (hooks: {', '.join(known)})"
-    return message

@@ -6,23 +6,26 @@ A manager may be used by several threads: it owns `HOST_LOCK` while it collects,
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import logging
 import math
 import os
-import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import trio
 
 from asyncapy_core.errors import ConfigError, PluginError
 from asyncapy_core.interrupts import is_from_signal
 from asyncapy_core.keys.store import KeyStore
-from asyncapy_core.logs import safe_str
+from asyncapy_core.logs import reason_of, traceback_of
 from asyncapy_core.plugins import hook_results
 from asyncapy_core.plugins.host_lock import HOST_LOCK
+from asyncapy_core.plugins.implementations import Implementation, InvalidPlugin
 from asyncapy_core.plugins.loading import PluginLoader, Restriction
 from asyncapy_core.plugins.options import validate_options
 from asyncapy_core.plugins.record import PluginRecord
@@ -31,6 +34,8 @@ from asyncapy_core.protocol.codec import Codec
 from asyncapy_core.routing.filter import Filter
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from asyncapy_core.interfaces import ServerInterface
 
 log: logging.Logger = logging.getLogger("asyncapy.plugins")
@@ -55,6 +60,8 @@ class PluginManager:
     ) -> None:
         self._loader = PluginLoader(Restriction(allow, deny), discover=discover)
         self._registries: dict[str, NameRegistry[Any]] = {}
+        self._setups: WeakKeyDictionary[AsyncExitStack, dict[PluginRecord, BaseModel | None]] = WeakKeyDictionary()
+        """The options that setups got, by the exit stack of a run: shutdowns get the same."""
 
     @property
     def plugins(self) -> tuple[PluginRecord, ...]:
@@ -117,11 +124,11 @@ class PluginManager:
         ids: NameRegistry[Codec] = NameRegistry("wire id")
         names: NameRegistry[Codec] = NameRegistry("codec")
         for record, codecs in self._collect("asyncapy_codecs", hook_results.codecs, options):
-            for codec in codecs:
-                ids.add(record, str(codec.wire_id), codec)
-                names.add(record, codec.name, codec)
-        usable = names.unambiguous()
-        return [codec for codec in ids.unambiguous().values() if codec.name in usable]
+            for name, wire_id, codec in codecs:
+                ids.add(record, str(wire_id), codec)
+                names.add(record, name, codec)
+        usable = list(map(id, names.unambiguous().values()))
+        return [codec for codec in ids.unambiguous().values() if id(codec) in usable]
 
     @property
     def filters(self) -> NameRegistry[type[Filter]]:
@@ -141,14 +148,13 @@ class PluginManager:
         """
         for record in self._loaded():
             try:
-                await self._call(record, "asyncapy_setup", server=server, options=validate_options(record, options))
+                validated = self._setups.setdefault(server.exit_stack, {})[record] = validate_options(record, options)
+                await self._call(record, "asyncapy_setup", server=server, options=validated)
             except BaseException as error:  # a plugin may raise anything
                 if _propagates(error):
                     raise
                 log.debug("%s failed in setup", record.title, exc_info=error)
-                raise PluginError(
-                    f"{record.title} failed in setup: {type(error).__name__}: {safe_str(error)}"
-                ) from error
+                raise PluginError(f"{record.title} failed in setup: {reason_of(error)}") from error
             done.append(record)
 
     async def shutdown(
@@ -159,11 +165,13 @@ class PluginManager:
         while done:
             record = done.pop()
             try:
-                await self._call(record, "asyncapy_shutdown", server=server, options=validate_options(record, options))
+                validated = self._setups.get(server.exit_stack, {}).pop(record, None)
+                await self._call(record, "asyncapy_shutdown", server=server, options=validated)
             except BaseException as error:  # a plugin may raise anything
                 if _propagates(error):
                     raise
-                error.add_note(f"raised by {record.title} in shutdown")
+                with contextlib.suppress(Exception):  # the exception may be of a class that overrides its methods
+                    error.add_note(f"raised by {record.title} in shutdown")
                 failures.append(error)
         return failures
 
@@ -171,19 +179,27 @@ class PluginManager:
         """Validate the options of all plugins.
 
         Raises:
-            ConfigError: the options of a plugin are wrong or incomplete, or it is not installed.
+            ConfigError: the options of a plugin are wrong or incomplete, or it is not installed; a line for each.
         """
         known = {record.name: record for record in self.plugins}
+        faults: dict[str, None] = {}
         for name in (*known, *options):
-            validate_options(known.get(name) or PluginRecord(name, "no installed package"), options)
+            record = known.get(name) or PluginRecord(name, "no installed package")
+            try:
+                validate_options(record, options)
+            except InvalidPlugin as error:
+                self._loader.quarantine(record, str(error))
+            except ConfigError as error:
+                faults[str(error)] = None  # once, if the plugin is installed
+        if faults:
+            raise ConfigError("\n".join(faults))
 
     def _loaded(self) -> Iterator[PluginRecord]:
         return (record for record in self.plugins if record.state == "loaded")
 
     async def _call(self, record: PluginRecord, hook: str, **arguments: Any) -> None:
-        implementation = self._loader.implementation(record, hook)
-        if implementation is not None:
-            result = implementation.function(*(arguments[name] for name in implementation.argnames))
+        for implementation in record.implementations.get(hook, ()):
+            result = implementation(**arguments)
             if inspect.isawaitable(result):
                 await result
 
@@ -194,31 +210,40 @@ class PluginManager:
         collected: list[tuple[PluginRecord, T]] = []
         with HOST_LOCK:
             for record in self._loaded():
-                implementation = self._loader.implementation(record, hook)
-                if implementation is None or self._loader.is_calling(record, hook):
+                implementations = record.implementations.get(hook, ())
+                if not implementations or self._loader.is_calling(record, hook):
                     continue
-                arguments: dict[str, Any] = {}
-                if "options" in implementation.argnames:
-                    try:
-                        arguments["options"] = validate_options(record, options or {})
-                    except ConfigError as error:
-                        if options is not None:
-                            raise
-                        if not record.left_out:  # once: a program may create a client for each request
-                            record.left_out = True
-                            log.warning("%s is left out, as there is no configuration here: %s", record.title, error)
-                        continue
+                usable, validated = self._options_for(record, implementations, options)
+                if not usable:
+                    continue
                 try:
                     with self._loader.calling(record, hook):
-                        result = read(implementation.function(*(arguments[name] for name in implementation.argnames)))
+                        results = [read(implementation(options=validated)) for implementation in implementations]
                 except BaseException as error:  # a plugin may raise anything
                     if is_from_signal(error):
                         raise
-                    reason = f"{hook} raised {type(error).__name__}: {safe_str(error)}"
-                    self._loader.quarantine(record, reason, traceback.format_exc())
+                    self._loader.quarantine(record, f"{hook} raised {reason_of(error)}", traceback_of(error))
                 else:
-                    collected.append((record, result))
+                    collected.extend((record, result) for result in results)
         return collected
+
+    def _options_for(
+        self, record: PluginRecord, implementations: Iterable[Implementation], options: RawOptions | None
+    ) -> tuple[bool, BaseModel | None]:
+        """Return whether hooks of a plugin can be called, and the options that they take."""
+        if not any("options" in implementation.arguments for implementation in implementations):
+            return True, None
+        try:
+            return True, validate_options(record, options or {})
+        except InvalidPlugin as error:
+            self._loader.quarantine(record, str(error))
+        except ConfigError as error:
+            if options is not None:
+                raise
+            if not record.left_out:  # once: a program may create a client for each request
+                record.left_out = True
+                log.warning("%s is left out, as there is no configuration here: %s", record.title, error)
+        return False, None
 
     def _collected(self, hook: str, kind: str, read: Callable[[Any], dict[str, T]]) -> NameRegistry[T]:
         """Collect the results of a hook by name, once; while the code of a plugin is running, without keeping them."""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
+
+    from pydantic import BaseModel
+
+    from asyncapy_core.plugins.implementations import Implementation
 
 METADATA: Final = "(metadata)"
 """The name of a record that stands for a distribution whose metadata cannot be read."""
@@ -27,6 +32,7 @@ class PluginRecord:
         hooks: the hooks that it implements.
         import_seconds: the duration of its import.
         traceback: the traceback of the exception that led to the quarantine, or nothing.
+        options: the model of its options, or None.
         left_out: whether a warning was logged that clients do not use it, because it needs options.
     """
 
@@ -40,7 +46,9 @@ class PluginRecord:
     import_seconds: float = 0.0
     left_out: bool = False
     entry_point: EntryPoint | None = None
-    plugin: Any = None
+    plugin: Any = field(default=None, repr=False)
+    implementations: Mapping[str, tuple[Implementation, ...]] = field(default_factory=dict, repr=False)
+    options: type[BaseModel] | None = field(default=None, repr=False)
 
     @property
     def title(self) -> str:
