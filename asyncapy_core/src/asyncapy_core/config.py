@@ -10,8 +10,6 @@ import configparser
 import ipaddress
 import logging
 import os
-import re
-import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -27,20 +25,21 @@ from pydantic import (
 )
 
 from asyncapy_core import defaults
+from asyncapy_core.config_sources import (
+    ENVIRONMENT,
+    SECTION,
+    PluginOptions,
+    read_file,
+    read_parser,
+    settings_in_environment,
+)
 from asyncapy_core.errors import ConfigError
 from asyncapy_core.interrupts import is_from_signal
 from asyncapy_core.logs import safe_str
 
+__all__ = ["PluginOptions", "ServerConfig", "load_config", "load_pydantic_plugins"]
+
 log = logging.getLogger("asyncapy.config")
-
-SECTION = "AsyncAPY"
-PLUGIN_SECTION = "plugin:"
-ENVIRONMENT = "ASYNCAPY_"
-OBSOLETE = "encoding"
-"""A setting in configuration files of version 0.5."""
-
-_NEAR_MISS = re.compile(r"\s*plugins?\s*[.:]", re.IGNORECASE)
-"""A misspelt section of a plugin, or one in the form of the other file format, which no plugin would get."""
 
 
 def _listed(value: object) -> object:
@@ -180,7 +179,6 @@ class ServerConfig(BaseModel, extra="forbid", frozen=True):
         return [part.strip() for part in self.addr.split(",") if part.strip()]
 
 
-PluginOptions = dict[str, dict[str, Any]]
 _Source = tuple[Callable[[str], str], dict[str, Any]]
 """A function that names the source of a setting, and the settings of that source."""
 
@@ -210,87 +208,19 @@ def load_config(
         (lambda name: f"the argument {name}", dict(arguments)),
         (
             lambda name: f"the environment variable {ENVIRONMENT}{name.upper()}",
-            _from_environment(os.environ if environ is None else environ),
+            settings_in_environment(os.environ if environ is None else environ, ServerConfig.model_fields),
         ),
     ]
     options: PluginOptions = {}
     if parser is not None:
-        settings, parsed = _from_parser(parser, "cfg_parser")
+        settings, parsed = read_parser(parser, "cfg_parser")
         sources.append((lambda _: f"cfg_parser, section [{SECTION}]", settings))
         options = parsed
     if path is not None:
-        settings, parsed = _from_file(Path(path))
+        settings, parsed = read_file(Path(path))
         sources.append((lambda _: f"{path}, section [{SECTION}]", settings))
         options = {**parsed, **options}
     return _validated(sources), options
-
-
-def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
-    """Return the settings in the environment. Other ``ASYNCAPY_*`` variables may belong to plugins or programs."""
-    wanted = {f"{ENVIRONMENT}{name.upper()}": name for name in ServerConfig.model_fields}
-    return {wanted[key]: value for key, value in environ.items() if key in wanted}
-
-
-def _from_file(path: Path) -> tuple[dict[str, Any], PluginOptions]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the configuration file {path}: {error}") from error
-    if path.suffix.lower() == ".toml":
-        try:
-            tables = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise ConfigError(f"{path} is not valid TOML: {error}") from error
-        return _from_tables(tables, str(path))
-    parser = configparser.RawConfigParser()
-    try:
-        parser.read_string(text, source=str(path))
-    except configparser.Error as error:
-        raise ConfigError(f"{path} is not a valid INI file: {error}") from error
-    return _from_parser(parser, str(path))
-
-
-def _from_tables(tables: dict[str, Any], source: str) -> tuple[dict[str, Any], PluginOptions]:
-    for name, table in tables.items():
-        if (name == "plugin" and isinstance(table, dict)) or _NEAR_MISS.match(name):
-            raise ConfigError(f"{source}: the options of a plugin go into [plugins.NAME]; got [{name}]")
-    if not tables.keys() & {SECTION, "plugins"}:
-        raise ConfigError(f"{source} has no table [{SECTION}]; settings go there, a plugin's into [plugins.NAME]")
-    settings = tables.get(SECTION, {})
-    options = tables.get("plugins", {})
-    if not isinstance(settings, dict):
-        raise ConfigError(f"{source}: [{SECTION}] must be a table; got {settings!r}")
-    if not isinstance(options, dict) or not all(isinstance(table, dict) for table in options.values()):
-        raise ConfigError(f"{source}: [plugins] must hold a table for each plugin, [plugins.NAME]")
-    return settings, options
-
-
-def _from_parser(parser: configparser.RawConfigParser, source: str) -> tuple[dict[str, Any], PluginOptions]:
-    for section in parser.sections():
-        if _NEAR_MISS.match(section) and not section.startswith(PLUGIN_SECTION):
-            raise ConfigError(f"{source}: the options of a plugin go into [{PLUGIN_SECTION}NAME]; got [{section}]")
-    options = {
-        section.removeprefix(PLUGIN_SECTION): dict(parser.items(section, raw=True))
-        for section in parser.sections()
-        if section.startswith(PLUGIN_SECTION)
-    }
-    if parser.has_section(SECTION):
-        settings = dict(parser.items(SECTION, raw=True))
-        if OBSOLETE in settings:
-            log.warning(
-                "%s, section [%s]: %r was a setting of version 0.5 and has no effect: the first packet of a session "
-                "fixes its encoding; remove the line",
-                source,
-                SECTION,
-                OBSOLETE,
-            )
-            del settings[OBSOLETE]
-        return settings, options
-    if not options:
-        raise ConfigError(
-            f"{source} has no section [{SECTION}]; settings go there, a plugin's into [{PLUGIN_SECTION}NAME]"
-        )
-    return {}, options
 
 
 def _validated(sources: list[_Source]) -> ServerConfig:

@@ -5,7 +5,6 @@ A plugin is any object: each access to its attributes may raise any exception.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -154,6 +153,8 @@ def _attribute(owner: Any, name: str) -> Any:
 
 def _hint(message: str) -> str:
     """Return pluggy's message on one line, with the hook that its author probably meant."""
+    import difflib  # noqa: PLC0415  # only for a mistake
+
     message = " ".join(message.split())
     for word in message.replace("'", " ").split():
         if word.startswith("asyncapy") and word not in HOOKS:
