@@ -190,11 +190,45 @@ def test_a_logging_level_is_a_number_or_a_name(given: Any, level: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "names"), [("a, b ,c", ["a", "b", "c"]), ("a", ["a"]), ("", []), (" , ", []), (["x"], ["x"])]
+    ("text", "names"),
+    [
+        ("a, b ,c", ["a", "b", "c"]),
+        ("a", ["a"]),
+        ("", []),
+        (" , ", []),
+        (["x"], ["x"]),
+        ("\na\nb\n\n  c-d.e_f", ["a", "b", "c-d.e_f"]),
+        ("a,\r\nb,", ["a", "b"]),
+    ],
 )
-def test_names_of_plugins_are_separated_by_commas(text: Any, names: list[str]) -> None:
+def test_names_of_plugins_are_separated_by_commas_or_lines(text: Any, names: list[str]) -> None:
     for setting in ("plugins_allow", "plugins_deny", "plugins_require"):
         assert getattr(load_config({setting: text}, environ={})[0], setting) == names
+
+
+def test_a_list_in_an_ini_file_has_a_line_for_each_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.ini"
+    path.write_text(
+        "[AsyncAPY]\nplugins_deny =\n    redis\n    # not this\n    sqlite,\n\n    filters\naddr =\n  ::1\n  a\n"
+    )
+    config, _ = load_config({}, path=path, environ={})
+    assert config.plugins_deny == ["redis", "sqlite", "filters"]
+    assert config.addresses == ["::1", "a"]
+
+
+NO_NAMES = ["a b", "'a'", '"a"', '["a"]', "[a]", "a # b", "a ; b", "a;b", "{a}", "a\tb", "a/b", "a:b", "*"]
+
+
+@pytest.mark.parametrize("text", [*NO_NAMES, *([name] for name in NO_NAMES), ["a, b"], ["a\nb"], [""]])
+@pytest.mark.parametrize("setting", ["plugins_allow", "plugins_deny", "plugins_require"])
+def test_anything_else_than_names_is_an_error_in_a_list(setting: str, text: Any) -> None:
+    assert "is no name of a plugin" in error_text({setting: text})
+
+
+@pytest.mark.parametrize("text", ["::1 ::2", "'::1'", "[::1]", "::1 # here", "::1; here", '["::1"]', ["::1", "a b"]])
+def test_anything_else_than_addresses_is_an_error_in_a_list(text: Any) -> None:
+    assert "is no address: write it without" in error_text({"addr": text})
+    assert "it has no address" in error_text({"addr": ","})
 
 
 WRONG: list[tuple[str, Any, str]] = [

@@ -10,11 +10,13 @@ import configparser
 import ipaddress
 import logging
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     Field,
@@ -25,6 +27,7 @@ from pydantic import (
 )
 
 from asyncapy_core import defaults
+from asyncapy_core.addresses import is_unix
 from asyncapy_core.config_sources import (
     ENVIRONMENT,
     SECTION,
@@ -42,15 +45,26 @@ __all__ = ["PluginOptions", "ServerConfig", "load_config", "load_pydantic_plugin
 log = logging.getLogger("asyncapy.config")
 
 
+_NO_HOST = re.compile(r"""[\s"'#;\[\](){}]""")
+"""A character of no host name and of no IP address."""
+
+
 def _listed(value: object) -> object:
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+    return defaults.split_list(value) if isinstance(value, str) else value
 
 
 def _joined(value: object) -> object:
     return ", ".join(value) if isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value) else value
 
 
-Names = Annotated[list[str], BeforeValidator(_listed)]
+def _name(value: str) -> str:
+    if defaults.PLUGIN_NAME.fullmatch(value) is None:
+        raise ValueError(f"{value!r} is no name of a plugin: write names without quotes, brackets, blanks and comments")
+    return value
+
+
+Items = Annotated[list[str], BeforeValidator(_listed)]
+Names = Annotated[list[Annotated[str, AfterValidator(_name)]], BeforeValidator(_listed)]
 
 
 def load_pydantic_plugins() -> None:
@@ -75,7 +89,7 @@ class ServerConfig(BaseModel, extra="forbid", frozen=True):
 
     addr: Annotated[str, BeforeValidator(_joined)] = Field(
         default=defaults.ADDR,
-        description="host names, IP addresses and unix:/paths to bind to, separated by commas",
+        description="host names, IP addresses and unix:/paths to bind to, separated by commas or lines",
         min_length=1,
     )
     port: int = Field(default=defaults.PORT, description="a TCP port, 0 to 65535; 0 picks a free one", ge=0, le=65535)
@@ -123,12 +137,25 @@ class ServerConfig(BaseModel, extra="forbid", frozen=True):
     tls_client_ca: str | None = Field(
         default=None, description="a PEM file: the CAs of clients' certificates", min_length=1
     )
-    proxy_protocol_from: Names = Field(
-        default=[], description="networks of proxies that send a PROXY header, or unix, separated by commas"
+    proxy_protocol_from: Items = Field(
+        default=[], description="networks of proxies that send a PROXY header, or unix, separated by commas or lines"
     )
-    plugins_allow: Names | None = Field(default=None, description="names of plugins, separated by commas; none for all")
-    plugins_deny: Names = Field(default=[], description="names of plugins, separated by commas")
-    plugins_require: Names = Field(default=[], description="names of plugins, separated by commas")
+    plugins_allow: Names | None = Field(
+        default=None, description="names of plugins, separated by commas or lines; none for all"
+    )
+    plugins_deny: Names = Field(default=[], description="names of plugins, separated by commas or lines")
+    plugins_require: Names = Field(default=[], description="names of plugins, separated by commas or lines")
+
+    @field_validator("addr")
+    @classmethod
+    def _hosts(cls, value: str) -> str:
+        addresses = defaults.split_list(value)
+        for address in addresses:
+            if not is_unix(address) and _NO_HOST.search(address):
+                raise ValueError(f"{address!r} is no address: write it without quotes, brackets, blanks and comments")
+        if not addresses:
+            raise ValueError("it has no address")
+        return value
 
     @field_validator("logging_level", mode="before")
     @classmethod
@@ -176,7 +203,7 @@ class ServerConfig(BaseModel, extra="forbid", frozen=True):
     @property
     def addresses(self) -> list[str]:
         """The addresses to bind to, one by one."""
-        return [part.strip() for part in self.addr.split(",") if part.strip()]
+        return defaults.split_list(self.addr)
 
 
 _Source = tuple[Callable[[str], str], dict[str, Any]]

@@ -11,15 +11,13 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from asyncapy_core.defaults import PLUGIN_NAME
 from asyncapy_core.interrupts import is_from_signal
 from asyncapy_core.logs import reason_of
 from asyncapy_core.plugins.record import METADATA, PluginRecord
 
 if TYPE_CHECKING:
     from importlib.metadata import Distribution, EntryPoint
-
-NAME: Final = re.compile(r"[\w.-]+")
-"""The name of a plugin: the characters that the specification of entry points recommends."""
 
 _VALUE: Final = re.compile(r"\s*[\w.]+\s*(:\s*[\w.]+\s*)?(\[.*\]\s*)?")
 _FILE: Final = "entry_points.txt"
@@ -140,7 +138,7 @@ def _plugins(distribution: Distribution, group: str, folder: str) -> list[Plugin
     name, version = _title(distribution, folder)
     records = [PluginRecord(each.name, name, version, entry_point=each) for each in entry_points]
     for record, entry_point in zip(records, entry_points, strict=True):
-        if not NAME.fullmatch(record.name):
+        if not PLUGIN_NAME.fullmatch(record.name):
             record.quarantine(f"its name {record.name!r} has other characters than letters, digits, '_', '-' and '.'")
         elif not _VALUE.fullmatch(entry_point.value):
             record.quarantine(f"its entry point {entry_point.value!r} is neither MODULE nor MODULE:OBJECT")

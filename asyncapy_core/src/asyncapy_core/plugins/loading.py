@@ -38,9 +38,14 @@ class Restriction:
         self._deny = frozenset(deny)
 
     @property
-    def names(self) -> frozenset[str]:
-        """All names on the two lists."""
-        return self._deny | (self._allow or frozenset())
+    def allowed(self) -> frozenset[str]:
+        """The names on the allow-list."""
+        return self._allow or frozenset()
+
+    @property
+    def denied(self) -> frozenset[str]:
+        """The names on the deny-list."""
+        return self._deny
 
     def __bool__(self) -> bool:
         return self._allow is not None or bool(self._deny)
@@ -79,7 +84,9 @@ class PluginLoader:
     def __init__(self, restriction: Restriction, *, discover: bool) -> None:
         self.leftovers: list[str] = []
         self._restrictions = [restriction]
-        self._discover = discover
+        self._undiscovered = discover
+        self._discovers = discover
+        self._warned: set[str] = set()
         self._records: list[PluginRecord] = []
         self._nesting = _Nesting()
 
@@ -87,10 +94,8 @@ class PluginLoader:
     def records(self) -> list[PluginRecord]:
         """All plugins, in any state, in the order in which their hooks are called."""
         with HOST_LOCK:
-            if self._discover:
-                self._records = self._found()
-                self._discover = False
-            self._load_all()
+            self._discover()
+            self._load_all(list(self._records))
             return list(self._records)
 
     @property
@@ -102,9 +107,11 @@ class PluginLoader:
         """Add a plugin by hand, after the others.
 
         Raises:
-            PluginError: the name is taken, or a hook implementation is wrong.
+            PluginError: the name is taken or denied, or a hook implementation is wrong.
         """
         with HOST_LOCK:
+            if any(name in restriction.denied for restriction in self._restrictions):
+                raise PluginError(f"plugin {name!r} cannot be registered, as it is on the deny list")
             if any(record.name == name for record in self.records):
                 raise PluginError(f"there is a plugin {name!r} already; register this one under another name")
             record = PluginRecord(name, plugin=plugin)
@@ -120,11 +127,17 @@ class PluginLoader:
             Whether plugins that were denied before have been loaded.
 
         Raises:
-            ConfigError: a plugin that the restriction denies is loaded already.
+            ConfigError: a plugin that the restriction denies is loaded already, or is not installed.
         """
         with HOST_LOCK:
+            if restriction.denied:
+                self._discover()
+            if self._discovers and not self._undiscovered:
+                self._check_names(restriction)
             for record in self._records:
-                if record.entry_point is not None and record.state == "loaded" and restriction.reason(record.name):
+                installed = record.entry_point is not None
+                refused = restriction.reason(record.name) if installed else record.name in restriction.denied
+                if record.state == "loaded" and refused:
                     raise ConfigError(
                         f"{record.title} is loaded already, so this server cannot deny it: make the server before you "
                         "use Filters or key stores, set ASYNCAPY_PLUGINS_DENY, or give it plugins=PluginManager(...)"
@@ -135,7 +148,7 @@ class PluginLoader:
             for record in denied:
                 record.state = "found"
             try:
-                self._load_all()
+                self._load_all(denied)
             except BaseException:  # an import may raise SystemExit or KeyboardInterrupt
                 self._restrictions = before
                 raise
@@ -177,11 +190,14 @@ class PluginLoader:
         record.quarantine(reason, trace)
         log.error("%s is quarantined: %s", record.title, reason)
 
-    def _found(self) -> list[PluginRecord]:
+    def _discover(self) -> None:
+        """Find the installed plugins, once, and check that the lists name no others."""
+        if not self._undiscovered:
+            return
         found = find_plugins(hookspecs.PROJECT)
-        listed: set[str] = set().union(*(restriction.names for restriction in self._restrictions))
-        for name in sorted(listed.difference(record.name for record in found.records)):
-            log.warning("no plugin is called %r, which is on an allow or deny list", name)
+        self._records, self.leftovers = found.records, found.leftovers
+        for restriction in self._restrictions:
+            self._check_names(restriction)
         for record in found.records:
             if record.state == "quarantined":
                 log.error("%s is quarantined: %s", record.title, record.reason)
@@ -189,12 +205,28 @@ class PluginLoader:
             from asyncapy_core.config import load_pydantic_plugins  # noqa: PLC0415  # imports pydantic
 
             load_pydantic_plugins()  # in such an environment, the import of a plugin with options would fail
-        self.leftovers = found.leftovers
-        return found.records
+        self._undiscovered = False
 
-    def _load_all(self) -> None:
-        """Load the plugins that are not loaded yet, as a new manager, a nested or an interrupted call has left them."""
-        for record in list(self._records):
+    def _check_names(self, restriction: Restriction) -> None:
+        """Log names on an allow-list that no plugin has.
+
+        Raises:
+            ConfigError: no plugin has a name on a deny-list, which would deny nothing.
+        """
+        known = [record.name for record in self._records if record.name != METADATA]
+        for name in sorted(restriction.denied.difference(known)):
+            import difflib  # noqa: PLC0415  # only for a mistake
+
+            close = difflib.get_close_matches(name, known, n=1)
+            advice = f"did you mean {close[0]!r}?" if close else f"installed: {', '.join(known) or 'none'}"
+            raise ConfigError(f"no plugin is called {name!r}, which is on the deny list; {advice}")
+        for name in sorted(restriction.allowed.difference(known, self._warned)):
+            self._warned.add(name)
+            log.warning("no plugin is called %r, which is on an allow list", name)
+
+    def _load_all(self, records: Iterable[PluginRecord]) -> None:
+        """Load those of these plugins that are not loaded yet, or were not because of a nested or interrupted call."""
+        for record in records:
             if record.state == "found" and record not in (*self._nesting.importing, *self._nesting.failed):
                 self._load(record)
 

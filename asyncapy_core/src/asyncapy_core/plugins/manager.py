@@ -19,6 +19,7 @@ from weakref import WeakKeyDictionary
 
 import trio
 
+from asyncapy_core.defaults import PLUGIN_NAME, split_list
 from asyncapy_core.errors import ConfigError, PluginError
 from asyncapy_core.interrupts import is_from_signal
 from asyncapy_core.keys.store import KeyStore
@@ -51,7 +52,8 @@ class PluginManager:
 
     Args:
         allow: the names of the plugins to load; None loads all.
-        deny: the names of plugins that are not imported.
+        deny: the names of plugins that are not imported. If one of them is not installed, each use of the plugins is a
+            ConfigError: a misspelt name would deny nothing.
         discover: False leaves out installed plugins, so that there are only those passed to `register`.
     """
 
@@ -83,7 +85,7 @@ class PluginManager:
         """Add a plugin by hand, after the others.
 
         Raises:
-            PluginError: the name is taken, or a hook implementation is wrong.
+            PluginError: the name is taken or denied, or a hook implementation is wrong.
         """
         with HOST_LOCK:
             self._loader.add(plugin, name)
@@ -93,7 +95,7 @@ class PluginManager:
         """Add a restriction, or replace an earlier one. Plugins are loaded if all restrictions allow them.
 
         Raises:
-            ConfigError: a plugin that the restriction denies is loaded already.
+            ConfigError: a plugin that the restriction denies is loaded already, or is not installed.
         """
         with HOST_LOCK:
             if self._loader.restrict(restriction, replaced):
@@ -269,6 +271,9 @@ def default_manager() -> PluginManager:
     """Return the manager of this process, which resolves `Filters.X` and the URLs of key stores.
 
     ``ASYNCAPY_PLUGINS_ALLOW`` and ``ASYNCAPY_PLUGINS_DENY`` are names of plugins, separated by commas.
+
+    Raises:
+        ConfigError: an item of a list is no name of a plugin.
     """
     with HOST_LOCK:  # two threads would get two managers
         return _default_manager()
@@ -276,9 +281,22 @@ def default_manager() -> PluginManager:
 
 @functools.cache
 def _default_manager() -> PluginManager:
-    allow = os.environ.get("ASYNCAPY_PLUGINS_ALLOW")
-    deny = os.environ.get("ASYNCAPY_PLUGINS_DENY", "")
-    return PluginManager(allow=None if allow is None else _names(allow), deny=_names(deny))
+    return PluginManager(allow=_names("ASYNCAPY_PLUGINS_ALLOW"), deny=_names("ASYNCAPY_PLUGINS_DENY") or ())
+
+
+def _names(variable: str) -> list[str] | None:
+    """Return the names of plugins in a variable of the environment, or None if it is not set."""
+    text = os.environ.get(variable)
+    if text is None:
+        return None
+    names = split_list(text)
+    for name in names:
+        if PLUGIN_NAME.fullmatch(name) is None:
+            raise ConfigError(
+                f"{name!r}, from the environment variable {variable}, is no name of a plugin: write names without "
+                "quotes, brackets, blanks and comments"
+            )
+    return names
 
 
 def _propagates(error: BaseException) -> bool:
@@ -289,7 +307,3 @@ def _propagates(error: BaseException) -> bool:
         return (isinstance(leaf, trio.Cancelled) and cancelled) or is_from_signal(leaf)
 
     return error.subgroup(propagates) is not None if isinstance(error, BaseExceptionGroup) else propagates(error)
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
