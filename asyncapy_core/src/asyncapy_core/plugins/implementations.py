@@ -6,7 +6,7 @@ A plugin is any object: each access to its attributes may raise any exception.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,6 +17,8 @@ from asyncapy_core.plugins import hookspecs
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
+
+    from asyncapy_core.plugins.record import PluginRecord
 
 HOOKS: Final = tuple(name for name in vars(hookspecs) if name.startswith("asyncapy_"))
 _OPTIONS: Final = "asyncapy_options"
@@ -35,10 +37,12 @@ class Implementation:
     Attributes:
         function: the function.
         arguments: the names of the arguments that it takes.
+        rank: 0 for one that is called before those of other plugins, 2 for one that is called after them, 1 for others.
     """
 
     function: Callable[..., Any]
     arguments: tuple[str, ...]
+    rank: int
 
     def __call__(self, **given: Any) -> Any:
         """Call the function with those of the given arguments that it takes."""
@@ -70,8 +74,34 @@ def find_implementations(plugin: Any, name: str) -> dict[str, tuple[Implementati
             raise InvalidPlugin(
                 f"{caller.name} is a hook wrapper, which is not supported: each plugin is called on its own"
             )
-        found[caller.name] = tuple(Implementation(each.function, tuple(each.argnames)) for each in implementations)
+        found[caller.name] = tuple(map(_implementation, implementations))
     return dict(sorted(found.items()))
+
+
+def in_order(records: Iterable[PluginRecord], hook: str) -> list[tuple[PluginRecord, tuple[Implementation, ...]]]:
+    """Return the order of calls of a hook: ``tryfirst`` implementations, the others, and ``trylast`` ones.
+
+    Args:
+        records: the plugins, in the order in which those of one rank are called.
+        hook: the hook.
+
+    Returns:
+        Pairs of a plugin and its implementations of one rank; no implementations for a plugin that has none.
+    """
+    order = []
+    plugins = list(records)
+    for rank in range(3):
+        for record in plugins:
+            implementations = record.implementations.get(hook, ())
+            of_rank = tuple(each for each in implementations if each.rank == rank)
+            if of_rank or (rank == 1 and not implementations):
+                order.append((record, of_rank))
+    return order
+
+
+def _implementation(found: pluggy.HookImpl) -> Implementation:
+    rank = 2 if found.trylast else 0 if found.tryfirst else 1
+    return Implementation(found.function, tuple(found.argnames), rank)
 
 
 def options_model(plugin: Any) -> type[BaseModel] | None:

@@ -26,7 +26,7 @@ from asyncapy_core.keys.store import KeyStore
 from asyncapy_core.logs import reason_of, traceback_of
 from asyncapy_core.plugins import hook_results
 from asyncapy_core.plugins.host_lock import HOST_LOCK
-from asyncapy_core.plugins.implementations import Implementation, InvalidPlugin
+from asyncapy_core.plugins.implementations import Implementation, InvalidPlugin, in_order
 from asyncapy_core.plugins.loading import PluginLoader, Restriction
 from asyncapy_core.plugins.options import validate_options
 from asyncapy_core.plugins.record import PluginRecord
@@ -148,33 +148,40 @@ class PluginManager:
         Raises:
             PluginError: an implementation raised; its exception is the cause.
         """
-        for record in self._loaded():
+        steps = in_order(self._loaded(), "asyncapy_setup")
+        validated = self._setups.setdefault(server.exit_stack, {})
+        for number, (record, implementations) in enumerate(steps, 1):
             try:
-                validated = self._setups.setdefault(server.exit_stack, {})[record] = validate_options(record, options)
-                await self._call(record, "asyncapy_setup", server=server, options=validated)
+                if record not in validated:
+                    validated[record] = validate_options(record, options)
+                for implementation in implementations:
+                    await _call(implementation, server=server, options=validated[record])
             except BaseException as error:  # a plugin may raise anything
                 if _propagates(error):
                     raise
                 log.debug("%s failed in setup", record.title, exc_info=error)
                 raise PluginError(f"{record.title} failed in setup: {reason_of(error)}") from error
-            done.append(record)
+            if all(later is not record for later, _ in steps[number:]):
+                done.append(record)
 
     async def shutdown(
         self, server: ServerInterface, options: RawOptions, done: list[PluginRecord]
     ) -> list[BaseException]:
         """Call `asyncapy_shutdown` of all plugins in ``done``, the last first, and return their exceptions."""
         failures: list[BaseException] = []
-        while done:
-            record = done.pop()
-            try:
-                validated = self._setups.get(server.exit_stack, {}).pop(record, None)
-                await self._call(record, "asyncapy_shutdown", server=server, options=validated)
-            except BaseException as error:  # a plugin may raise anything
-                if _propagates(error):
-                    raise
-                with contextlib.suppress(Exception):  # the exception may be of a class that overrides its methods
-                    error.add_note(f"raised by {record.title} in shutdown")
-                failures.append(error)
+        validated = self._setups.pop(server.exit_stack, {})
+        steps = in_order(reversed(done), "asyncapy_shutdown")
+        done.clear()
+        for record, implementations in steps:
+            for implementation in reversed(implementations):
+                try:
+                    await _call(implementation, server=server, options=validated.get(record))
+                except BaseException as error:  # a plugin may raise anything
+                    if _propagates(error):
+                        raise
+                    with contextlib.suppress(Exception):  # the exception may be of a class that overrides its methods
+                        error.add_note(f"raised by {record.title} in shutdown")
+                    failures.append(error)
         return failures
 
     def check_options(self, options: RawOptions) -> None:
@@ -199,21 +206,15 @@ class PluginManager:
     def _loaded(self) -> Iterator[PluginRecord]:
         return (record for record in self.plugins if record.state == "loaded")
 
-    async def _call(self, record: PluginRecord, hook: str, **arguments: Any) -> None:
-        for implementation in record.implementations.get(hook, ()):
-            result = implementation(**arguments)
-            if inspect.isawaitable(result):
-                await result
-
     def _collect(
         self, hook: str, read: Callable[[Any], T], options: RawOptions | None = None
     ) -> list[tuple[PluginRecord, T]]:
         """Call a hook of one plugin after the other, and ``read`` its result. A plugin that raises is quarantined."""
         collected: list[tuple[PluginRecord, T]] = []
+        failed = set()
         with HOST_LOCK:
-            for record in self._loaded():
-                implementations = record.implementations.get(hook, ())
-                if not implementations or self._loader.is_calling(record, hook):
+            for record, implementations in in_order(self._loaded(), hook):
+                if not implementations or record in failed or self._loader.is_calling(record, hook):
                     continue
                 usable, validated = self._options_for(record, implementations, options)
                 if not usable:
@@ -224,10 +225,11 @@ class PluginManager:
                 except BaseException as error:  # a plugin may raise anything
                     if is_from_signal(error):
                         raise
+                    failed.add(record)
                     self._loader.quarantine(record, f"{hook} raised {reason_of(error)}", traceback_of(error))
                 else:
                     collected.extend((record, result) for result in results)
-        return collected
+        return [(record, result) for record, result in collected if record not in failed]
 
     def _options_for(
         self, record: PluginRecord, implementations: Iterable[Implementation], options: RawOptions | None
@@ -297,6 +299,12 @@ def _names(variable: str) -> list[str] | None:
                 "quotes, brackets, blanks and comments"
             )
     return names
+
+
+async def _call(implementation: Implementation, **arguments: Any) -> None:
+    result = implementation(**arguments)
+    if inspect.isawaitable(result):
+        await result
 
 
 def _propagates(error: BaseException) -> bool:

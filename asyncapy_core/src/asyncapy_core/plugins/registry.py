@@ -72,5 +72,7 @@ class NameRegistry(Generic[T]):
         return [claim for claim in self._claims.get(name, ()) if claim[0].state != "quarantined"]
 
     def _complaint(self, name: str) -> str:
-        owners = " and ".join(record.title for record in self.owners(name))
+        owners = " and ".join(dict.fromkeys(record.title for record in self.owners(name)))
+        if len(set(self.owners(name))) == 1:
+            return f"{self._kind} {name!r} is claimed twice by {owners}, so it is left out"
         return f"{self._kind} {name!r} is claimed by {owners}, so neither gets it; uninstall or deny one of them"
