@@ -190,11 +190,45 @@ def test_a_logging_level_is_a_number_or_a_name(given: Any, level: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "names"), [("a, b ,c", ["a", "b", "c"]), ("a", ["a"]), ("", []), (" , ", []), (["x"], ["x"])]
+    ("text", "names"),
+    [
+        ("a, b ,c", ["a", "b", "c"]),
+        ("a", ["a"]),
+        ("", []),
+        (" , ", []),
+        (["x"], ["x"]),
+        ("\na\nb\n\n  c-d.e_f", ["a", "b", "c-d.e_f"]),
+        ("a,\r\nb,", ["a", "b"]),
+    ],
 )
-def test_names_of_plugins_are_separated_by_commas(text: Any, names: list[str]) -> None:
+def test_names_of_plugins_are_separated_by_commas_or_lines(text: Any, names: list[str]) -> None:
     for setting in ("plugins_allow", "plugins_deny", "plugins_require"):
         assert getattr(load_config({setting: text}, environ={})[0], setting) == names
+
+
+def test_a_list_in_an_ini_file_has_a_line_for_each_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.ini"
+    path.write_text(
+        "[AsyncAPY]\nplugins_deny =\n    redis\n    # not this\n    sqlite,\n\n    filters\naddr =\n  ::1\n  a\n"
+    )
+    config, _ = load_config({}, path=path, environ={})
+    assert config.plugins_deny == ["redis", "sqlite", "filters"]
+    assert config.addresses == ["::1", "a"]
+
+
+NO_NAMES = ["a b", "'a'", '"a"', '["a"]', "[a]", "a # b", "a ; b", "a;b", "{a}", "a\tb", "a/b", "a:b", "*"]
+
+
+@pytest.mark.parametrize("text", [*NO_NAMES, *([name] for name in NO_NAMES), ["a, b"], ["a\nb"], [""]])
+@pytest.mark.parametrize("setting", ["plugins_allow", "plugins_deny", "plugins_require"])
+def test_anything_else_than_names_is_an_error_in_a_list(setting: str, text: Any) -> None:
+    assert "is no name of a plugin" in error_text({setting: text})
+
+
+@pytest.mark.parametrize("text", ["::1 ::2", "'::1'", "[::1]", "::1 # here", "::1; here", '["::1"]', ["::1", "a b"]])
+def test_anything_else_than_addresses_is_an_error_in_a_list(text: Any) -> None:
+    assert "is no address: write it without" in error_text({"addr": text})
+    assert "it has no address" in error_text({"addr": ","})
 
 
 WRONG: list[tuple[str, Any, str]] = [
@@ -310,10 +344,10 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     [
         ("a.ini", "port = 1", "is not a valid INI file"),
         ("a.ini", "[AsyncAPY]\nport = 1\nport = 2", "is not a valid INI file"),
-        ("a.ini", "[asyncapy]\nport = 1", r"has no section [AsyncAPY]"),
+        ("a.ini", "[asyncapy]\nport = 1", "[asyncapy] is not read; settings go into the section [AsyncAPY]"),
         ("a.ini", "", "into [plugin:NAME]"),
         ("a.toml", "port =", "is not valid TOML"),
-        ("a.toml", "port = 1", "has no table [AsyncAPY]"),
+        ("a.toml", "port = 1", "port is in no table; write [AsyncAPY] above the settings"),
         ("a.toml", "", "into [plugins.NAME]"),
         ("a.toml", "AsyncAPY = 1", "[AsyncAPY] must be a table; got 1"),
         (
@@ -350,6 +384,92 @@ def test_sections_of_other_programs_do_not_matter(tmp_path: Path, section: str) 
     path.write_text(f"[AsyncAPY]\nport = 1\n[{section}]\na = 1\n")
     config, options = load_config({}, path=path, environ={})
     assert (config.port, options) == (1, {})
+
+
+NEAR = ["asyncapy", "ASYNCAPY", "Asyncapy", "AsyncAPI", "AsyncAPy", "AsynAPY", "Async-APY", " AsyncAPY", "AsyncAPY."]
+
+
+@pytest.mark.parametrize("section", NEAR)
+@pytest.mark.parametrize(
+    "other", ["[AsyncAPY]\nport = 1\n", "[plugin:codecs]\nengine = ziproto\n", "", "[logging]\na = 1\n"]
+)
+def test_a_section_that_resembles_that_of_the_settings_is_an_error_beside_any_other(
+    tmp_path: Path, section: str, other: str
+) -> None:
+    text = f"{other}[{section}]\ntls_cert = server.pem\n"
+    (tmp_path / "a.ini").write_text(text)
+    wanted = f"[{section}] is not read; settings go into the section [AsyncAPY], in these letters"
+    assert error_text(path=tmp_path / "a.ini") == f"{tmp_path / 'a.ini'}: {wanted}"
+    assert error_text(parser=filled(text)) == f"cfg_parser: {wanted}"
+
+
+@pytest.mark.parametrize("table", NEAR)
+@pytest.mark.parametrize(
+    "other", ["[AsyncAPY]\nport = 1\n", "[plugins.codecs]\nengine = 'ziproto'\n", "", "[[log]]\na = 1\n"]
+)
+def test_a_table_that_resembles_that_of_the_settings_is_an_error_beside_any_other(
+    tmp_path: Path, table: str, other: str
+) -> None:
+    (tmp_path / "a.toml").write_text(f'{other}["{table}"]\ntls_cert = "server.pem"\n')
+    text = error_text(path=tmp_path / "a.toml")
+    assert text.endswith(f"a.toml: [{table}] is not read; settings go into the table [AsyncAPY], in these letters")
+
+
+@pytest.mark.parametrize(
+    "key", ["tls_cert = 'server.pem'", "plugins_deny = ['redis']", "plugins_deny = []", "title = ''"]
+)
+def test_a_key_above_the_first_table_is_an_error(tmp_path: Path, key: str) -> None:
+    (tmp_path / "a.toml").write_text(f"{key}\n[AsyncAPY]\nport = 1\n")
+    assert f"{key.split()[0]} is in no table; write [AsyncAPY] above" in error_text(path=tmp_path / "a.toml")
+
+
+@pytest.mark.parametrize("table", ["Plugins", "PLUGIN", "plugin"])
+def test_a_table_that_resembles_that_of_plugins_is_an_error(tmp_path: Path, table: str) -> None:
+    (tmp_path / "a.toml").write_text(f"[AsyncAPY]\nport = 1\n[{table}.codecs]\nengine = 'ziproto'\n")
+    assert f"the options of a plugin go into [plugins.NAME]; got [{table}]" in error_text(path=tmp_path / "a.toml")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "kind"),
+    [
+        ("a.ini", "[AsyncAPY]\nport = 1\n[asyncpg]\na = 1\n[codecs]\nengine = ziproto\n", "sections"),
+        ("a.toml", "[AsyncAPY]\nport = 1\n[asyncpg]\na = 1\n[codecs]\nengine = 'ziproto'\n", "tables"),
+    ],
+)
+def test_a_section_of_another_program_is_named_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, text: str, kind: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    for _ in range(3):
+        assert load_config({}, path=tmp_path / name, environ={})[0].port == 1
+    assert caplog.messages == [f"{tmp_path / name}: AsyncAPY does not read the {kind} [asyncpg], [codecs]"]
+
+
+def test_a_variable_that_resembles_a_setting_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    environ = {"ASYNCAPY_TLS_CRT": "x", "asyncapy_tls_key": "y", "ASYNCAPY_KEY_STORE": "z", "ASYNCAPY_NO_SKIPS": "1"}
+    assert load_config({}, environ=environ)[0] == ServerConfig()
+    assert caplog.messages == [
+        "the environment variable ASYNCAPY_TLS_CRT is not read; did you mean ASYNCAPY_TLS_CERT?",
+        "the environment variable asyncapy_tls_key is not read; did you mean ASYNCAPY_TLS_KEY?",
+    ]
+
+
+def test_a_key_without_a_value_is_an_error() -> None:
+    parser = configparser.ConfigParser(allow_no_value=True)
+    parser.read_string("[AsyncAPY]\nplugins_allow\n")
+    assert error_text(parser=parser) == (
+        "cfg_parser, section [AsyncAPY]: plugins_allow has no value; write plugins_allow = VALUE"
+    )
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le-bom", "utf-16-be-bom"])
+@pytest.mark.parametrize(("name", "quote"), [("a.ini", ""), ("a.toml", '"')])
+def test_a_byte_order_mark_is_accepted(tmp_path: Path, encoding: str, name: str, quote: str) -> None:
+    text = f"[AsyncAPY]\nport = 1\naddr = {quote}käse{quote}\n"
+    coding = encoding.removesuffix("-bom")
+    (tmp_path / name).write_bytes((text if coding == encoding else "\ufeff" + text).encode(coding))
+    config, _ = load_config({}, path=tmp_path / name, environ={})
+    assert (config.port, config.addr) == (1, "käse")
 
 
 def test_a_parser_without_the_section_is_an_error() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from asyncapy_core.interrupts import is_interrupt
+from asyncapy_core.interrupts import is_from_signal, is_interrupt
 
 
 @pytest.fixture(autouse=True)
@@ -86,3 +86,24 @@ def test_no_interrupt_is_raised_in_another_thread() -> None:
 @pytest.mark.parametrize("error", [ValueError(), SystemExit(), GeneratorExit()], ids=repr)
 def test_other_exceptions_are_no_interrupts(error: BaseException) -> None:
     assert not is_interrupt(error)
+
+
+def test_an_exception_of_any_signal_handler_is_from_a_signal() -> None:
+    def handler(signum: int, frame: Any) -> None:
+        raise SystemExit(0)
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            signal.raise_signal(signal.SIGUSR1)
+        assert is_from_signal(ended.value)
+        assert is_from_signal(interrupted())
+        assert not is_from_signal(SystemExit(0))
+        assert not is_from_signal(by_hand()) or signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        other = threading.Thread(target=lambda: outcomes.append(is_from_signal(ended.value)))
+        outcomes: list[bool] = []
+        other.start()
+        other.join()
+        assert outcomes == [False]
+    finally:
+        signal.signal(signal.SIGUSR1, before)

@@ -16,6 +16,7 @@ from asyncapy_core import Filter, Filters, MemoryKeyStore, PluginManager, Server
 from asyncapy_core.errors import ConfigError, PluginCollision, PluginError, UnknownFilter
 from asyncapy_core.plugins import PluginRecord, default_manager
 from asyncapy_core.plugins.loading import Restriction
+from asyncapy_core.plugins.manager import _default_manager
 
 Install = Callable[..., None]
 
@@ -91,7 +92,7 @@ def named(manager: PluginManager, name: str) -> PluginRecord:
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
     """Return ``install(distribution, entry_point, source)``, which makes an installed plugin, as pip does."""
     before = set(sys.modules)
-    default_manager.cache_clear()
+    _default_manager.cache_clear()
     count = 0
 
     def install(distribution: str, entry_point: str, source: str = "", *, target: str = "") -> None:
@@ -108,7 +109,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
         monkeypatch.syspath_prepend(str(folder))
 
     yield install
-    default_manager.cache_clear()
+    _default_manager.cache_clear()
     for name in set(sys.modules) - before:
         if name.startswith("installed_plugin_"):
             del sys.modules[name]
@@ -526,14 +527,6 @@ def test_what_plugins_bring_is_collected_once_however_many_servers_there_are() -
     assert calls == ["filters"]
 
 
-def test_a_plugin_that_uses_filters_as_it_is_imported_takes_them_from_nobody(install: Install) -> None:
-    install("early", "aaa_early", "from asyncapy_core import Filters\nONLY = Filters.Fields(a=None)\n")
-    made = default_manager()
-    assert states(made)["aaa_early"] == "quarantined"
-    assert "no installed plugin provides a filter 'Fields'" in named(made, "aaa_early").reason
-    assert isinstance(Filters.Fields(a=None), Filter)
-
-
 def test_ctrl_c_in_an_import_leaves_the_lists_as_they_were(install: Install) -> None:
     install("fine", "test_fine")
     install("exits", "test_exits", "import signal; signal.raise_signal(signal.SIGINT)")
@@ -555,12 +548,80 @@ def test_a_plugin_that_was_denied_is_loaded_when_it_no_longer_is(install: Instal
     assert next(record.reason for record in server.plugins.plugins if record.name == "test_one") == ""
 
 
-def test_a_name_on_a_list_that_there_is_not_is_reported(install: Install, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_name_on_an_allow_list_that_there_is_not_is_reported_once(
+    install: Install, caplog: pytest.LogCaptureFixture
+) -> None:
     install("one", "test_one")
-    _ = PluginManager(allow=["test_one", "test_won"], deny=["test_too"]).plugins
-    assert "no plugin is called 'test_won'" in caplog.text
-    assert "no plugin is called 'test_too'" in caplog.text
+    made = PluginManager(allow=["test_one", "test_won"])
+    _ = made.plugins
+    made.restrict(Restriction(["test_won", "test_one"]))
+    assert caplog.text.count("no plugin is called 'test_won'") == 1
     assert "no plugin is called 'test_one'" not in caplog.text
+
+
+@pytest.mark.parametrize("name", ["test_on", "TEST_ONE", "test-one", "metadata"])
+def test_a_name_on_a_deny_list_that_there_is_not_denies_everything(install: Install, name: str) -> None:
+    install("one", "test_one")
+    made = PluginManager(deny=["codecs", name])
+    for _ in range(2):
+        with pytest.raises(
+            ConfigError, match=f"no plugin is called {re.escape(repr(name))}, which is on the deny list"
+        ):
+            _ = made.plugins
+        with pytest.raises(ConfigError):
+            made.codecs()
+        with pytest.raises(ConfigError):
+            made.filters["Fields"]
+    assert not imported("one")
+    with pytest.raises(ConfigError, match="which is on the deny list; "):
+        Server(plugins_deny=[name], plugins=PluginManager())
+    assert not imported("one")
+
+
+def test_a_name_on_a_deny_list_that_comes_later_has_to_be_that_of_a_plugin(install: Install) -> None:
+    install("one", "test_one")
+    server = Server(plugins=PluginManager(), plugins_deny="test_one")
+    with pytest.raises(ConfigError, match="'test_two', which is on the deny list; did you mean 'test_one'"):
+        server.configure(plugins_deny="test_two")
+    assert states(server.plugins)["test_one"] == "denied"
+
+
+def test_a_deny_list_in_the_environment_has_to_name_plugins(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    install("one", "test_one")
+    monkeypatch.setenv("ASYNCAPY_PLUGINS_DENY", "test_too")
+    for use in (lambda: Filters.Fields, Server, lambda: default_manager().codecs(), lambda: dir(Filters)):
+        with pytest.raises(ConfigError, match="'test_too', which is on the deny list"):
+            use()
+    assert not imported("one")
+
+
+@pytest.mark.parametrize("variable", ["ASYNCAPY_PLUGINS_ALLOW", "ASYNCAPY_PLUGINS_DENY"])
+@pytest.mark.parametrize("text", ["one two", "'one'", '["one"]', "one # two", "one;two"])
+def test_a_list_in_the_environment_is_of_names(monkeypatch: pytest.MonkeyPatch, variable: str, text: str) -> None:
+    monkeypatch.setenv(variable, text)
+    _default_manager.cache_clear()
+    try:
+        with pytest.raises(ConfigError, match=f"from the environment variable {variable}, is no name of a plugin"):
+            _ = Filters.Fields
+    finally:
+        _default_manager.cache_clear()
+
+
+def test_what_was_registered_by_hand_cannot_be_denied_later_nor_registered_when_it_is_denied() -> None:
+    made = PluginManager()
+    made.register(filters(Yes=Yes), "mine")
+    with pytest.raises(ConfigError, match=r"plugin 'mine' of \(registered\) is loaded already"):
+        Server(plugins=made, plugins_deny=["mine"])
+    alone = PluginManager(discover=False, deny=["mine"])
+    with pytest.raises(PluginError, match="plugin 'mine' cannot be registered, as it is on the deny list"):
+        alone.register(filters(Yes=Yes), "mine")
+
+
+def test_a_deny_list_of_installed_plugins_does_not_matter_where_none_is_looked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ASYNCAPY_PLUGINS_DENY", "redis")
+    assert Server(plugins=manager(a=codecs(Tiny("tiny", 9)))).config.plugins_deny == ["redis"]
 
 
 async def test_a_manager_that_was_given_to_one_server_is_not_narrowed_by_another(install: Install) -> None:

@@ -46,7 +46,7 @@ def troubled(install: Install) -> Environment:
     [
         pytest.param("", {}, "loaded", "loaded", id="no list"),
         pytest.param("plugins_deny=['acme_filters']", {}, "denied", "loaded", id="deny, argument"),
-        pytest.param("", {"ASYNCAPY_PLUGINS_DENY": "other, acme_filters"}, "denied", "loaded", id="deny, environment"),
+        pytest.param("", {"ASYNCAPY_PLUGINS_DENY": "acme_filters,"}, "denied", "loaded", id="deny, environment"),
         pytest.param("plugins_allow=['codecs']", {}, "denied", "denied", id="allow, argument"),
         pytest.param("", {"ASYNCAPY_PLUGINS_ALLOW": "codecs,filters"}, "denied", "loaded", id="allow, environment"),
         pytest.param("", {"ASYNCAPY_PLUGINS_ALLOW": "codecs,acme_filters"}, "loaded", "denied", id="allow it"),
@@ -70,6 +70,7 @@ def test_only_plugins_that_the_lists_let_through_are_imported(
     ("name", "text"),
     [
         ("server.ini", "[AsyncAPY]\nplugins_deny = acme_filters\n"),
+        ("lines.ini", "[AsyncAPY]\nplugins_deny =\n    acme_filters\n"),
         ("server.toml", '[AsyncAPY]\nplugins_deny = ["acme_filters"]\n'),
     ],
 )
@@ -80,6 +81,34 @@ def test_a_configuration_file_denies_a_plugin(
     reply = call(start(environment, server(f"config={str(tmp_path / name)!r}"))).ask_json(what="now")
     assert reply["states"]["acme_filters"] == "denied"
     assert not reply["acme"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("acme-filters", "no plugin is called 'acme-filters', which is on the deny list; did you mean 'acme_filters'?"),
+        ("acme_filters filters", "'acme_filters filters' is no name of a plugin"),
+        ("'acme_filters'", "is no name of a plugin"),
+        ('["acme_filters"]', "is no name of a plugin"),
+        ("acme_filters # not here", "is no name of a plugin"),
+    ],
+)
+def test_a_deny_list_that_names_no_plugin_keeps_the_server_from_starting_and_plugins_from_being_imported(
+    environment: Environment, tmp_path: Path, text: str, words: str
+) -> None:
+    (tmp_path / "server.ini").write_text(f"[AsyncAPY]\nplugins_deny = {text}\n", encoding="utf-8")
+    program = f"""
+import sys
+from asyncapy_core import Server
+from asyncapy_core.errors import ConfigError
+try:
+    Server(port=0, config={str(tmp_path / "server.ini")!r})
+except ConfigError as error:
+    print(error, [name for name in sys.modules if name in ("acme_filters", "asyncapy_filters")])
+"""
+    done = environment.run(program)
+    assert words in done.stdout
+    assert done.stdout.endswith("[]\n")
 
 
 @pytest.mark.parametrize("settings", ["plugins_deny=['acme_filters']", "plugins_allow=['codecs', 'filters']"])

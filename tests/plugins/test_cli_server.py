@@ -494,6 +494,7 @@ def test_a_configuration_is_checked(folder: Path) -> None:
         ("[plugin:nobody]\na = 1\n", "there are options for plugin 'nobody'"),
         ("[AsyncAPY]\nplugins_require = nobody\n", "plugin 'nobody' is required but not installed"),
         ("[AsyncAPY]\ntls_cert = nowhere.pem\n", "nowhere.pem"),
+        ("[asyncapy]\ntls_cert = server.pem\n[plugin:codecs]\nengine = msgspec\n", "bad.ini: [asyncapy] is not read"),
     ):
         (folder / "bad.ini").write_text(text)
         done = run(folder, "config", "check", "bad.ini")

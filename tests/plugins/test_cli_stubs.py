@@ -151,6 +151,16 @@ def test_a_class_that_checkers_cannot_find_is_any(declared: Declared, source: st
     assert reason in note
 
 
+def test_a_class_whose_metaclass_raises_is_any(declared: Declared) -> None:
+    source = (
+        "from abc import ABCMeta\nclass Meta(ABCMeta):\n    def __getattribute__(cls, name):\n"
+        "        if name == '__qualname__':\n            raise RuntimeError('a slip')\n"
+        "        return super().__getattribute__(name)\n"
+        f"class Mine(Filter, metaclass=Meta):\n{CHECK}"
+    )
+    assert declared(source) == ("Mine: _Any\n", ["Filters.Mine is of type Any: its class raises RuntimeError: a slip"])
+
+
 def test_a_class_of_a_package_that_is_not_on_the_path_is_any(declared: Declared) -> None:
     declaration, (note,) = declared(filter_with("a: str"), found=False)
     assert declaration == "Mine: _Any\n"

@@ -11,37 +11,77 @@ import ipaddress
 import logging
 import os
 import re
-import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    create_model,
+    field_validator,
+)
 
 from asyncapy_core import defaults
+from asyncapy_core.addresses import is_unix
+from asyncapy_core.config_sources import (
+    ENVIRONMENT,
+    SECTION,
+    PluginOptions,
+    read_file,
+    read_parser,
+    settings_in_environment,
+)
 from asyncapy_core.errors import ConfigError
+from asyncapy_core.interrupts import is_from_signal
+from asyncapy_core.logs import safe_str
+
+__all__ = ["PluginOptions", "ServerConfig", "load_config", "load_pydantic_plugins"]
 
 log: logging.Logger = logging.getLogger("asyncapy.config")
 
-SECTION = "AsyncAPY"
-PLUGIN_SECTION = "plugin:"
-ENVIRONMENT = "ASYNCAPY_"
-OBSOLETE = "encoding"
-"""A setting in configuration files of version 0.5."""
 
-_NEAR_MISS = re.compile(r"\s*plugins?\s*[.:]", re.IGNORECASE)
-"""A misspelt section of a plugin, or one in the form of the other file format, which no plugin would get."""
+_NO_HOST = re.compile(r"""[\s"'#;\[\](){}]""")
+"""A character of no host name and of no IP address."""
 
 
 def _listed(value: object) -> object:
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+    return defaults.split_list(value) if isinstance(value, str) else value
 
 
 def _joined(value: object) -> object:
     return ", ".join(value) if isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value) else value
 
 
-Names = Annotated[list[str], BeforeValidator(_listed)]
+def _name(value: str) -> str:
+    if defaults.PLUGIN_NAME.fullmatch(value) is None:
+        raise ValueError(f"{value!r} is no name of a plugin: write names without quotes, brackets, blanks and comments")
+    return value
+
+
+Items = Annotated[list[str], BeforeValidator(_listed)]
+Names = Annotated[list[Annotated[str, AfterValidator(_name)]], BeforeValidator(_listed)]
+
+
+def load_pydantic_plugins() -> None:
+    """Make pydantic load its own plugins.
+
+    It does so for the first model, and raises if the metadata of any installed distribution is broken. After that it
+    makes models without plugins.
+    """
+    try:
+        create_model("First")
+    except BaseException as error:  # a plugin of pydantic, or a finder of distributions, may raise anything
+        if is_from_signal(error):
+            raise
+        log.warning("pydantic cannot load its plugins: %s: %s", type(error).__name__, safe_str(error))
+
+
+load_pydantic_plugins()
 
 
 class ServerConfig(BaseModel, extra="forbid", frozen=True):
@@ -49,7 +89,7 @@ class ServerConfig(BaseModel, extra="forbid", frozen=True):
 
     addr: Annotated[str, BeforeValidator(_joined)] = Field(
         default=defaults.ADDR,
-        description="host names, IP addresses and unix:/paths to bind to, separated by commas",
+        description="host names, IP addresses and unix:/paths to bind to, separated by commas or lines",
         min_length=1,
     )
     port: int = Field(default=defaults.PORT, description="a TCP port, 0 to 65535; 0 picks a free one", ge=0, le=65535)
@@ -103,12 +143,25 @@ class ServerConfig(BaseModel, extra="forbid", frozen=True):
     tls_client_ca: str | None = Field(
         default=None, description="a PEM file: the CAs of clients' certificates", min_length=1
     )
-    proxy_protocol_from: Names = Field(
-        default=[], description="networks of proxies that send a PROXY header, or unix, separated by commas"
+    proxy_protocol_from: Items = Field(
+        default=[], description="networks of proxies that send a PROXY header, or unix, separated by commas or lines"
     )
-    plugins_allow: Names | None = Field(default=None, description="names of plugins, separated by commas; none for all")
-    plugins_deny: Names = Field(default=[], description="names of plugins, separated by commas")
-    plugins_require: Names = Field(default=[], description="names of plugins, separated by commas")
+    plugins_allow: Names | None = Field(
+        default=None, description="names of plugins, separated by commas or lines; none for all"
+    )
+    plugins_deny: Names = Field(default=[], description="names of plugins, separated by commas or lines")
+    plugins_require: Names = Field(default=[], description="names of plugins, separated by commas or lines")
+
+    @field_validator("addr")
+    @classmethod
+    def _hosts(cls, value: str) -> str:
+        addresses = defaults.split_list(value)
+        for address in addresses:
+            if not is_unix(address) and _NO_HOST.search(address):
+                raise ValueError(f"{address!r} is no address: write it without quotes, brackets, blanks and comments")
+        if not addresses:
+            raise ValueError("it has no address")
+        return value
 
     @field_validator("logging_level", mode="before")
     @classmethod
@@ -156,10 +209,9 @@ class ServerConfig(BaseModel, extra="forbid", frozen=True):
     @property
     def addresses(self) -> list[str]:
         """The addresses to bind to, one by one."""
-        return [part.strip() for part in self.addr.split(",") if part.strip()]
+        return defaults.split_list(self.addr)
 
 
-PluginOptions = dict[str, dict[str, Any]]
 _Source = tuple[Callable[[str], str], dict[str, Any]]
 """A function that names the source of a setting, and the settings of that source."""
 
@@ -189,87 +241,19 @@ def load_config(
         (lambda name: f"the argument {name}", dict(arguments)),
         (
             lambda name: f"the environment variable {ENVIRONMENT}{name.upper()}",
-            _from_environment(os.environ if environ is None else environ),
+            settings_in_environment(os.environ if environ is None else environ, ServerConfig.model_fields),
         ),
     ]
     options: PluginOptions = {}
     if parser is not None:
-        settings, parsed = _from_parser(parser, "cfg_parser")
+        settings, parsed = read_parser(parser, "cfg_parser")
         sources.append((lambda _: f"cfg_parser, section [{SECTION}]", settings))
         options = parsed
     if path is not None:
-        settings, parsed = _from_file(Path(path))
+        settings, parsed = read_file(Path(path))
         sources.append((lambda _: f"{path}, section [{SECTION}]", settings))
         options = {**parsed, **options}
     return _validated(sources), options
-
-
-def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
-    """Return the settings in the environment. Other ``ASYNCAPY_*`` variables may belong to plugins or programs."""
-    wanted = {f"{ENVIRONMENT}{name.upper()}": name for name in ServerConfig.model_fields}
-    return {wanted[key]: value for key, value in environ.items() if key in wanted}
-
-
-def _from_file(path: Path) -> tuple[dict[str, Any], PluginOptions]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the configuration file {path}: {error}") from error
-    if path.suffix.lower() == ".toml":
-        try:
-            tables = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise ConfigError(f"{path} is not valid TOML: {error}") from error
-        return _from_tables(tables, str(path))
-    parser = configparser.RawConfigParser()
-    try:
-        parser.read_string(text, source=str(path))
-    except configparser.Error as error:
-        raise ConfigError(f"{path} is not a valid INI file: {error}") from error
-    return _from_parser(parser, str(path))
-
-
-def _from_tables(tables: dict[str, Any], source: str) -> tuple[dict[str, Any], PluginOptions]:
-    for name, table in tables.items():
-        if (name == "plugin" and isinstance(table, dict)) or _NEAR_MISS.match(name):
-            raise ConfigError(f"{source}: the options of a plugin go into [plugins.NAME]; got [{name}]")
-    if not tables.keys() & {SECTION, "plugins"}:
-        raise ConfigError(f"{source} has no table [{SECTION}]; settings go there, a plugin's into [plugins.NAME]")
-    settings = tables.get(SECTION, {})
-    options = tables.get("plugins", {})
-    if not isinstance(settings, dict):
-        raise ConfigError(f"{source}: [{SECTION}] must be a table; got {settings!r}")
-    if not isinstance(options, dict) or not all(isinstance(table, dict) for table in options.values()):
-        raise ConfigError(f"{source}: [plugins] must hold a table for each plugin, [plugins.NAME]")
-    return settings, options
-
-
-def _from_parser(parser: configparser.RawConfigParser, source: str) -> tuple[dict[str, Any], PluginOptions]:
-    for section in parser.sections():
-        if _NEAR_MISS.match(section) and not section.startswith(PLUGIN_SECTION):
-            raise ConfigError(f"{source}: the options of a plugin go into [{PLUGIN_SECTION}NAME]; got [{section}]")
-    options = {
-        section.removeprefix(PLUGIN_SECTION): dict(parser.items(section, raw=True))
-        for section in parser.sections()
-        if section.startswith(PLUGIN_SECTION)
-    }
-    if parser.has_section(SECTION):
-        settings = dict(parser.items(SECTION, raw=True))
-        if OBSOLETE in settings:
-            log.warning(
-                "%s, section [%s]: %r was a setting of version 0.5 and has no effect: the first packet of a session "
-                "fixes its encoding; remove the line",
-                source,
-                SECTION,
-                OBSOLETE,
-            )
-            del settings[OBSOLETE]
-        return settings, options
-    if not options:
-        raise ConfigError(
-            f"{source} has no section [{SECTION}]; settings go there, a plugin's into [{PLUGIN_SECTION}NAME]"
-        )
-    return {}, options
 
 
 def _validated(sources: list[_Source]) -> ServerConfig:

@@ -1,7 +1,8 @@
-"""Default values and bounds that constructors, `ServerConfig` and the wire format share. Imports no pydantic."""
+"""Default values, bounds and forms that constructors, `ServerConfig` and the wire format share. Imports no pydantic."""
 
 from __future__ import annotations
 
+import re
 from typing import Final, Literal
 
 ADDR: Final = "127.0.0.1"
@@ -18,3 +19,11 @@ MAX_PACKET: Final = 1024 * 1024
 
 MIN_PACKET: Final = 5
 """The smallest Content-Length: version, encoding and a payload of three bytes (docs/protocol.md, "A packet")."""
+
+PLUGIN_NAME: Final = re.compile(r"[\w.-]+")
+"""The name of a plugin: the characters that the specification of entry points recommends."""
+
+
+def split_list(text: str) -> list[str]:
+    """Return the items of a list that is written as text: separated by commas or lines, as is usual in INI files."""
+    return [part.strip() for part in re.split("[,\n]", text) if part.strip()]

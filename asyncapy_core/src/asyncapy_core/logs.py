@@ -216,3 +216,16 @@ def safe_str(value: object) -> str:
         return str(value)
     except BaseException:  # foreign code may raise anything
         return f"a {type(value).__name__} without a text"
+
+
+def reason_of(error: BaseException) -> str:
+    """Return an exception of foreign code as its type and its message."""
+    return f"{safe_str(type(error).__name__)}: {safe_str(error)}"
+
+
+def traceback_of(error: BaseException) -> str:
+    """Return the traceback of an exception of foreign code, or nothing if an attribute of the exception raises."""
+    try:
+        return "".join(traceback.format_exception(error))
+    except Exception:  # such as its notes
+        return ""

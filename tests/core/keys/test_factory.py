@@ -20,7 +20,7 @@ from asyncapy_core import APIKeyFactory, KeyRecord, MemoryKeyStore, PluginManage
 from asyncapy_core.errors import KeyStoreUnavailable, PluginCollision, UnknownKeyStore
 from asyncapy_core.keys.factory import THREADS, digest
 from asyncapy_core.keys.urls import open_store
-from asyncapy_core.plugins import default_manager
+from asyncapy_core.plugins.manager import _default_manager
 
 ALPHABET = set(string.ascii_letters + string.digits + "-_")
 
@@ -132,9 +132,9 @@ def calls(factory: APIKeyFactory, key: str) -> dict[str, Any]:
 @pytest.fixture
 def fresh_manager() -> Iterator[None]:
     """Clear the cached plugin manager before and after the test."""
-    default_manager.cache_clear()
+    _default_manager.cache_clear()
     yield
-    default_manager.cache_clear()
+    _default_manager.cache_clear()
 
 
 def test_a_key_has_the_metadata_it_was_issued_with() -> None:

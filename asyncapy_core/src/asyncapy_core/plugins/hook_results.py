@@ -3,27 +3,40 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from asyncapy_core.keys.store import KeyStore
+from asyncapy_core.plugins.implementations import shown
 from asyncapy_core.protocol.codec import Codec
 from asyncapy_core.routing.filter import Filter
 
+LIMIT: Final = 256
+"""The most codecs of one plugin, which is the number of wire ids."""
 
-def codecs(result: Any) -> list[Codec]:
-    """Return the result of `asyncapy_codecs`, checked."""
+NamedCodec = tuple[str, int, Codec]
+
+
+def codecs(result: Any) -> list[NamedCodec]:
+    """Return the result of `asyncapy_codecs`, checked: each codec with its name and its wire id."""
+    _refuse_coroutine(result)
     if not isinstance(result, Iterable):
-        raise TypeError(f"expected codecs in a list, got {result!r}")
-    found = list(result)
-    for codec in found:
-        if not isinstance(codec, Codec):
-            raise TypeError(f"{codec!r} is not a codec: it needs name, wire_id, encode and decode")
-        name: Any = codec.name
-        wire_id: Any = codec.wire_id
-        if type(name) is not str or type(wire_id) is not int or not 0 <= wire_id <= 255:
-            raise TypeError(f"{codec!r} needs a string as its name, and a wire id from 0 to 255")
-    return found
+        raise TypeError(f"expected codecs in a list, got {shown(result)}")
+    found = list(itertools.islice(result, LIMIT + 1))
+    if len(found) > LIMIT:
+        raise TypeError(f"expected at most {LIMIT} codecs, got more from {shown(result)}")
+    return [_named_codec(codec) for codec in found]
+
+
+def _named_codec(codec: Any) -> NamedCodec:
+    if not isinstance(codec, Codec) or not all(map(callable, (codec.encode, codec.decode))):
+        raise TypeError(f"{shown(codec)} is not a codec: it needs name, wire_id, encode and decode")
+    name: Any = codec.name
+    wire_id: Any = codec.wire_id
+    if type(name) is not str or type(wire_id) is not int or not 0 <= wire_id <= 255:
+        raise TypeError(f"{shown(codec)} needs a string as its name, and a wire id from 0 to 255")
+    return name, wire_id, codec
 
 
 def filters(result: Any) -> dict[str, type[Filter]]:
@@ -33,7 +46,7 @@ def filters(result: Any) -> dict[str, type[Filter]]:
         if not name.isidentifier() or name.startswith("_") or hasattr(Filter, name):
             raise TypeError(f"{name!r} cannot be used as Filters.{name}")
         if not (inspect.isclass(value) and issubclass(value, Filter)):
-            raise TypeError(f"{name} is {value!r}, which is not a subclass of Filter")
+            raise TypeError(f"{name} is {shown(value)}, which is not a subclass of Filter")
     return found
 
 
@@ -42,15 +55,22 @@ def key_stores(result: Any) -> dict[str, Callable[[str], KeyStore]]:
     found = _named(result)
     for scheme, value in found.items():
         if not callable(value):
-            raise TypeError(f"{scheme} is {value!r}, which is not a function that opens a key store")
+            raise TypeError(f"{scheme} is {shown(value)}, which is not a function that opens a key store")
     return found
 
 
+def _refuse_coroutine(result: Any) -> None:
+    if inspect.iscoroutine(result):
+        result.close()
+        raise TypeError("this hook cannot be async; only asyncapy_setup and asyncapy_shutdown can")
+
+
 def _named(result: Any) -> dict[str, Any]:
+    _refuse_coroutine(result)
     if not isinstance(result, Mapping):
-        raise TypeError(f"expected a mapping with names, got {result!r}")
+        raise TypeError(f"expected a mapping with names, got {shown(result)}")
     found = dict(result)
     for name in found:
-        if not isinstance(name, str):
-            raise TypeError(f"the name {name!r} is not a string")
+        if type(name) is not str:  # a subclass may have other methods
+            raise TypeError(f"the name {shown(name)} is not a string")
     return found

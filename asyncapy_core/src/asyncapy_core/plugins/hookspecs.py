@@ -2,11 +2,16 @@
 
 A plugin is a module or an object with functions marked `hookimpl`, named by an entry point in the group ``asyncapy``.
 An implementation declares the arguments that it needs, and no others. No hook is called for a packet: filters and key
-stores are collected on first use, codecs once for each server and client.
+stores are collected on first use, codecs once for each server and client. Plugins are imported, and these three hooks
+are called, by one thread at a time; an import or a hook may use the filters, codecs and key stores of other plugins.
 
 A plugin with options has a pydantic model as its attribute ``asyncapy_options``. The model validates the section
 ``[plugin:NAME]`` of an INI file, or the table ``[plugins.NAME]`` of a TOML file; unknown names are forbidden. Hooks
 with an argument ``options`` get the instance, or None if the plugin has no such model.
+
+Plugins are called in the order of their names. ``hookimpl(tryfirst=True)`` is called before all others, and
+``hookimpl(trylast=True)`` after them. A plugin may implement a hook several times, with ``hookimpl(specname="...")``;
+all of these are called. Wrappers are not supported.
 """
 
 from __future__ import annotations
@@ -55,4 +60,7 @@ def asyncapy_setup(server: ServerInterface, options: Any) -> Awaitable[None] | N
 
 @hookspec
 def asyncapy_shutdown(server: ServerInterface, options: Any) -> Awaitable[None] | None:
-    """Undo `asyncapy_setup`; plain or ``async``. Called in reverse order, for each plugin that was set up."""
+    """Undo `asyncapy_setup`; plain or ``async``. Called for each plugin that was set up, in reverse order.
+
+    With ``tryfirst`` and ``trylast`` here, it is called before or after the others, whatever the order of the setups.
+    """

@@ -1,29 +1,31 @@
-"""Finds plugins, applies allow- and deny-lists, imports the plugins and checks them against the hook specifications.
+"""Applies allow- and deny-lists to the plugins that `discovery` finds, imports and checks them.
 
 Calls no hook. pluggy's own loader is not used: it stops at the first plugin that cannot be imported, and silently drops
-the second of two with the same name.
+the second of two with the same name. An access to a plugin may raise any exception, which quarantines the plugin. All
+state changes while the thread owns `HOST_LOCK`.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
-import traceback
-from collections.abc import Collection, Iterable
-from typing import TYPE_CHECKING, Any
-
-import pluggy
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
 
 from asyncapy_core.errors import ConfigError, PluginError
-from asyncapy_core.interrupts import is_interrupt
-from asyncapy_core.logs import safe_str
+from asyncapy_core.interrupts import is_from_signal
+from asyncapy_core.logs import reason_of, traceback_of
 from asyncapy_core.plugins import hookspecs
-from asyncapy_core.plugins.record import PluginRecord
-
-if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint
+from asyncapy_core.plugins.discovery import find_plugins
+from asyncapy_core.plugins.host_lock import HOST_LOCK
+from asyncapy_core.plugins.implementations import InvalidPlugin, find_implementations, options_model
+from asyncapy_core.plugins.record import METADATA, PluginRecord
 
 log: logging.Logger = logging.getLogger("asyncapy.plugins")
+
+T = TypeVar("T")
 
 
 class Restriction:
@@ -36,9 +38,14 @@ class Restriction:
         self._deny = frozenset(deny)
 
     @property
-    def names(self) -> frozenset[str]:
-        """All names on the two lists."""
-        return self._deny | (self._allow or frozenset())
+    def allowed(self) -> frozenset[str]:
+        """The names on the allow-list."""
+        return self._allow or frozenset()
+
+    @property
+    def denied(self) -> frozenset[str]:
+        """The names on the deny-list."""
+        return self._deny
 
     def __bool__(self) -> bool:
         return self._allow is not None or bool(self._deny)
@@ -50,53 +57,68 @@ class Restriction:
         return "" if self._allow is None or name in self._allow else "it is not on the allow list"
 
 
+class _Nesting(threading.local):
+    """The plugins whose code the thread is running, the innermost last. A fork does not copy it for other threads."""
+
+    def __init__(self) -> None:
+        self.importing: list[PluginRecord] = []
+        self.calling: list[tuple[PluginRecord, str]] = []
+        self.failed: list[PluginRecord] = []
+        """Plugins whose import failed while the code of another one was running."""
+
+
 class PluginLoader:
     """Finds and imports plugins, when `records` is first read.
+
+    The import or the hook of a plugin may use filters, or create a client. Then the other plugins are imported first,
+    and their hooks are called; their results are not kept, as they may depend on the plugin that is unfinished.
 
     Args:
         restriction: the plugins that may be imported; `restrict` adds further restrictions.
         discover: False leaves out installed plugins, so that there are only those passed to `add`.
 
     Attributes:
-        loading: whether plugins are being imported, so that `records` is incomplete.
+        leftovers: folders of metadata that are not read, as an interrupted pip has left them behind.
     """
 
     def __init__(self, restriction: Restriction, *, discover: bool) -> None:
+        self.leftovers: list[str] = []
         self._restrictions = [restriction]
-        self._discover = discover
-        self._pluggy = pluggy.PluginManager(hookspecs.PROJECT)
-        self._pluggy.add_hookspecs(hookspecs)
+        self._undiscovered = discover
+        self._discovers = discover
+        self._warned: set[str] = set()
         self._records: list[PluginRecord] = []
-        self.loading: bool = False
+        self._nesting = _Nesting()
 
     @property
     def records(self) -> list[PluginRecord]:
         """All plugins, in any state, in the order in which their hooks are called."""
-        if self._discover:
-            self._discover = False
-            from importlib.metadata import entry_points  # noqa: PLC0415  # takes longer to import than this package
+        with HOST_LOCK:
+            self._discover()
+            self._load_all(list(self._records))
+            return list(self._records)
 
-            found = map(_record, entry_points(group=hookspecs.PROJECT))
-            self._records.extend(sorted(found, key=lambda record: (record.name, record.distribution)))
-            self._load_all(self._records)
-            listed: set[str] = set().union(*(restriction.names for restriction in self._restrictions))
-            for name in sorted(listed.difference(record.name for record in self._records)):
-                log.warning("no plugin is called %r, which is on an allow or deny list", name)
-        return self._records
+    @property
+    def unfinished(self) -> list[PluginRecord]:
+        """The plugins whose import or hook is running in this thread: their results are missing."""
+        return [*self._nesting.importing, *(record for record, _ in self._nesting.calling)]
 
     def add(self, plugin: object, name: str) -> None:
         """Add a plugin by hand, after the others.
 
         Raises:
-            PluginError: the name is taken, or a hook implementation is wrong.
+            PluginError: the name is taken or denied, or a hook implementation is wrong.
         """
-        if any(record.name == name for record in self.records):
-            raise PluginError(f"there is a plugin {name!r} already; register this one under another name")
-        record = PluginRecord(name, plugin=plugin)
-        self._admit(record)
-        if record.state == "quarantined":
-            raise PluginError(f"{record.title}: {record.reason}")
-        self._records.append(record)
+        with HOST_LOCK:
+            if any(name in restriction.denied for restriction in self._restrictions):
+                raise PluginError(f"plugin {name!r} cannot be registered, as it is on the deny list")
+            if any(record.name == name for record in self.records):
+                raise PluginError(f"there is a plugin {name!r} already; register this one under another name")
+            record = PluginRecord(name, plugin=plugin)
+            reason, _ = self._admit(record)
+            if reason:
+                raise PluginError(f"{record.title}: {reason}")
+            self._records.append(record)
 
     def restrict(self, restriction: Restriction, replaced: Restriction | None = None) -> bool:
         """Add a restriction, or replace an earlier one. Plugins are loaded if all restrictions allow them.
@@ -105,23 +127,32 @@ class PluginLoader:
             Whether plugins that were denied before have been loaded.
 
         Raises:
-            ConfigError: a plugin that the restriction denies is loaded already.
+            ConfigError: a plugin that the restriction denies is loaded already, or is not installed.
         """
-        for record in self._records:
-            if record.entry_point is not None and record.state == "loaded" and restriction.reason(record.name):
-                raise ConfigError(
-                    f"{record.title} is loaded already, so this server cannot deny it: make the server before you use "
-                    "Filters or key stores, set ASYNCAPY_PLUGINS_DENY, or give it plugins=PluginManager(...)"
-                )
-        before = self._restrictions
-        self._restrictions = [each for each in (*before, restriction) if each and each is not replaced]
-        denied = [record for record in self._records if record.state == "denied"]
-        try:
-            self._load_all(denied)
-        except BaseException:  # an import may raise SystemExit or KeyboardInterrupt
-            self._restrictions = before
-            raise
-        return any(record.state != "denied" for record in denied)
+        with HOST_LOCK:
+            if restriction.denied:
+                self._discover()
+            if self._discovers and not self._undiscovered:
+                self._check_names(restriction)
+            for record in self._records:
+                installed = record.entry_point is not None
+                refused = restriction.reason(record.name) if installed else record.name in restriction.denied
+                if record.state == "loaded" and refused:
+                    raise ConfigError(
+                        f"{record.title} is loaded already, so this server cannot deny it: make the server before you "
+                        "use Filters or key stores, set ASYNCAPY_PLUGINS_DENY, or give it plugins=PluginManager(...)"
+                    )
+            before = self._restrictions
+            self._restrictions = [each for each in (*before, restriction) if each and each is not replaced]
+            denied = [record for record in self._records if record.state == "denied"]
+            for record in denied:
+                record.state = "found"
+            try:
+                self._load_all(denied)
+            except BaseException:  # an import may raise SystemExit or KeyboardInterrupt
+                self._restrictions = before
+                raise
+            return any(record.state != "denied" for record in denied)
 
     def require(self, names: Iterable[str]) -> None:
         """Check that plugins are loaded.
@@ -133,98 +164,138 @@ class PluginLoader:
         for name in names:
             record = known.get(name)
             if record is None:
-                installed = ", ".join(known) or "none"
+                installed = ", ".join(name for name in known if name != METADATA) or "none"
                 raise PluginError(f"plugin {name!r} is required but not installed (installed: {installed})")
             if record.state != "loaded":
                 raise PluginError(f"{record.title} is required but {record.state}: {record.reason}\n{record.traceback}")
 
-    def implementation(self, record: PluginRecord, hook: str) -> Any:
-        """Return pluggy's record of a plugin's implementation of a hook, or None."""
-        for implementation in getattr(self._pluggy.hook, hook).get_hookimpls():
-            if implementation.plugin is record.plugin:
-                return implementation
-        return None
+    def is_calling(self, record: PluginRecord, hook: str) -> bool:
+        """Return whether this thread is running this hook, which must not be called again inside itself."""
+        return (record, hook) in self._nesting.calling
+
+    @contextmanager
+    def calling(self, record: PluginRecord, hook: str) -> Iterator[None]:
+        """Note that this thread calls a hook of a plugin."""
+        with self._unfinished(self._nesting.calling, (record, hook), f"calling {hook} of {record.title}"):
+            yield
 
     def quarantine(self, record: PluginRecord, reason: str, trace: str = "") -> None:
-        """Exclude a plugin from use, and log the reason."""
+        """Exclude a plugin from use, and log the reason.
+
+        Not while the code of another plugin is running, which may be the reason: the plugin is then tried again.
+        """
+        if any(each is not record for each in self.unfinished):
+            self._nesting.failed.append(record)
+            return
         record.quarantine(reason, trace)
         log.error("%s is quarantined: %s", record.title, reason)
 
+    def _discover(self) -> None:
+        """Find the installed plugins, once, and check that the lists name no others."""
+        if not self._undiscovered:
+            return
+        found = find_plugins(hookspecs.PROJECT)
+        self._records, self.leftovers = found.records, found.leftovers
+        for restriction in self._restrictions:
+            self._check_names(restriction)
+        for record in found.records:
+            if record.state == "quarantined":
+                log.error("%s is quarantined: %s", record.title, record.reason)
+        if found.unusual:
+            from asyncapy_core.config import load_pydantic_plugins  # noqa: PLC0415  # imports pydantic
+
+            load_pydantic_plugins()  # in such an environment, the import of a plugin with options would fail
+        self._undiscovered = False
+
+    def _check_names(self, restriction: Restriction) -> None:
+        """Log names on an allow-list that no plugin has.
+
+        Raises:
+            ConfigError: no plugin has a name on a deny-list, which would deny nothing.
+        """
+        known = [record.name for record in self._records if record.name != METADATA]
+        for name in sorted(restriction.denied.difference(known)):
+            import difflib  # noqa: PLC0415  # only for a mistake
+
+            close = difflib.get_close_matches(name, known, n=1)
+            advice = f"did you mean {close[0]!r}?" if close else f"installed: {', '.join(known) or 'none'}"
+            raise ConfigError(f"no plugin is called {name!r}, which is on the deny list; {advice}")
+        for name in sorted(restriction.allowed.difference(known, self._warned)):
+            self._warned.add(name)
+            log.warning("no plugin is called %r, which is on an allow list", name)
+
     def _load_all(self, records: Iterable[PluginRecord]) -> None:
-        self.loading = True
-        try:
-            for record in records:
+        """Load those of these plugins that are not loaded yet, or were not because of a nested or interrupted call."""
+        for record in records:
+            if record.state == "found" and record not in (*self._nesting.importing, *self._nesting.failed):
                 self._load(record)
-        finally:
-            self.loading = False
 
     def _load(self, record: PluginRecord) -> None:
         """Import a plugin, unless it is denied, or shares its name with another."""
-        sharing = {other.distribution for other in self._records if other.name == record.name}
+        sharing = [other for other in self._records if other.name == record.name]
         reason = next(filter(None, (each.reason(record.name) for each in self._restrictions)), "")
         if reason:
             record.state, record.reason = "denied", reason
-        elif sum(other.name == record.name for other in self._records) > 1:
-            names = " and ".join(sorted(sharing))
-            self.quarantine(record, f"the name {record.name!r} is claimed by {names}; uninstall one of them")
+        elif len(sharing) > 1:
+            self.quarantine(record, _contested(sharing))
         else:
             self._import(record)
 
     def _import(self, record: PluginRecord) -> None:
         assert record.entry_point is not None
         started = time.perf_counter()
-        try:
-            record.plugin = record.entry_point.load()
-        except BaseException as error:  # a plugin may raise anything
-            if is_interrupt(error):
-                raise
-            reason = f"import failed with {type(error).__name__}: {safe_str(error)}"
-            self.quarantine(record, reason, traceback.format_exc())
-        else:
-            self._admit(record)
+        reason, trace = "", ""
+        with self._unfinished(self._nesting.importing, record, f"importing {record.title}"):
+            try:
+                record.plugin = record.entry_point.load()
+            except BaseException as error:  # a plugin may raise anything
+                if is_from_signal(error):
+                    raise
+                reason, trace = f"import failed with {reason_of(error)}", traceback_of(error)
+        if not reason:
+            reason, trace = self._admit(record)
+        if reason:
+            self.quarantine(record, reason, trace)
         record.import_seconds = time.perf_counter() - started
 
-    def _admit(self, record: PluginRecord) -> None:
-        """Check one plugin against the hook specifications, so that its mistakes are reported as its own."""
-        reason = self._fault(record)
-        if reason is None:
-            record.state, record.reason = "loaded", ""
-            return
-        if self._pluggy.has_plugin(record.name):
-            self._pluggy.unregister(name=record.name)
-        self.quarantine(record, reason)
+    @contextmanager
+    def _unfinished(self, stack: list[T], item: T, activity: str) -> Iterator[None]:
+        """Keep an item on one of the stacks of this thread for the length of the block."""
+        depth, before = len(stack), HOST_LOCK.activity
+        try:  # a signal handler may raise anywhere
+            stack.append(item)
+            HOST_LOCK.activity = activity
+            yield
+        finally:
+            del stack[depth:]
+            HOST_LOCK.activity = before
+            if not self.unfinished:
+                self._nesting.failed.clear()
 
-    def _fault(self, record: PluginRecord) -> str | None:
-        """Register a plugin with pluggy; return its mistake, or None."""
+    def _admit(self, record: PluginRecord) -> tuple[str, str]:
+        """Check a plugin and mark it as loaded, or return the reason why not, and a traceback."""
+        same = next((each for each in self._records if each is not record and each.plugin is record.plugin), None)
+        if same is not None and record.plugin is not None:
+            return f"it is the same object as {same.title}", ""
         try:
-            self._pluggy.register(record.plugin, record.name)
-            self._pluggy.check_pending()
-        except (pluggy.PluginValidationError, ValueError) as error:
-            return _hint(str(error))
-        callers = self._pluggy.get_hookcallers(record.plugin) or []
-        record.hooks = tuple(sorted(caller.name for caller in callers))
-        for caller in callers:
-            for implementation in caller.get_hookimpls():
-                if implementation.plugin is record.plugin and (implementation.wrapper or implementation.hookwrapper):
-                    return f"{caller.name} is a hook wrapper, which is not supported: each plugin is called on its own"
-        return None
+            record.implementations = find_implementations(record.plugin, record.name)
+            record.options = options_model(record.plugin)
+        except InvalidPlugin as error:
+            return str(error), ""
+        except BaseException as error:  # a plugin may raise anything
+            if is_from_signal(error):
+                raise
+            return f"its attributes cannot be read: {reason_of(error)}", traceback_of(error)
+        record.hooks = tuple(record.implementations)
+        record.state, record.reason = "loaded", ""
+        return "", ""
 
 
-def _record(entry_point: EntryPoint) -> PluginRecord:
-    distribution = entry_point.dist
-    if distribution is None:
-        return PluginRecord(entry_point.name, "(unknown)", entry_point=entry_point)
-    return PluginRecord(entry_point.name, distribution.name, distribution.version, entry_point=entry_point)
-
-
-def _hint(message: str) -> str:
-    """Return pluggy's message on one line, with the hook that its author probably meant."""
-    import difflib  # noqa: PLC0415  # only for a mistake
-
-    message = " ".join(message.split())
-    known = [name for name in vars(hookspecs) if name.startswith("asyncapy_")]
-    for word in message.replace("'", " ").split():
-        if word.startswith("asyncapy") and word not in known:
-            close = difflib.get_close_matches(word, known, n=1)
-            return f"{message} (did you mean {close[0]}?)" if close else f"{message} (hooks: {', '.join(known)})"
-    return message
+def _contested(records: Sequence[PluginRecord]) -> str:
+    """Return the reason why none of several plugins with one name is imported."""
+    name = records[0].name
+    distributions = sorted({record.distribution for record in records})
+    if len(distributions) == 1:
+        values = " and ".join(record.entry_point.value for record in records if record.entry_point is not None)
+        return f"{distributions[0]} has two entry points {name!r}, {values}; install it again"
+    return f"the name {name!r} is claimed by {' and '.join(distributions)}; uninstall one of them"

@@ -1,26 +1,32 @@
 """`PluginManager`: collects codecs, filters and key stores from plugins, and calls their setup and shutdown.
 
 Hooks are called one plugin at a time; a plugin that raises is quarantined. `loading` finds and imports the plugins.
+A manager may be used by several threads: it owns `HOST_LOCK` while it collects, so that they see whole results only.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import logging
 import math
 import os
-import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import trio
 
+from asyncapy_core.defaults import PLUGIN_NAME, split_list
 from asyncapy_core.errors import ConfigError, PluginError
-from asyncapy_core.interrupts import is_interrupt
+from asyncapy_core.interrupts import is_from_signal
 from asyncapy_core.keys.store import KeyStore
-from asyncapy_core.logs import safe_str
+from asyncapy_core.logs import reason_of, traceback_of
 from asyncapy_core.plugins import hook_results
+from asyncapy_core.plugins.host_lock import HOST_LOCK
+from asyncapy_core.plugins.implementations import Implementation, InvalidPlugin, in_order
 from asyncapy_core.plugins.loading import PluginLoader, Restriction
 from asyncapy_core.plugins.options import validate_options
 from asyncapy_core.plugins.record import PluginRecord
@@ -29,6 +35,8 @@ from asyncapy_core.protocol.codec import Codec
 from asyncapy_core.routing.filter import Filter
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from asyncapy_core.interfaces import ServerInterface
 
 log: logging.Logger = logging.getLogger("asyncapy.plugins")
@@ -44,7 +52,8 @@ class PluginManager:
 
     Args:
         allow: the names of the plugins to load; None loads all.
-        deny: the names of plugins that are not imported.
+        deny: the names of plugins that are not imported. If one of them is not installed, each use of the plugins is a
+            ConfigError: a misspelt name would deny nothing.
         discover: False leaves out installed plugins, so that there are only those passed to `register`.
     """
 
@@ -53,6 +62,8 @@ class PluginManager:
     ) -> None:
         self._loader = PluginLoader(Restriction(allow, deny), discover=discover)
         self._registries: dict[str, NameRegistry[Any]] = {}
+        self._setups: WeakKeyDictionary[AsyncExitStack, dict[PluginRecord, BaseModel | None]] = WeakKeyDictionary()
+        """The options that setups got, by the exit stack of a run: shutdowns get the same."""
 
     @property
     def plugins(self) -> tuple[PluginRecord, ...]:
@@ -64,23 +75,31 @@ class PluginManager:
         """The quarantined plugins."""
         return tuple(record for record in self.plugins if record.state == "quarantined")
 
+    @property
+    def leftovers(self) -> tuple[str, ...]:
+        """Folders of metadata that are not read, as an interrupted pip has left them behind."""
+        _ = self.plugins
+        return tuple(self._loader.leftovers)
+
     def register(self, plugin: object, name: str) -> None:
         """Add a plugin by hand, after the others.
 
         Raises:
-            PluginError: the name is taken, or a hook implementation is wrong.
+            PluginError: the name is taken or denied, or a hook implementation is wrong.
         """
-        self._loader.add(plugin, name)
-        self._registries.clear()
+        with HOST_LOCK:
+            self._loader.add(plugin, name)
+            self._registries.clear()
 
     def restrict(self, restriction: Restriction, replaced: Restriction | None = None) -> None:
         """Add a restriction, or replace an earlier one. Plugins are loaded if all restrictions allow them.
 
         Raises:
-            ConfigError: a plugin that the restriction denies is loaded already.
+            ConfigError: a plugin that the restriction denies is loaded already, or is not installed.
         """
-        if self._loader.restrict(restriction, replaced):
-            self._registries.clear()
+        with HOST_LOCK:
+            if self._loader.restrict(restriction, replaced):
+                self._registries.clear()
 
     def require(self, names: Iterable[str]) -> None:
         """Check that plugins are loaded.
@@ -107,11 +126,11 @@ class PluginManager:
         ids: NameRegistry[Codec] = NameRegistry("wire id")
         names: NameRegistry[Codec] = NameRegistry("codec")
         for record, codecs in self._collect("asyncapy_codecs", hook_results.codecs, options):
-            for codec in codecs:
-                ids.add(record, str(codec.wire_id), codec)
-                names.add(record, codec.name, codec)
-        usable = names.unambiguous()
-        return [codec for codec in ids.unambiguous().values() if codec.name in usable]
+            for name, wire_id, codec in codecs:
+                ids.add(record, str(wire_id), codec)
+                names.add(record, name, codec)
+        usable = list(map(id, names.unambiguous().values()))
+        return [codec for codec in ids.unambiguous().values() if id(codec) in usable]
 
     @property
     def filters(self) -> NameRegistry[type[Filter]]:
@@ -129,117 +148,170 @@ class PluginManager:
         Raises:
             PluginError: an implementation raised; its exception is the cause.
         """
-        for record in self._loaded():
+        steps = in_order(self._loaded(), "asyncapy_setup")
+        validated = self._setups.setdefault(server.exit_stack, {})
+        for number, (record, implementations) in enumerate(steps, 1):
             try:
-                await self._call(record, "asyncapy_setup", server=server, options=validate_options(record, options))
+                if record not in validated:
+                    validated[record] = validate_options(record, options)
+                for implementation in implementations:
+                    await _call(implementation, server=server, options=validated[record])
             except BaseException as error:  # a plugin may raise anything
                 if _propagates(error):
                     raise
                 log.debug("%s failed in setup", record.title, exc_info=error)
-                raise PluginError(
-                    f"{record.title} failed in setup: {type(error).__name__}: {safe_str(error)}"
-                ) from error
-            done.append(record)
+                raise PluginError(f"{record.title} failed in setup: {reason_of(error)}") from error
+            if all(later is not record for later, _ in steps[number:]):
+                done.append(record)
 
     async def shutdown(
         self, server: ServerInterface, options: RawOptions, done: list[PluginRecord]
     ) -> list[BaseException]:
         """Call `asyncapy_shutdown` of all plugins in ``done``, the last first, and return their exceptions."""
         failures: list[BaseException] = []
-        while done:
-            record = done.pop()
-            try:
-                await self._call(record, "asyncapy_shutdown", server=server, options=validate_options(record, options))
-            except BaseException as error:  # a plugin may raise anything
-                if _propagates(error):
-                    raise
-                error.add_note(f"raised by {record.title} in shutdown")
-                failures.append(error)
+        validated = self._setups.pop(server.exit_stack, {})
+        steps = in_order(reversed(done), "asyncapy_shutdown")
+        done.clear()
+        for record, implementations in steps:
+            for implementation in reversed(implementations):
+                try:
+                    await _call(implementation, server=server, options=validated.get(record))
+                except BaseException as error:  # a plugin may raise anything
+                    if _propagates(error):
+                        raise
+                    with contextlib.suppress(Exception):  # the exception may be of a class that overrides its methods
+                        error.add_note(f"raised by {record.title} in shutdown")
+                    failures.append(error)
         return failures
 
     def check_options(self, options: RawOptions) -> None:
         """Validate the options of all plugins.
 
         Raises:
-            ConfigError: the options of a plugin are wrong or incomplete, or it is not installed.
+            ConfigError: the options of a plugin are wrong or incomplete, or it is not installed; a line for each.
         """
         known = {record.name: record for record in self.plugins}
+        faults: dict[str, None] = {}
         for name in (*known, *options):
-            validate_options(known.get(name) or PluginRecord(name, "no installed package"), options)
+            record = known.get(name) or PluginRecord(name, "no installed package")
+            try:
+                validate_options(record, options)
+            except InvalidPlugin as error:
+                self._loader.quarantine(record, str(error))
+            except ConfigError as error:
+                faults[str(error)] = None  # once, if the plugin is installed
+        if faults:
+            raise ConfigError("\n".join(faults))
 
     def _loaded(self) -> Iterator[PluginRecord]:
         return (record for record in self.plugins if record.state == "loaded")
 
-    async def _call(self, record: PluginRecord, hook: str, **arguments: Any) -> None:
-        implementation = self._loader.implementation(record, hook)
-        if implementation is not None:
-            result = implementation.function(*(arguments[name] for name in implementation.argnames))
-            if inspect.isawaitable(result):
-                await result
-
     def _collect(
         self, hook: str, read: Callable[[Any], T], options: RawOptions | None = None
-    ) -> Iterator[tuple[PluginRecord, T]]:
+    ) -> list[tuple[PluginRecord, T]]:
         """Call a hook of one plugin after the other, and ``read`` its result. A plugin that raises is quarantined."""
-        for record in self._loaded():
-            implementation = self._loader.implementation(record, hook)
-            if implementation is None:
-                continue
-            arguments: dict[str, Any] = {}
-            if "options" in implementation.argnames:
-                try:
-                    arguments["options"] = validate_options(record, options or {})
-                except ConfigError as error:
-                    if options is not None:
-                        raise
-                    if not record.left_out:  # once: a program may create a client for each request
-                        record.left_out = True
-                        log.warning("%s is left out, as there is no configuration here: %s", record.title, error)
+        collected: list[tuple[PluginRecord, T]] = []
+        failed = set()
+        with HOST_LOCK:
+            for record, implementations in in_order(self._loaded(), hook):
+                if not implementations or record in failed or self._loader.is_calling(record, hook):
                     continue
-            try:
-                result = read(implementation.function(*(arguments[name] for name in implementation.argnames)))
-            except BaseException as error:  # a plugin may raise anything
-                if is_interrupt(error):
-                    raise
-                reason = f"{hook} raised {type(error).__name__}: {safe_str(error)}"
-                self._loader.quarantine(record, reason, traceback.format_exc())
-            else:
-                yield record, result
+                usable, validated = self._options_for(record, implementations, options)
+                if not usable:
+                    continue
+                try:
+                    with self._loader.calling(record, hook):
+                        results = [read(implementation(options=validated)) for implementation in implementations]
+                except BaseException as error:  # a plugin may raise anything
+                    if is_from_signal(error):
+                        raise
+                    failed.add(record)
+                    self._loader.quarantine(record, f"{hook} raised {reason_of(error)}", traceback_of(error))
+                else:
+                    collected.extend((record, result) for result in results)
+        return [(record, result) for record, result in collected if record not in failed]
+
+    def _options_for(
+        self, record: PluginRecord, implementations: Iterable[Implementation], options: RawOptions | None
+    ) -> tuple[bool, BaseModel | None]:
+        """Return whether hooks of a plugin can be called, and the options that they take."""
+        if not any("options" in implementation.arguments for implementation in implementations):
+            return True, None
+        try:
+            return True, validate_options(record, options or {})
+        except InvalidPlugin as error:
+            self._loader.quarantine(record, str(error))
+        except ConfigError as error:
+            if options is not None:
+                raise
+            if not record.left_out:  # once: a program may create a client for each request
+                record.left_out = True
+                log.warning("%s is left out, as there is no configuration here: %s", record.title, error)
+        return False, None
 
     def _collected(self, hook: str, kind: str, read: Callable[[Any], dict[str, T]]) -> NameRegistry[T]:
-        """Collect the results of a hook by name, once; while plugins are being imported, without keeping them."""
-        if hook in self._registries:
-            return self._registries[hook]
-        registry: NameRegistry[T] = NameRegistry(kind)
-        for record, values in self._collect(hook, read):
-            for name, value in values.items():
-                registry.add(record, name, value)
-        if not self._loader.loading:
-            self._registries[hook] = registry
-            registry.log_complaints()
-        return registry
+        """Collect the results of a hook by name, once; while the code of a plugin is running, without keeping them."""
+        with HOST_LOCK:
+            if hook in self._registries:
+                return self._registries[hook]
+            registry: NameRegistry[T] = NameRegistry(kind)
+            for record, values in self._collect(hook, read):
+                for name, value in values.items():
+                    registry.add(record, name, value)
+            if not self._loader.unfinished:
+                self._registries[hook] = registry
+                registry.log_complaints()
+            return registry
+
+    @property
+    def unfinished(self) -> tuple[PluginRecord, ...]:
+        """The plugins whose import or hook is running in this thread, so that their results are missing."""
+        return tuple(self._loader.unfinished)
 
 
-@functools.cache
 def default_manager() -> PluginManager:
     """Return the manager of this process, which resolves `Filters.X` and the URLs of key stores.
 
     ``ASYNCAPY_PLUGINS_ALLOW`` and ``ASYNCAPY_PLUGINS_DENY`` are names of plugins, separated by commas.
+
+    Raises:
+        ConfigError: an item of a list is no name of a plugin.
     """
-    allow = os.environ.get("ASYNCAPY_PLUGINS_ALLOW")
-    deny = os.environ.get("ASYNCAPY_PLUGINS_DENY", "")
-    return PluginManager(allow=None if allow is None else _names(allow), deny=_names(deny))
+    with HOST_LOCK:  # two threads would get two managers
+        return _default_manager()
+
+
+@functools.cache
+def _default_manager() -> PluginManager:
+    return PluginManager(allow=_names("ASYNCAPY_PLUGINS_ALLOW"), deny=_names("ASYNCAPY_PLUGINS_DENY") or ())
+
+
+def _names(variable: str) -> list[str] | None:
+    """Return the names of plugins in a variable of the environment, or None if it is not set."""
+    text = os.environ.get(variable)
+    if text is None:
+        return None
+    names = split_list(text)
+    for name in names:
+        if PLUGIN_NAME.fullmatch(name) is None:
+            raise ConfigError(
+                f"{name!r}, from the environment variable {variable}, is no name of a plugin: write names without "
+                "quotes, brackets, blanks and comments"
+            )
+    return names
+
+
+async def _call(implementation: Implementation, **arguments: Any) -> None:
+    result = implementation(**arguments)
+    if inspect.isawaitable(result):
+        await result
 
 
 def _propagates(error: BaseException) -> bool:
-    """Return True for a Ctrl+C, and for a cancellation if the current task is cancelled."""
+    """Return True for an exception of a signal handler, and for a cancellation if the current task is cancelled."""
     cancelled = trio.current_effective_deadline() == -math.inf
 
     def propagates(leaf: BaseException) -> bool:
-        return (isinstance(leaf, trio.Cancelled) and cancelled) or is_interrupt(leaf)
+        return (isinstance(leaf, trio.Cancelled) and cancelled) or is_from_signal(leaf)
 
     return error.subgroup(propagates) is not None if isinstance(error, BaseExceptionGroup) else propagates(error)
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]

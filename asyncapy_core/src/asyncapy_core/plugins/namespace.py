@@ -45,6 +45,12 @@ def _advice(name: str) -> str:
 
     manager = default_manager()
     installed = list(manager.filters)
+    unfinished = " and ".join(record.title for record in manager.unfinished)
+    if unfinished:
+        return (
+            f"no plugin provides a filter {name!r} while {unfinished} is being imported or collected "
+            f"(found: {', '.join(installed) or 'none'}); use its own filters, and those that use it, in a function"
+        )
     text = f"no installed plugin provides a filter {name!r} (installed: {', '.join(installed) or 'none'})"
     close = difflib.get_close_matches(name, installed, n=1)
     if close:

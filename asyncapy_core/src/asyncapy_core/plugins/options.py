@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from asyncapy_core.errors import ConfigError
+from asyncapy_core.interrupts import is_from_signal
+from asyncapy_core.plugins.implementations import InvalidPlugin
 from asyncapy_core.plugins.record import PluginRecord
 
 if TYPE_CHECKING:
@@ -17,11 +20,12 @@ def validate_options(record: PluginRecord, options: Mapping[str, Mapping[str, An
 
     Raises:
         ConfigError: an option is unknown or has a wrong value, or the plugin takes none.
+        InvalidPlugin: the model raised another exception.
     """
     given = options.get(record.name, {})
     if record.state in {"denied", "quarantined"}:
         return None
-    model: type[BaseModel] | None = getattr(record.plugin, "asyncapy_options", None)
+    model = record.options
     if model is None:
         if given:
             raise ConfigError(f"there are options for {record.title}, which takes none: {', '.join(sorted(given))}")
@@ -34,4 +38,15 @@ def validate_options(record: PluginRecord, options: Mapping[str, Mapping[str, An
         faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
         allowed = ", ".join(model.model_fields)
         message = f"options of {record.title}: {faults} (its options: {allowed})"
+    except BaseException as error:  # a validator may raise anything
+        if is_from_signal(error):
+            raise
+        fault = f"its asyncapy_options raised {type(error).__name__}{_raised_in(error)}"
+        raise InvalidPlugin(fault) from None  # the exception may quote the values, too
     raise ConfigError(message)  # without pydantic's error as its cause, which quotes the values: they may be secrets
+
+
+def _raised_in(error: BaseException) -> str:
+    """Return the line that raised an exception."""
+    frames = [*traceback.walk_tb(error.__traceback__)]
+    return f" at {frames[-1][0].f_code.co_filename}:{frames[-1][1]}" if frames else ""

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
+    from pydantic import BaseModel
+
+    from asyncapy_core.plugins.implementations import Implementation
+
+METADATA: Final = "(metadata)"
+"""The name of a record that stands for a distribution whose metadata cannot be read."""
+
 PluginState = Literal["found", "loaded", "denied", "quarantined"]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class PluginRecord:
     """An entry point of the group ``asyncapy``, or an object that was registered by hand.
 
@@ -24,6 +32,7 @@ class PluginRecord:
         hooks: the hooks that it implements.
         import_seconds: the duration of its import.
         traceback: the traceback of the exception that led to the quarantine, or nothing.
+        options: the model of its options, or None.
         left_out: whether a warning was logged that clients do not use it, because it needs options.
     """
 
@@ -37,12 +46,16 @@ class PluginRecord:
     import_seconds: float = 0.0
     left_out: bool = False
     entry_point: EntryPoint | None = None
-    plugin: Any = None
+    plugin: Any = field(default=None, repr=False)
+    implementations: Mapping[str, tuple[Implementation, ...]] = field(default_factory=dict, repr=False)
+    options: type[BaseModel] | None = field(default=None, repr=False)
 
     @property
     def title(self) -> str:
         """Its name in messages."""
         version = f" {self.version}" if self.version else ""
+        if self.name == METADATA:
+            return f"the metadata of {self.distribution}{version}"
         return f"plugin {self.name!r} of {self.distribution}{version}"
 
     def quarantine(self, reason: str, traceback: str = "") -> None:

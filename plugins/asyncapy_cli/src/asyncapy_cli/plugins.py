@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import Any, Final
@@ -9,6 +10,7 @@ from typing import Any, Final
 import click
 
 from asyncapy_cli.output import print_json, print_table
+from asyncapy_core.errors import ConfigError
 from asyncapy_core.plugins import PluginManager, PluginRecord, default_manager
 
 TYPINGS: Final = "typings"
@@ -40,6 +42,8 @@ def doctor() -> None:
     for record in manager.problems:
         if record.traceback:
             click.echo(record.traceback, err=True)
+    for folder in manager.leftovers:
+        click.echo(f"{folder} is left over from an interrupted pip, and is not read; delete it", err=True)
     for fault in faults:
         click.echo(fault)
     if faults:
@@ -90,7 +94,9 @@ def stubs(*, folder: str, check: bool) -> None:
 
 
 def _looked_through(manager: PluginManager) -> PluginManager:
-    """Load all plugins and call the hooks that collect filters, key stores and codecs, so that failures are found."""
+    """Load all plugins, make their options, and call the hooks that collect, to find the failures of a start."""
+    with contextlib.suppress(ConfigError):  # an option without a default, which a configuration file may set
+        manager.check_options({})
     manager.load_all()
     manager.codecs()
     return manager

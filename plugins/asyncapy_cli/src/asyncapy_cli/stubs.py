@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from asyncapy_core import Filter, PluginManager
 from asyncapy_core.errors import PluginCollision
+from asyncapy_core.logs import reason_of
 
 PACKAGE: Final = "asyncapy"
 HEADER: Final = "# Written by `asyncapy plugins stubs`. Run it again when plugins or asyncapy change.\n"
@@ -88,7 +89,7 @@ def _filters(manager: PluginManager, notes: list[str]) -> str:
         for record in manager.plugins
         if record.state != "loaded"
     ]
-    lines = []
+    lines: list[str] = []
     for name in manager.filters:
         try:
             found = manager.filters[name]
@@ -97,11 +98,16 @@ def _filters(manager: PluginManager, notes: list[str]) -> str:
             continue
         if iskeyword(name):
             notes.append(f"Filters.{name} is left out: {name!r} is a keyword of Python")
-        elif reason := _hidden(found):
+            continue
+        try:
+            reason = _hidden(found)
+            declaration = [] if reason else list(_declaration(name, found))
+        except Exception as error:  # a class may have a metaclass that raises
+            reason = f"its class raises {reason_of(error)}"
+        if reason:
             notes.append(f"Filters.{name} is of type Any: {reason}")
-            lines.append(f"{name}: _Any")
-        else:
-            lines += _declaration(name, found)
+            declaration = [f"{name}: _Any"]
+        lines += declaration
     return "".join(f"    {line}\n" for line in lines or ["..."])
 
 

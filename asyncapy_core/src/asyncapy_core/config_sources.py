@@ -1,0 +1,172 @@
+"""Reads settings and the options of plugins from INI and TOML files, configparsers and the environment.
+
+Validates no value. A section, a table or a key that nothing reads is an error if it resembles one of AsyncAPY, and is
+named in the log if it may belong to another program.
+"""
+
+from __future__ import annotations
+
+import codecs
+import configparser
+import functools
+import logging
+import re
+import tomllib
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from asyncapy_core.errors import ConfigError
+
+log = logging.getLogger("asyncapy.config")
+
+SECTION: Final = "AsyncAPY"
+PLUGIN_SECTION: Final = "plugin:"
+PLUGIN_TABLE: Final = "plugins"
+ENVIRONMENT: Final = "ASYNCAPY_"
+OBSOLETE: Final = "encoding"
+"""A setting in configuration files of version 0.5."""
+
+PluginOptions = dict[str, dict[str, Any]]
+"""The options of plugins by plugin."""
+
+_PLUGIN_NEAR_MISS: Final = re.compile(r"\s*plugins?\s*[.:]", re.IGNORECASE)
+"""A misspelt section of a plugin, or one in the form of the other file format, which no plugin would get."""
+
+_SIMILAR: Final = 0.85
+"""The similarity, as difflib measures it, from which a name is a misspelt one: AsyncAPI is, asyncpg is not."""
+
+
+def settings_in_environment(environ: Mapping[str, str], names: Collection[str]) -> dict[str, Any]:
+    """Return the settings in the environment. Other ``ASYNCAPY_*`` variables may belong to plugins or programs.
+
+    Args:
+        environ: the environment.
+        names: the names of all settings.
+    """
+    wanted = {f"{ENVIRONMENT}{name.upper()}": name for name in names}
+    for key in environ:
+        if key not in wanted and key.upper().startswith(ENVIRONMENT):
+            import difflib  # noqa: PLC0415  # only for a mistake
+
+            close = difflib.get_close_matches(key.upper(), wanted, n=1, cutoff=0.9)
+            if close:
+                _warn_once(f"the environment variable {key} is not read; did you mean {close[0]}?")
+    return {wanted[key]: value for key, value in environ.items() if key in wanted}
+
+
+def read_file(path: Path) -> tuple[dict[str, Any], PluginOptions]:
+    """Return the settings and the options of plugins in a file: TOML if its name ends in ``.toml``, otherwise INI.
+
+    Raises:
+        ConfigError: the file cannot be read, or a section or a key is misspelt.
+    """
+    try:
+        text = _decoded(path.read_bytes())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the configuration file {path}: {error}") from error
+    if path.suffix.lower() == ".toml":
+        try:
+            tables = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"{path} is not valid TOML: {error}") from error
+        return _from_tables(tables, str(path))
+    parser = configparser.RawConfigParser()
+    try:
+        parser.read_string(text, source=str(path))
+    except configparser.Error as error:
+        raise ConfigError(f"{path} is not a valid INI file: {error}") from error
+    return read_parser(parser, str(path))
+
+
+def read_parser(parser: configparser.RawConfigParser, source: str) -> tuple[dict[str, Any], PluginOptions]:
+    """Return the settings and the options of plugins in a configparser.
+
+    Args:
+        parser: the configparser.
+        source: its name in messages.
+
+    Raises:
+        ConfigError: a section is misspelt, or a key has no value.
+    """
+    settings: dict[str, Any] = {}
+    options: PluginOptions = {}
+    for section in parser.sections():
+        if section == SECTION:
+            settings = _items(parser, section, source)
+        elif section.startswith(PLUGIN_SECTION):
+            options[section.removeprefix(PLUGIN_SECTION)] = _items(parser, section, source)
+        elif _PLUGIN_NEAR_MISS.match(section):
+            raise ConfigError(f"{source}: the options of a plugin go into [{PLUGIN_SECTION}NAME]; got [{section}]")
+        else:
+            _refuse_near_miss(section, f"{source}: [{section}]", "section")
+    if not parser.has_section(SECTION) and not options:
+        raise ConfigError(
+            f"{source} has no section [{SECTION}]; settings go there, a plugin's into [{PLUGIN_SECTION}NAME]"
+        )
+    if OBSOLETE in settings:
+        _warn_once(
+            f"{source}, section [{SECTION}]: {OBSOLETE!r} was a setting of version 0.5 and has no effect: the first "
+            "packet of a session fixes its encoding; remove the line"
+        )
+        del settings[OBSOLETE]
+    _name_unused(parser.sections(), source, "section")
+    return settings, options
+
+
+def _items(parser: configparser.RawConfigParser, section: str, source: str) -> dict[str, Any]:
+    items: dict[str, str | None] = dict(parser.items(section, raw=True))
+    for name, value in items.items():
+        if value is None:  # of a parser with allow_no_value
+            raise ConfigError(f"{source}, section [{section}]: {name} has no value; write {name} = VALUE")
+    return dict(items)
+
+
+def _from_tables(tables: dict[str, Any], source: str) -> tuple[dict[str, Any], PluginOptions]:
+    for name, table in tables.items():
+        if name in {SECTION, PLUGIN_TABLE}:
+            continue
+        if not isinstance(table, dict) and not (isinstance(table, list) and table and isinstance(table[0], dict)):
+            raise ConfigError(f"{source}: {name} is in no table; write [{SECTION}] above the settings")
+        if _PLUGIN_NEAR_MISS.match(name) or name.casefold() in {"plugin", "plugins"}:
+            raise ConfigError(f"{source}: the options of a plugin go into [{PLUGIN_TABLE}.NAME]; got [{name}]")
+        _refuse_near_miss(name, f"{source}: [{name}]", "table")
+    if not tables.keys() & {SECTION, PLUGIN_TABLE}:
+        raise ConfigError(
+            f"{source} has no table [{SECTION}]; settings go there, a plugin's into [{PLUGIN_TABLE}.NAME]"
+        )
+    settings = tables.get(SECTION, {})
+    options = tables.get(PLUGIN_TABLE, {})
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{source}: [{SECTION}] must be a table; got {settings!r}")
+    if not isinstance(options, dict) or not all(isinstance(table, dict) for table in options.values()):
+        raise ConfigError(f"{source}: [{PLUGIN_TABLE}] must hold a table for each plugin, [{PLUGIN_TABLE}.NAME]")
+    _name_unused([name for name in tables if name != PLUGIN_TABLE], source, "table")
+    return settings, options
+
+
+def _refuse_near_miss(name: str, where: str, kind: str) -> None:
+    """Raise ConfigError if a name differs from [AsyncAPY] in its letter case, its punctuation or a letter."""
+    import difflib  # noqa: PLC0415  # only for a mistake
+
+    plain = re.sub(r"[\W_]", "", name).casefold()
+    if difflib.SequenceMatcher(None, plain, SECTION.casefold()).ratio() >= _SIMILAR:
+        raise ConfigError(f"{where} is not read; settings go into the {kind} [{SECTION}], in these letters")
+
+
+def _name_unused(names: Collection[str], source: str, kind: str) -> None:
+    unused = [f"[{name}]" for name in names if name != SECTION and not name.startswith(PLUGIN_SECTION)]
+    if unused:
+        _warn_once(f"{source}: AsyncAPY does not read the {kind}{'s' * (len(unused) > 1)} {', '.join(unused)}")
+
+
+@functools.lru_cache(maxsize=256)
+def _warn_once(text: str) -> None:
+    """Log a warning, but not again when the same file is read again, as it is when a setting of a server changes."""
+    log.warning("%s", text)
+
+
+def _decoded(data: bytes) -> str:
+    """Decode a file: UTF-8, or UTF-16 with a byte order mark, which some Windows programs write."""
+    utf_16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return data.decode("utf-16" if utf_16 else "utf-8-sig")
