@@ -12,6 +12,8 @@ from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+from asyncapy_core.keys.forking import ForkAware, watch_forks
+
 
 @dataclass(frozen=True, slots=True)
 class KeyRecord:
@@ -88,7 +90,7 @@ class KeyStore(Protocol):
         """Close connections and files; may be called twice."""
 
 
-class MemoryKeyStore:
+class MemoryKeyStore(ForkAware):
     """A store in the memory of the process."""
 
     blocking = False
@@ -97,6 +99,7 @@ class MemoryKeyStore:
     def __init__(self) -> None:
         self._records: dict[str, KeyRecord] = {}
         self._lock = threading.Lock()
+        watch_forks(self)
 
     def add(self, digest: str, record: KeyRecord) -> None:
         with self._lock:
@@ -143,6 +146,9 @@ class MemoryKeyStore:
 
     def close(self) -> None:
         """Do nothing: there is nothing to close."""
+
+    def after_fork_in_child(self) -> None:
+        self._lock = threading.Lock()
 
 
 def copied(record: KeyRecord) -> KeyRecord:

@@ -17,7 +17,7 @@ import redis
 
 from asyncapy_core import KeyRecord
 from asyncapy_core.errors import KeyStoreError, KeyStoreUnavailable
-from asyncapy_core.storage import RecordCache, check_timeout, metadata_text, take_seconds
+from asyncapy_core.storage import ForkAware, RecordCache, check_timeout, metadata_text, take_seconds, watch_forks
 from asyncapy_redis import scripts
 from asyncapy_redis.connecting import Client, check, connect, redact
 
@@ -43,7 +43,7 @@ AWAY: Final = (
 T = TypeVar("T")
 
 
-class RedisKeyStore:
+class RedisKeyStore(ForkAware):
     """A `KeyStore` in Redis 6 or later. All its data is in one hash slot, as every change is one script.
 
     Args:
@@ -69,7 +69,9 @@ class RedisKeyStore:
         self._names = [f"{{{prefix}}}:keys", f"{{{prefix}}}:ids"]
         self._lock = threading.Lock()
         self._client: Client = None
+        self._inherited: list[Client] = []
         self._away_until = 0.0
+        watch_forks(self)
 
     @classmethod
     def from_url(cls, url: str) -> RedisKeyStore:
@@ -144,6 +146,15 @@ class RedisKeyStore:
         with self._lock:
             if self._client is not None:
                 self._client.close()
+
+    def after_fork_in_child(self) -> None:
+        """Make another client on the next call: this one has connections and locks of the parent.
+
+        It is kept, as its destructor waits for a lock that a thread of the parent may hold.
+        """
+        self._lock = threading.Lock()
+        self._inherited.append(self._client)
+        self._client = None
 
     def _change(self, script: str, digest: str, *values: str) -> None:
         """Change one record, or raise KeyError if it does not exist. In any case drop it from the cache."""
