@@ -204,6 +204,25 @@ async def test_when_redis_takes_two_seconds_a_key_is_refused_after_one(serve: Se
     factory.close()
 
 
+async def test_a_valid_key_passes_while_many_clients_send_wrong_ones(serve: Serve, proxied: TcpProxy) -> None:
+    """With 8 threads and 40 ms for each look-up, the wrong keys of 400 clients take twice the timeout of the store."""
+    factory = through(proxied)
+    keys = [await factory.aissue() for _ in range(3)]
+    running = await serve(guarded(factory))
+    proxied.delay = 0.02
+    async with AsyncExitStack() as stack:
+        peers = [await stack.enter_async_context(await running.connect()) for _ in range(400)]
+        for peer in peers:
+            await peer.send(json_packet(key="wrong"))
+        async with await running.connect() as valid:
+            for key in keys:
+                assert await valid.ask(key=key) == PASSED
+        for peer in peers:
+            assert await peer.json() == REFUSED
+    assert not running.logged("KeyStoreUnavailable")
+    factory.close()
+
+
 async def test_redis_that_is_slow_but_within_the_bound_serves(serve: Serve, proxied: TcpProxy) -> None:
     factory = through(proxied)
     key = await factory.aissue()
