@@ -428,6 +428,45 @@ def test_a_wrong_option_in_a_url_is_a_clear_error(base: str, query: str) -> None
 
 
 @pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("socket_timeout=soon", "Invalid value for 'socket_timeout'"),
+        ("socket_timeout=-1", "socket_timeout as a number from 0"),
+        ("socket_connect_timeout=nan", "socket_connect_timeout as a number from 0"),
+        ("max_connections=many", "Invalid value for 'max_connections'"),
+        ("protocol=7", "protocol must be either 2 or 3"),
+        ("ssl_ca_certs=ca.pem", "write rediss instead of redis"),
+        ("decode_responses=no", "no option decode_responses"),
+        ("retry_on_timeout=yes", "no option retry_on_timeout"),
+        ("connection_pool=1", "no option connection_pool"),
+        ("single_connection_client=1", "no option single_connection_client"),
+        ("read_from_replicas=no", "no option read_from_replicas"),
+    ],
+)
+@pytest.mark.parametrize("base", ["redis://host", "redis+sentinel://host/m", "redis+cluster://host"])
+def test_an_option_of_connections_that_cannot_be_used_is_a_clear_error(base: str, query: str, message: str) -> None:
+    with pytest.raises(KeyStoreError, match=message):
+        RedisKeyStore.from_url(f"{base}?{query}")
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("rediss://host?ssl_cert_reqs=some", "some"),
+        ("redis://host?sentinel_password=x", "no option sentinel_password"),
+        ("redis+cluster://host/1", "a cluster has only one"),
+        ("redis+cluster://host?db=1", "a cluster has only one"),
+        ("redis://one,two", "write one HOST:PORT"),
+        ("redis://host/keys", "scheme://user:password@host:port/db"),
+        ("redis+sentinel://host/m/keys", "scheme://user:password@host:port/db"),
+    ],
+)
+def test_a_url_that_fits_no_topology_is_a_clear_error(url: str, message: str) -> None:
+    with pytest.raises(KeyStoreError, match=message):
+        RedisKeyStore.from_url(url)
+
+
+@pytest.mark.parametrize(
     "url",
     [
         "redis://127.0.0.1:port",

@@ -161,6 +161,66 @@ def use_all_methods(factory: APIKeyFactory) -> None:
     assert factory.purge() == 1
 
 
+@pytest.fixture
+def guarded_sentinel(redis_program: str, tmp_path: Path) -> Iterator[Sentinel]:
+    """A Sentinel and a master with different passwords, and special characters in them."""
+    folders = [tmp_path / name for name in ("master", "sentinel")]
+    for folder in folders:
+        folder.mkdir()
+    with (
+        RedisServer(redis_program, folders[0], "--requirepass", "master@/:%") as master,
+        Sentinel(master, folders[1], "--requirepass", "sentinel#?&") as sentinel,
+    ):
+        with redis.Redis(port=sentinel.port, password="sentinel#?&") as client:
+            client.sentinel_set("mymaster", "auth-pass", "master@/:%")
+        yield sentinel
+
+
+def test_sentinels_may_require_a_password(guarded_sentinel: Sentinel) -> None:
+    url = f"redis+sentinel://:master%40%2F%3A%25@127.0.0.1:{guarded_sentinel.port}/mymaster/0"
+    factory = RedisAPIKeyFactory(f"{url}?sentinel_password=sentinel%23%3F%26")
+    use_all_methods(factory)
+    factory.close()
+
+
+@pytest.mark.parametrize("password", ["", "?sentinel_password=wrong-guess"])
+def test_a_wrong_password_of_a_sentinel_is_a_clear_error_without_it(guarded_sentinel: Sentinel, password: str) -> None:
+    url = f"redis+sentinel://:master%40%2F%3A%25@127.0.0.1:{guarded_sentinel.port}/mymaster"
+    factory = RedisAPIKeyFactory(url + password)
+    with pytest.raises(KeyStoreUnavailable, match="AuthenticationError") as caught:
+        factory.issue()
+    assert "No master found for 'mymaster'" in str(caught.value)
+    message = str(caught.value)
+    assert "wrong-guess" not in message
+    assert "master@" not in message
+    factory.close()
+
+
+OPTIONS = (
+    "socket_timeout=0.9&socket_connect_timeout=0.9&socket_keepalive=yes&health_check_interval=5&max_connections=20"
+    "&protocol=2&client_name=keys"
+)
+
+
+@pytest.mark.parametrize("topology", ["server", "sentinel", "cluster"])
+def test_options_of_connections_are_numbers_booleans_and_texts(
+    topology: str, redis_server: RedisServer, sentinel: Sentinel, cluster: RedisServer
+) -> None:
+    url = {
+        "server": redis_server.url,
+        "sentinel": sentinel.url,
+        "cluster": f"redis+cluster://127.0.0.1:{cluster.port}",
+    }[topology]
+    with closing(RedisKeyStore.from_url(f"{url}?prefix={uuid.uuid4()}&{OPTIONS}")) as store:
+        use_all_methods(APIKeyFactory(store=store))
+
+
+def test_a_cluster_is_found_through_any_of_its_nodes(cluster: RedisServer) -> None:
+    factory = RedisAPIKeyFactory(f"redis+cluster://127.0.0.1:{free_port()},127.0.0.1:{cluster.port}", prefix="any")
+    use_all_methods(factory)
+    factory.close()
+
+
 def test_when_the_master_dies_its_replica_takes_over(redis_program: str, tmp_path: Path) -> None:
     folders = [tmp_path / name for name in ("master", "replica", "sentinel")]
     for folder in folders:

@@ -8,6 +8,7 @@ This module is independent of keys.
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 import time
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ import redis
 
 from asyncapy_core.errors import KeyStoreError, KeyStoreUnavailable
 from asyncapy_core.storage import ForkAware, watch_forks
-from asyncapy_redis.connecting import Client, check, connect, redact
+from asyncapy_redis.connecting import Client, parse, redact
 
 PAUSE: Final = 0.25
 """Seconds without a new attempt after Redis did not answer."""
@@ -52,11 +53,8 @@ class RedisClient(ForkAware):
     """
 
     def __init__(self, url: str, timeout: float) -> None:
-        check(url, timeout)
         self.where = redact(url)
-        self._url = url
-        self._timeout = timeout
-        self._is_cluster = url.partition("://")[0].endswith("+cluster")
+        self._target = parse(url, timeout)
         self._lock = threading.Lock()
         self._client: Client = None
         self._inherited: list[Client] = []
@@ -90,9 +88,8 @@ class RedisClient(ForkAware):
                 return self._attempt(command, changes=changes)
         except (*AWAY, _Demoted) as error:
             self._away_until = time.monotonic() + PAUSE
-            reason = str(error).partition(" : <")[0]  # redis-py appends a list of its attempts
             raise KeyStoreUnavailable(
-                f"{self.where} is unavailable: {reason}; no key passes until it answers again"
+                f"{self.where} is unavailable: {_reason(error)}; no key passes until it answers again"
             ) from error
         except redis.RedisError as error:
             raise KeyStoreError(f"{self.where}: {error}") from error
@@ -115,7 +112,7 @@ class RedisClient(ForkAware):
     def _attempt(self, command: Command, *, changes: bool) -> Any:
         client = self._connected()
         try:
-            if self._is_cluster:  # its replicas redirect commands
+            if self._target.topology == "cluster":  # its replicas redirect commands
                 return client.execute_command(*command)
             return _run_on_master(client, command, changes=changes)
         except (*AWAY, _Demoted):
@@ -125,7 +122,7 @@ class RedisClient(ForkAware):
     def _connected(self) -> Client:
         with self._lock:
             if self._client is None:
-                self._client = connect(self._url, self._timeout)
+                self._client = self._target.connect()
             return self._client
 
     def _leave(self, client: Client) -> None:
@@ -133,7 +130,7 @@ class RedisClient(ForkAware):
 
         The client of a cluster is kept: it has the addresses of all nodes, and the URL has one of them.
         """
-        if self._is_cluster:
+        if self._target.topology == "cluster":
             return
         with self._lock:
             if self._client is client:
@@ -160,3 +157,10 @@ def _run_on_master(client: Client, command: Command, *, changes: bool) -> Any:
     if role[0] not in {b"master", "master"} and not (changes and reply):
         raise _Demoted("it is a replica, so its data may be old")
     return reply
+
+
+def _reason(error: Exception) -> str:
+    """Return the message of an exception. redis-py appends its attempts on Sentinels; their errors are kept."""
+    text, _, attempts = str(error).partition(" : <")
+    errors = dict.fromkeys(re.findall(r"> - (?:\w+:)?(\w+)", attempts))
+    return f"{text} ({', '.join(errors)})" if errors else text
