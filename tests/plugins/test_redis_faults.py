@@ -6,7 +6,8 @@ import socket
 import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -221,6 +222,48 @@ async def test_a_valid_key_passes_while_many_clients_send_wrong_ones(serve: Serv
             assert await peer.json() == REFUSED
     assert not running.logged("KeyStoreUnavailable")
     factory.close()
+
+
+async def test_checks_wait_for_a_connection(proxied: TcpProxy) -> None:
+    with closing(RedisKeyStore.from_url(f"redis://127.0.0.1:{proxied.port}/0?max_connections=2&timeout=1")) as store:
+        factory = APIKeyFactory(store=store)
+        keys = [factory.issue() for _ in range(60)]
+        before = proxied.accepted
+        proxied.delay = 0.03
+        passed: list[bool] = []
+
+        async def check(key: str) -> None:
+            passed.append(await factory.acontains(key))
+
+        async with trio.open_nursery() as nursery:
+            for key in keys:
+                nursery.start_soon(check, key)
+        assert passed == [True] * 60
+        assert proxied.accepted - before <= 1
+
+
+def test_callers_of_the_plain_methods_wait_for_a_connection(proxied: TcpProxy) -> None:
+    url = f"redis://127.0.0.1:{proxied.port}/0?max_connections=2&timeout=5&recall_seconds=0"
+    with closing(RedisKeyStore.from_url(url)) as store, ThreadPoolExecutor(40) as pool:
+        factory = APIKeyFactory(store=store)
+        key = factory.issue()
+        proxied.delay = 0.01
+        assert list(pool.map(factory.__contains__, [key] * 40)) == [True] * 40
+        assert proxied.accepted <= 2
+
+
+def test_a_caller_waits_for_a_connection_no_longer_than_the_timeout(proxied: TcpProxy) -> None:
+    url = f"redis://127.0.0.1:{proxied.port}/0?max_connections=1&timeout=0.3&socket_timeout=5"
+    with closing(RedisKeyStore.from_url(url)) as store, ThreadPoolExecutor(1) as pool:
+        factory = APIKeyFactory(store=store)
+        key = factory.issue()
+        proxied.delay = 0.6
+        first = pool.submit(factory.get, key)
+        while store._client._free._value:
+            time.sleep(0.001)
+        with pytest.raises(KeyStoreUnavailable, match=r"all 1 connections have been in use for 0\.3 s"):
+            factory.issue()
+        assert first.result(10) == {}
 
 
 async def test_redis_that_is_slow_but_within_the_bound_serves(serve: Serve, proxied: TcpProxy) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 
 import trio
 
-from asyncapy_core.keys.calls import CallQueue
+from asyncapy_core.keys.calls import THREADS, CallQueue
 from asyncapy_core.keys.store import KeyRecord, KeyStore
 from asyncapy_core.keys.urls import open_store
 
@@ -225,7 +225,8 @@ class APIKeyFactory:
         try:
             return self._calls_of_run.get()
         except LookupError:
-            self._calls_of_run.set(calls := CallQueue())
+            threads = max(1, min(THREADS, getattr(self.key_store, "concurrency", THREADS)))
+            self._calls_of_run.set(calls := CallQueue(threads))
             return calls
 
     def _is_cached(self, key: str) -> bool:

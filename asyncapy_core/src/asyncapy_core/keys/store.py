@@ -42,6 +42,9 @@ class KeyStore(Protocol):
     A store returns expired records too, until `purge` deletes them. Failures other than the KeyErrors below raise
     `KeyStoreError`; a store that cannot be reached raises `KeyStoreUnavailable`, and never answers from stale data.
 
+    A store may have an attribute ``concurrency``, the number of calls, 1 or more, that it can serve at the same time. A
+    factory calls a blocking store from at most this number of threads, so that no call waits inside the store.
+
     Attributes:
         blocking: whether a call may wait for a disk or a network, so that it must run in a thread.
         timeout: the most seconds that a caller waits for one call; ``math.inf`` without a limit.

@@ -46,6 +46,7 @@ class RedisClient(ForkAware):
         timeout: the seconds that connecting and each round trip may take.
 
     Attributes:
+        connections: the most commands that run at the same time; further ones wait, as long as ``timeout``.
         where: the URL without its secrets, for messages.
 
     Raises:
@@ -55,11 +56,17 @@ class RedisClient(ForkAware):
     def __init__(self, url: str, timeout: float) -> None:
         self.where = redact(url)
         self._target = parse(url, timeout)
+        self._timeout = timeout
         self._lock = threading.Lock()
+        self._free = threading.BoundedSemaphore(self._target.connections)
         self._client: Client = None
         self._inherited: list[Client] = []
         self._away_until = 0.0
         watch_forks(self)
+
+    @property
+    def connections(self) -> int:
+        return self._target.connections
 
     def read(self, *command: str | bytes | float) -> Any:
         """Run a command that changes nothing, and return its reply.
@@ -106,10 +113,22 @@ class RedisClient(ForkAware):
         It is kept, as its destructor waits for a lock that a thread of the parent may hold.
         """
         self._lock = threading.Lock()
+        self._free = threading.BoundedSemaphore(self._target.connections)
         self._inherited.append(self._client)
         self._client = None
 
     def _attempt(self, command: Command, *, changes: bool) -> Any:
+        free = self._free
+        if not free.acquire(timeout=self._timeout):
+            raise KeyStoreUnavailable(
+                f"{self.where}: all {self.connections} connections have been in use for {self._timeout:g} s"
+            )
+        try:
+            return self._send(command, changes=changes)
+        finally:
+            free.release()
+
+    def _send(self, command: Command, *, changes: bool) -> Any:
         client = self._connected()
         try:
             if self._target.topology == "cluster":  # its replicas redirect commands

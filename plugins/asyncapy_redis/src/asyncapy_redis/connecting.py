@@ -31,6 +31,9 @@ NOT_FOR_URLS: Final = {"legacy_responses", "retry_on_error", "retry_on_timeout",
 OPTIONS: Final = {*TEXTS, *(f"ssl_{name}" for name in TLS_TEXTS), *URL_QUERY_ARGUMENT_PARSERS} - NOT_FOR_URLS
 """The options of redis-py's connections that a URL may set."""
 
+CONNECTIONS: Final = 50
+"""The most connections of one store, if the URL does not set ``max_connections``."""
+
 MOST: Final = 1_000_000
 """The limit of numbers in a URL."""
 
@@ -47,6 +50,7 @@ class Target:
         nodes: host and port of the server, of each Sentinel, or of some nodes of the cluster.
         service: the name of the master in Sentinel.
         options: the arguments of redis-py's connections.
+        connections: the most connections that are used at the same time, to each node of a cluster.
         sentinel_options: the arguments of the connections to Sentinels.
     """
 
@@ -54,6 +58,7 @@ class Target:
     nodes: list[tuple[str, int]]
     service: str
     options: dict[str, Any]
+    connections: int
     sentinel_options: dict[str, Any]
 
     def connect(self) -> Client:
@@ -128,7 +133,10 @@ def _parsed(url: str, timeout: float) -> Target:
     if topology == "cluster":
         options.pop("db", None)  # RedisCluster does not accept it
     of_sockets = {name: value for name, value in options.items() if name.startswith(("socket_", "ssl"))}
-    return Target(topology, nodes, service, options, {**of_sockets, **FIXED, **account})
+    connections = options.pop("max_connections", CONNECTIONS)
+    if connections < 1:
+        raise ValueError("write max_connections as a number from 1")
+    return Target(topology, nodes, service, options, connections, {**of_sockets, **FIXED, **account})
 
 
 def _check_options(options: dict[str, Any], topology: str, *, secure: bool) -> None:

@@ -45,6 +45,7 @@ class RedisKeyStore:
         self._client = RedisClient(url, timeout)
         self._recall = RecordCache(recall_seconds)
         self.timeout = timeout
+        self.concurrency = self._client.connections
         self._names = [f"{{{prefix}}}:keys", f"{{{prefix}}}:ids"]
 
     @classmethod
