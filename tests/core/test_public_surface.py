@@ -92,7 +92,15 @@ SURFACE: dict[str, set[str]] = {
     },
     "asyncapy_core.plugins": {"PluginManager", "PluginRecord", "Restriction", "default_manager", "hookimpl"},
     "asyncapy_core.client": {"AsyncClient", "Client", "Pool"},
-    "asyncapy_core.storage": {"Recall", "RecordCache", "check_timeout", "metadata_text", "take_seconds"},
+    "asyncapy_core.storage": {
+        "ForkAware",
+        "Recall",
+        "RecordCache",
+        "check_timeout",
+        "metadata_text",
+        "take_seconds",
+        "watch_forks",
+    },
     "asyncapy_core.testing": {
         "CodecContract",
         "Detached",

@@ -127,9 +127,9 @@ def test_the_file_and_what_stands_beside_it_are_readable_by_the_owner_alone(path
 
 
 def test_a_change_is_on_the_disk_when_it_is_made(path: Path) -> None:
-    with closing(SQLiteKeyStore(path)) as store:
-        assert store._writer._connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-        assert store._writer._connection.execute("PRAGMA synchronous").fetchone() == (2,)
+    with closing(SQLiteKeyStore(path)) as store, store._writer.reading() as cursor:
+        assert cursor.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert cursor.execute("PRAGMA synchronous").fetchone() == (2,)
 
 
 def test_the_file_holds_digests_and_no_keys(path: Path) -> None:

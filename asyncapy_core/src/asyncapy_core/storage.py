@@ -1,6 +1,6 @@
 """Tools for the authors of key stores on a disk or a network.
 
-`RecordCache`, the options that the URLs of such stores share, and metadata as text.
+`RecordCache`, hooks for `os.fork`, the options that the URLs of such stores share, and metadata as text.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from typing import Any, Final
 
 from asyncapy_core.errors import KeyStoreError
 from asyncapy_core.keys.cache import RecordCache
+from asyncapy_core.keys.forking import ForkAware, watch_forks
 
-__all__ = ["Recall", "RecordCache", "check_timeout", "metadata_text", "take_seconds"]
+__all__ = ["ForkAware", "Recall", "RecordCache", "check_timeout", "metadata_text", "take_seconds", "watch_forks"]
 
 LONGEST_TIMEOUT: Final = 3600.0
 """Seconds."""

@@ -18,7 +18,8 @@ from trio.testing import wait_all_tasks_blocked
 
 from asyncapy_core import APIKeyFactory, KeyRecord, MemoryKeyStore, PluginManager
 from asyncapy_core.errors import KeyStoreUnavailable, PluginCollision, UnknownKeyStore
-from asyncapy_core.keys.factory import THREADS, digest
+from asyncapy_core.keys.calls import THREADS
+from asyncapy_core.keys.factory import digest
 from asyncapy_core.keys.urls import open_store
 from asyncapy_core.plugins.manager import _default_manager
 

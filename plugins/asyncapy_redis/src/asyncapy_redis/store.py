@@ -1,46 +1,26 @@
 """The key store in Redis, which all servers of a fleet share.
 
-Records are cached for ``recall_seconds``, so that a key in use costs no round trip. While Redis is unavailable, calls
-fail immediately or within their time limit; after a pause of `PAUSE` seconds the next call tries again.
+Records are cached for ``recall_seconds``, so that a key in use costs no round trip. `asyncapy_redis.client` sends the
+commands.
 """
 
 from __future__ import annotations
 
 import json
-import threading
-import time
-from collections.abc import Callable, Iterator
-from typing import Any, Final, TypeVar
+from collections.abc import Iterator
+from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-import redis
-
 from asyncapy_core import KeyRecord
-from asyncapy_core.errors import KeyStoreError, KeyStoreUnavailable
+from asyncapy_core.errors import KeyStoreError
 from asyncapy_core.storage import RecordCache, check_timeout, metadata_text, take_seconds
 from asyncapy_redis import scripts
-from asyncapy_redis.connecting import Client, check, connect, redact
+from asyncapy_redis.client import RedisClient
+from asyncapy_redis.connecting import redact
 
 DEFAULT_PREFIX: Final = "asyncapy"
 PAGE: Final = 500
 """Records that one step of a purge reads."""
-
-PAUSE: Final = 0.25
-"""Seconds without a new attempt after Redis did not answer."""
-
-AWAY: Final = (
-    redis.ConnectionError,
-    redis.TimeoutError,
-    redis.exceptions.ReadOnlyError,
-    redis.exceptions.ClusterDownError,
-    redis.exceptions.ClusterError,
-    redis.exceptions.RedisClusterException,
-    redis.exceptions.TryAgainError,
-    OSError,
-)
-"""The exceptions that redis-py raises if Redis cannot be reached, or cannot serve at the moment."""
-
-T = TypeVar("T")
 
 
 class RedisKeyStore:
@@ -62,14 +42,11 @@ class RedisKeyStore:
         self, url: str, *, prefix: str = DEFAULT_PREFIX, timeout: float = 1.0, recall_seconds: float = 0.5
     ) -> None:
         check_timeout(timeout)
-        check(url, timeout)
+        self._client = RedisClient(url, timeout)
         self._recall = RecordCache(recall_seconds)
         self.timeout = timeout
-        self._url = url
+        self.concurrency = self._client.connections
         self._names = [f"{{{prefix}}}:keys", f"{{{prefix}}}:ids"]
-        self._lock = threading.Lock()
-        self._client: Client = None
-        self._away_until = 0.0
 
     @classmethod
     def from_url(cls, url: str) -> RedisKeyStore:
@@ -96,7 +73,7 @@ class RedisKeyStore:
 
     def get(self, digest: str) -> KeyRecord:
         def ask() -> KeyRecord | None:
-            value = self._ask(lambda client: client.hget(self._names[0], digest))
+            value = self._client.read("HGET", self._names[0], digest)
             return None if value is None else _decoded(value)
 
         return self._recall.read(digest, ask)
@@ -105,7 +82,7 @@ class RedisKeyStore:
         return self._recall.get(digest)
 
     def find(self, key_id: str) -> str:
-        digest = self._ask(lambda client: client.hget(self._names[1], key_id))
+        digest = self._client.read("HGET", self._names[1], key_id)
         if digest is None:
             raise KeyError(key_id)
         return str(digest)
@@ -120,7 +97,7 @@ class RedisKeyStore:
         self._change(scripts.REMOVE, digest)
 
     def records(self) -> Iterator[tuple[str, KeyRecord]]:
-        values: dict[str, str] = self._ask(lambda client: client.hgetall(self._names[0]))
+        values: dict[str, str] = self._client.read("HGETALL", self._names[0])
         records = [(digest, _decoded(value)) for digest, value in values.items()]
         return iter(sorted(records, key=lambda item: (item[1].issued, item[0])))
 
@@ -136,14 +113,12 @@ class RedisKeyStore:
 
     def _page(self, cursor: int) -> tuple[int, dict[str, str]]:
         """Return the cursor of the next page, 0 after the last one, and the records of this page by digest."""
-        page: tuple[int, dict[str, str]] = self._ask(lambda client: client.hscan(self._names[0], cursor, count=PAGE))
+        page: tuple[int, dict[str, str]] = self._client.read("HSCAN", self._names[0], cursor, "COUNT", PAGE)
         return page
 
     def close(self) -> None:
         """Close all connections."""
-        with self._lock:
-            if self._client is not None:
-                self._client.close()
+        self._client.close()
 
     def _change(self, script: str, digest: str, *values: str) -> None:
         """Change one record, or raise KeyError if it does not exist. In any case drop it from the cache."""
@@ -155,28 +130,7 @@ class RedisKeyStore:
             raise KeyError(digest)
 
     def _run(self, script: str, *values: str) -> Any:
-        return self._ask(lambda client: client.eval(script, len(self._names), *self._names, *values))
-
-    def _ask(self, command: Callable[[Client], T]) -> T:
-        """Send a command, unless Redis did not answer a moment ago, and translate the exceptions of redis-py."""
-        if time.monotonic() < self._away_until:
-            raise KeyStoreUnavailable(f"{redact(self._url)} did not answer a moment ago; no key passes until it does")
-        try:
-            return command(self._connected())
-        except AWAY as error:
-            self._away_until = time.monotonic() + PAUSE
-            reason = str(error).partition(" : <")[0]  # redis-py appends a list of its attempts
-            raise KeyStoreUnavailable(
-                f"{redact(self._url)} is unavailable: {reason}; no key passes until it answers again"
-            ) from error
-        except redis.RedisError as error:
-            raise KeyStoreError(f"{redact(self._url)}: {error}") from error
-
-    def _connected(self) -> Client:
-        with self._lock:
-            if self._client is None:
-                self._client = connect(self._url, self.timeout)
-            return self._client
+        return self._client.run_script(script, self._names, *values)
 
 
 def _encoded(record: KeyRecord) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from asyncapy_core.errors import KeyStoreError, KeyStoreUnavailable
+from asyncapy_core.storage import ForkAware, watch_forks
 
 SCHEMA_VERSION: Final = 1
 APPLICATION_ID: Final = 0x41504159  # "APAY"
@@ -33,8 +34,12 @@ COMMIT;
 """
 
 
-class Database:
+class Database(ForkAware):
     """One connection to the file, used by one thread at a time.
+
+    The connection is closed before a fork, and both processes open one of their own when they use it. SQLite keeps
+    the state of its locks in the memory of the process: a connection that a child inherits, and each connection that
+    the child opens beside it, holds no lock, and writes of either process are lost.
 
     Args:
         path: the file; if it does not exist, it is created, readable by its owner only.
@@ -48,19 +53,19 @@ class Database:
         self._path = path
         self._timeout = timeout
         self._lock = threading.Lock()
+        self._process = os.getpid()
+        self._forking_thread: int | None = None
+        self._is_closed = False
+        self._connection: sqlite3.Connection | None = None
         self._make_file()
         with self._explained():
-            self._connection = sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False)
-            try:
-                self._prepare()
-            except BaseException:  # re-raised after the file is closed
-                self._connection.close()
-                raise
+            self._connection = self._opened()
+        watch_forks(self)
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Cursor]:
         """Yield a cursor for reading."""
-        with self._lock, self._explained(), contextlib.closing(self._connection.cursor()) as cursor:
+        with self._lock, self._explained(), contextlib.closing(self._connected().cursor()) as cursor:
             yield cursor
 
     @contextlib.contextmanager
@@ -72,14 +77,60 @@ class Database:
                 yield cursor
                 cursor.execute("COMMIT")
             except BaseException:  # re-raised after the lock is released
-                if self._connection.in_transaction:
+                if cursor.connection.in_transaction:
                     cursor.execute("ROLLBACK")
                 raise
 
     def close(self) -> None:
         """Close the connection. A second call does nothing."""
         with self._lock:
+            self._is_closed = True
+            if self._process == os.getpid():
+                self._disconnect()
+
+    def before_fork(self) -> None:
+        """Close the connection when no thread uses it. If a thread uses it for too long, the child gets an error."""
+        if self._lock.acquire(timeout=self._timeout):
+            self._forking_thread = threading.get_ident()
+            self._disconnect()
+
+    def after_fork_in_parent(self) -> None:
+        if self._forking_thread == threading.get_ident():
+            self._forking_thread = None
+            self._lock.release()
+
+    def after_fork_in_child(self) -> None:
+        self._lock = threading.Lock()
+        if self._forking_thread == threading.get_ident():
+            self._process = os.getpid()
+        self._forking_thread = None
+
+    def _connected(self) -> sqlite3.Connection:
+        """Return the connection of this process; open it after a fork."""
+        if self._is_closed:
+            raise KeyStoreError(f"{self._path}: the key store is closed")
+        if self._process != os.getpid():
+            raise KeyStoreError(
+                f"{self._path}: the process {self._process} was forked while it used this file; open the key store "
+                "after the fork, or start the program again"
+            )
+        if self._connection is None:
+            self._connection = self._opened()
+        return self._connection
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
             self._connection.close()
+            self._connection = None
+
+    def _opened(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, timeout=self._timeout, isolation_level=None, check_same_thread=False)
+        try:
+            self._prepare(connection)
+        except BaseException:  # re-raised after the file is closed
+            connection.close()
+            raise
+        return connection
 
     def _make_file(self) -> None:
         """Create the file if it does not exist.
@@ -95,12 +146,12 @@ class Database:
             reason = error.strerror if isinstance(error, OSError) else error
             raise KeyStoreError(f"cannot open {self._path}: {reason}; give a file that can be written") from error
 
-    def _prepare(self) -> None:
-        self._connection.execute("BEGIN")  # one snapshot of all three, as another process may be creating the schema
-        (tables,) = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-        (application,) = self._connection.execute("PRAGMA application_id").fetchone()
-        self._connection.execute("COMMIT")
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        connection.execute("BEGIN")  # one snapshot of all three, as another process may be creating the schema
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        connection.execute("COMMIT")
         if version > SCHEMA_VERSION and application == APPLICATION_ID:
             raise KeyStoreError(
                 f"{self._path} was written by a later version of asyncapy-sqlite (schema {version}, this one supports "
@@ -108,17 +159,17 @@ class Database:
             )
         if application != APPLICATION_ID and (tables or application or version):
             raise KeyStoreError(f"{self._path} is a database of another program; give the key store a file of its own")
-        self._write_ahead()
-        self._connection.execute("PRAGMA synchronous = FULL")
+        self._write_ahead(connection)
+        connection.execute("PRAGMA synchronous = FULL")
         if version < SCHEMA_VERSION:
-            self._connection.executescript(SCHEMA)
+            connection.executescript(SCHEMA)
 
-    def _write_ahead(self) -> None:
+    def _write_ahead(self, connection: sqlite3.Connection) -> None:
         """Switch to write-ahead logging. SQLite does not wait for processes that open the file at the same time."""
         deadline = time.monotonic() + self._timeout
         while True:
             try:
-                self._connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute("PRAGMA journal_mode = WAL")
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                     raise
