@@ -66,6 +66,21 @@ def _name(value: str) -> str:
     return value
 
 
+def _network(text: str) -> str:
+    """Return an address or a network; IPv4 mapped into IPv6 becomes IPv4, as in the addresses of peers.
+
+    Raises:
+        ValueError: it is neither, or has a zone, which the addresses of peers do not have.
+    """
+    network = ipaddress.ip_network(text)
+    if "%" in text:
+        raise ValueError(f"{text!r} has a zone; write it without {text[text.index('%') :].partition('/')[0]}")
+    mapped = network.network_address.ipv4_mapped if isinstance(network, ipaddress.IPv6Network) else None
+    if mapped is None or network.prefixlen < 96:
+        return text
+    return str(ipaddress.IPv4Network((mapped, network.prefixlen - 96)))
+
+
 Items = Annotated[list[str], BeforeValidator(_listed)]
 Names = Annotated[list[Annotated[str, AfterValidator(_name)]], BeforeValidator(_listed)]
 
@@ -198,10 +213,7 @@ class ServerConfig(BaseModel, extra="forbid", frozen=True):
     @field_validator("proxy_protocol_from")
     @classmethod
     def _networks(cls, value: list[str]) -> list[str]:
-        for network in value:
-            if network != "unix":
-                ipaddress.ip_network(network)
-        return value
+        return [network if network == "unix" else _network(network) for network in value]
 
     @property
     def addresses(self) -> list[str]:
