@@ -166,6 +166,7 @@ def test_list_and_show_tell_everything_but_the_key(keys: Run, store: str, factor
 
 
 def test_an_empty_store_lists_nothing(keys: Run, sqlite: str) -> None:
+    APIKeyFactory(store=sqlite).close()
     assert parsed(keys("list", "--store", sqlite, "--json")) == []
     assert len(succeeded(keys("list", "--store", sqlite)).stdout.splitlines()) <= 1
 
@@ -293,6 +294,7 @@ def test_what_is_far_from_usual_can_still_be_listed(keys: Run, sqlite: str, comm
 
 @pytest.mark.parametrize("command", ["show", "revoke", "reissue", "update"])
 def test_an_unknown_id_is_one_line_and_a_failure(keys: Run, store: str, command: str) -> None:
+    APIKeyFactory(store=store).close()
     more = ["--metadata", "{}"] if command == "update" else []
     assert "no API key has the id '0123'" in failed(keys(command, "--store", store, "0123", *more))
     assert "no such API key" in failed(keys(command, "--store", store, "-", *more, stdin="x" * 32))
@@ -327,7 +329,7 @@ def test_a_bad_size_is_one_line_and_a_failure(keys: Run, sqlite: str, command: s
         ("memory://", "keys in memory are lost when this command ends"),
         ("spam://host", "no installed plugin provides key stores for spam://"),
         ("sqlite://keys.db", "names no file"),
-        ("sqlite:////nowhere/keys.db", "cannot open /nowhere/keys.db: No such file or directory"),
+        ("sqlite:////nowhere/keys.db", "/nowhere/keys.db does not exist"),
         ("redis://host:port", "is not a Redis URL"),
         ("redis://127.0.0.1:1?spam=1", "spam"),
         ("redis+sentinel://127.0.0.1:1", "SERVICE"),
@@ -350,6 +352,14 @@ def test_redis_that_is_away_is_one_line_and_a_failure_without_the_password(schem
     assert "is unavailable" in line
     assert "127.0.0.1" in line
     assert "hunter2" not in line
+
+
+@pytest.mark.parametrize("command", ["list", "show", "revoke", "reissue", "update", "purge"])
+def test_a_command_that_issues_no_key_makes_no_file(keys: Run, tmp_path: Path, command: str) -> None:
+    arguments = {"list": [], "purge": [], "update": ["0123", "--metadata", "{}"]}.get(command, ["0123"])
+    line = failed(keys(command, "--store", f"sqlite:///{tmp_path / 'mistyped.db'}", *arguments))
+    assert "mistyped.db does not exist; restore it, or correct the path" in line
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_damaged_file_is_one_line_and_a_failure(keys: Run, tmp_path: Path) -> None:

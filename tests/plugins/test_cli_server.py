@@ -450,6 +450,8 @@ def test_explain_says_why_a_packet_reaches_a_handler_or_not(folder: Path) -> Non
     done = run(folder, "explain", "app", "packet.json", "--from", "10.1.2.3")
     assert "group 0: numbers runs" in done.stdout
     assert "any_foo would match, but an earlier handler of the group runs" in done.stdout
+    mapped = run(folder, "explain", "app", "packet.json", "--from", "::ffff:10.1.2.3")  # a server takes it as IPv4
+    assert mapped.stdout == done.stdout
     done = run(folder, "explain", "app", "-", text='{"user": "root", "foo": 1}')
     assert done.returncode == 1
     assert "group 1: everything would match, but a guard refuses it\n" in done.stdout

@@ -49,6 +49,23 @@ async def test_a_trusted_proxy_says_who_its_client_is(serve: Serve, header: byte
         assert await peer.json() == {"friend": "192.0.2.7"}
 
 
+@pytest.mark.parametrize(
+    "trusted",
+    [
+        "::ffff:127.0.0.1",
+        "::ffff:127.0.0.0/104",
+        "::ffff:7f00:1/128",
+        "10.0.0.1\n  ::ffff:127.0.0.1",
+        ["::ffff:0:0/96"],
+    ],
+)
+async def test_a_proxy_is_trusted_by_its_address_in_ipv6(serve: Serve, trusted: Any) -> None:
+    running = await serve(address_server(proxy_protocol_from=trusted))
+    async with await running.connect() as peer:
+        await peer.send(LINE + json_packet(a=1))
+        assert await peer.json() == {"friend": "192.0.2.7"}
+
+
 async def test_a_proxy_that_speaks_for_itself_keeps_its_address(serve: Serve) -> None:
     running = await serve(address_server(proxy_protocol_from="127.0.0.1"))
     async with await running.connect() as peer:
@@ -165,6 +182,8 @@ async def test_the_deadline_of_the_tls_handshake_begins_after_the_header(
 def test_what_is_no_network_is_not_trusted() -> None:
     with pytest.raises(ConfigError, match=r"proxy_protocol_from is .*'everybody'"):
         Server(proxy_protocol_from="everybody")
+    with pytest.raises(ConfigError, match=r"'fe80::1%eth0' has a zone; write it without %eth0"):
+        Server(proxy_protocol_from="fe80::1%eth0")
 
 
 @contextlib.contextmanager

@@ -31,7 +31,10 @@ from asyncapy_core.addresses import is_unix
 from asyncapy_core.config_sources import (
     ENVIRONMENT,
     SECTION,
+    InstalledPlugins,
     PluginOptions,
+    SourcedOptions,
+    options_in_environment,
     read_file,
     read_parser,
     settings_in_environment,
@@ -61,6 +64,21 @@ def _name(value: str) -> str:
     if defaults.PLUGIN_NAME.fullmatch(value) is None:
         raise ValueError(f"{value!r} is no name of a plugin: write names without quotes, brackets, blanks and comments")
     return value
+
+
+def _network(text: str) -> str:
+    """Return an address or a network; IPv4 mapped into IPv6 becomes IPv4, as in the addresses of peers.
+
+    Raises:
+        ValueError: it is neither, or has a zone, which the addresses of peers do not have.
+    """
+    network = ipaddress.ip_network(text)
+    if "%" in text:
+        raise ValueError(f"{text!r} has a zone; write it without {text[text.index('%') :].partition('/')[0]}")
+    mapped = network.network_address.ipv4_mapped if isinstance(network, ipaddress.IPv6Network) else None
+    if mapped is None or network.prefixlen < 96:
+        return text
+    return str(ipaddress.IPv4Network((mapped, network.prefixlen - 96)))
 
 
 Items = Annotated[list[str], BeforeValidator(_listed)]
@@ -201,10 +219,7 @@ class ServerConfig(BaseModel, extra="forbid", frozen=True):
     @field_validator("proxy_protocol_from")
     @classmethod
     def _networks(cls, value: list[str]) -> list[str]:
-        for network in value:
-            if network != "unix":
-                ipaddress.ip_network(network)
-        return value
+        return [network if network == "unix" else _network(network) for network in value]
 
     @property
     def addresses(self) -> list[str]:
@@ -222,6 +237,8 @@ def load_config(
     path: str | os.PathLike[str] | None = None,
     parser: configparser.RawConfigParser | None = None,
     environ: Mapping[str, str] | None = None,
+    plugin_options: Mapping[str, Mapping[str, Any]] | None = None,
+    plugins: InstalledPlugins | None = None,
 ) -> tuple[ServerConfig, PluginOptions]:
     """Read and validate the settings from all sources.
 
@@ -230,6 +247,8 @@ def load_config(
         path: a configuration file; TOML if the name ends in ``.toml``, otherwise INI.
         parser: a configparser that was filled elsewhere; it precedes the file.
         environ: the environment, `os.environ` by default.
+        plugin_options: the options of plugins passed to the constructor, by plugin.
+        plugins: the plugins of the server, whose names may be in variables of the environment.
 
     Returns:
         The settings, and the options of plugins by the plugin's name.
@@ -237,23 +256,46 @@ def load_config(
     Raises:
         ConfigError: a file cannot be read, a name is unknown, or a value is wrong.
     """
+    environ = os.environ if environ is None else environ
     sources: list[_Source] = [
         (lambda name: f"the argument {name}", dict(arguments)),
         (
             lambda name: f"the environment variable {ENVIRONMENT}{name.upper()}",
-            settings_in_environment(os.environ if environ is None else environ, ServerConfig.model_fields),
+            settings_in_environment(environ, ServerConfig.model_fields),
         ),
     ]
-    options: PluginOptions = {}
+    options: dict[str, SourcedOptions] = {}
+    _add_options(options, _mappings({} if plugin_options is None else plugin_options), "the argument plugin_options")
+    for plugin, given in options_in_environment(environ, plugins).items():
+        for option, value in given.items():
+            options.setdefault(plugin, SourcedOptions()).add(option, value, given.sources[option])
     if parser is not None:
         settings, parsed = read_parser(parser, "cfg_parser")
         sources.append((lambda _: f"cfg_parser, section [{SECTION}]", settings))
-        options = parsed
+        _add_options(options, parsed, "cfg_parser")
     if path is not None:
         settings, parsed = read_file(Path(path))
         sources.append((lambda _: f"{path}, section [{SECTION}]", settings))
-        options = {**parsed, **options}
-    return _validated(sources), options
+        _add_options(options, parsed, str(path))
+    return _validated(sources), dict(options)
+
+
+def _add_options(options: dict[str, SourcedOptions], more: Mapping[str, Mapping[str, Any]], source: str) -> None:
+    """Add the options of a source to those of the sources that precede it."""
+    for plugin, given in more.items():
+        into = options.setdefault(plugin, SourcedOptions())
+        for option, value in given.items():
+            into.add(option, value, source)
+
+
+def _mappings(given: Any) -> Mapping[str, Mapping[str, Any]]:
+    """Return the argument plugin_options, checked."""
+    if not isinstance(given, Mapping) or not all(isinstance(each, Mapping) for each in given.values()):
+        raise ConfigError(
+            "plugin_options, an argument, has to be a mapping of options for each plugin, as in "
+            '{"codecs": {"engine": "msgspec"}}'
+        )
+    return dict(given)
 
 
 def _validated(sources: list[_Source]) -> ServerConfig:

@@ -14,7 +14,7 @@ import re
 import tomllib
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from asyncapy_core.errors import ConfigError
 
@@ -27,8 +27,42 @@ ENVIRONMENT: Final = "ASYNCAPY_"
 OBSOLETE: Final = "encoding"
 """A setting in configuration files of version 0.5."""
 
+PLUGIN_VARIABLE: Final = f"{ENVIRONMENT}PLUGIN_"
+"""The beginning of a variable with an option of a plugin, ``ASYNCAPY_PLUGIN_NAME__OPTION``."""
+
 PluginOptions = dict[str, dict[str, Any]]
 """The options of plugins by plugin."""
+
+
+class SourcedOptions(dict[str, Any]):
+    """The options of one plugin, from several sources.
+
+    Attributes:
+        sources: the name of the source of each option, for messages.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sources: dict[str, str] = {}
+
+    def add(self, option: str, value: Any, source: str) -> None:
+        """Set an option, unless an earlier source has set it."""
+        if option not in self:
+            self[option] = value
+            self.sources[option] = source
+
+
+class InstalledPlugins(Protocol):
+    """The plugins of a server, before they are imported."""
+
+    @property
+    def names(self) -> Collection[str]:
+        """The names of the plugins."""
+
+    @property
+    def discovers(self) -> bool:
+        """Whether these include the installed plugins."""
+
 
 _PLUGIN_NEAR_MISS: Final = re.compile(r"\s*plugins?\s*[.:]", re.IGNORECASE)
 """A misspelt section of a plugin, or one in the form of the other file format, which no plugin would get."""
@@ -46,13 +80,55 @@ def settings_in_environment(environ: Mapping[str, str], names: Collection[str]) 
     """
     wanted = {f"{ENVIRONMENT}{name.upper()}": name for name in names}
     for key in environ:
-        if key not in wanted and key.upper().startswith(ENVIRONMENT):
+        if key not in wanted and key.upper().startswith(ENVIRONMENT) and not key.upper().startswith(PLUGIN_VARIABLE):
             import difflib  # noqa: PLC0415  # only for a mistake
 
             close = difflib.get_close_matches(key.upper(), wanted, n=1, cutoff=0.9)
             if close:
                 _warn_once(f"the environment variable {key} is not read; did you mean {close[0]}?")
     return {wanted[key]: value for key, value in environ.items() if key in wanted}
+
+
+def options_in_environment(environ: Mapping[str, str], plugins: InstalledPlugins | None) -> dict[str, SourcedOptions]:
+    """Return the options of plugins in the environment.
+
+    In a variable, the names of a plugin and of an option are in capitals, with ``_`` in place of ``-`` and ``.``.
+
+    Args:
+        environ: the environment.
+        plugins: the plugins of the server. An option of another plugin is an error later, when the server starts.
+
+    Raises:
+        ConfigError: a variable has no option, or may belong to two plugins.
+    """
+    found: dict[str, SourcedOptions] = {}
+    names: Collection[str] = ()
+    if plugins is not None and any(key.upper().startswith(PLUGIN_VARIABLE) for key in environ):
+        names = plugins.names
+    for key, value in environ.items():
+        if key.upper().startswith(f"{ENVIRONMENT}PLUGINS_") and "__" in key:
+            raise ConfigError(f"the environment variable {key} is not read; write {PLUGIN_VARIABLE}NAME__OPTION")
+        if not key.upper().startswith(PLUGIN_VARIABLE):
+            continue
+        rest = key[len(PLUGIN_VARIABLE) :]
+        owner = _owner(rest, names)
+        if len(owner) > 1:
+            raise ConfigError(f"the environment variable {key} may belong to {' or '.join(owner)}; use a file")
+        if not owner and plugins is not None and not plugins.discovers:
+            continue  # it belongs to an installed plugin, and this server does not use these
+        plugin = owner[0] if owner else rest.partition("__")[0].lower()
+        option = rest[len(plugin) :].removeprefix("__").lower()
+        if not plugin or not option or rest[len(plugin) : len(plugin) + 2] != "__":
+            raise ConfigError(f"the environment variable {key} has no option; write {PLUGIN_VARIABLE}NAME__OPTION")
+        found.setdefault(plugin, SourcedOptions()).add(option, value, f"the environment variable {key}")
+    return found
+
+
+def _owner(rest: str, names: Collection[str]) -> list[str]:
+    """Return the plugins to which ``NAME__OPTION`` may belong: those with the longest name."""
+    known = [name for name in names if rest.upper().startswith(f"{re.sub('[-.]', '_', name.upper())}__")]
+    longest = max(map(len, known), default=0)
+    return [name for name in known if len(name) == longest]
 
 
 def read_file(path: Path) -> tuple[dict[str, Any], PluginOptions]:

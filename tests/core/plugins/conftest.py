@@ -7,7 +7,6 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -43,22 +42,22 @@ class Site:
         (info / "entry_points.txt").write_text(f"[asyncapy]\n{distribution} = {distribution}\n")
         return info
 
-    def run(self, *command: str, user: int | None = None, **environ: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: str, **environ: str) -> subprocess.CompletedProcess[str]:
         """Run Python with these arguments to its end."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("ASYNCAPY_")}
         return subprocess.run(
-            [sys.executable, *command], cwd=self.folder, capture_output=True, text=True, timeout=60, user=user,
+            [sys.executable, *command], cwd=self.folder, capture_output=True, text=True, timeout=60,
             env={**inherited, "PYTHONPATH": str(self.folder), **environ},
         )  # fmt: skip
 
-    def prints(self, program: str, **environ: Any) -> str:
+    def prints(self, program: str, **environ: str) -> str:
         """Run a program, which must succeed, and return its output."""
         done = self.run("-c", textwrap.dedent(program), **environ)
         assert done.returncode == 0, done.stderr
         assert "Traceback" not in done.stderr
         return done.stdout
 
-    def asyncapy(self, *arguments: str, **environ: Any) -> subprocess.CompletedProcess[str]:
+    def asyncapy(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
         """Run the command ``asyncapy``, which must not write a traceback of its own."""
         return self.run("-m", "asyncapy_cli", *arguments, **environ)
 

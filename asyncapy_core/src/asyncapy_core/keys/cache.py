@@ -75,5 +75,11 @@ class RecordCache(ForkAware):
             for digest in digests:
                 self._records.pop(digest, None)
 
+    def clear(self) -> None:
+        """Drop all records from the cache, and do not cache the reads that are under way."""
+        with self._lock:
+            self._generation += 1
+            self._records.clear()
+
     def after_fork_in_child(self) -> None:
         self._lock = threading.Lock()

@@ -6,8 +6,9 @@ stores are collected on first use, codecs once for each server and client. Plugi
 are called, by one thread at a time; an import or a hook may use the filters, codecs and key stores of other plugins.
 
 A plugin with options has a pydantic model as its attribute ``asyncapy_options``. The model validates the section
-``[plugin:NAME]`` of an INI file, or the table ``[plugins.NAME]`` of a TOML file; unknown names are forbidden. Hooks
-with an argument ``options`` get the instance, or None if the plugin has no such model.
+``[plugin:NAME]`` of an INI file, the table ``[plugins.NAME]`` of a TOML file, the argument ``plugin_options`` of a
+server, and variables ``ASYNCAPY_PLUGIN_NAME__OPTION``; unknown names are forbidden. Hooks with an argument ``options``
+get the instance, or None if the plugin has no such model.
 
 Plugins are called in the order of their names. ``hookimpl(tryfirst=True)`` is called before all others, and
 ``hookimpl(trylast=True)`` after them. A plugin may implement a hook several times, with ``hookimpl(specname="...")``;

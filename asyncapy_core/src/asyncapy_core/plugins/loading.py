@@ -78,6 +78,7 @@ class PluginLoader:
         discover: False leaves out installed plugins, so that there are only those passed to `add`.
 
     Attributes:
+        discovers: as given.
         leftovers: folders of metadata that are not read, as an interrupted pip has left them behind.
     """
 
@@ -85,7 +86,7 @@ class PluginLoader:
         self.leftovers: list[str] = []
         self._restrictions = [restriction]
         self._undiscovered = discover
-        self._discovers = discover
+        self.discovers: bool = discover
         self._warned: set[str] = set()
         self._records: list[PluginRecord] = []
         self._nesting = _Nesting()
@@ -97,6 +98,13 @@ class PluginLoader:
             self._discover()
             self._load_all(list(self._records))
             return list(self._records)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names of all plugins, of which none is imported for this."""
+        with HOST_LOCK:
+            self._discover()
+            return frozenset(record.name for record in self._records if record.name != METADATA)
 
     @property
     def unfinished(self) -> list[PluginRecord]:
@@ -132,7 +140,7 @@ class PluginLoader:
         with HOST_LOCK:
             if restriction.denied:
                 self._discover()
-            if self._discovers and not self._undiscovered:
+            if self.discovers and not self._undiscovered:
                 self._check_names(restriction)
             for record in self._records:
                 installed = record.entry_point is not None

@@ -76,6 +76,16 @@ class PluginManager:
         return tuple(record for record in self.plugins if record.state == "quarantined")
 
     @property
+    def names(self) -> frozenset[str]:
+        """The names of all plugins, which need not be imported for this."""
+        return self._loader.names
+
+    @property
+    def discovers(self) -> bool:
+        """Whether these are the installed plugins, and those passed to `register`."""
+        return self._loader.discovers
+
+    @property
     def leftovers(self) -> tuple[str, ...]:
         """Folders of metadata that are not read, as an interrupted pip has left them behind."""
         _ = self.plugins

@@ -7,7 +7,7 @@ import functools
 import inspect
 import os
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, Unpack
 
@@ -65,6 +65,8 @@ class Server(Configured):
         cfg_parser: a configparser that was filled elsewhere.
         session_limit: the most concurrent sessions of one address; 0 for no limit.
         plugins: the plugins to use; the installed ones by default.
+        plugin_options: options of plugins, by plugin: ``{"codecs": {"engine": "ziproto"}}``. They precede those in
+            ``ASYNCAPY_PLUGIN_NAME__OPTION`` variables and in configuration files.
         settings: further fields of `ServerConfig`: ``max_packet``, ``max_connections``, ``drain_timeout`` and so on.
 
     Attributes:
@@ -96,13 +98,14 @@ class Server(Configured):
         session_limit: int = defaults.SESSION_LIMIT,
         *,
         plugins: PluginManager | None = None,
+        plugin_options: Mapping[str, Mapping[str, Any]] | None = None,
         **settings: Unpack[FurtherSettings],
     ) -> None:
         passed = {**self._given, **settings}
-        for name in ("settings", "config", "cfg_parser", "plugins"):
+        for name in ("settings", "config", "cfg_parser", "plugins", "plugin_options"):
             passed.pop(name, None)
         given = {name: value for name, value in passed.items() if value is not None}
-        super().__init__(given, config, cfg_parser, plugins or default_manager())
+        super().__init__(given, config, cfg_parser, plugins or default_manager(), plugin_options)
         self.log: ServerLogger = server_logger(self.logging_level, self.console_format, self.datefmt)
         self.exit_stack: AsyncExitStack = AsyncExitStack()
         self.addresses: tuple[Any, ...] = ()

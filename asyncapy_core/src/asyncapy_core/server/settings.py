@@ -90,6 +90,7 @@ class Configured:
         path: a configuration file.
         cfg_parser: a configparser that was filled elsewhere.
         plugins: the plugins, which ``plugins_allow`` and ``plugins_deny`` restrict.
+        plugin_options: options of plugins by plugin, which precede all other sources.
 
     Raises:
         ConfigError: a setting is wrong; the message names the setting, its source and the allowed values.
@@ -128,8 +129,10 @@ class Configured:
         path: Path | None,
         cfg_parser: configparser.RawConfigParser | None,
         plugins: PluginManager,
+        plugin_options: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         self.plugins = plugins
+        self._plugin_options = plugin_options
         self._restriction: Restriction | None = None
         self._config, self._options = self._load(dict(passed), path, cfg_parser)
 
@@ -178,7 +181,9 @@ class Configured:
         """Read the settings from all sources, restrict the plugins, and remember the sources."""
         from asyncapy_core.config import load_config  # noqa: PLC0415  # see above
 
-        config, options = load_config(passed, path=path, parser=cfg_parser)
+        config, options = load_config(
+            passed, path=path, parser=cfg_parser, plugin_options=self._plugin_options, plugins=self.plugins
+        )
         restriction = Restriction(config.plugins_allow, config.plugins_deny)
         self.plugins.restrict(restriction, replaced=self._restriction)
         self._restriction = restriction

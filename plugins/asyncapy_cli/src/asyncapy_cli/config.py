@@ -20,9 +20,9 @@ def config() -> None:
 def check(path: str) -> None:
     """Validate PATH, together with the environment and the options of plugins, and print the settings that are set."""
     load_config({}, path=path, environ={})  # the file alone, as the environment may hide its errors
-    settings, options = load_config({}, path=path)
-    tls_context(settings)
     manager = default_manager()
+    settings, options = load_config({}, path=path, plugins=manager)
+    tls_context(settings)
     manager.restrict(Restriction(settings.plugins_allow, settings.plugins_deny))
     prepare_plugins(manager, settings, options)
     for name in ServerConfig.model_fields:

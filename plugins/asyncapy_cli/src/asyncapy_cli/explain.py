@@ -10,6 +10,7 @@ import click
 import trio
 
 from asyncapy_cli.target import Target
+from asyncapy_core.addresses import peer_address
 from asyncapy_core.server.explain import Verdict, explain_packet
 
 
@@ -28,7 +29,7 @@ def explain(*, target: str, packet: str, address: str) -> None:
     server = Target(target).load()
     try:
         ipaddress.ip_address(address)
-        verdicts = trio.run(explain_packet, server, fields, address)
+        verdicts = trio.run(explain_packet, server, fields, peer_address(address))
     except ValueError as error:
         raise click.ClickException(str(error)) from error
     refused = any(verdict.guard and not verdict.passes for verdict in verdicts)

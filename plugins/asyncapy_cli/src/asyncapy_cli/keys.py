@@ -14,6 +14,7 @@ import click
 
 from asyncapy_cli.output import print_json, print_table, printable
 from asyncapy_core import APIKeyFactory, KeyRecord
+from asyncapy_core.keys.urls import open_store
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -90,7 +91,7 @@ def keys() -> None:
 @with_json
 def issue(*, url: str, metadata: dict[str, Any], expires_in: float | None, size: int, as_json: bool) -> None:
     """Issue a key and print it. The store keeps only a digest, so the key cannot be printed again."""
-    with _factory(url, size) as factory:
+    with _factory(url, size, create=True) as factory:
         key, record = factory.issue_with_record(metadata, expires_in=expires_in)
     _print_key(key, record, as_json=as_json)
 
@@ -167,16 +168,15 @@ def purge(*, url: str) -> None:
 
 
 @contextlib.contextmanager
-def _factory(url: str, size: int = 32) -> Iterator[APIKeyFactory]:
-    """Open a factory for one command; its errors become messages of one line."""
+def _factory(url: str, size: int = 32, *, create: bool = False) -> Iterator[APIKeyFactory]:
+    """Open a factory for one command; its errors become messages of one line. Only `issue` creates a file."""
     if url.startswith("memory:"):
         raise click.BadParameter(
             "keys in memory are lost when this command ends; give sqlite:///keys.db or redis://localhost"
         )
     try:
-        factory = APIKeyFactory(size, store=url)
-        with contextlib.closing(factory):
-            yield factory
+        with contextlib.closing(open_store(url, create=create)) as store:
+            yield APIKeyFactory(size, store=store)
     except KeyError as error:
         raise click.ClickException(str(error.args[0])) from error
     except ValueError as error:
