@@ -581,6 +581,70 @@ def test_other_servers_of_a_program_are_not_started(folder: Path) -> None:
     assert len([line for line in server.lines if "Serving on" in line]) == 1
 
 
+ONLY_ANOTHER = """
+import trio
+from asyncapy import Server
+
+server = Server(port=0)
+other = Server(port=0)
+
+
+@server.add_handler()
+async def echo(client, packet): ...
+
+
+async def main():
+    async with trio.open_nursery() as nursery:
+        address, *_ = await nursery.start(other.serve)
+        print("another server at", address)
+    await other.serve()
+
+
+trio.run(main)
+"""
+
+
+def test_explain_serves_no_other_server_of_a_program_either(folder: Path) -> None:
+    (folder / "another.py").write_text(ONLY_ANOTHER)
+    done = run(folder, "explain", "another.py", "-", text='{"a": 1}')
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[0] == "another server at ('127.0.0.1', 0)"
+    assert done.stdout.endswith("The packet would reach echo.\n")
+
+
+@pytest.mark.parametrize("package", [True, False], ids=["a package", "no package"])
+@pytest.mark.parametrize("target", ["inner/main.py", "inner/deep/main.py:server"])
+def test_a_file_with_relative_imports_is_served_as_a_module_of_its_package(
+    folder: Path, target: str, package: bool
+) -> None:
+    deep = "deep" in target
+    (folder / "inner" / "deep").mkdir(parents=True)
+    for each in (folder / "inner", folder / "inner" / "deep"):
+        if package:
+            (each / "__init__.py").write_text("")
+    (folder / "inner" / "names.py").write_text("WORD = 'hello'\n")
+    program = APP.replace("client.send(packet)", "client.send({'word': WORD, 'module': __name__})")
+    (folder / target.partition(":")[0]).write_text(f"from .{'.' * deep}names import WORD\n{program}")
+    with serving(folder, target) as server:
+        assert ask(server.port, foo=1) == {"word": "hello", "module": "inner.deep.main" if deep else "inner.main"}
+    assert "any_foo runs" in run(folder, "explain", target, "-", text='{"foo": 1}').stdout
+
+
+def test_a_package_with_the_name_of_another_is_named(folder: Path) -> None:
+    (folder / "json").mkdir()
+    (folder / "json" / "main.py").write_text("from . import names\n")
+    done = run(folder, "serve", "json/main.py")
+    assert (done.returncode, "is in a package 'json', as another one is called; rename it" in done.stderr) == (1, True)
+
+
+def test_a_file_in_a_package_without_relative_imports_is_served_alone(folder: Path) -> None:
+    (folder / "inner").mkdir()
+    (folder / "inner" / "__init__.py").write_text("raise SystemExit('imported')\n")
+    (folder / "inner" / "beside.py").write_text("")
+    (folder / "inner" / "main.py").write_text(f"import beside\n{APP}")
+    assert "any_foo runs" in run(folder, "explain", "inner/main.py", "-", text='{"foo": 1}').stdout
+
+
 def test_a_server_without_handlers_says_so(folder: Path) -> None:
     (folder / "main.py").write_text(
         "from asyncapy import Server\nserver = Server(port=0)\n"

@@ -49,48 +49,76 @@ class Sample:
 class FilterContract(ABC):
     """The contract of a filter: subclass it as ``class TestMyFilter(FilterContract)``, define `filter`, give samples.
 
-    It is for filters whose result depends on the packet and the client only. For a filter with a state, such as a rate
-    limiter, set `test_decides_the_same_when_asked_again` to None.
+    It is for filters whose result depends on the packet and the client only, and for filters that limit, such as rate
+    limiters. Plain and async filters have the same contract; each test runs in one trio run.
 
     Attributes:
         passing: packets that pass, at least one: a mapping, or a `Sample` if the sender matters.
-        failing: packets that do not pass, at least one.
+        failing: packets that do not pass, at least one. A filter that limits need not have any.
+        limit: for a filter that limits, how many packets of one client a new filter passes before one fails.
     """
 
     passing: Sequence[Mapping[str, Any] | Sample] = ()
     failing: Sequence[Mapping[str, Any] | Sample] = ()
+    limit: int | None = None
 
     @abstractmethod
     def filter(self) -> Filter:
-        """Return the filter. All filters that one test gets must have the same results."""
+        """Return the filter. All filters that one test gets must have the same results.
+
+        With `limit`, each has to be new, and has to count for itself.
+        """
 
     def test_passes_what_it_should(self) -> None:
-        for sample in _samples(self.passing):
-            assert _ask(self.filter(), sample) is True, f"{sample} does not pass"
+        trio.run(self._decide, self.passing, True)  # noqa: FBT003  # the result of the filter
 
     def test_keeps_out_what_it_should(self) -> None:
-        for sample in _samples(self.failing):
-            assert _ask(self.filter(), sample) is False, f"{sample} passes"
+        trio.run(self._decide, self.failing, False)  # noqa: FBT003  # the result of the filter
+
+    async def _decide(self, samples: Sequence[Mapping[str, Any] | Sample], passes: bool) -> None:  # noqa: FBT001
+        for sample in self._samples(samples):
+            assert await _ask(self.filter(), sample) is passes, f"{sample} {'does not pass' if passes else 'passes'}"
 
     def test_combines_with_others(self) -> None:
-        filter = self.filter()
+        trio.run(self._combine)
+
+    async def _combine(self) -> None:
         yes, no = _Constant(True), _Constant(False)  # noqa: FBT003  # the result of the filter
         for samples, passes in ((self.passing, True), (self.failing, False)):
-            for sample in _samples(samples):
-                assert _ask(~filter, sample) is not passes
-                assert _ask(~~filter, sample) is passes
-                assert _ask(filter & yes, sample) is _ask(yes & filter, sample) is passes
-                assert _ask(filter | no, sample) is _ask(no | filter, sample) is passes
-                assert _ask(filter & no, sample) is False
-                assert _ask(filter | yes, sample) is True
+            for sample in self._samples(samples):
+                assert await _ask(~self.filter(), sample) is not passes
+                assert await _ask(~~self.filter(), sample) is passes
+                for combined in (self.filter() & yes, yes & self.filter(), self.filter() | no, no | self.filter()):
+                    assert await _ask(combined, sample) is passes, f"{combined!r}, {sample}"
+                assert await _ask(self.filter() & no, sample) is False
+                assert await _ask(self.filter() | yes, sample) is True
 
     def test_decides_the_same_when_asked_again(self) -> None:
-        filter = self.filter()
-        for sample in _samples([*self.passing, *self.failing]):
-            assert _ask(filter, sample) is _ask(filter, sample) is _ask(self.filter(), sample)
+        trio.run(self._decide_again)
+
+    async def _decide_again(self) -> None:
+        for sample in self._samples([*self.passing, *self.failing]):
+            first = await _ask(self.filter(), sample)
+            assert await _ask(self.filter(), sample) is first, f"{sample}: two filters differ"
+            if self.limit is None:
+                filter = self.filter()
+                for _ in range(2):
+                    assert await _ask(filter, sample) is first, f"{sample}; a filter that limits has to set limit"
+
+    def test_limits_the_packets_of_a_client(self) -> None:
+        trio.run(self._limit)
+
+    async def _limit(self) -> None:
+        if self.limit is None:
+            return
+        for sample in self._samples(self.passing):
+            filter, peer = self.filter(), _peer(sample)
+            for number in range(self.limit + 1):
+                passes = await check(filter, peer.client, peer.packet(sample.fields))
+                assert passes is (number < self.limit), f"{sample}: packet {number + 1} of a client, limit {self.limit}"
 
     def test_leaves_the_packet_and_the_client_as_they_were(self) -> None:
-        for sample in _samples([*self.passing, *self.failing]):
+        for sample in self._samples([*self.passing, *self.failing]):
             before = copy.deepcopy(dict(sample.fields))
             peer = _peer(sample)
             packet = peer.packet(sample.fields)
@@ -102,14 +130,17 @@ class FilterContract(ABC):
             assert not peer.closed
 
     def test_raises_nothing_whatever_a_peer_sends(self) -> None:
+        trio.run(self._ask_for_anything)
+
+    async def _ask_for_anything(self) -> None:
         filter = self.filter()
-        names = {name for sample in _samples([*self.passing, *self.failing]) for name in sample.fields}
-        _ask(filter, Sample())
-        for sample in _samples([*self.passing, *self.failing]):
+        names = {name for sample in self._samples([*self.passing, *self.failing]) for name in sample.fields}
+        await _ask(filter, Sample())
+        for sample in self._samples([*self.passing, *self.failing]):
             for name in names | {"unheard of", ""}:
                 for value in ODD_VALUES:
                     odd = {**sample.fields, name: value}
-                    assert _ask(filter, Sample(odd, sample.address, sample.tls_peer)) in {True, False}
+                    assert await _ask(filter, Sample(odd, sample.address, sample.tls_peer)) in {True, False}
 
     def test_says_what_it_is(self) -> None:
         filter = self.filter()
@@ -122,6 +153,12 @@ class FilterContract(ABC):
         trio.run(self._guard)
 
     async def _guard(self) -> None:
+        for samples, passes in ((self.passing, True), (self.failing, False)):
+            for sample in self._samples(samples):
+                if sample.tls_peer is None:  # the server has no TLS
+                    await self._serve(sample, passes)
+
+    async def _serve(self, sample: Sample, passes: bool) -> None:  # noqa: FBT001  # the result of the filter
         plugins = PluginManager(discover=False)
         plugins.register(_MarshalPlugin(), "contract")
         server = Server(plugins=plugins)
@@ -130,14 +167,17 @@ class FilterContract(ABC):
         async def inner(client: Any, packet: Any) -> None:
             await client.send({"reached": True})
 
-        refusal = {"status": "failure", "error": "ERR_NO_HANDLER"}
+        wanted = {"reached": True} if passes else {"status": "failure", "error": "ERR_NO_HANDLER"}
         async with serving(server) as running:
-            for samples, wanted in ((self.passing, {"reached": True}), (self.failing, refusal)):
-                for sample in _samples(samples):
-                    if sample.tls_peer is None:  # the server has no TLS
-                        encoding = _MarshalPlugin.name
-                        async with running.client(address=sample.address, plugins=plugins, encoding=encoding) as client:
-                            assert await client.request(sample.fields) == wanted, f"{sample}"
+            encoding = _MarshalPlugin.name
+            async with running.client(address=sample.address, plugins=plugins, encoding=encoding) as client:
+                assert await client.request(sample.fields) == wanted, f"{sample}"
+
+    def _samples(self, given: Sequence[Mapping[str, Any] | Sample]) -> Iterator[Sample]:
+        assert given or (self.limit is not None and self.passing), (
+            "give samples of both kinds, as in passing = [{'text': 'HELLO'}] and failing = [{'text': 'hello'}]"
+        )
+        return (each if isinstance(each, Sample) else Sample(each) for each in given)
 
 
 class _Constant(Filter):
@@ -176,11 +216,6 @@ def _peer(sample: Sample) -> Detached:
     return Detached(sample.address, server=_server(), tls_peer=sample.tls_peer)
 
 
-def _ask(filter: Filter, sample: Sample) -> bool:
+async def _ask(filter: Filter, sample: Sample) -> bool:
     peer = _peer(sample)
-    return trio.run(check, filter, peer.client, peer.packet(sample.fields))
-
-
-def _samples(given: Sequence[Mapping[str, Any] | Sample]) -> Iterator[Sample]:
-    assert given, "give samples of both kinds, as in passing = [{'text': 'HELLO'}] and failing = [{'text': 'hello'}]"
-    return (each if isinstance(each, Sample) else Sample(each) for each in given)
+    return await check(filter, peer.client, peer.packet(sample.fields))

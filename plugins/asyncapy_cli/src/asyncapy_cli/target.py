@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 import importlib
 import importlib.util
@@ -13,6 +14,7 @@ from types import ModuleType
 from typing import Any, Final, NoReturn
 
 import click
+import trio
 
 from asyncapy_core import Server
 
@@ -35,6 +37,7 @@ class Target:
         self._place, _, name = text.partition(":")
         self._name = name or DEFAULT_NAME
         self._is_file = self._place.endswith(".py") or "/" in self._place
+        self._name_of_module = _name_of_file(Path(self._place)) if self._is_file else self._place
         self.folder: Path = Path(self._place).resolve().parent if self._is_file else Path.cwd()
 
     def load(self) -> Server:
@@ -50,7 +53,7 @@ class Target:
             raise _Begun
 
         try:
-            return self._run(leave)
+            return self._run(leave, others=False)
         except _Begun:
             return begun[0]
         except BaseExceptionGroup as group:  # raised in a nursery of the program
@@ -74,18 +77,22 @@ class Target:
                 prepared = True
                 prepare(server)
 
-        server = self._run(prepare_once)
+        server = self._run(prepare_once, others=True)
         if not prepared:
             prepare(server)
             server.start()
 
-    def _run(self, before: Callable[[Server], None]) -> Server:
-        """Execute the program, and call ``before`` when it starts the server. `Server.start` of others does nothing."""
+    def _run(self, before: Callable[[Server], None], *, others: bool) -> Server:
+        """Execute the program, and call ``before`` when it starts the server. `Server.start` of others does nothing.
+
+        Args:
+            before: is called with the server.
+            others: whether `Server.serve` of other servers serves; otherwise it returns at once.
+        """
         start, serve = Server.start, Server.serve
-        module_name = Path(self._place).stem if self._is_file else self._place
 
         def is_meant(server: Server) -> bool:
-            return getattr(sys.modules.get(module_name), self._name, None) is server
+            return getattr(sys.modules.get(self._name_of_module), self._name, None) is server
 
         def started(server: Server) -> None:
             if is_meant(server):
@@ -95,6 +102,9 @@ class Target:
         async def served(server: Server, **arguments: Any) -> None:
             if is_meant(server):
                 before(server)
+            elif not others:
+                _pretend_to_serve(server, **arguments)
+                return
             await serve(server, **arguments)
 
         Server.start, Server.serve = started, served  # type: ignore[method-assign, assignment]  # for this run only
@@ -141,6 +151,12 @@ class Target:
         if not path.is_file():
             raise click.ClickException(f"there is no file {path}; give MODULE:SERVER, or the path of a file")
         sys.path.insert(0, str(path.resolve().parent))
+        if self._name_of_module != path.stem:
+            package = self._name_of_module.partition(".")[0]
+            if package in sys.modules:
+                raise click.ClickException(f"{path} is in a package {package!r}, as another one is called; rename it")
+            sys.path.insert(0, str(path.resolve().parents[self._name_of_module.count(".")]))
+            return importlib.import_module(self._name_of_module)
         specification = importlib.util.spec_from_file_location(path.stem, path)
         if specification is None or specification.loader is None:
             raise click.ClickException(f"{path} is not a Python file; its name has to end in .py")
@@ -150,8 +166,32 @@ class Target:
         return module
 
 
+def _name_of_file(path: Path) -> str:
+    """Return the name of a program in a file: with its packages if it has relative imports, as ``python -m`` needs."""
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (OSError, SyntaxError, ValueError):  # reported when it runs
+        return path.stem
+    levels = max((node.level for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)), default=0)
+    if not levels:
+        return path.stem
+    folder = path.resolve().parent
+    packages: list[str] = []
+    while folder.name and (levels > len(packages) or (folder / "__init__.py").is_file()):
+        packages.append(folder.name)
+        folder = folder.parent
+    return ".".join([*reversed(packages), path.stem])
+
+
 class _Begun(BaseException):
     """Unwinds a program from the place where it would start its server."""
+
+
+def _pretend_to_serve(
+    server: Server, *, listeners: object = None, task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Report that a server has started, at the addresses of its configuration."""
+    task_status.started(tuple((address, server.config.port) for address in server.config.addresses))
 
 
 def _show_where_it_failed(target: str, error: Exception) -> NoReturn:
