@@ -173,7 +173,7 @@ def _run_on_master(client: Client, command: Command, *, changes: bool) -> Any:
         if isinstance(reply, redis.exceptions.ReadOnlyError) or "READONLY" in str(reply):  # Redis 6, in a script
             raise _Demoted(str(reply))
         raise reply
-    if role[0] not in {b"master", "master"} and not (changes and reply):
+    if role[0] != b"master" and not (changes and reply):
         raise _Demoted("it is a replica, so its data may be old")
     return reply
 

@@ -6,14 +6,20 @@ commands.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from asyncapy_core import KeyRecord
 from asyncapy_core.errors import KeyStoreError
-from asyncapy_core.storage import RecordCache, check_timeout, metadata_text, take_seconds
+from asyncapy_core.storage import (
+    RecordCache,
+    check_timeout,
+    checked_record,
+    metadata_text,
+    skip_damaged,
+    take_seconds,
+)
 from asyncapy_redis import scripts
 from asyncapy_redis.client import RedisClient
 from asyncapy_redis.connecting import redact
@@ -74,7 +80,7 @@ class RedisKeyStore:
     def get(self, digest: str) -> KeyRecord:
         def ask() -> KeyRecord | None:
             value = self._client.read("HGET", self._names[0], digest)
-            return None if value is None else _decoded(value)
+            return None if value is None else _decoded(digest, value)
 
         return self._recall.read(digest, ask)
 
@@ -85,7 +91,7 @@ class RedisKeyStore:
         digest = self._client.read("HGET", self._names[1], key_id)
         if digest is None:
             raise KeyError(key_id)
-        return str(digest)
+        return _text(digest)
 
     def update(self, digest: str, metadata: dict[str, Any]) -> None:
         self._change(scripts.UPDATE, digest, metadata_text(metadata))
@@ -97,23 +103,22 @@ class RedisKeyStore:
         self._change(scripts.REMOVE, digest)
 
     def records(self) -> Iterator[tuple[str, KeyRecord]]:
-        values: dict[str, str] = self._client.read("HGETALL", self._names[0])
-        records = [(digest, _decoded(value)) for digest, value in values.items()]
-        return iter(sorted(records, key=lambda item: (item[1].issued, item[0])))
+        values: dict[bytes, bytes] = self._client.read("HGETALL", self._names[0])
+        return iter(sorted(_readable(values), key=lambda item: (item[1].issued, item[0])))
 
     def purge(self, now: float) -> int:
         purged, cursor, more = 0, 0, True
         while more:  # a page at a time, as Redis serves no other client while a script runs
             cursor, page = self._page(cursor)
-            expired = [digest for digest, value in page.items() if _decoded(value).expired(now)]
+            expired = [digest for digest, record in _readable(page) if record.expired(now)]
             if expired:
                 purged += int(self._run(scripts.PURGE, repr(now), *expired))
             more = cursor != 0
         return purged
 
-    def _page(self, cursor: int) -> tuple[int, dict[str, str]]:
+    def _page(self, cursor: int) -> tuple[int, dict[bytes, bytes]]:
         """Return the cursor of the next page, 0 after the last one, and the records of this page by digest."""
-        page: tuple[int, dict[str, str]] = self._client.read("HSCAN", self._names[0], cursor, "COUNT", PAGE)
+        page: tuple[int, dict[bytes, bytes]] = self._client.read("HSCAN", self._names[0], cursor, "COUNT", PAGE)
         return page
 
     def close(self) -> None:
@@ -139,11 +144,20 @@ def _encoded(record: KeyRecord) -> str:
     return f"{record.id}\n{record.issued!r}\n{expires}\n{metadata_text(record.metadata)}"
 
 
-def _decoded(value: str) -> KeyRecord:
-    try:
-        key_id, issued, expires, metadata = value.split("\n", 3)
-        return KeyRecord(key_id, json.loads(metadata), float(issued), float(expires) if expires else None)
-    except ValueError as error:
-        raise KeyStoreError(
-            "a record in Redis is damaged, or of another program; give this store a prefix of its own"
-        ) from error
+def _readable(values: dict[bytes, bytes]) -> Iterator[tuple[str, KeyRecord]]:
+    """Yield digests and records; a damaged one is skipped, with a warning."""
+    return skip_damaged(values.items(), lambda item: (_text(item[0]), _decoded(_text(item[0]), item[1])))
+
+
+def _decoded(digest: str, value: bytes) -> KeyRecord:
+    name = f"the record of digest {digest[:16]!a} in Redis"
+    lines = value.split(b"\n", 3)
+    if len(lines) < 4:
+        raise KeyStoreError(f"{name} is damaged, or of another program; give this store a prefix of its own")
+    key_id, issued, expires, metadata = lines
+    name = f"the record of key {_text(key_id)!a} (revoke it by its id)"
+    return checked_record(name, key_id=key_id, metadata=metadata, issued=issued, expires=expires or None)
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "backslashreplace")

@@ -6,7 +6,6 @@ access; a key that another process revoked is refused after that time at the lat
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import closing
@@ -16,7 +15,14 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from asyncapy_core import KeyRecord
 from asyncapy_core.errors import KeyStoreError
-from asyncapy_core.storage import RecordCache, check_timeout, metadata_text, take_seconds
+from asyncapy_core.storage import (
+    RecordCache,
+    check_timeout,
+    checked_record,
+    metadata_text,
+    skip_damaged,
+    take_seconds,
+)
 from asyncapy_sqlite import files
 from asyncapy_sqlite.database import Database
 
@@ -106,7 +112,7 @@ class SQLiteKeyStore:
             row = cursor.execute("SELECT digest FROM keys WHERE id = ?", (key_id,)).fetchone()
         if row is None:
             raise KeyError(key_id)
-        return str(row[0])
+        return _digest(row)
 
     def update(self, digest: str, metadata: dict[str, Any]) -> None:
         self._change(digest, "UPDATE keys SET metadata = ? WHERE digest = ?", metadata_text(metadata), digest)
@@ -122,7 +128,7 @@ class SQLiteKeyStore:
             pass
         with closing(self._open()) as listing, listing.reading() as cursor:  # keys are checked meanwhile
             rows = cursor.execute(SELECT_ALL).fetchall()
-        return ((row[0], self._record(row)) for row in rows)
+        return skip_damaged(rows, lambda row: (_digest(row), self._record(row)))
 
     def purge(self, now: float) -> int:
         with self._writer.changing() as cursor:
@@ -148,7 +154,14 @@ class SQLiteKeyStore:
 
     def _record(self, row: tuple[Any, ...]) -> KeyRecord:
         _, key_id, metadata, issued, expires = row
-        try:
-            return KeyRecord(key_id, json.loads(metadata), issued, expires)
-        except ValueError as error:
-            raise KeyStoreError(f"{self.path}: the record of key {key_id!r} is damaged; revoke it by its id") from error
+        name = f"{self.path}: the record of key {_shown(key_id)} (revoke it by its id)"
+        return checked_record(name, key_id=key_id, metadata=metadata, issued=issued, expires=expires)
+
+
+def _digest(row: tuple[Any, ...]) -> str:
+    """Return the first column as a text. A damaged one is the digest of no key."""
+    return row[0].decode("ascii", "backslashreplace") if isinstance(row[0], bytes) else str(row[0])
+
+
+def _shown(key_id: Any) -> str:
+    return ascii(key_id.decode("utf-8", "backslashreplace") if isinstance(key_id, bytes) else key_id)
