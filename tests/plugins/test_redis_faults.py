@@ -432,14 +432,51 @@ def test_all_that_is_kept_is_in_one_hash_slot(own_redis: RedisServer) -> None:
     factory.close()
 
 
+DAMAGED = (
+    b"",
+    b"id",
+    b"id\n1.0\n\n{",
+    b"id\nnow\n\n{}",
+    b"id\nnan\n\n{}",
+    b"id\n1.0\nnan\n{}",
+    b"id\n1.0\ninf\n{}",
+    b"id\n1.0\n\n[]",
+    b'id\n1.0\n\n{"a": NaN}',
+    b'id\n1.0\n\n{"a": "\xff"}',
+    b"\xff\n1.0\n\n{}",
+    b"id\n1.0\n\n" + b"[" * 100_000,
+)
+
+
+def test_a_damaged_record_is_skipped_in_lists_and_named(
+    own_redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    factory = RedisAPIKeyFactory(own_redis.url, recall_seconds=0)
+    (key, record), other = factory.issue_with_record(), factory.issue()
+    factory.issue(expires_in=0.001)
+    time.sleep(0.002)
+    with redis.Redis(port=own_redis.port) as client:
+        name = next(name for name in client.keys("*") if digest(key).encode() in client.hgetall(name))
+        client.hset(name, digest(key), f"{record.id}\n1.0\n\n{{".encode())
+        client.hset(name, b"\xff", b"\xff")
+    assert [each.id for each in factory.records()] == [factory.describe(other).id]
+    assert f"the record of key '{record.id}' (revoke it by its id) is damaged" in caplog.text
+    assert r"the record of digest '\\xff' in Redis is damaged, or of another program" in caplog.text
+    assert factory.purge() == 1
+    factory.revoke_id(record.id)
+    with pytest.raises(KeyError):
+        factory.get(key)
+    factory.close()
+
+
 def test_what_is_not_a_record_of_ours_is_a_clear_error(own_redis: RedisServer) -> None:
     factory = RedisAPIKeyFactory(own_redis.url)
     key = factory.issue({"plan": "gold"})
     with redis.Redis(port=own_redis.port, decode_responses=True) as client:
         name = next(name for name in client.keys("*") if digest(key) in client.hgetall(name))
-        for damaged in ("", "id", "id\n1.0\n\n{", "id\nnow\n\n{}"):
+        for damaged in DAMAGED:
             client.hset(name, digest(key), damaged)
-            with pytest.raises(KeyStoreError):
+            with pytest.raises(KeyStoreError, match="damaged"):
                 factory.get(key)
         client.delete(name)
         client.set(name, "a text")

@@ -128,7 +128,7 @@ def test_the_file_and_what_stands_beside_it_are_readable_by_the_owner_alone(path
 
 def test_a_change_is_on_the_disk_when_it_is_made(path: Path) -> None:
     with closing(SQLiteKeyStore(path)) as store, store._writer.reading() as cursor:
-        assert cursor.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert cursor.execute("PRAGMA journal_mode").fetchone() == (b"wal",)
         assert cursor.execute("PRAGMA synchronous").fetchone() == (2,)
 
 
@@ -250,18 +250,44 @@ def test_damage_in_the_middle_of_a_file_is_a_clear_error_and_the_rest_can_be_rea
     assert path.stat().st_size >= size
 
 
-@pytest.mark.parametrize("metadata", ["{", "", "\udcff"])
-def test_damaged_metadata_is_a_clear_error(path: Path, metadata: str) -> None:
-    with closing(factory_of(path)) as factory:
-        key = factory.issue({"plan": "gold"})
-        other = factory.issue({"plan": "gold"})
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("metadata", b"{"),
+        ("metadata", b""),
+        ("metadata", b"\xff"),
+        ("metadata", b"[]"),
+        ("metadata", b"1"),
+        ("metadata", b'{"a": Infinity}'),
+        ("metadata", b"[" * 100_000),
+        ("issued", b"yesterday"),
+        ("issued", b"\xff"),
+        ("expires", b"never"),
+        ("expires", b"9e999"),
+        ("id", b"\xff"),
+        ("digest", b"\xff"),
+    ],
+)
+def test_a_damaged_record_is_named_and_the_others_can_be_used(
+    path: Path, column: str, value: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    with closing(factory_of(path, "?recall_seconds=0")) as factory:
+        key, record = factory.issue_with_record({"plan": "gold"})
+        other, kept = factory.issue_with_record({"plan": "gold"})
         with closing(sqlite3.connect(path)) as connection:
-            value = metadata.encode("utf-8", "surrogateescape")
-            connection.execute("UPDATE keys SET metadata = CAST(? AS TEXT) WHERE digest = ?", (value, digest(key)))
+            connection.execute(f"UPDATE keys SET {column} = CAST(? AS TEXT) WHERE digest = ?", (value, digest(key)))
             connection.commit()
-        with pytest.raises(KeyStoreError, match="damaged"):
+        with pytest.raises(KeyError if column == "digest" else KeyStoreError):
             factory.get(key)
         assert factory.get(other) == {"plan": "gold"}
+        assert kept in factory.records()
+        assert factory.purge() == 0
+        if column != "digest":
+            shown = r"\\xff" if column == "id" else record.id
+            assert f"keys.db: the record of key '{shown}' (revoke it by its id) is damaged" in caplog.text
+        if column not in {"digest", "id"}:
+            factory.revoke_id(record.id)
+            assert factory.records() == [kept]
 
 
 def test_a_database_of_another_program_is_refused_and_left_alone(path: Path) -> None:

@@ -22,7 +22,7 @@ from asyncapy_redis.plugin import SCHEMES
 PORT: Final = 6379
 SENTINEL_PORT: Final = 26379
 
-FIXED: Final[dict[str, Any]] = {"retry": Retry(NoBackoff(), 0), "decode_responses": True}
+FIXED: Final[dict[str, Any]] = {"retry": Retry(NoBackoff(), 0)}
 """Options that a URL does not change. No command is retried: Redis may have executed it although its reply was lost."""
 
 TEXTS: Final = ("client_name", "lib_name", "lib_version", "password", "username")

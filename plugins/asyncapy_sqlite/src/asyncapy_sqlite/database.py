@@ -156,6 +156,7 @@ class Database(ForkAware):
             connection = sqlite3.connect(
                 uri, uri=True, timeout=self._timeout, isolation_level=None, check_same_thread=False
             )
+            connection.text_factory = bytes  # texts may be damaged
             try:
                 self._prepare(connection)
                 files = OpenFiles.of(self._path)

@@ -6,8 +6,9 @@ access; a key that another process revoked is refused after that time at the lat
 
 from __future__ import annotations
 
-import json
 import os
+import sqlite3
+import stat
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -16,12 +17,23 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from asyncapy_core import KeyRecord
 from asyncapy_core.errors import KeyStoreError
-from asyncapy_core.storage import RecordCache, check_timeout, metadata_text, take_seconds
+from asyncapy_core.storage import (
+    Finding,
+    RecordCache,
+    check_timeout,
+    checked_record,
+    metadata_text,
+    skip_damaged,
+    take_seconds,
+)
 from asyncapy_sqlite import files
 from asyncapy_sqlite.database import Database
 
 INSERT: Final = "INSERT INTO keys (digest, id, metadata, issued, expires) VALUES (?, ?, ?, ?, ?)"
 SELECT: Final = "SELECT digest, id, metadata, issued, expires FROM keys WHERE digest = ?"
+FAULTS: Final = 5
+"""The most faults of a damaged file that `SQLiteKeyStore.examine` lists."""
+
 SELECT_ALL: Final = "SELECT digest, id, metadata, issued, expires FROM keys ORDER BY issued, digest"
 
 
@@ -106,7 +118,7 @@ class SQLiteKeyStore:
             row = cursor.execute("SELECT digest FROM keys WHERE id = ?", (key_id,)).fetchone()
         if row is None:
             raise KeyError(key_id)
-        return str(row[0])
+        return _digest(row)
 
     def update(self, digest: str, metadata: dict[str, Any]) -> None:
         self._change(digest, "UPDATE keys SET metadata = ? WHERE digest = ?", metadata_text(metadata), digest)
@@ -122,11 +134,22 @@ class SQLiteKeyStore:
             pass
         with closing(self._open()) as listing, listing.reading() as cursor:  # keys are checked meanwhile
             rows = cursor.execute(SELECT_ALL).fetchall()
-        return ((row[0], self._record(row)) for row in rows)
+        return skip_damaged(rows, lambda row: (_digest(row), self._record(row)))
 
     def purge(self, now: float) -> int:
         with self._writer.changing() as cursor:
             return cursor.execute("DELETE FROM keys WHERE expires <= ?", (now,)).rowcount
+
+    def examine(self) -> Iterator[Finding]:
+        """Yield facts about the file, and faults in it."""
+        size = self.path.stat().st_size
+        yield Finding(f"{self.path}: {size} bytes, SQLite {sqlite3.sqlite_version}")
+        with closing(self._open()) as checking, checking.reading() as cursor:
+            lines = [_shown(line) for (line,) in cursor.execute(f"PRAGMA quick_check({FAULTS})")]
+        if lines != ["'ok'"]:
+            yield Finding(f"{self.path}: the file is damaged; restore a copy: {'; '.join(lines)}", is_problem=True)
+        if os.name == "posix" and self.path.stat().st_mode & stat.S_IWOTH:
+            yield Finding(f"{self.path}: every user can issue keys; chmod o-w", is_problem=True)
 
     def close(self) -> None:
         """Close the file."""
@@ -148,7 +171,14 @@ class SQLiteKeyStore:
 
     def _record(self, row: tuple[Any, ...]) -> KeyRecord:
         _, key_id, metadata, issued, expires = row
-        try:
-            return KeyRecord(key_id, json.loads(metadata), issued, expires)
-        except ValueError as error:
-            raise KeyStoreError(f"{self.path}: the record of key {key_id!r} is damaged; revoke it by its id") from error
+        name = f"{self.path}: the record of key {_shown(key_id)} (revoke it by its id)"
+        return checked_record(name, key_id=key_id, metadata=metadata, issued=issued, expires=expires)
+
+
+def _digest(row: tuple[Any, ...]) -> str:
+    """Return the first column as a text. A damaged one is the digest of no key."""
+    return row[0].decode("ascii", "backslashreplace") if isinstance(row[0], bytes) else str(row[0])
+
+
+def _shown(key_id: Any) -> str:
+    return ascii(key_id.decode("utf-8", "backslashreplace") if isinstance(key_id, bytes) else key_id)
