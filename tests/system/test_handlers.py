@@ -991,7 +991,7 @@ async def test_an_async_filter_is_awaited(serve: Serve, combine: str) -> None:
             assert await peer.failure() == "ERR_NO_HANDLER"
         assert await peer.ask(name="good") == {"name": "good"}
     assert slow.asked == ["good", "bad", "broken", "good"]
-    assert len(running.logged("the filter is broken")) == 1
+    assert len(running.logged("the filter is [...]")) == 1
 
 
 async def test_a_filter_that_raises_does_not_pass_even_inverted(serve: Serve) -> None:

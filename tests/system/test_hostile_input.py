@@ -327,8 +327,8 @@ async def test_a_value_that_a_handler_raises_is_one_escaped_line(serve: Serve) -
     @server.add_handler(Filters.Fields(text=None))
     async def raises(client: Any, packet: Any) -> None:
         if len(packet["text"]) > 1000:
-            raise ValueError(packet["text"])  # another line of code, as each place logs one line per second
-        raise ValueError(packet["text"])
+            raise ValueError("z" * 100_000)  # another line of code, as each place logs one line per second
+        raise ValueError(f"{packet['text']}\r\n[FATAL] escaped\x1b[2J\u2028\x85\x00")
 
     @server.add_handler()
     async def echo(client: Any, packet: Any) -> None:
@@ -336,17 +336,18 @@ async def test_a_value_that_a_handler_raises_is_one_escaped_line(serve: Serve) -
 
     running = await serve(server)
     async with running.undisturbed(), await running.connect() as peer:
-        await peer.send(packet(JSON, b'{"text":"\\r\\n[ERROR] forged\\u001b[2J\\u2028\\u0085\\u0000"}'))
+        await peer.send(packet(JSON, b'{"text":"forged"}'))
         assert await peer.failure() == "ERR_HANDLER_FAILED"
         before = len(running.lines)
         await peer.send(packet(JSON, json.dumps({"text": "y" * 100_000}).encode()))
         assert await peer.failure() == "ERR_HANDLER_FAILED"
         lines = running.lines[before:]
-    (line,) = map(without_checkout, running.logged("forged"))
+    (line,) = [without_checkout(line) for line in running.logged("escaped") if "failed: " in line]
     assert re.fullmatch(r"[ -~]*", line)
-    assert r"\r\n[ERROR] forged\x1b[2J\u2028\x85\x00" in line
-    (line,) = [without_checkout(line) for line in lines if "yyy" in line]
-    assert line.count("y") <= 66, "peer data is cut at 64 bytes"
+    assert r"\r\n[FATAL] escaped\x1b[2J\u2028\x85\x00" in line
+    assert not running.logged("forged"), "the values of a packet are hidden"
+    (line,) = [without_checkout(line) for line in lines if "zzz" in line and "failed: " in line]
+    assert line.count("z") <= 66, "the text of an exception is cut at 64 bytes"
 
 
 async def test_a_failure_is_one_line_above_debug_and_escaped_lines_at_debug(serve: Serve) -> None:
@@ -354,15 +355,14 @@ async def test_a_failure_is_one_line_above_debug_and_escaped_lines_at_debug(serv
 
     @server.add_handler()
     async def raises(client: Any, packet: Any) -> None:
-        if len(packet["text"]) > 1000:
-            raise ValueError(packet["text"])  # another line of code, as each place logs one line per second
-        raise ValueError(packet["text"])
+        raise ValueError(f"{packet['text']}\r\nescaped\x1b[2J\u2028")
 
     running = await serve(server)
     async with await running.connect() as peer:
         await peer.send(packet(JSON, b'{"text":"\\r\\nforged\\u001b[2J\\u2028"}'))
         assert await peer.failure() == "ERR_HANDLER_FAILED"
-    assert len([line for line in running.lines if "forged" in line and not line.startswith("[DEBUG]")]) == 1
+    assert len([line for line in running.logged("escaped") if not line.startswith("[DEBUG]")]) == 1
+    assert not running.logged("forged")
     assert all(re.fullmatch(r"[ -~]*", without_checkout(line)) for line in running.lines)
 
 

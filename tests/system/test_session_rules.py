@@ -308,9 +308,9 @@ async def test_a_draining_server_s_last_reply_is_not_lost_to_what_comes_behind_i
     running = await serve(server)
     async with await running.connect() as peer:
         await peer.send(json_packet(a=1))
-        await trio.testing.wait_all_tasks_blocked(0.05)
+        await trio.testing.wait_all_tasks_blocked(0.01)
         server.stop()
-        await trio.testing.wait_all_tasks_blocked(0.05)
+        await trio.testing.wait_all_tasks_blocked(0.01)
         await peer.send(json_packet(a=2))
         assert await peer.json() == {"text": "x" * 1_500_000}
 

@@ -120,7 +120,7 @@ async def test_a_reply_larger_than_all_buffers_arrives_whole_at_a_slow_reader(
     running = await serve(server)
     async with await Peer.connect_tls(running.port, certificates.client_context()) as peer:
         await peer.send(json_packet(a=1))
-        await trio.testing.wait_all_tasks_blocked(0.05)
+        await trio.testing.wait_all_tasks_blocked(0.01)
         assert await peer.json() == {"big": big}
         assert await peer.json() == {"end": True}
 
