@@ -45,7 +45,7 @@ from asyncapy_core.logs import safe_str
 
 __all__ = ["PluginOptions", "ServerConfig", "load_config", "load_pydantic_plugins"]
 
-log = logging.getLogger("asyncapy.config")
+log: logging.Logger = logging.getLogger("asyncapy.config")
 
 
 _NO_HOST = re.compile(r"""[\s"'#;\[\](){}]""")
