@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import shutil
 import signal
@@ -71,8 +72,12 @@ class RedisServer:
     def stop(self) -> None:
         if self._process is not None:
             self.thaw()
-            self._process.terminate()
-            self._process.wait(10)
+            deadline = time.monotonic() + 10
+            while self._process.poll() is None:
+                assert time.monotonic() < deadline, f"{self.program} did not stop"
+                self._process.terminate()  # again, as a server that writes its first file refuses to stop
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(1)
             self._process = None
 
     def kill(self) -> None:

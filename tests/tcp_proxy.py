@@ -37,6 +37,10 @@ class TcpProxy:
             self._refusing = True
             _close(self._listener)
 
+    def lead_to(self, target: int) -> None:
+        """Connect new clients to another port; open connections stay."""
+        self._target = target
+
     def accept(self) -> None:
         """Accept connections again."""
         with self._lock:

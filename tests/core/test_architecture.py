@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import graphlib
 import itertools
 import re
 from pathlib import Path
+
+import grimp
 
 import asyncapy_core
 
@@ -50,3 +53,11 @@ def test_no_two_modules_differ_by_one_letter() -> None:
     for one, other in itertools.combinations(sorted(everywhere), 2):
         changes = [change for change in difflib.ndiff(one, other) if change[0] in "+-"]
         assert len(changes) > 1, (one, other)
+
+
+def test_no_imports_go_in_a_circle_type_checking_imports_included() -> None:
+    graph = grimp.build_graph("asyncapy_core", exclude_type_checking_imports=False, cache_dir=None)
+    modules = {name for name in graph.modules if not graph.find_children(name)}
+    imports = {name: graph.find_modules_directly_imported_by(name) & modules for name in modules}
+    assert len(modules) > 70
+    graphlib.TopologicalSorter(imports).prepare()  # raises CycleError

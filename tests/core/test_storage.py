@@ -9,7 +9,14 @@ import pytest
 
 from asyncapy_core import KeyRecord
 from asyncapy_core.errors import KeyStoreError
-from asyncapy_core.storage import RecordCache, check_timeout, metadata_text, take_seconds
+from asyncapy_core.storage import (
+    RecordCache,
+    check_timeout,
+    checked_record,
+    metadata_text,
+    skip_damaged,
+    take_seconds,
+)
 
 RECORD = KeyRecord("id", {"list": [1]})
 
@@ -102,8 +109,73 @@ def test_seconds_are_taken_out_of_the_options_of_a_url() -> None:
         take_seconds({"timeout": "soon"}, "url")
 
 
-@pytest.mark.parametrize("metadata", [{"a": float("nan")}, {"a": {1}}, {"a": b"x"}])
+def nested(levels: int) -> Any:
+    value: Any = 1
+    for number in range(levels):
+        value = {"a": value} if number % 2 else [value, 2]
+    return value
+
+
+NOT_JSON = [{"a": float("nan")}, {"a": {1}}, {"a": b"x"}, {"a": nested(100)}, {"a": nested(100_000)}]
+
+
+@pytest.mark.parametrize("metadata", NOT_JSON, ids=["a number", "a set", "bytes", "nested", "nested deep"])
 def test_metadata_is_json(metadata: dict[str, Any]) -> None:
     assert metadata_text({"a": [1, None, "x"]}) == '{"a": [1, null, "x"]}'
     with pytest.raises(KeyStoreError, match="this metadata cannot be kept, as it is not JSON"):
         metadata_text(metadata)
+
+
+def test_metadata_may_be_nested_a_hundred_levels_deep() -> None:
+    metadata = {"a": nested(99)}
+    text = metadata_text(metadata)
+    record = checked_record("x", key_id="id", metadata=text, issued=1, expires=None)
+    assert RecordCache(60).read("d", lambda: record) == record
+
+
+VALUES: dict[str, Any] = {"key_id": "id", "metadata": '{"a": [1]}', "issued": 1.5, "expires": None}
+
+
+@pytest.mark.parametrize(
+    ("values", "record"),
+    [
+        ({}, KeyRecord("id", {"a": [1]}, 1.5)),
+        ({"key_id": b"id", "metadata": '{"ä": 1}'.encode(), "issued": b"1.5"}, KeyRecord("id", {"ä": 1}, 1.5)),
+        ({"issued": 2, "expires": "3"}, KeyRecord("id", {"a": [1]}, 2.0, 3.0)),
+    ],
+)
+def test_a_record_is_made_from_texts_their_bytes_and_numbers(values: dict[str, Any], record: KeyRecord) -> None:
+    assert checked_record("x", **{**VALUES, **values}) == record
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"key_id": b"\xff"}, "'utf-8' codec"),
+        ({"key_id": None}, "a NoneType in place of a text"),
+        ({"metadata": b"\xff"}, "'utf-8' codec"),
+        ({"metadata": "{"}, "Expecting"),
+        ({"metadata": "[1]"}, "its metadata is a list, not a JSON object"),
+        ({"metadata": '{"a": NaN}'}, "its metadata has NaN"),
+        ({"metadata": "[" * 100_000}, "nested too deep"),
+        ({"metadata": '{"a":' * 101 + "1" + "}" * 101}, "nested more than 100 levels deep"),
+        ({"metadata": '{"a": ' + "9" * 10_000 + "}"}, "integer string conversion"),
+        ({"issued": "soon"}, "could not convert"),
+        ({"issued": None}, "a NoneType in place of a text"),
+        ({"issued": float("nan")}, "the time nan"),
+        ({"expires": "inf"}, "the time inf"),
+    ],
+)
+def test_a_damaged_record_is_an_error_that_names_it(values: dict[str, Any], reason: str) -> None:
+    with pytest.raises(KeyStoreError, match=f"^the record x is damaged: .*{reason}"):
+        checked_record("the record x", **{**VALUES, **values})
+
+
+def test_damaged_records_are_skipped_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    def read(text: str) -> tuple[str, KeyRecord]:
+        return text, checked_record(f"the record {text}", **{**VALUES, "metadata": text})
+
+    assert [digest for digest, _ in skip_damaged(["{}", "[]", '{"a": 1}', "x"], read)] == ["{}", '{"a": 1}']
+    messages = [record.getMessage() for record in caplog.records if record.name == "asyncapy.keys"]
+    named = [message.partition(" is damaged")[0] for message in messages]
+    assert named == ["{Key store} the record []", "{Key store} the record x"]

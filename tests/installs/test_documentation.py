@@ -91,7 +91,8 @@ def test_the_server_logs_a_session_in_the_documented_form(umbrella: Environment,
     server = start(umbrella, documented("hello_server.py"))
     with call(server) as caller:
         caller.ask_json(test=1)
-    began = server.wait_for(rf"^\[INFO\] {TIME} \{{Client handler\}} New session started, UUID is ({UUID})$", "stderr")
+    started = rf"\{{Client handler\}} New session started, UUID is ({UUID}), address is 127\.0\.0\.1$"
+    began = server.wait_for(rf"^\[INFO\] {TIME} {started}", "stderr")
     server.wait_for(rf"^\[INFO\] {TIME} \({began[1]}\) \{{Client handler\}} The connection was closed$", "stderr")
 
 
@@ -99,7 +100,7 @@ def test_the_debug_log_has_the_documented_lines_in_their_order(umbrella: Environ
     server = start(umbrella, documented("hello_server.py"), ASYNCAPY_LOGGING_LEVEL="10")
     with call(server) as caller:
         caller.ask(0, b'{"test":1}')
-    session = server.wait_for(rf"New session started, UUID is ({UUID})$", "stderr")[1]
+    session = server.wait_for(rf"New session started, UUID is ({UUID}), address is 127.0.0.1$", "stderr")[1]
     server.wait_for("The connection was closed", "stderr")
     messages = [line.partition(f"({session}) ")[2] for line in server.lines["stderr"] if f"({session}) " in line]
     assert messages[:7] == [

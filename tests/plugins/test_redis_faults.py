@@ -6,7 +6,8 @@ import socket
 import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -204,6 +205,67 @@ async def test_when_redis_takes_two_seconds_a_key_is_refused_after_one(serve: Se
     factory.close()
 
 
+async def test_a_valid_key_passes_while_many_clients_send_wrong_ones(serve: Serve, proxied: TcpProxy) -> None:
+    """With 8 threads and 40 ms for each look-up, the wrong keys of 400 clients take twice the timeout of the store."""
+    factory = through(proxied)
+    keys = [await factory.aissue() for _ in range(3)]
+    running = await serve(guarded(factory))
+    proxied.delay = 0.02
+    async with AsyncExitStack() as stack:
+        peers = [await stack.enter_async_context(await running.connect()) for _ in range(400)]
+        for peer in peers:
+            await peer.send(json_packet(key="wrong"))
+        async with await running.connect() as valid:
+            for key in keys:
+                assert await valid.ask(key=key) == PASSED
+        for peer in peers:
+            assert await peer.json() == REFUSED
+    assert not running.logged("KeyStoreUnavailable")
+    factory.close()
+
+
+async def test_checks_wait_for_a_connection(proxied: TcpProxy) -> None:
+    with closing(RedisKeyStore.from_url(f"redis://127.0.0.1:{proxied.port}/0?max_connections=2&timeout=1")) as store:
+        factory = APIKeyFactory(store=store)
+        keys = [factory.issue() for _ in range(60)]
+        before = proxied.accepted
+        proxied.delay = 0.03
+        passed: list[bool] = []
+
+        async def check(key: str) -> None:
+            passed.append(await factory.acontains(key))
+
+        async with trio.open_nursery() as nursery:
+            for key in keys:
+                nursery.start_soon(check, key)
+        assert passed == [True] * 60
+        assert proxied.accepted - before <= 1
+
+
+def test_callers_of_the_plain_methods_wait_for_a_connection(proxied: TcpProxy) -> None:
+    url = f"redis://127.0.0.1:{proxied.port}/0?max_connections=2&timeout=5&recall_seconds=0"
+    with closing(RedisKeyStore.from_url(url)) as store, ThreadPoolExecutor(40) as pool:
+        factory = APIKeyFactory(store=store)
+        key = factory.issue()
+        proxied.delay = 0.01
+        assert list(pool.map(factory.__contains__, [key] * 40)) == [True] * 40
+        assert proxied.accepted <= 2
+
+
+def test_a_caller_waits_for_a_connection_no_longer_than_the_timeout(proxied: TcpProxy) -> None:
+    url = f"redis://127.0.0.1:{proxied.port}/0?max_connections=1&timeout=0.3&socket_timeout=5"
+    with closing(RedisKeyStore.from_url(url)) as store, ThreadPoolExecutor(1) as pool:
+        factory = APIKeyFactory(store=store)
+        key = factory.issue()
+        proxied.delay = 0.6
+        first = pool.submit(factory.get, key)
+        while store._client._free._value:
+            time.sleep(0.001)
+        with pytest.raises(KeyStoreUnavailable, match=r"all 1 connections have been in use for 0\.3 s"):
+            factory.issue()
+        assert first.result(10) == {}
+
+
 async def test_redis_that_is_slow_but_within_the_bound_serves(serve: Serve, proxied: TcpProxy) -> None:
     factory = through(proxied)
     key = await factory.aissue()
@@ -370,14 +432,51 @@ def test_all_that_is_kept_is_in_one_hash_slot(own_redis: RedisServer) -> None:
     factory.close()
 
 
+DAMAGED = (
+    b"",
+    b"id",
+    b"id\n1.0\n\n{",
+    b"id\nnow\n\n{}",
+    b"id\nnan\n\n{}",
+    b"id\n1.0\nnan\n{}",
+    b"id\n1.0\ninf\n{}",
+    b"id\n1.0\n\n[]",
+    b'id\n1.0\n\n{"a": NaN}',
+    b'id\n1.0\n\n{"a": "\xff"}',
+    b"\xff\n1.0\n\n{}",
+    b"id\n1.0\n\n" + b"[" * 100_000,
+)
+
+
+def test_a_damaged_record_is_skipped_in_lists_and_named(
+    own_redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    factory = RedisAPIKeyFactory(own_redis.url, recall_seconds=0)
+    (key, record), other = factory.issue_with_record(), factory.issue()
+    factory.issue(expires_in=0.001)
+    time.sleep(0.002)
+    with redis.Redis(port=own_redis.port) as client:
+        name = next(name for name in client.keys("*") if digest(key).encode() in client.hgetall(name))
+        client.hset(name, digest(key), f"{record.id}\n1.0\n\n{{".encode())
+        client.hset(name, b"\xff", b"\xff")
+    assert [each.id for each in factory.records()] == [factory.describe(other).id]
+    assert f"the record of key '{record.id}' (revoke it by its id) is damaged" in caplog.text
+    assert r"the record of digest '\\xff' in Redis is damaged, or of another program" in caplog.text
+    assert factory.purge() == 1
+    factory.revoke_id(record.id)
+    with pytest.raises(KeyError):
+        factory.get(key)
+    factory.close()
+
+
 def test_what_is_not_a_record_of_ours_is_a_clear_error(own_redis: RedisServer) -> None:
     factory = RedisAPIKeyFactory(own_redis.url)
     key = factory.issue({"plan": "gold"})
     with redis.Redis(port=own_redis.port, decode_responses=True) as client:
         name = next(name for name in client.keys("*") if digest(key) in client.hgetall(name))
-        for damaged in ("", "id", "id\n1.0\n\n{", "id\nnow\n\n{}"):
+        for damaged in DAMAGED:
             client.hset(name, digest(key), damaged)
-            with pytest.raises(KeyStoreError):
+            with pytest.raises(KeyStoreError, match="damaged"):
                 factory.get(key)
         client.delete(name)
         client.set(name, "a text")
@@ -406,6 +505,45 @@ def test_a_wrong_option_in_a_url_is_a_clear_error(base: str, query: str) -> None
     with pytest.raises(KeyStoreError, match=query.partition("=")[0]) as caught:
         RedisKeyStore.from_url(f"{base}?{query}").get("d")
     assert not isinstance(caught.value, KeyStoreUnavailable)
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("socket_timeout=soon", "Invalid value for 'socket_timeout'"),
+        ("socket_timeout=-1", "socket_timeout as a number from 0"),
+        ("socket_connect_timeout=nan", "socket_connect_timeout as a number from 0"),
+        ("max_connections=many", "Invalid value for 'max_connections'"),
+        ("protocol=7", "protocol must be either 2 or 3"),
+        ("ssl_ca_certs=ca.pem", "write rediss instead of redis"),
+        ("decode_responses=no", "no option decode_responses"),
+        ("retry_on_timeout=yes", "no option retry_on_timeout"),
+        ("connection_pool=1", "no option connection_pool"),
+        ("single_connection_client=1", "no option single_connection_client"),
+        ("read_from_replicas=no", "no option read_from_replicas"),
+    ],
+)
+@pytest.mark.parametrize("base", ["redis://host", "redis+sentinel://host/m", "redis+cluster://host"])
+def test_an_option_of_connections_that_cannot_be_used_is_a_clear_error(base: str, query: str, message: str) -> None:
+    with pytest.raises(KeyStoreError, match=message):
+        RedisKeyStore.from_url(f"{base}?{query}")
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("rediss://host?ssl_cert_reqs=some", "some"),
+        ("redis://host?sentinel_password=x", "no option sentinel_password"),
+        ("redis+cluster://host/1", "a cluster has only one"),
+        ("redis+cluster://host?db=1", "a cluster has only one"),
+        ("redis://one,two", "write one HOST:PORT"),
+        ("redis://host/keys", "scheme://user:password@host:port/db"),
+        ("redis+sentinel://host/m/keys", "scheme://user:password@host:port/db"),
+    ],
+)
+def test_a_url_that_fits_no_topology_is_a_clear_error(url: str, message: str) -> None:
+    with pytest.raises(KeyStoreError, match=message):
+        RedisKeyStore.from_url(url)
 
 
 @pytest.mark.parametrize(

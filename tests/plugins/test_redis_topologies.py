@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ssl
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,6 +17,7 @@ import redis
 import trustme
 from ports import free_port
 from redis_server import RedisServer, Sentinel
+from tcp_proxy import TcpProxy
 from tls_proxy import TlsProxy
 
 from asyncapy_core import APIKeyFactory, KeyStore
@@ -158,6 +161,66 @@ def use_all_methods(factory: APIKeyFactory) -> None:
     assert factory.purge() == 1
 
 
+@pytest.fixture
+def guarded_sentinel(redis_program: str, tmp_path: Path) -> Iterator[Sentinel]:
+    """A Sentinel and a master with different passwords, and special characters in them."""
+    folders = [tmp_path / name for name in ("master", "sentinel")]
+    for folder in folders:
+        folder.mkdir()
+    with (
+        RedisServer(redis_program, folders[0], "--requirepass", "master@/:%") as master,
+        Sentinel(master, folders[1], "--requirepass", "sentinel#?&") as sentinel,
+    ):
+        with redis.Redis(port=sentinel.port, password="sentinel#?&") as client:
+            client.sentinel_set("mymaster", "auth-pass", "master@/:%")
+        yield sentinel
+
+
+def test_sentinels_may_require_a_password(guarded_sentinel: Sentinel) -> None:
+    url = f"redis+sentinel://:master%40%2F%3A%25@127.0.0.1:{guarded_sentinel.port}/mymaster/0"
+    factory = RedisAPIKeyFactory(f"{url}?sentinel_password=sentinel%23%3F%26")
+    use_all_methods(factory)
+    factory.close()
+
+
+@pytest.mark.parametrize("password", ["", "?sentinel_password=wrong-guess"])
+def test_a_wrong_password_of_a_sentinel_is_a_clear_error_without_it(guarded_sentinel: Sentinel, password: str) -> None:
+    url = f"redis+sentinel://:master%40%2F%3A%25@127.0.0.1:{guarded_sentinel.port}/mymaster"
+    factory = RedisAPIKeyFactory(url + password)
+    with pytest.raises(KeyStoreUnavailable, match="AuthenticationError") as caught:
+        factory.issue()
+    assert "No master found for 'mymaster'" in str(caught.value)
+    message = str(caught.value)
+    assert "wrong-guess" not in message
+    assert "master@" not in message
+    factory.close()
+
+
+OPTIONS = (
+    "socket_timeout=0.9&socket_connect_timeout=0.9&socket_keepalive=yes&health_check_interval=5&max_connections=20"
+    "&protocol=2&client_name=keys"
+)
+
+
+@pytest.mark.parametrize("topology", ["server", "sentinel", "cluster"])
+def test_options_of_connections_are_numbers_booleans_and_texts(
+    topology: str, redis_server: RedisServer, sentinel: Sentinel, cluster: RedisServer
+) -> None:
+    url = {
+        "server": redis_server.url,
+        "sentinel": sentinel.url,
+        "cluster": f"redis+cluster://127.0.0.1:{cluster.port}",
+    }[topology]
+    with closing(RedisKeyStore.from_url(f"{url}?prefix={uuid.uuid4()}&{OPTIONS}")) as store:
+        use_all_methods(APIKeyFactory(store=store))
+
+
+def test_a_cluster_is_found_through_any_of_its_nodes(cluster: RedisServer) -> None:
+    factory = RedisAPIKeyFactory(f"redis+cluster://127.0.0.1:{free_port()},127.0.0.1:{cluster.port}", prefix="any")
+    use_all_methods(factory)
+    factory.close()
+
+
 def test_when_the_master_dies_its_replica_takes_over(redis_program: str, tmp_path: Path) -> None:
     folders = [tmp_path / name for name in ("master", "replica", "sentinel")]
     for folder in folders:
@@ -197,6 +260,106 @@ def test_a_master_that_became_a_replica_does_not_take_changes(redis_program: str
         time.sleep(0.26)  # longer than the pause before the next attempt
         use_all_methods(factory)
         factory.close()
+
+
+def use_connections(factory: APIKeyFactory, key: str, number: int) -> None:
+    """Make the factory open this number of connections, which stay open."""
+    barrier = threading.Barrier(number)
+
+    def use(_: int) -> None:
+        barrier.wait(10)
+        for _ in range(20):
+            assert key in factory
+
+    with ThreadPoolExecutor(number) as pool:
+        list(pool.map(use, range(number)))
+
+
+@pytest.fixture
+def pair(redis_program: str, tmp_path: Path) -> Iterator[tuple[RedisServer, RedisServer]]:
+    """A master and its replica."""
+    folders = [tmp_path / name for name in ("master", "replica")]
+    for folder in folders:
+        folder.mkdir()
+    master = RedisServer(redis_program, folders[0], "--repl-diskless-sync-delay", "0")
+    replica = RedisServer(redis_program, folders[1], "--replicaof", f"127.0.0.1 {master.port}")
+    with master, replica:
+        replica.until(lambda client: client.info("replication")["master_link_status"] == "up")
+        yield master, replica
+
+
+def fail_over(master: RedisServer, replica: RedisServer) -> None:
+    """Promote the replica. The old master becomes a replica that keeps its data and gets no changes."""
+    with redis.Redis(port=master.port) as old, redis.Redis(port=replica.port) as new:
+        assert old.wait(1, 5000) == 1
+        new.replicaof("NO", "ONE")
+        old.replicaof("127.0.0.1", free_port())
+
+
+def test_a_master_behind_a_fixed_address_is_left_when_another_takes_over(pair: tuple[RedisServer, RedisServer]) -> None:
+    master, replica = pair
+    with TcpProxy(master.port) as address:
+        factory = RedisAPIKeyFactory(f"redis://127.0.0.1:{address.port}/0", recall_seconds=0)
+        revoked, kept = factory.issue(), factory.issue()
+        use_connections(factory, revoked, 8)
+        fail_over(master, replica)
+        address.lead_to(replica.port)
+        with closing(RedisAPIKeyFactory(replica.url)) as direct:
+            direct.revoke(revoked)
+        with ThreadPoolExecutor(8) as pool:
+            assert list(pool.map(factory.__contains__, [revoked] * 50)) == [False] * 50
+        assert kept in factory
+        use_all_methods(factory)
+        factory.close()
+
+
+def test_the_first_change_after_a_failover_behind_a_fixed_address_succeeds(
+    pair: tuple[RedisServer, RedisServer],
+) -> None:
+    master, replica = pair
+    with TcpProxy(master.port) as address:
+        factory = RedisAPIKeyFactory(f"redis://127.0.0.1:{address.port}/0")
+        use_connections(factory, factory.issue(), 8)
+        fail_over(master, replica)
+        address.lead_to(replica.port)
+        key = factory.issue()
+        with closing(RedisAPIKeyFactory(replica.url)) as direct:
+            assert key in direct
+        factory.close()
+
+
+def test_no_key_passes_while_the_address_leads_to_a_replica(pair: tuple[RedisServer, RedisServer]) -> None:
+    master, replica = pair
+    with closing(RedisAPIKeyFactory(master.url)) as direct:
+        key = direct.issue()
+    factory = RedisAPIKeyFactory(replica.url, recall_seconds=0)
+    calls: list[Callable[[], object]] = [
+        lambda: factory.get(key),
+        lambda: factory.revoke(key),
+        lambda: factory.get("x" * 32),
+        factory.issue,
+        factory.records,
+    ]
+    for call in calls:
+        with pytest.raises(KeyStoreUnavailable, match=r"is unavailable: .*replica"):
+            call()
+        time.sleep(0.26)  # longer than the pause before the next attempt
+    with redis.Redis(port=replica.port) as client:
+        client.replicaof("NO", "ONE")
+    assert key in factory
+    factory.close()
+
+
+def test_a_user_that_may_not_run_role_gets_an_error_that_names_it(redis_server: RedisServer) -> None:
+    with redis.Redis(port=redis_server.port) as client:
+        client.acl_setuser("limited", enabled=True, passwords=["+secret"], keys=["*"], commands=["+@all", "-role"])
+        try:
+            factory = RedisAPIKeyFactory(f"redis://limited:secret@127.0.0.1:{redis_server.port}/0")
+            with pytest.raises(KeyStoreError, match="ROLE is refused"):
+                factory.issue()
+        finally:
+            client.acl_deluser("limited")
+    factory.close()
 
 
 def test_a_cluster_that_is_down_is_away_and_comes_back(cluster: RedisServer) -> None:

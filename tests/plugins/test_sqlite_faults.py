@@ -127,9 +127,9 @@ def test_the_file_and_what_stands_beside_it_are_readable_by_the_owner_alone(path
 
 
 def test_a_change_is_on_the_disk_when_it_is_made(path: Path) -> None:
-    with closing(SQLiteKeyStore(path)) as store:
-        assert store._writer._connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-        assert store._writer._connection.execute("PRAGMA synchronous").fetchone() == (2,)
+    with closing(SQLiteKeyStore(path)) as store, store._writer.reading() as cursor:
+        assert cursor.execute("PRAGMA journal_mode").fetchone() == (b"wal",)
+        assert cursor.execute("PRAGMA synchronous").fetchone() == (2,)
 
 
 def test_the_file_holds_digests_and_no_keys(path: Path) -> None:
@@ -250,18 +250,44 @@ def test_damage_in_the_middle_of_a_file_is_a_clear_error_and_the_rest_can_be_rea
     assert path.stat().st_size >= size
 
 
-@pytest.mark.parametrize("metadata", ["{", "", "\udcff"])
-def test_damaged_metadata_is_a_clear_error(path: Path, metadata: str) -> None:
-    with closing(factory_of(path)) as factory:
-        key = factory.issue({"plan": "gold"})
-        other = factory.issue({"plan": "gold"})
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("metadata", b"{"),
+        ("metadata", b""),
+        ("metadata", b"\xff"),
+        ("metadata", b"[]"),
+        ("metadata", b"1"),
+        ("metadata", b'{"a": Infinity}'),
+        ("metadata", b"[" * 100_000),
+        ("issued", b"yesterday"),
+        ("issued", b"\xff"),
+        ("expires", b"never"),
+        ("expires", b"9e999"),
+        ("id", b"\xff"),
+        ("digest", b"\xff"),
+    ],
+)
+def test_a_damaged_record_is_named_and_the_others_can_be_used(
+    path: Path, column: str, value: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    with closing(factory_of(path, "?recall_seconds=0")) as factory:
+        key, record = factory.issue_with_record({"plan": "gold"})
+        other, kept = factory.issue_with_record({"plan": "gold"})
         with closing(sqlite3.connect(path)) as connection:
-            value = metadata.encode("utf-8", "surrogateescape")
-            connection.execute("UPDATE keys SET metadata = CAST(? AS TEXT) WHERE digest = ?", (value, digest(key)))
+            connection.execute(f"UPDATE keys SET {column} = CAST(? AS TEXT) WHERE digest = ?", (value, digest(key)))
             connection.commit()
-        with pytest.raises(KeyStoreError, match="damaged"):
+        with pytest.raises(KeyError if column == "digest" else KeyStoreError):
             factory.get(key)
         assert factory.get(other) == {"plan": "gold"}
+        assert kept in factory.records()
+        assert factory.purge() == 0
+        if column != "digest":
+            shown = r"\\xff" if column == "id" else record.id
+            assert f"keys.db: the record of key '{shown}' (revoke it by its id) is damaged" in caplog.text
+        if column not in {"digest", "id"}:
+            factory.revoke_id(record.id)
+            assert factory.records() == [kept]
 
 
 def test_a_database_of_another_program_is_refused_and_left_alone(path: Path) -> None:
@@ -299,6 +325,9 @@ def test_a_folder_that_is_not_there_is_a_clear_error(tmp_path: Path) -> None:
         factory_of(tmp_path / "nowhere" / "keys.db")
     with pytest.raises(KeyStoreError, match=r"(cannot|unable to) open"):
         factory_of(tmp_path)
+    (tmp_path / "loop.db").symlink_to("loop.db")
+    with pytest.raises(KeyStoreError, match=r"cannot open .*loop\.db: Too many levels of symbolic links"):
+        factory_of(tmp_path / "loop.db")
 
 
 @pytest.mark.parametrize(
@@ -394,3 +423,132 @@ def test_processes_that_make_the_same_file_at_the_same_time_do_not_get_in_each_o
     for process in processes:
         process.communicate(timeout=30)
     assert [process.returncode for process in processes] == [0] * 3
+
+
+def test_a_file_that_takes_the_place_of_the_file_is_used(path: Path) -> None:
+    other = path.with_name("other.db")
+    with closing(factory_of(other)) as factory:
+        new = factory.issue({"file": "new"})
+    with closing(factory_of(path)) as factory:
+        old = factory.issue({"file": "old"})
+        assert old in factory
+        other.rename(path)
+        assert factory.get(new) == {"file": "new"}
+        assert old not in factory
+        factory.update(new, {"file": "changed"})
+        issued = factory.issue()
+        with closing(factory_of(path)) as direct:
+            assert direct.get(new) == {"file": "changed"}
+            assert issued in direct
+            assert old not in direct
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+def test_a_file_that_is_moved_away_keeps_its_keys(path: Path) -> None:
+    moved, other = path.with_name("moved.db"), path.with_name("other.db")
+    factory_of(other).close()
+    with closing(factory_of(path)) as factory:
+        key = factory.issue()  # it is in the write-ahead log
+        path.rename(moved)
+        other.rename(path)
+        assert key not in factory
+    with closing(factory_of(moved)) as factory:
+        assert key in factory
+
+
+def test_a_file_that_was_deleted_lets_no_key_pass_until_it_is_back(path: Path) -> None:
+    with closing(factory_of(path)) as factory:
+        key = factory.issue()
+        path.rename(path.with_name("moved.db"))
+        for call in (lambda: factory.get(key), factory.issue, factory.records, factory.purge):
+            with pytest.raises(KeyStoreError, match=r"keys\.db does not exist; restore it"):
+                call()
+        assert [file.name for file in path.parent.iterdir()] == ["moved.db"]
+        path.with_name("moved.db").rename(path)
+        assert key in factory
+        assert factory.issue() in factory
+        path.unlink()
+        with pytest.raises(KeyStoreError, match="does not exist"):
+            factory.issue()
+        assert list(path.parent.iterdir()) == []
+
+
+def test_a_file_is_not_created_in_place_of_one_that_another_process_uses(path: Path) -> None:
+    with closing(factory_of(path)) as factory:
+        factory.issue()
+        path.unlink()
+        with pytest.raises(KeyStoreError, match=r"files of a deleted database do; .* delete .*keys\.db-wal and .*-shm"):
+            factory_of(path)
+        assert not path.exists()
+
+
+def test_a_key_that_is_issued_while_the_file_is_replaced_is_reported_as_lost(path: Path) -> None:
+    other = path.with_name("other.db")
+    factory_of(other).close()
+    with closing(SQLiteKeyStore(path)) as store:
+
+        def change() -> None:
+            with store._writer.changing() as cursor:
+                cursor.execute("DELETE FROM keys")
+                other.rename(path)
+
+        with pytest.raises(KeyStoreUnavailable, match="was replaced during this change"):
+            change()
+        assert APIKeyFactory(store=store).issue() in APIKeyFactory(store=store)
+
+
+def test_a_link_may_lead_to_another_file(path: Path) -> None:
+    one, other = path.with_name("one.db"), path.with_name("other.db")
+    factory_of(other).close()
+    with closing(factory_of(one)):
+        path.symlink_to(one)
+        with closing(factory_of(path)) as factory:
+            key = factory.issue()
+            link = path.with_name("link")
+            link.symlink_to(other)
+            link.rename(path)
+            assert key not in factory
+            issued = factory.issue()
+        with closing(factory_of(one)) as factory:
+            assert key in factory
+            assert issued not in factory
+
+
+def test_a_file_that_cannot_be_used_takes_the_place_of_the_file(path: Path) -> None:
+    with closing(factory_of(path, "?recall_seconds=0")) as factory:
+        key = factory.issue()
+        kept = path.with_name("kept.db")
+        path.rename(kept)
+        path.write_bytes(b"garbage" * 1000)
+        for _ in range(2):
+            with pytest.raises(KeyStoreError, match="the file is damaged or not a database"):
+                factory.get(key)
+        kept.rename(path)
+        assert key in factory
+
+
+async def test_keys_are_checked_while_all_are_listed(path: Path) -> None:
+    """With one connection, the check would wait until all rows are read."""
+    with closing(SQLiteKeyStore(path)) as store:
+        factory = APIKeyFactory(store=store)
+        key = factory.issue()
+        listing = store._open()
+        with closing(listing), listing.reading():
+            assert await factory.acontains(key)
+
+
+PATH_CHANGES = """
+import os, sys
+from asyncapy_core import APIKeyFactory
+factory = APIKeyFactory(store="sqlite:///keys.db")
+key = factory.issue()
+os.chdir("/")
+print(key in factory, factory.issue() in factory, len(factory.records()))
+"""
+
+
+def test_a_relative_path_leads_to_the_same_file_after_a_change_of_the_folder(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", PATH_CHANGES]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == ("True True 2\n", "")

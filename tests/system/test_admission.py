@@ -13,7 +13,7 @@ from peer import Peer, json_packet
 from trio.testing import MockClock
 
 from asyncapy import Server
-from asyncapy_core.server.handshakes import MAX_PER_ADDRESS
+from asyncapy_core.server.handshakes import MAX_PER_NETWORK
 
 
 def sleeper(**settings: Any) -> Server:
@@ -54,16 +54,16 @@ async def test_a_server_that_drains_gives_no_new_session(
     assert len([line for line in running.log if "New session" in line]) == 1
 
 
-async def test_a_peer_beyond_the_limit_of_pending_peers_is_disconnected(
+async def test_beyond_the_limit_of_pending_peers_the_oldest_of_the_address_is_disconnected(
     asyncapy_server: Start, autojump_clock: MockClock, certificates: Certificates
 ) -> None:
     server = sleeper(tls_cert=certificates.server)
     await asyncapy_server(server)
     with contextlib.ExitStack() as stack:
-        pairs = [socket.socketpair() for _ in range(MAX_PER_ADDRESS + 1)]
+        pairs = [socket.socketpair() for _ in range(MAX_PER_NETWORK + 1)]
         for peer, accepted in pairs:
             stack.enter_context(peer)
             server.admit(accepted, "192.0.2.1")
         await trio.testing.wait_all_tasks_blocked()
-        assert [accepted.fileno() < 0 for _, accepted in pairs] == [False] * MAX_PER_ADDRESS + [True]
-        assert pairs[-1][0].recv(1) == b""
+        assert [accepted.fileno() < 0 for _, accepted in pairs] == [True] + [False] * MAX_PER_NETWORK
+        assert pairs[0][0].recv(1) == b""

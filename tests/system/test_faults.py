@@ -338,4 +338,4 @@ def test_the_limit_of_sessions_counts_a_64_of_ipv6_as_one_peer() -> None:
     for one in (second, third):
         table.discard(one)
     assert len(table) == 2
-    assert table._in_network.keys() == {"2001:db8:0:2::/64", "192.0.2.1"}
+    assert [table.room(address) for address in ("2001:db8:0:2::9", "192.0.2.1", "192.0.2.2")] == [1, 1, 2]

@@ -545,7 +545,7 @@ server.start()
     session = re.search(UUID, program.err[start])
     assert session is not None
     wanted = [
-        rf"\[INFO\] {date} \{{Client handler\}} New session started, UUID is {UUID}",
+        rf"\[INFO\] {date} \{{Client handler\}} New session started, UUID is {UUID}, address is 127.0.0.1",
         rf"\[DEBUG\] {date} \({UUID}\) \{{Client handler\}} Expected stream length is \d+",
         rf"\[DEBUG\] {date} \({UUID}\) \{{API Parser\}} Protocol-Version is V2, Content-Encoding is json",
         rf"\[DEBUG\] {date} \({UUID}\) \{{API Parser\}} Checking group 0",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from peer import JSON, Peer, json_packet, packet
 
 from asyncapy import Server
 from asyncapy.core import Packet
-from asyncapy.filters import Filters
+from asyncapy.filters import Filter, Filters
 from asyncapy.util import APIKeyFactory
 
 CANARY = "canary-5c1f9e"
@@ -77,6 +78,61 @@ async def test_what_a_peer_sends_is_nowhere(serve: Serve, level: int) -> None:
         assert CANARY not in text
         assert key not in text
     assert len(running.logged("Handler 'fail' failed")) == 4
+
+
+QUOTES: dict[str, Callable[[Any], BaseException]] = {
+    "key": lambda packet: KeyError(packet["key"]),
+    "text": lambda packet: ValueError(f"no account for {packet['key']!r}, {packet['list']}"),
+    "json": lambda packet: ValueError(str(packet)),
+    "fields": lambda packet: ValueError(packet.fields),
+    "group": lambda packet: ExceptionGroup("several", [KeyError(packet["key"])]),
+    "cause": lambda packet: caused(packet["key"]),
+}
+
+
+def caused(key: str) -> BaseException:
+    error = ValueError("no such account")
+    error.__cause__ = KeyError(key)
+    error.add_note(f"the key was {key}")
+    return error
+
+
+@pytest.mark.parametrize("level", [10, 20])
+@pytest.mark.parametrize("raised", QUOTES)
+@pytest.mark.parametrize("place", ["handler", "filter", "async filter", "guard"])
+async def test_an_exception_that_quotes_a_packet_does_not_put_it_into_the_log(
+    serve: Serve, level: int, raised: str, place: str
+) -> None:
+    server = Server(port=0, logging_level=level)
+
+    def fail(client: Any, packet: Any) -> bool:
+        raise QUOTES[raised](packet)
+
+    class Failing(Filter):
+        def check(self, c: Any, p: Any) -> Any:
+            raise QUOTES[raised](p)
+
+    class FailingLater(Filter):
+        async def check(self, c: Any, p: Any) -> bool:
+            raise QUOTES[raised](p)
+
+    filters: dict[str, list[Filter]] = {"filter": [Failing()], "async filter": [FailingLater()]}
+
+    @server.add_handler(*filters.get(place, []))
+    async def handle(client: Any, packet: Any) -> None:
+        if place == "handler":
+            fail(client, packet)
+
+    if place == "guard":
+        server.guard(fail)
+    running = await serve(server)
+    secret = f"{CANARY}\n\t'\"{CANARY}"
+    async with await running.connect() as peer:
+        await peer.ask(key=secret, list=[secret, {"inner": secret}], number=1234567890)
+    assert running.logged("[...]") or raised == "cause"
+    for line in running.lines:
+        assert CANARY not in line
+        assert "1234567890" not in line
 
 
 async def test_what_comes_before_tls_is_nowhere_either(serve: Serve, certificates: Certificates) -> None:

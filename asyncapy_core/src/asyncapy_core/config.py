@@ -132,6 +132,9 @@ class ServerConfig(BaseModel, extra="forbid", frozen=True):
     )
     max_connections: int = Field(default=10_000, description="connections at a time, 1 or more", ge=1)
     max_output: int = Field(default=1024 * 1024, description="bytes queued for one connection, 1 or more", ge=1)
+    max_buffered: int = Field(
+        default=256 * 1024 * 1024, description="bytes of incomplete packets of all connections, 1 or more", ge=1
+    )
     packets_per_turn: int = Field(
         default=20, description="pipelined packets until other connections get their turn, 1 or more", ge=1
     )
@@ -141,6 +144,9 @@ class ServerConfig(BaseModel, extra="forbid", frozen=True):
         description="seconds for one handler, more than 0; none for no limit",
         gt=0,
         allow_inf_nan=False,
+    )
+    cancel_on_disconnect: bool = Field(
+        default=False, description="true or false: whether to cancel the handler of a client that has left"
     )
     handshake_timeout: float = Field(
         default=10, description="seconds for a TLS handshake, more than 0", gt=0, allow_inf_nan=False
@@ -193,8 +199,8 @@ class ServerConfig(BaseModel, extra="forbid", frozen=True):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _not_a_bool(cls, value: object) -> object:
-        if isinstance(value, bool):
+    def _not_a_bool(cls, value: object, info: ValidationInfo) -> object:
+        if isinstance(value, bool) and info.field_name != "cancel_on_disconnect":
             raise ValueError("Input should not be a boolean")
         return value
 

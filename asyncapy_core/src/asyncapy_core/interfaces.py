@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from asyncapy_core.config import ServerConfig
     from asyncapy_core.logs import SessionLog
 
+H = TypeVar("H", bound="Callable[[Any, Any], Awaitable[object]]")
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
@@ -43,6 +44,12 @@ class ServerInterface(Protocol):
     @property
     def addresses(self) -> tuple[Any, ...]: ...
 
+    @property
+    def handlers(self) -> Mapping[int, Sequence[HandlerInterface]]: ...
+
+    def add_handler(self, *filters: Any, group: int = 0) -> Callable[[H], H]:
+        """Return a decorator that registers a handler behind filters."""
+
     def register_handler(self, handler: Callable[[Any, Any], Awaitable[object]], *filters: Any, group: int = 0) -> None:
         """Register a handler behind filters."""
 
@@ -63,6 +70,9 @@ class ServerInterface(Protocol):
 
     def shutdown(self) -> object:
         """Clean up after the last connection."""
+
+    def reload_certificates(self) -> None:
+        """Read the TLS files again."""
 
     def stop(self) -> None:
         """Drain the server, then end it."""
@@ -85,6 +95,9 @@ class ClientInterface(Protocol):
 
     @property
     def log(self) -> SessionLog: ...
+
+    @property
+    def gone(self) -> Awaitable[None]: ...
 
     @property
     def tls_peer(self) -> Mapping[str, str] | None: ...

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import re
 import time
 import traceback
-from collections import OrderedDict
-from collections.abc import Iterator, MutableMapping
+from collections import OrderedDict, deque
+from collections.abc import Iterator, Mapping, MutableMapping
 from types import CodeType
 from typing import Any, Final
 
@@ -18,6 +20,15 @@ PLACES: Final = 256
 
 FRAMES: Final = 20
 """The most frames of one traceback at INFO, the innermost ones."""
+
+HIDDEN: Final = "[...]"
+"""Replaces a value of a packet in a log line."""
+
+MIN_VALUE: Final = 4
+"""The least characters of a hidden value: a shorter one is in many words, and no secret."""
+
+VALUES: Final = 1000
+"""The most values of a packet that are hidden."""
 
 DEBUG_CHARACTERS: Final = 1000
 """The most characters of one line of a traceback at DEBUG: the text of an exception may have any length."""
@@ -60,13 +71,27 @@ class FailureLog:
     def __init__(self) -> None:
         self._places: OrderedDict[tuple[object, ...], _Place] = OrderedDict()
 
-    def report(self, log: logging.LoggerAdapter[logging.Logger], subject: str, error: BaseException) -> None:
-        """Log a failure of ``subject``, such as ``"{API Parser} Handler 'read'"``."""
+    def report(
+        self,
+        log: logging.LoggerAdapter[logging.Logger],
+        subject: str,
+        error: BaseException,
+        fields: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Log a failure.
+
+        Args:
+            log: the log of the session.
+            subject: the failed part, such as ``"{API Parser} Handler 'read'"``.
+            error: the exception.
+            fields: the fields of the packet, of which no value is logged: they may be keys.
+        """
         leaf, _ = first_leaf(error)
         place = self._place((subject, type(leaf).__qualname__, *_raised_at(leaf)))
         if log.isEnabledFor(logging.DEBUG):
-            log.error("%s failed: %s", subject, describe(error))
-            for line in "".join(traceback.format_exception(error)).splitlines():
+            log.error("%s failed: %s", subject, describe(error, fields))
+            text = _without_values("".join(traceback.format_exception(error)), fields)
+            for line in text.splitlines():
                 log.debug("{API Parser} %s", _escaped(line[:DEBUG_CHARACTERS]))
             return
         if not place.line():
@@ -74,7 +99,7 @@ class FailureLog:
             return
         more = f"; {place.unlogged} more like this were not logged" if place.unlogged else ""
         place.unlogged = 0
-        log.error("%s failed: %s%s", subject, describe(error), more)
+        log.error("%s failed: %s%s", subject, describe(error, fields), more)
         if place.traceback():
             for line in _stack(leaf):
                 log.info("{API Parser} %s", line)
@@ -106,20 +131,56 @@ def escape_for_log(text: object) -> str:
     return cut + "..." if len(raw) > LOGGED_BYTES or len(escaped) > LOGGED_BYTES else cut
 
 
-def describe(error: BaseException) -> str:
-    """Return an exception as one line: its type, its message, cut and escaped, and the line that raised it."""
+def describe(error: BaseException, fields: Mapping[str, Any] | None = None) -> str:
+    """Return an exception as one line: its type, its message, cut and escaped, and the line that raised it.
+
+    Values of the fields of a packet in the message are replaced by ``HIDDEN``: they may be keys.
+    """
     try:
-        return _described(error)
+        return _described(error, fields)
     except BaseException:  # every method of an exception may raise
         return "an exception that cannot be described"
 
 
-def _described(error: BaseException) -> str:
+def _described(error: BaseException, fields: Mapping[str, Any] | None) -> str:
     leaf, others = first_leaf(error)
     code, line = _raised_at(leaf)
     where = f" at {_escaped(code.co_filename)}:{line}" if code is not None else ""
     more = f" and {others} more" if others else ""
-    return f"{escape_for_log(type(leaf).__name__)} ({escape_for_log(leaf)}){where}{more}"
+    message = escape_for_log(_without_values(safe_str(leaf), fields))
+    return f"{escape_for_log(type(leaf).__name__)} ({message}){where}{more}"
+
+
+def _without_values(text: str, fields: Mapping[str, Any] | None) -> str:
+    """Replace the values of the fields of a packet in a text, or the whole text if there are too many values."""
+    if not fields:
+        return text
+    found = _texts(fields)
+    if len(found) >= VALUES:
+        return HIDDEN
+    for value in sorted(found, key=len, reverse=True):
+        text = text.replace(value, HIDDEN)
+    return text
+
+
+def _texts(fields: Mapping[str, Any]) -> set[str]:
+    """Return the strings and numbers in the fields of a packet, at any depth, and the words of the strings.
+
+    The words are found also where the message has escaped the rest of the string. At most `VALUES` are returned.
+    """
+    found: set[str] = set()
+    values = deque[object](fields.values())
+    while values and len(found) < VALUES:
+        value = values.popleft()
+        if isinstance(value, Mapping):
+            values.extend((*value, *value.values()))
+        elif isinstance(value, (list, tuple)):
+            values.extend(value)
+        elif isinstance(value, (str, bytes, int, float)):
+            text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
+            words = (match[0] for match in re.finditer(r"\w+", text))
+            found.update(each for each in itertools.islice((text, *words), VALUES) if len(each) >= MIN_VALUE)
+    return found
 
 
 def first_leaf(error: BaseException) -> tuple[BaseException, int]:

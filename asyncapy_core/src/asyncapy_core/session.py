@@ -6,10 +6,14 @@ Does no I/O: a client sends and closes through its `Stream`, which the server im
 from __future__ import annotations
 
 import uuid
-from collections.abc import Awaitable, Mapping
+import weakref
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+import trio
+
+from asyncapy_core.errors import ClientDisconnected
 from asyncapy_core.logs import SessionLog
 from asyncapy_core.protocol.packet import Packet
 
@@ -50,7 +54,7 @@ class Client:
             ``{"DNS": (), "email": (), "URI": ("spiffe://example.org/billing",)}``; empty without a certificate.
     """
 
-    __slots__ = ("address", "encoding", "server", "session", "stream", "tls_names", "tls_peer")
+    __slots__ = ("__weakref__", "_gone", "address", "encoding", "server", "session", "stream", "tls_names", "tls_peer")
 
     session: Session
     tls_peer: Mapping[str, str] | None
@@ -70,6 +74,7 @@ class Client:
         self.encoding: str = encoding
         self.tls_peer = None
         self.tls_names = _NO_NAMES
+        self._gone: Gone | None = None
         if session is not None:
             self.session = session
 
@@ -77,6 +82,17 @@ class Client:
     def log(self) -> SessionLog:
         """A logger whose lines carry this session's UUID."""
         return self.stream.log
+
+    @property
+    def gone(self) -> Gone:
+        """Whether the connection has ended: a flag, and an awaitable of its end.
+
+        ``if client.gone: return`` in a long loop; ``await client.gone`` in a task beside the handler. A reset of the
+        connection is noticed within 0.1 seconds, also while a handler runs.
+        """
+        if self._gone is None:
+            self._gone = Gone()
+        return self._gone
 
     async def send(self, packet: Packet | Mapping[str, Any] | str | bytes, close: bool = False) -> None:  # noqa: FBT001, FBT002  # the documented signature
         """Send a packet.
@@ -110,6 +126,40 @@ class Client:
         return f"<Client {self.address} session={self.session.session_id} encoding={self.encoding}>"
 
 
+class Gone:
+    """Whether a client has left, as a flag and as an awaitable."""
+
+    __slots__ = ("_event", "_is_set")
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._event: trio.Event | None = None
+
+    def set(self) -> None:
+        """Note that the connection has ended; called by the server."""
+        self._is_set = True
+        if self._event is not None:
+            self._event.set()
+
+    async def wait(self) -> None:
+        """Wait until the connection has ended; the same as to await this object."""
+        if self._is_set:
+            await trio.lowlevel.checkpoint()
+            return
+        if self._event is None:
+            self._event = trio.Event()
+        await self._event.wait()
+
+    def __bool__(self) -> bool:
+        return self._is_set
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        return self.wait().__await__()
+
+    def __repr__(self) -> str:
+        return f"<Gone {self._is_set}>"
+
+
 class Session:
     """One connection, from accept to close.
 
@@ -119,12 +169,39 @@ class Session:
         date: the UNIX time of the accept, in seconds.
     """
 
-    __slots__ = ("client", "date", "session_id")
+    __slots__ = ("_client", "_ended_client", "date", "session_id")
 
     def __init__(self, session_id: uuid.UUID, client: Client, date: float) -> None:
         self.session_id: uuid.UUID = session_id
-        self.client: Client = client
         self.date: float = date
+        self._client: Client | weakref.ref[Client] = client
+        self._ended_client: _EndedClient | None = None
+
+    @property
+    def client(self) -> Client:
+        """The client of this session. After the end of the session, sending to it raises `ClientDisconnected`."""
+        if isinstance(self._client, Client):
+            return self._client
+        client = self._client()
+        if client is None:
+            assert self._ended_client is not None
+            client = self._ended_client.make(self)
+            self._client = weakref.ref(client)
+        return client
+
+    def end(self, sessions: Callable[[], list[Session]]) -> None:
+        """Separate the client from its connection, which has ended; called by the server.
+
+        From now on the client refers to the session, and not the other way round: no reference cycle is left, so that
+        the memory of the connection is freed at once.
+
+        Args:
+            sessions: returns the active sessions of the client's address.
+        """
+        client = self.client
+        self._ended_client = _EndedClient(client, sessions)
+        self._ended_client.close(client)
+        self._client = weakref.ref(client)
 
     @property
     def id(self) -> uuid.UUID:
@@ -144,3 +221,50 @@ class Session:
 
     def __repr__(self) -> str:
         return f"<Session {self.session_id} of {self.client.address}>"
+
+
+class _ClosedStream:
+    """The `Stream` of a client after the end of its connection."""
+
+    __slots__ = ("_client", "_sessions", "log")
+
+    def __init__(self, log: SessionLog, sessions: Callable[[], list[Session]]) -> None:
+        self.log = log
+        self._sessions = sessions
+        self._client: Callable[[], Client | None] = lambda: None
+
+    def belong_to(self, client: Client) -> None:
+        """Set the client of this stream, without a reference cycle."""
+        self._client = weakref.ref(client)
+
+    def post(self, packet: Packet) -> None:
+        raise ClientDisconnected("the connection to this client was closed before", self._client())
+
+    async def close(self) -> None:
+        """Do nothing: the connection is closed."""
+
+    def sessions(self) -> list[Session]:
+        return self._sessions()
+
+
+class _EndedClient:
+    """The attributes of the client of an ended session, to make that client again."""
+
+    __slots__ = ("_address", "_encoding", "_log", "_server", "_sessions", "_tls_names", "_tls_peer")
+
+    def __init__(self, client: Client, sessions: Callable[[], list[Session]]) -> None:
+        self._address, self._server, self._log, self._sessions = client.address, client.server, client.log, sessions
+        self._encoding, self._tls_peer, self._tls_names = client.encoding, client.tls_peer, client.tls_names
+
+    def close(self, client: Client) -> None:
+        """Replace the connection of a client by a closed one."""
+        client.stream = stream = _ClosedStream(self._log, self._sessions)
+        stream.belong_to(client)
+        client.gone.set()
+
+    def make(self, session: Session) -> Client:
+        stream = _ClosedStream(self._log, self._sessions)
+        client = Client(self._address, self._server, stream, session, self._encoding)
+        client.tls_peer, client.tls_names = self._tls_peer, self._tls_names
+        self.close(client)
+        return client

@@ -6,7 +6,7 @@ import sys
 import textwrap
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
-from asyncapy_core import APIKeyFactory, KeyRecord, MemoryKeyStore, PluginManager
+from asyncapy_core import APIKeyFactory, KeyRecord, KeyStore, MemoryKeyStore, PluginManager, hookimpl
 from asyncapy_core.errors import KeyStoreUnavailable, PluginCollision, UnknownKeyStore
-from asyncapy_core.keys.factory import THREADS, digest
+from asyncapy_core.keys.calls import THREADS
+from asyncapy_core.keys.factory import digest
 from asyncapy_core.keys.urls import open_store
 from asyncapy_core.plugins.manager import _default_manager
 
@@ -598,6 +599,31 @@ def test_memory_is_a_store_by_url() -> None:
     assert isinstance(open_store("memory://"), MemoryKeyStore)
     assert open_store("memory://") is not open_store("memory://")
     assert APIKeyFactory(store="memory://").issue()
+
+
+def test_a_store_that_should_exist_is_opened_by_an_opener_that_can_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[object] = []
+
+    class Plugin:
+        @hookimpl
+        def asyncapy_key_stores(self) -> dict[str, Callable[[str], KeyStore]]:
+            def on_disk(url: str, *, create: bool = True) -> KeyStore:
+                opened.append((url, create))
+                return MemoryKeyStore()
+
+            def on_network(url: str) -> KeyStore:
+                opened.append(url)
+                return MemoryKeyStore()
+
+            return {"disk": on_disk, "network": on_network}
+
+    manager = PluginManager(discover=False)
+    manager.register(Plugin(), "test")
+    monkeypatch.setattr("asyncapy_core.keys.urls.default_manager", lambda: manager)
+    for scheme in ("disk", "network", "memory"):
+        open_store(f"{scheme}://a")
+        open_store(f"{scheme}://b", create=False)
+    assert opened == [("disk://a", True), ("disk://b", False), "network://a", "network://b"]
 
 
 @pytest.mark.parametrize("url", ["memory", "", "/var/keys.db"])

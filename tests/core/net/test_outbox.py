@@ -268,6 +268,43 @@ async def test_a_sender_gets_room_as_soon_as_the_bytes_before_its_own_are_being_
         line.close()
 
 
+async def test_tasks_get_room_in_the_order_of_their_calls() -> None:
+    done: list[str] = []
+
+    async def put(outbox: Outbox, name: str, size: int) -> None:
+        await outbox.put(name.encode() * size)
+        done.append(name)
+
+    async with trio.open_nursery() as nursery:
+        line = Line(nursery, limit=CHUNK)
+        for name, size in (("a", MANY), ("b", CHUNK), ("c", MANY), ("d", 1), ("e", 1)):
+            nursery.start_soon(put, line.outbox, name, size)  # a is being written, b is queued, the others wait
+            await wait_all_tasks_blocked()
+        assert done == ["b"]
+        sent = await line.read(2 * MANY + CHUNK + 2)
+        await wait_all_tasks_blocked()
+        assert sent == b"a" * MANY + b"b" * CHUNK + b"c" * MANY + b"de"
+        assert sorted(done) == ["a", "b", "c", "d", "e"]
+        line.close()
+
+
+async def test_small_packets_without_end_do_not_keep_a_large_one_from_being_sent(line: Line) -> None:
+    async def put_without_end() -> None:
+        outcomes: list[Any] = [None]
+        while outcomes[-1] is None:
+            await outcome(line.outbox.put, b"s" * 1000, into=outcomes)
+
+    async with trio.open_nursery() as putting:
+        for _ in range(20):
+            putting.start_soon(put_without_end)
+        await wait_all_tasks_blocked()
+        putting.start_soon(partial(outcome, line.outbox.put, b"L" * (2 * CHUNK), into=[]))
+        with trio.fail_after(10):
+            while b"L" not in await line.read(CHUNK):
+                pass
+        line.outbox.poison()
+
+
 async def test_uncorking_leaves_what_the_peer_does_not_take_at_once_to_a_task(line: Line) -> None:
     line.outbox.cork()
     line.outbox._queue.append(b"1" * MANY)

@@ -344,7 +344,7 @@ async def test_a_refusal_by_a_guard_is_logged_at_most_once_a_second(guard: Any, 
     for _ in range(3):
         assert await harness.dispatch() is False
     (line,) = harness.lines
-    assert re.fullmatch(rf"\[INFO\] \(UUID\) {{API Parser}} A packet was refused by the guard {shown}.*", line)
+    assert re.fullmatch(rf"\[INFO\] \(UUID\) {{API Parser}} A packet from .* was refused by the guard {shown}.*", line)
     assert ("object at" in line) == (shown not in {"never", "function"})
 
 

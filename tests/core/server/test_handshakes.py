@@ -1,11 +1,13 @@
-"""The limits on peers without a session: in total, and by address."""
+"""The limits on peers without a session: in total, and by network."""
 
 from __future__ import annotations
 
 import socket
 
+import pytest
+
 from asyncapy_core.net.transport import SocketTransport
-from asyncapy_core.server.handshakes import MAX_PER_ADDRESS, HandshakeTable
+from asyncapy_core.server.handshakes import MAX_PER_NETWORK, HandshakeTable
 
 
 class NotingTransport(SocketTransport):
@@ -20,42 +22,47 @@ class NotingTransport(SocketTransport):
         self.aborted = True
 
 
-def add(pending: HandshakeTable, address: str, *, limit: int = 1000, proxied: bool = False) -> NotingTransport | None:
+def add(table: HandshakeTable, address: str, *, limit: int = 1000, proxied: bool = False) -> NotingTransport:
     transport = NotingTransport()
-    return transport if pending.add(transport, address, limit=limit, proxied=proxied) else None
+    table.add(transport, address, limit=limit, proxied=proxied)
+    return transport
 
 
-def test_the_one_that_is_pending_longest_makes_room() -> None:
-    pending = HandshakeTable()
-    first, second, third = (add(pending, f"192.0.2.{number}", limit=2) for number in range(3))
-    assert first is not None
-    assert second is not None
-    assert third is not None
-    assert (first.aborted, second.aborted, third.aborted, len(pending)) == (True, False, False, 2)
-    pending.discard(first)
-    pending.discard(second)
-    pending.discard(second)
-    assert len(pending) == 1
+def test_the_oldest_makes_room() -> None:
+    table = HandshakeTable()
+    first, second, third = (add(table, f"192.0.2.{number}", limit=2) for number in range(3))
+    assert (first.aborted, second.aborted, third.aborted, len(table)) == (True, False, False, 2)
+    table.discard(first)
+    table.discard(second)
+    table.discard(second)
+    assert len(table) == 1
 
 
-def test_one_address_has_only_so_many_places_unless_it_is_a_proxy_or_has_none() -> None:
-    pending = HandshakeTable()
-    held = [add(pending, "192.0.2.1") for _ in range(MAX_PER_ADDRESS)]
-    assert None not in held
-    assert add(pending, "192.0.2.1") is None
-    assert add(pending, "192.0.2.2") is not None
-    assert add(pending, "192.0.2.1", proxied=True) is not None
-    assert all(add(pending, "unix:/run/a") for _ in range(MAX_PER_ADDRESS + 1))
-    for transport in held[:2]:
-        assert transport is not None
-        pending.discard(transport)
-    assert add(pending, "192.0.2.1") is not None
-    assert add(pending, "192.0.2.1") is None
+@pytest.mark.parametrize(
+    "addresses", [["192.0.2.1"] * (MAX_PER_NETWORK + 2), [f"2001:db8::{n:x}" for n in range(MAX_PER_NETWORK + 2)]]
+)
+def test_beyond_the_limit_of_a_network_its_oldest_makes_room_and_no_other(addresses: list[str]) -> None:
+    table = HandshakeTable()
+    others = [add(table, "192.0.2.2"), add(table, "2001:db8:1::1")]
+    held = [add(table, address) for address in addresses]
+    assert [each.aborted for each in held] == [True, True] + [False] * MAX_PER_NETWORK
+    assert not any(each.aborted for each in others)
+    assert len(table) == MAX_PER_NETWORK + 2
+    table.discard(held[2])
+    assert not add(table, addresses[0]).aborted
+    assert not held[3].aborted
+
+
+@pytest.mark.parametrize(("address", "proxied"), [("192.0.2.1", True), ("unix:/run/a", False)])
+def test_proxies_and_unix_sockets_have_no_limit_but_the_total(address: str, proxied: bool) -> None:
+    table = HandshakeTable()
+    held = [add(table, address, proxied=proxied) for _ in range(MAX_PER_NETWORK + 2)]
+    assert not any(each.aborted for each in held)
 
 
 def test_all_are_aborted_at_once() -> None:
-    pending = HandshakeTable()
-    held = [add(pending, f"192.0.2.{number}") for number in range(3)]
-    pending.abort_all()
-    assert all(transport is not None and transport.aborted for transport in held)
-    assert len(pending) == 3, "the task that waits on a transport removes it"
+    table = HandshakeTable()
+    held = [add(table, f"192.0.2.{number}") for number in range(3)]
+    table.abort_all()
+    assert all(transport.aborted for transport in held)
+    assert len(table) == 3, "the task that waits on a transport removes it"

@@ -101,6 +101,7 @@ def test_each_setting_can_be_read_and_set_as_an_attribute(name: str) -> None:
         "datefmt": "%H",
         "header_size": 2,
         "byteorder": "little",
+        "cancel_on_disconnect": True,
         "tls_key": None,
         "tls_client_ca": None,
         "tls_cert": "a.pem",

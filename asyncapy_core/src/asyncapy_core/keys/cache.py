@@ -8,10 +8,11 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from asyncapy_core.errors import KeyStoreError
+from asyncapy_core.keys.forking import ForkAware, watch_forks
 from asyncapy_core.keys.store import KeyRecord, copied
 
 
-class RecordCache:
+class RecordCache(ForkAware):
     """The last ``size`` records read from a store, each for ``seconds`` from the start of its read.
 
     The start of the read, not its end, bounds the time for which a key that was revoked elsewhere still passes. Missing
@@ -35,6 +36,7 @@ class RecordCache:
         self._records: OrderedDict[str, tuple[float, KeyRecord]] = OrderedDict()
         self._generation = 0
         self._lock = threading.Lock()
+        watch_forks(self)
 
     def get(self, digest: str) -> KeyRecord | None:
         """Return the cached record, or None. Do not change it."""
@@ -72,3 +74,12 @@ class RecordCache:
             self._generation += 1
             for digest in digests:
                 self._records.pop(digest, None)
+
+    def clear(self) -> None:
+        """Drop all records from the cache, and do not cache the reads that are under way."""
+        with self._lock:
+            self._generation += 1
+            self._records.clear()
+
+    def after_fork_in_child(self) -> None:
+        self._lock = threading.Lock()

@@ -13,15 +13,12 @@ from typing import Any, Final, TypeVar
 
 import trio
 
-from asyncapy_core.errors import KeyStoreUnavailable
+from asyncapy_core.keys.calls import THREADS, CallQueue
 from asyncapy_core.keys.store import KeyRecord, KeyStore
 from asyncapy_core.keys.urls import open_store
 
 MINIMUM_SIZE: Final = 8
 MAXIMUM_SIZE: Final = 1024
-
-THREADS: Final = 8
-"""The most concurrent calls of one factory to a blocking store."""
 
 T = TypeVar("T")
 
@@ -32,7 +29,8 @@ class APIKeyFactory:
     Keys come from `secrets`: letters, digits, ``-`` and ``_``, with 6 bits of randomness each. To keep them elsewhere,
     pass another store; or subclass this, and override ``issue``, ``get``, ``update``, ``reissue`` and ``revoke``.
 
-    The methods with the prefix ``a`` are for handlers and filters: they run calls to a blocking store in a thread.
+    The methods with the prefix ``a`` are for handlers and filters: they run calls to a blocking store in up to 8
+    threads, in the order of the callers. The timeout of the store begins with the thread.
 
     Args:
         size: the length of a key in characters, 8 to 1024.
@@ -218,8 +216,18 @@ class APIKeyFactory:
         return self.key_store
 
     @functools.cached_property
-    def _limiter(self) -> trio.CapacityLimiter:
-        return trio.CapacityLimiter(THREADS)
+    def _calls_of_run(self) -> trio.lowlevel.RunVar[CallQueue]:
+        return trio.lowlevel.RunVar("the calls of a key factory")
+
+    @property
+    def _calls(self) -> CallQueue:
+        """The queue of this run of trio. A thread that a finished run abandoned does not count in the next run."""
+        try:
+            return self._calls_of_run.get()
+        except LookupError:
+            threads = max(1, min(THREADS, getattr(self.key_store, "concurrency", THREADS)))
+            self._calls_of_run.set(calls := CallQueue(threads))
+            return calls
 
     def _is_cached(self, key: str) -> bool:
         """Return True if the store knows without waiting that a key is valid; False if a subclass overrides `get`."""
@@ -231,13 +239,8 @@ class APIKeyFactory:
     async def _without_blocking(self, function: Callable[..., T], *args: Any) -> T:
         if not self.blocking:
             return function(*args)
-        call = functools.partial(function, *args)
         timeout = math.inf if self.key_store is None else self.key_store.timeout
-        try:
-            with trio.fail_after(timeout):
-                return await trio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=self._limiter)
-        except trio.TooSlowError:
-            raise KeyStoreUnavailable(f"the key store did not answer within {timeout:g} s") from None
+        return await self._calls.run(functools.partial(function, *args), timeout)
 
     def _find(self, key_id: str) -> str:
         try:

@@ -12,6 +12,8 @@ from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+from asyncapy_core.keys.forking import ForkAware, watch_forks
+
 
 @dataclass(frozen=True, slots=True)
 class KeyRecord:
@@ -39,6 +41,9 @@ class KeyStore(Protocol):
 
     A store returns expired records too, until `purge` deletes them. Failures other than the KeyErrors below raise
     `KeyStoreError`; a store that cannot be reached raises `KeyStoreUnavailable`, and never answers from stale data.
+
+    A store may have an attribute ``concurrency``, the number of calls, 1 or more, that it can serve at the same time. A
+    factory calls a blocking store from at most this number of threads, so that no call waits inside the store.
 
     Attributes:
         blocking: whether a call may wait for a disk or a network, so that it must run in a thread.
@@ -88,7 +93,7 @@ class KeyStore(Protocol):
         """Close connections and files; may be called twice."""
 
 
-class MemoryKeyStore:
+class MemoryKeyStore(ForkAware):
     """A store in the memory of the process."""
 
     blocking = False
@@ -97,6 +102,7 @@ class MemoryKeyStore:
     def __init__(self) -> None:
         self._records: dict[str, KeyRecord] = {}
         self._lock = threading.Lock()
+        watch_forks(self)
 
     def add(self, digest: str, record: KeyRecord) -> None:
         with self._lock:
@@ -143,6 +149,9 @@ class MemoryKeyStore:
 
     def close(self) -> None:
         """Do nothing: there is nothing to close."""
+
+    def after_fork_in_child(self) -> None:
+        self._lock = threading.Lock()
 
 
 def copied(record: KeyRecord) -> KeyRecord:

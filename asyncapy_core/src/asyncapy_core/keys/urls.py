@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import Final
 
 from asyncapy_core.errors import UnknownKeyStore
@@ -12,8 +14,13 @@ INSTALL_HINTS: Final = {"sqlite": "asyncapy-sqlite", "redis": "asyncapy-redis", 
 """The distribution to install for a scheme, by the part of the scheme before a ``+``."""
 
 
-def open_store(url: str) -> KeyStore:
+def open_store(url: str, *, create: bool = True) -> KeyStore:
     """Open the key store with this URL.
+
+    Args:
+        url: the URL.
+        create: with False, a store that does not exist, such as a missing file, is an error. An opener that takes an
+            argument ``create`` is called with it; other stores are opened as usual.
 
     Raises:
         UnknownKeyStore: no installed plugin provides the scheme.
@@ -27,10 +34,17 @@ def open_store(url: str) -> KeyStore:
         return MemoryKeyStore()
     stores = default_manager().key_stores
     try:
-        opener = stores[scheme]
+        opener: Callable[..., KeyStore] = stores[scheme]
     except KeyError:
         raise UnknownKeyStore(_advice(scheme, ["memory", *stores])) from None
-    return opener(url)
+    return opener(url) if create or not _takes_create(opener) else opener(url, create=False)
+
+
+def _takes_create(opener: Callable[..., KeyStore]) -> bool:
+    try:
+        return "create" in inspect.signature(opener).parameters
+    except ValueError:  # a callable written in C
+        return False
 
 
 def _advice(scheme: str, installed: list[str]) -> str:

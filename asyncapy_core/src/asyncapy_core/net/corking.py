@@ -22,6 +22,8 @@ def run_with_wait_hook(coroutine: Coroutine[Any, Any, T], before_wait: Callable[
             request = step(answer)
         except StopIteration as done:
             return done.value  # type: ignore[no-any-return]  # StopIteration is not generic
+        finally:
+            answer = None  # an exception thrown in may have this frame in its traceback: a reference cycle
         before_wait()
         try:
             answer = yield request

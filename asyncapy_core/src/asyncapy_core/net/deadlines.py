@@ -46,18 +46,25 @@ class Deadlines(Generic[T]):
         self._due.clear()
         return holders
 
+    def __contains__(self, holder: T) -> bool:
+        return holder in self._due
+
     def __len__(self) -> int:
         return len(self._due)
 
     async def run(self) -> None:
         """Watch the deadlines until cancelled."""
         while True:
-            now = trio.current_time()
-            while self._due:
-                holder, due = next(iter(self._due.items()))
-                if due > now:
-                    break
-                del self._due[holder]
-                self._expired(holder)
-            first = next(iter(self._due.values()), now + self.period)
-            await trio.sleep_until(first)
+            next_check = self._expire_due()
+            await trio.sleep_until(next_check)
+
+    def _expire_due(self) -> float:
+        """Expire the holders whose time has come; return the time of the next check. Keeps no holder referenced."""
+        now = trio.current_time()
+        while self._due:
+            holder, due = next(iter(self._due.items()))
+            if due > now:
+                return due
+            del self._due[holder]
+            self._expired(holder)
+        return now + self.period

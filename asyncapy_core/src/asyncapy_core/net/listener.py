@@ -229,6 +229,7 @@ async def accept_forever(
                     with contextlib.suppress(OSError):  # a peer that has left is noticed by the first read
                         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 accepted(connected, local or address[0])
+                del connected  # it belongs to the callee, which closes it
     finally:
         trio.lowlevel.notify_closing(listener)
         close_listener(listener)

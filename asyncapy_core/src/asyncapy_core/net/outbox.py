@@ -22,6 +22,10 @@ PER_PUT: Final = 64
 """Bytes that each packet counts in addition to its size, when tasks take turns."""
 
 
+def _spawn_nothing(*_: object) -> None:
+    """Start no task: a poisoned outbox has no data to send."""
+
+
 class Outbox:
     """The output of one connection.
 
@@ -39,6 +43,7 @@ class Outbox:
     __slots__ = (
         "_deadlines",
         "_limit",
+        "_line",
         "_parked",
         "_queue",
         "_queued",
@@ -63,6 +68,7 @@ class Outbox:
         self._writing = False
         self._waiting = 0
         self._turn = 0
+        self._line: trio.StrictFIFOLock | None = None
         self._parked: trio.lowlevel.ParkingLot | None = None
         self.corked: bool = False
         self.poisoned: bool = False
@@ -81,21 +87,17 @@ class Outbox:
         self.corked = not (self.poisoned or self._writing)
 
     async def put(self, data: bytes) -> None:
-        """Send bytes after those held back; during the write of another task, queue them as soon as there is room.
+        """Send bytes after those held back; during the write of another task, queue them when there is room.
+
+        Tasks get room in the order of their calls, a packet of more than ``limit`` bytes when the write is over.
 
         Yields to other tasks after each `CHUNK` of bytes, even if the peer accepts them without waiting.
 
         Raises:
             ConnectionLost: the connection broke, now or before.
         """
-        if self._is_full(len(data)):
-            self._waiting += 1
-            try:
-                while self._is_full(len(data)):
-                    await self._park()
-            finally:
-                self._waiting -= 1
-                self._unpark()  # a task in `flush` checks again, after the bytes are queued
+        if self._waiting or self._is_full(len(data)):
+            await self._wait_for_room(len(data))
         if self.poisoned:
             raise ConnectionLost("the connection broke before")
         self._queue.append(data)
@@ -135,8 +137,21 @@ class Outbox:
             await self._send_all()
 
     def _is_full(self, more: int) -> bool:
-        """Return True if a write is under way and there is no room for ``more`` bytes in the queue."""
+        """Return True if a write is under way, and there is no room for ``more`` bytes in the queue."""
         return self._writing and self._queued + more > self._limit
+
+    async def _wait_for_room(self, size: int) -> None:
+        """Wait behind the tasks that wait already, then until ``size`` bytes fit into the queue."""
+        if self._line is None:
+            self._line = trio.StrictFIFOLock()
+        self._waiting += 1
+        try:
+            async with self._line:
+                while self._is_full(size):
+                    await self._park()
+        finally:
+            self._waiting -= 1
+            self._unpark()  # a task in `flush` checks again, after the bytes are queued
 
     async def _park(self) -> None:
         """Wait until the writing task has taken the queue, or is done."""
@@ -165,6 +180,7 @@ class Outbox:
         """Abort the connection: nothing more is sent, and waiting tasks get ConnectionLost."""
         self.poisoned = True
         self.corked = False
+        self._spawn = _spawn_nothing  # no reference to the connection is left
         self._queue.clear()
         self._queued = 0
         self._transport.abort()

@@ -29,6 +29,12 @@ NAME_KINDS: Final = ("DNS", "email", "URI")
 MAX_AHEAD: Final = 64 * 1024
 """The most bytes that are encrypted before the socket accepts them."""
 
+MAX_WITHOUT_DATA: Final = 64 * 1024
+"""The most bytes of records in a row without data, such as KeyUpdate. A record with data has about 16 KiB at most."""
+
+MAX_UNSENT: Final = 256 * 1024
+"""The most encrypted bytes that wait for the socket. Beyond `MAX_AHEAD`, they are answers to records of the peer."""
+
 
 @dataclass(frozen=True, slots=True)
 class PeerCertificate:
@@ -58,6 +64,7 @@ def server_context(
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION
     for setting, path in (("tls_cert", cert), ("tls_key", key), ("tls_client_ca", client_ca)):
         if path is not None and (reason := _unreadable(path)):
             raise ConfigError(f"{setting} is {os.fspath(path)!r}: {reason}; give a file in PEM form")
@@ -92,7 +99,7 @@ class TlsTransport:
         context: the TLS context of the server.
     """
 
-    __slots__ = ("_ahead", "_close_sent", "_incoming", "_outgoing", "_tls", "_transport", "_unsent")
+    __slots__ = ("_ahead", "_close_sent", "_incoming", "_outgoing", "_tls", "_transport", "_unsent", "_without_data")
 
     def __init__(self, transport: SocketTransport, context: ssl.SSLContext) -> None:
         self._transport = transport
@@ -102,6 +109,7 @@ class TlsTransport:
         self._unsent: bytes | memoryview = b""
         self._ahead = 0
         self._close_sent = False
+        self._without_data = 0
 
     async def handshake(self) -> None:
         """Do the TLS handshake.
@@ -152,7 +160,7 @@ class TlsTransport:
         """Receive data; see `Transport.receive`. Raises `Woken` also for half a record: a wake may have been missed."""
         if self._close_sent:
             return await self._transport.receive(size)  # plain bytes, which the caller drops
-        if (data := self.receive_now(size)) is None:
+        if (data := self._decrypt(size)) is None:
             await self._transport.wait_readable()
             data = self.receive_now(size)
         if data is None:
@@ -160,23 +168,41 @@ class TlsTransport:
         return data
 
     def receive_now(self, size: int) -> bytes | None:
+        """Receive data, with at most one read from the socket; see `Transport.receive_now`.
+
+        Raises:
+            ConnectionLost: the connection broke, or the peer sends records without data, or reads no answers to them.
+        """
         if self._close_sent:
             return self._transport.receive_now(size)
-        while True:
-            try:
-                data = self._tls.read(size)
-            except ssl.SSLWantReadError:
-                coming = self._transport.receive_now(max(size, RECORD))
-                if not coming:
-                    self._push()  # alerts and answers of TLS itself
-                    return coming
-                self._incoming.write(coming)
-            except ssl.SSLZeroReturnError:
-                return b""
-            except ssl.SSLError as error:
-                raise ConnectionLost(f"the TLS session broke: {error.reason or error}") from error
-            else:
-                return data
+        if (data := self._decrypt(size)) is None:
+            received = self._transport.receive_now(max(size, RECORD))
+            if not received:
+                return received
+            self._incoming.write(received)
+            data = self._decrypt(size)
+            self._without_data = self._without_data + len(received) if data is None else 0
+            if self._without_data > MAX_WITHOUT_DATA:
+                raise ConnectionLost(f"{self._without_data} bytes of TLS records without data; at most 64 KiB are read")
+        if self._outgoing.pending:
+            self._send_answers()
+        return data
+
+    def _decrypt(self, size: int) -> bytes | None:
+        """Return decrypted data; ``b""`` after the peer's close_notify, None if more records are needed."""
+        try:
+            return self._tls.read(size)
+        except ssl.SSLWantReadError:
+            return None
+        except ssl.SSLZeroReturnError:
+            return b""
+        except ssl.SSLError as error:
+            raise ConnectionLost(f"the TLS session broke: {error.reason or error}") from error
+
+    def _send_answers(self) -> None:
+        """Send alerts and answers of TLS itself; they are bounded, as the peer may not read them."""
+        if not self._push() and len(self._unsent) + self._outgoing.pending > MAX_UNSENT:
+            raise ConnectionLost("the peer does not read the answers to its TLS records")
 
     def send_now(self, data: bytes | memoryview) -> int:
         """Send data; see `Transport.send_now`. Encrypted data counts as sent when the socket has accepted all of it."""
@@ -203,6 +229,9 @@ class TlsTransport:
         with contextlib.suppress(ConnectionLost):  # the peer has left
             self._push()
         self._transport.send_eof()
+
+    def fileno(self) -> int:
+        return self._transport.fileno()
 
     def wake(self) -> None:
         self._transport.wake()

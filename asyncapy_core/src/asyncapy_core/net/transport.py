@@ -55,6 +55,9 @@ class Transport(Protocol):
     def send_eof(self) -> None:
         """Half-close the connection: the peer receives the end of the stream."""
 
+    def fileno(self) -> int:
+        """Return the file descriptor of the socket, or -1 after `abort`."""
+
     def wake(self) -> None:
         """Make a waiting `receive` raise `Woken`; do nothing if none waits."""
 
@@ -114,6 +117,9 @@ class SocketTransport:
     def send_eof(self) -> None:
         with contextlib.suppress(OSError):  # the peer has left
             self._socket.shutdown(socket.SHUT_WR)
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
 
     def wake(self) -> None:
         if not self._closed:

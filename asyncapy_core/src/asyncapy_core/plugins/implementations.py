@@ -6,7 +6,7 @@ A plugin is any object: each access to its attributes may raise any exception.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,8 +17,6 @@ from asyncapy_core.plugins import hookspecs
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
-
-    from asyncapy_core.plugins.record import PluginRecord
 
 HOOKS: Final = tuple(name for name in vars(hookspecs) if name.startswith("asyncapy_"))
 _OPTIONS: Final = "asyncapy_options"
@@ -78,27 +76,6 @@ def find_implementations(plugin: Any, name: str) -> dict[str, tuple[Implementati
     return dict(sorted(found.items()))
 
 
-def in_order(records: Iterable[PluginRecord], hook: str) -> list[tuple[PluginRecord, tuple[Implementation, ...]]]:
-    """Return the order of calls of a hook: ``tryfirst`` implementations, the others, and ``trylast`` ones.
-
-    Args:
-        records: the plugins, in the order in which those of one rank are called.
-        hook: the hook.
-
-    Returns:
-        Pairs of a plugin and its implementations of one rank; no implementations for a plugin that has none.
-    """
-    order = []
-    plugins = list(records)
-    for rank in range(3):
-        for record in plugins:
-            implementations = record.implementations.get(hook, ())
-            of_rank = tuple(each for each in implementations if each.rank == rank)
-            if of_rank or (rank == 1 and not implementations):
-                order.append((record, of_rank))
-    return order
-
-
 def _implementation(found: pluggy.HookImpl) -> Implementation:
     rank = 2 if found.trylast else 0 if found.tryfirst else 1
     return Implementation(found.function, tuple(found.argnames), rank)
@@ -116,11 +93,11 @@ def options_model(plugin: Any) -> type[BaseModel] | None:
     from pydantic import BaseModel  # noqa: PLC0415  # a plugin with a model has imported it already
 
     if not (inspect.isclass(model) and issubclass(model, BaseModel)):
-        raise InvalidPlugin(f"{_OPTIONS} is {shown(model)}, which is not a subclass of pydantic.BaseModel")
+        raise InvalidPlugin(f"{_OPTIONS} is {short_repr(model)}, which is not a subclass of pydantic.BaseModel")
     return model
 
 
-def shown(value: object) -> str:
+def short_repr(value: object) -> str:
     """Return the repr of an object of a plugin, cut, or its type if the repr raises."""
     try:
         text = repr(value)
@@ -156,7 +133,7 @@ def _marked(plugin: Any) -> dict[str, Any]:
         if marked and routine:
             found[name] = value
         elif marked:
-            raise InvalidPlugin(f"{name} is marked with hookimpl, but it is {shown(value)}, not a function")
+            raise InvalidPlugin(f"{name} is marked with hookimpl, but it is {short_repr(value)}, not a function")
         elif name in HOOKS and value is not None:
             raise InvalidPlugin(f"{name} is not marked with hookimpl, so it would never be called")
     return found

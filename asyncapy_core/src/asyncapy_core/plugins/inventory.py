@@ -6,7 +6,7 @@ import inspect
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from asyncapy_core.plugins.implementations import shown
+from asyncapy_core.plugins.implementations import short_repr
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -71,12 +71,12 @@ def take_inventory(manager: PluginManager) -> dict[PluginRecord, Provided]:
 
 
 def _option(name: str, field: FieldInfo) -> Option:
-    default = None if field.is_required() else "computed" if field.default_factory is not None else shown(field.default)
-    return Option(field.alias or name, _type(field.annotation), default)
+    default = "computed" if field.default_factory is not None else short_repr(field.default)
+    return Option(field.alias or name, _type(field.annotation), None if field.is_required() else default)
 
 
 def _type(annotation: Any) -> str:
     try:
         return inspect.formatannotation(annotation)
     except Exception:  # an annotation may be any object
-        return shown(annotation)
+        return short_repr(annotation)

@@ -26,10 +26,10 @@ from asyncapy_core.keys.store import KeyStore
 from asyncapy_core.logs import reason_of, traceback_of
 from asyncapy_core.plugins import hook_results
 from asyncapy_core.plugins.host_lock import HOST_LOCK
-from asyncapy_core.plugins.implementations import Implementation, InvalidPlugin, in_order
+from asyncapy_core.plugins.implementations import Implementation, InvalidPlugin
 from asyncapy_core.plugins.loading import PluginLoader, Restriction
 from asyncapy_core.plugins.options import validate_options
-from asyncapy_core.plugins.record import PluginRecord
+from asyncapy_core.plugins.record import PluginRecord, in_order
 from asyncapy_core.plugins.registry import NameRegistry
 from asyncapy_core.protocol.codec import Codec
 from asyncapy_core.routing.filter import Filter

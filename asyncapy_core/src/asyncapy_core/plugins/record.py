@@ -1,8 +1,8 @@
-"""`PluginRecord`: the origin and the state of one plugin."""
+"""`PluginRecord`: the origin and the state of one plugin; and the order in which the hooks of several are called."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -63,3 +63,24 @@ class PluginRecord:
         self.state = "quarantined"
         self.reason = reason
         self.traceback = traceback
+
+
+def in_order(records: Iterable[PluginRecord], hook: str) -> list[tuple[PluginRecord, tuple[Implementation, ...]]]:
+    """Return the order of calls of a hook: ``tryfirst`` implementations, the others, and ``trylast`` ones.
+
+    Args:
+        records: the plugins, in the order in which those of one rank are called.
+        hook: the hook.
+
+    Returns:
+        Pairs of a plugin and its implementations of one rank; no implementations for a plugin that has none.
+    """
+    order = []
+    plugins = list(records)
+    for rank in range(3):
+        for record in plugins:
+            implementations = record.implementations.get(hook, ())
+            of_rank = tuple(each for each in implementations if each.rank == rank)
+            if of_rank or (rank == 1 and not implementations):
+                order.append((record, of_rank))
+    return order

@@ -5,6 +5,7 @@ docs/protocol.md, "A packet" and "Parsers". Payloads are not decoded here.
 
 from __future__ import annotations
 
+import functools
 import struct
 from collections.abc import Callable, Container
 from dataclasses import dataclass
@@ -119,7 +120,7 @@ class FrameDecoder:
         self._encodings = encodings
         self._buffer: bytes | bytearray = b""
         self._start = 0
-        self._error: ProtocolError | None = None
+        self._error: Callable[[], ProtocolError] | None = None
 
     @property
     def buffered(self) -> int:
@@ -148,6 +149,11 @@ class FrameDecoder:
             self._buffer += data
         self._start = 0
 
+    def clear(self) -> None:
+        """Drop the buffered bytes; the stream cannot be decoded further."""
+        self._buffer = b""
+        self._start = 0
+
     def frames(self, limit: int) -> list[Frame]:
         """Return the next complete frames, at most ``limit``; none if more bytes are needed.
 
@@ -159,7 +165,7 @@ class FrameDecoder:
             InvalidHeader: the version is wrong or the encoding unknown; raised as soon as that byte has arrived.
         """
         if self._error is not None:
-            raise self._error
+            raise self._error()
         frames: list[Frame] = []
         buffer, start, read_header = self._buffer, self._start, self._read_header
         header, encodings, largest = self._header_size, self._encodings, self._max_packet
@@ -198,22 +204,22 @@ class FrameDecoder:
             return
         length = self._length()
         if length < MIN_PACKET:
-            self._fail(MalformedPacket(f"Content-Length is {length}; a packet has at least {MIN_PACKET}"))
+            self._fail(MalformedPacket, f"Content-Length is {length}; a packet has at least {MIN_PACKET}")
         if length > self._max_packet:
-            self._fail(PacketTooLarge(f"Content-Length is {length}; at most {self._max_packet} are accepted"))
+            self._fail(PacketTooLarge, f"Content-Length is {length}; at most {self._max_packet} are accepted")
         if have > 0 and buffer[body] != PROTOCOL_VERSION:
-            self._fail(InvalidHeader(f"protocol version {buffer[body]}; this is version {PROTOCOL_VERSION}"))
+            self._fail(InvalidHeader, f"protocol version {buffer[body]}; this is version {PROTOCOL_VERSION}")
         if have > 1 and buffer[body + 1] not in self._encodings:
-            self._fail(InvalidHeader(f"no codec claims encoding {buffer[body + 1]}"))
+            self._fail(InvalidHeader, f"no codec claims encoding {buffer[body + 1]}")
 
     def _length(self) -> int:
         return int.from_bytes(self._buffer[self._start : self._start + self._header_size], self._byteorder)
 
-    def _fail(self, error: ProtocolError) -> NoReturn:
-        self._error = error
-        self._buffer = b""
-        self._start = 0
-        raise error
+    def _fail(self, kind: type[ProtocolError], message: str) -> NoReturn:
+        """Raise an error now and in later calls: a new exception each time, as a kept one would keep its traceback."""
+        self._error = functools.partial(kind, message)
+        self.clear()
+        raise self._error()
 
 
 def _header_reader(wire: WireFormat) -> Callable[[bytes | bytearray, int], tuple[int, ...]]:

@@ -95,7 +95,8 @@ class Dispatcher:
             passed, failed = await _first_match((guard,), client, packet)
             if passed is None:
                 if guard.should_log():
-                    client.log.info("{API Parser} A packet was refused by the guard %r", guard.filters[0])
+                    refused = "{API Parser} A packet from %s was refused by the guard %r"
+                    client.log.info(refused, client.address, guard.filters[0])
                 raise NoHandler(failed=failed)
         matched = False
         for number, handlers in self._groups:

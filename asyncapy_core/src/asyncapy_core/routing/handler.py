@@ -50,7 +50,8 @@ class Handler:
                 raise TypeError(f"a filter must be a Filter, such as Filters.Fields(a=None); got {filter!r}")
         self._checks = tuple((filter.check, is_async(filter)) for filter in self.filters)
         self.is_async: bool = any(awaited for _, awaited in self._checks)
-        self.match: Callable[[Client, Packet], Any] = self._match_async if self.is_async else self._match
+        plain = self._match if self._checks else _match_all
+        self.match: Callable[[Client, Packet], Any] = self._match_async if self.is_async else plain
         self.should_log: RateLimited = RateLimited()
 
     @property
@@ -82,7 +83,7 @@ class Handler:
         except BaseException as error:  # a filter may raise anything
             if _propagates(error, awaited=False):
                 raise
-            self._log_failure(client, error)
+            self._log_failure(client, packet, error)
             return None
         return True
 
@@ -92,13 +93,15 @@ class Handler:
         except BaseException as error:  # a filter may raise anything
             if _propagates(error, awaited=True):
                 raise
-            self._log_failure(client, error)
+            self._log_failure(client, packet, error)
             return None
 
-    def _log_failure(self, client: Client, error: BaseException) -> None:
+    def _log_failure(self, client: Client, packet: Packet, error: BaseException) -> None:
         if self.should_log():
             client.log.error(
-                "{API Parser} A filter of '%s' raised %s, so the packet does not pass", self.name, describe(error)
+                "{API Parser} A filter of '%s' raised %s, so the packet does not pass",
+                self.name,
+                describe(error, packet.fields),
             )
 
     def __repr__(self) -> str:
@@ -138,6 +141,11 @@ class FunctionFilter(Filter):
 
     def __repr__(self) -> str:
         return str(getattr(self.check, "__name__", "function"))
+
+
+def _match_all(client: Client, packet: Packet) -> bool:
+    """Match every packet: the handler has no filters."""
+    return True
 
 
 async def _no_op(client: Client, packet: Packet) -> None:

@@ -60,10 +60,9 @@ class Admission:
             peer.drop()
         elif not proxied and state.tls is None:
             state.admit(Connection(state, peer.transport, peer.address))
-        elif state.begin_handshake(peer.transport, peer.address, proxied=proxied):
-            state.peers.start(peer, self._shake_hands, peer, proxied)
         else:
-            peer.drop()
+            state.begin_handshake(peer.transport, peer.address, proxied=proxied)
+            state.peers.start(peer, self._shake_hands, peer, proxied)
 
     async def _shake_hands(self, peer: _Handshake, proxied: bool) -> None:  # noqa: FBT001  # called with it by position
         """Read the PROXY header, do the TLS handshake, then admit the connection. A peer that fails gets no reply."""

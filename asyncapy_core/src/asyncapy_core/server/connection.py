@@ -10,6 +10,7 @@ import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable
+from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -41,6 +42,12 @@ class TimedOut(ProtocolError):
     code = ErrorCode.TIMED_OUT
 
 
+class BufferFull(ProtocolError):
+    """The incomplete packets of all connections exceed ``max_buffered``, and this one is the largest."""
+
+    code = ErrorCode.SERVER_BUSY
+
+
 class Connection:
     """A peer, its session, and the loop that serves it.
 
@@ -62,6 +69,8 @@ class Connection:
         "_encodings",
         "_expired",
         "_outbox",
+        "_overflowed",
+        "_partial",
         "_request",
         "_state",
         "_transport",
@@ -83,12 +92,16 @@ class Connection:
         self._expired = False
         self._between_turns = False
         self._closing = False
+        self._overflowed = False
+        self._partial = 0
         self._debug = state.log.isEnabledFor(logging.DEBUG)
         self._request = Request(self, state.peers)
         dispatch = state.dispatcher.dispatch_traced if self._debug else state.dispatcher.dispatch
         limit = state.config.handler_timeout
         self._dispatch: Callable[[Client, Packet], Awaitable[object]] = (
-            dispatch if limit is None else functools.partial(self._request.dispatch_in_time, limit, dispatch)
+            functools.partial(self._request.dispatch_in_scope, limit, dispatch)
+            if limit is not None or state.config.cancel_on_disconnect
+            else dispatch
         )
         self.client: Client = Client(address, state.server, self, encoding=self._encoding.name)
         if certificate is not None:
@@ -100,7 +113,8 @@ class Connection:
 
     async def run(self) -> None:
         """Serve the peer until it leaves, a deadline passes, the session is closed, or the server drains."""
-        self._state.log.info("{Client handler} New session started, UUID is %s", self.session.session_id)
+        started = "{Client handler} New session started, UUID is %s, address is %s"
+        self._state.log.info(started, self.session.session_id, self.client.address)
         self._request.enter_task()
         try:
             linger = True
@@ -110,7 +124,8 @@ class Connection:
                 if isinstance(error, BrokenCodec) and self._state.should_log_codec():
                     self.log.error("{API Parser} A packet could not be decoded: %s", error)
                 if not self._closing:  # no reply after a close
-                    self.log.info("{Client handler} %s: %s", error.code.value, escape_for_log(error))
+                    address, reason = self.client.address, escape_for_log(error)
+                    self.log.info("{Client handler} %s for %s: %s", error.code.value, address, reason)
                     await self.reply(error.code)
             await self._shut_down(linger=linger)
         except ConnectionLost as error:
@@ -118,7 +133,7 @@ class Connection:
         else:
             self.log.info("{Client handler} The connection was closed")
         finally:
-            self.drop()
+            self._end()
 
     async def refuse(self, code: ErrorCode) -> None:
         """Send an error reply to a peer that gets no session, and close."""
@@ -129,7 +144,7 @@ class Connection:
         except ConnectionLost:
             return  # the peer has left before the reply
         finally:
-            self.drop()
+            self._end()
 
     async def _serve(self) -> bool:
         """Read, dispatch the whole packets, a limited number in a turn, and send the replies in one piece.
@@ -140,8 +155,10 @@ class Connection:
         decoder, outbox, request = self._decoder, self._outbox, self._request
         encodings, dispatch, client, state = self._encodings, self._dispatch, self.client, self._state
         limit, dropped = state.config.packets_per_turn, state.peers.dropped.by_task
+        context = copy_context()
         while data := await self._receive():
             decoder.feed(data)
+            del data  # a connection that waits keeps no data, payload or packet
             while not state.draining and (frames := decoder.frames(limit)):
                 for wire_id, payload in frames:
                     if not outbox.corked:  # this task has waited, or the connection was closed
@@ -156,6 +173,9 @@ class Connection:
                         await request.fail(error, packet)
                     if dropped:
                         await request.close_dropped()
+                    if copy_context() != context:
+                        await self._restore(context)
+                del packet, payload
                 if len(frames) == limit:
                     await self._yield_turn()
             if self._is_over():
@@ -175,6 +195,7 @@ class Connection:
 
         Raises:
             TimedOut: the deadline has passed.
+            BufferFull: this packet is the largest incomplete one, and all together exceed ``max_buffered``.
             ConnectionLost: the connection broke.
         """
         await trio.lowlevel.checkpoint()
@@ -187,6 +208,11 @@ class Connection:
         while data is None and not (self._closing or self._state.draining):
             if self._expired:
                 raise TimedOut(f"no whole packet within {self._state.config.timeout:g} s")
+            if self._decoder.buffered != self._partial:
+                self._partial = self._decoder.buffered
+                self._state.hold_partial(self, self._partial)
+            if self._overflowed:
+                raise BufferFull(f"{self._partial} bytes of an incomplete packet, while max_buffered is exceeded")
             self._state.reading.start(self)
             try:
                 data = await self._transport.receive(size)
@@ -200,14 +226,25 @@ class Connection:
         await trio.lowlevel.checkpoint()
         self._between_turns = False
 
+    async def _restore(self, context: Context) -> None:
+        """Undo the context variables that a handler has set: the next packet must not see them."""
+        trio.lowlevel.current_task().context = context.copy()
+        await self._yield_turn()  # trio uses the context when it resumes the task
+
     def _before_wait(self) -> None:
         if not self._between_turns:
             self._outbox.uncork()
+            if self._state.disconnects.asleep:
+                self._state.disconnects.wake()
 
     def _packet_arrived(self, wire_id: int, payload: bytes) -> None:
         """Handle the arrival of a packet while nothing is held back; the first one fixes the session's encoding."""
         self._state.reading.stop(self)
         self._expired = False
+        if self._partial:
+            self._partial = 0
+            self._overflowed = False
+            self._state.hold_partial(self, 0)
         if not self._encoding_known:
             self._encoding_known = True
             self._encoding = self._encodings[wire_id]
@@ -288,6 +325,26 @@ class Connection:
         self._expired = True
         self._transport.wake()
 
+    def fileno(self) -> int:
+        """Return the file descriptor of the socket, or -1 if it is closed."""
+        return self._transport.fileno()
+
+    def lose(self) -> None:
+        """Note that the peer has reset the connection while a handler runs: give its place back, and tell the handler.
+
+        With ``cancel_on_disconnect``, the handler is cancelled.
+        """
+        self._state.abandon(self)
+        self._outbox.poison()
+        self.client.gone.set()
+        if self._state.config.cancel_on_disconnect:
+            self._request.cancel()
+
+    def overflow(self) -> None:
+        """Refuse the incomplete packet: all connections together have too many bytes of such packets."""
+        self._overflowed = True
+        self._transport.wake()
+
     def stop(self) -> None:
         """Begin no further packet; the loop notices, as nothing is held back any more."""
         self._outbox.uncork()
@@ -299,6 +356,8 @@ class Connection:
         A close with unread bytes would reset the connection, and the peer might lose the last reply.
         """
         self._state.reading.stop(self)
+        self._state.hold_partial(self, 0)
+        self._decoder.clear()
         await self._finish()
         if not linger:
             return
@@ -316,6 +375,12 @@ class Connection:
     def _start(self, function: Callable[..., Awaitable[object]], *args: Any) -> None:
         """Run a function for this peer in a task of its own."""
         self._state.peers.start(self, function, *args)
+
+    def _end(self) -> None:
+        """Drop the connection, and leave no reference cycle: its memory is freed without the garbage collector."""
+        self.drop()
+        self.session.end(functools.partial(self._state.sessions.of, self.client.address))
+        self._request.end()
 
     def drop(self) -> None:
         """Close at once, without pending output; dropping twice does nothing."""

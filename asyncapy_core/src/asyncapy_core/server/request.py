@@ -5,6 +5,7 @@ A packet of version 22 is answered by its handlers or by the server, never by bo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from enum import Enum
@@ -58,18 +59,24 @@ class Request:
         answered: the side that has answered the current packet; the connection resets it for each packet.
     """
 
-    __slots__ = ("_connection", "_peers", "_task", "answered")
+    __slots__ = ("_connection", "_peers", "_scope", "_task", "answered")
 
     def __init__(self, connection: Replier, peers: PeerTasks) -> None:
         self._connection = connection
         self._peers = peers
         self._task: trio.lowlevel.Task | None = None
+        self._scope: trio.CancelScope | None = None
         self.answered: Answered = Answered.NOT
 
     def enter_task(self) -> None:
         """Note that the current task runs the handlers."""
         self._task = trio.lowlevel.current_task()
         _current.set(self)
+
+    def end(self) -> None:
+        """Drop the references to the connection and its task, as no further packet is handled."""
+        del self._connection
+        self._task = None
 
     def is_answered_by(self, task: trio.lowlevel.Task) -> bool:
         """Return True if a packet sent by this task is an answer.
@@ -82,25 +89,34 @@ class Request:
             return _current.get(None) is self  # a system task, in which trio runs calls from threads
         return is_descendant(task, self._task)
 
-    async def dispatch_in_time(
+    def cancel(self) -> None:
+        """Cancel the handlers of the current packet, as their client has left."""
+        if self._scope is not None:
+            self._scope.cancel()
+
+    async def dispatch_in_scope(
         self,
-        seconds: float,
+        seconds: float | None,
         dispatch: Callable[[Client, Packet], Awaitable[object]],
         client: Client,
         packet: Packet,
     ) -> None:
-        """Dispatch a packet, and cancel handlers that take longer than ``handler_timeout``.
+        """Dispatch a packet, and cancel handlers that take longer than ``handler_timeout``, or on `cancel`.
 
         Raises:
-            TimeoutError: the handlers were cancelled.
+            TimeoutError: the handlers took too long, and were cancelled.
+            ClientDisconnected: the handlers were cancelled as the client has left.
         """
-        with trio.move_on_after(seconds) as scope:
+        with trio.move_on_after(math.inf if seconds is None else seconds) as self._scope:
             try:
                 await dispatch(client, packet)
             finally:
                 if self._peers.dropped.by_task:  # generators that were opened inside the scope are closed inside it
                     await self._peers.close_dropped(self._connection)
+        scope, self._scope = self._scope, None
         if scope.cancelled_caught:
+            if self._connection.client.gone:
+                raise ClientDisconnected("this client has left", client)
             raise TimeoutError(f"cut off after {seconds:g} s (handler_timeout)")
 
     async def fail(self, error: BaseException, packet: Packet) -> None:
@@ -126,7 +142,7 @@ class Request:
             failure = None
         if failure is not None:
             name = "A filter" if packet.handler is None else f"Handler '{escape_for_log(packet.handler.name)}'"
-            self._peers.failures.report(self._connection.log, f"{{API Parser}} {name}", failure)
+            self._peers.failures.report(self._connection.log, f"{{API Parser}} {name}", failure, packet.fields)
         if through is not None:
             raise through
         if failure is None:

@@ -87,6 +87,7 @@ async def serving(
                 try:
                     for deadlines in state.deadlines:
                         nursery.start_soon(deadlines.run)
+                    nursery.start_soon(state.disconnects.run)
                     yield state
                     state.drain()
                     for deadlines in (state.leaving, state.writing):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import uuid
-from collections import Counter
 from typing import TYPE_CHECKING
 
-from asyncapy_core.addresses import is_unix, network_of
+from asyncapy_core.addresses import is_unix
+from asyncapy_core.server.by_network import ByNetwork
 
 if TYPE_CHECKING:
     from asyncapy_core.session import Session
@@ -22,20 +22,25 @@ class SessionTable:
     __slots__ = ("_by_address", "_in_network", "limit")
 
     def __init__(self, limit: int) -> None:
-        self.limit: int = limit
+        self.limit = limit
         self._by_address: dict[str, dict[uuid.UUID, Session]] = {}
-        self._in_network: Counter[str] = Counter()
+        self._in_network: ByNetwork[uuid.UUID] = ByNetwork()
 
-    def add(self, session: Session) -> bool:
-        """Add a session; return False, without effect, if its network has reached the limit.
+    def room(self, address: str) -> int | None:
+        """Return how many sessions the network of an address may still have; None for no limit.
 
         Peers on a Unix domain socket have no address of their own, and no limit.
         """
+        if not self.limit or is_unix(address):
+            return None
+        return self.limit - self._in_network.count(address)
+
+    def add(self, session: Session) -> bool:
+        """Add a session; return False, without effect, if its network has reached the limit."""
         address = session.client.address
-        network = network_of(address)
-        if self.limit and self._in_network[network] >= self.limit and not is_unix(address):
+        if self.room(address) == 0:
             return False
-        self._in_network[network] += 1
+        self._in_network.add(session.session_id, address)
         self._by_address.setdefault(address, {})[session.session_id] = session
         return True
 
@@ -47,14 +52,11 @@ class SessionTable:
             return
         if not sessions:
             del self._by_address[address]
-        network = network_of(address)
-        self._in_network[network] -= 1
-        if not self._in_network[network]:
-            del self._in_network[network]
+        self._in_network.discard(session.session_id)
 
     def of(self, address: str) -> list[Session]:
         """Return the sessions of an address, the oldest first."""
         return list(self._by_address.get(address, {}).values())
 
     def __len__(self) -> int:
-        return sum(map(len, self._by_address.values()))
+        return len(self._in_network)

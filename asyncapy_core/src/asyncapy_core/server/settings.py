@@ -30,9 +30,11 @@ class FurtherSettings(TypedDict, total=False):
     max_packet: int
     max_connections: int
     max_output: int
+    max_buffered: int
     packets_per_turn: int
     send_timeout: float
     handler_timeout: float | None
+    cancel_on_disconnect: bool
     handshake_timeout: float
     drain_timeout: float
     tls_cert: Path | None
@@ -94,30 +96,32 @@ class Configured:
         ConfigError: a setting is wrong; the message names the setting, its source and the allowed values.
     """
 
-    addr = Setting[str, str | Sequence[str]]()
-    buf = Setting[int, int]()
-    logging_level = Setting[int, int | str]()
-    console_format = Setting[str, str]()
-    datefmt = Setting[str, str]()
-    timeout = Setting[float, float]()
-    header_size = Setting[int, int]()
-    byteorder = Setting[ByteOrder, ByteOrder]()
-    session_limit = Setting[int, int]()
-    max_packet = Setting[int, int]()
-    max_connections = Setting[int, int]()
-    max_output = Setting[int, int]()
-    packets_per_turn = Setting[int, int]()
-    send_timeout = Setting[float, float]()
-    handler_timeout = Setting["float | None", "float | None"]()
-    handshake_timeout = Setting[float, float]()
-    drain_timeout = Setting[float, float]()
-    tls_cert = Setting["str | None", "Path | None"]()
-    tls_key = Setting["str | None", "Path | None"]()
-    tls_client_ca = Setting["str | None", "Path | None"]()
-    proxy_protocol_from = Setting[list[str], str | Sequence[str]]()
-    plugins_allow = Setting["list[str] | None", "str | Sequence[str] | None"]()
-    plugins_deny = Setting[list[str], str | Sequence[str]]()
-    plugins_require = Setting[list[str], str | Sequence[str]]()
+    addr: Setting[str, str | Sequence[str]] = Setting()
+    buf: Setting[int, int] = Setting()
+    logging_level: Setting[int, int | str] = Setting()
+    console_format: Setting[str, str] = Setting()
+    datefmt: Setting[str, str] = Setting()
+    timeout: Setting[float, float] = Setting()
+    header_size: Setting[int, int] = Setting()
+    byteorder: Setting[ByteOrder, ByteOrder] = Setting()
+    session_limit: Setting[int, int] = Setting()
+    max_packet: Setting[int, int] = Setting()
+    max_connections: Setting[int, int] = Setting()
+    max_output: Setting[int, int] = Setting()
+    max_buffered: Setting[int, int] = Setting()
+    packets_per_turn: Setting[int, int] = Setting()
+    send_timeout: Setting[float, float] = Setting()
+    handler_timeout: Setting[float | None, float | None] = Setting()
+    cancel_on_disconnect: Setting[bool, bool] = Setting()
+    handshake_timeout: Setting[float, float] = Setting()
+    drain_timeout: Setting[float, float] = Setting()
+    tls_cert: Setting[str | None, Path | None] = Setting()
+    tls_key: Setting[str | None, Path | None] = Setting()
+    tls_client_ca: Setting[str | None, Path | None] = Setting()
+    proxy_protocol_from: Setting[list[str], str | Sequence[str]] = Setting()
+    plugins_allow: Setting[list[str] | None, str | Sequence[str] | None] = Setting()
+    plugins_deny: Setting[list[str], str | Sequence[str]] = Setting()
+    plugins_require: Setting[list[str], str | Sequence[str]] = Setting()
 
     def __init__(
         self,

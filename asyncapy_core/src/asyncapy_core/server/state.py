@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import trio
 
+from asyncapy_core.addresses import is_unix
 from asyncapy_core.errors import ErrorCode
 from asyncapy_core.logs import RateLimited
 from asyncapy_core.net.deadlines import Deadlines
 from asyncapy_core.net.outbox import Outbox
 from asyncapy_core.net.transport import SocketTransport
 from asyncapy_core.protocol.proxy_header import Proxies
+from asyncapy_core.server.by_network import ByNetwork
+from asyncapy_core.server.disconnects import DisconnectWatch
 from asyncapy_core.server.handshakes import HandshakeTable
 from asyncapy_core.server.isolation import Peer, PeerTasks
 
@@ -34,6 +37,9 @@ if TYPE_CHECKING:
 
 MAX_REFUSED: Final = 24
 """Refused connections that are sent a reply at a time; further ones are closed without a reply."""
+
+MAX_REFUSED_PER_NETWORK: Final = 8
+"""The same for one network; beyond it, its oldest is closed."""
 
 MIN_HANDSHAKES: Final = 24
 """Connections that may be in a handshake at least, however full the server is."""
@@ -71,6 +77,15 @@ class ConnectionInterface(Peer, Protocol):
     def stop(self) -> None:
         """Begin no further packet."""
 
+    def fileno(self) -> int:
+        """Return the file descriptor of its socket, or -1 if it is closed."""
+
+    def lose(self) -> None:
+        """Note that the peer has reset the connection while a handler runs."""
+
+    def overflow(self) -> None:
+        """Refuse the incomplete packet: all connections together have too many bytes of such packets."""
+
 
 @dataclass(slots=True)
 class ServerState:
@@ -83,7 +98,11 @@ class ServerState:
         draining: whether the server is stopping.
         connections: connections with a session.
         refused: connections that are sent an error reply.
+        closing: those of ``connections`` whose session has ended, and that are read until the peer closes them as well.
+        abandoned: connections whose peer has left while a handler runs; they have no place among ``connections``.
         handshakes: connections that wait for a PROXY header or a TLS handshake.
+        partial: the bytes of incomplete packets, by connection.
+        buffered: the sum of these bytes.
         idle: set when the server drains and has no connection left.
         reading, writing, lingering, leaving, proxying, handshaking: the deadlines of packets, of output, of closing
             connections, of these while the server drains, of PROXY headers and of TLS handshakes.
@@ -101,8 +120,12 @@ class ServerState:
     proxies: Proxies = field(default_factory=lambda: Proxies([]))
     draining: bool = False
     connections: set[ConnectionInterface] = field(default_factory=set)
-    refused: set[ConnectionInterface] = field(default_factory=set)
+    refused: ByNetwork[ConnectionInterface] = field(default_factory=ByNetwork)
+    closing: ByNetwork[ConnectionInterface] = field(default_factory=ByNetwork)
+    abandoned: set[ConnectionInterface] = field(default_factory=set)
     handshakes: HandshakeTable = field(default_factory=HandshakeTable)
+    partial: dict[ConnectionInterface, int] = field(default_factory=dict)
+    buffered: int = 0
     idle: trio.Event = field(default_factory=trio.Event)
     should_log_codec: RateLimited = field(default_factory=RateLimited)
     reading: Deadlines[ConnectionInterface] = field(init=False)
@@ -111,6 +134,7 @@ class ServerState:
     leaving: Deadlines[ConnectionInterface] = field(init=False)
     proxying: Deadlines[SocketTransport] = field(init=False)
     handshaking: Deadlines[SocketTransport] = field(init=False)
+    disconnects: DisconnectWatch[ConnectionInterface] = field(init=False)
 
     def __post_init__(self) -> None:
         call = self.peers.call
@@ -124,16 +148,17 @@ class ServerState:
         self.leaving = Deadlines(DRAIN_LINGER_SECONDS, expire)
         self.proxying = Deadlines(PROXY_SECONDS, lambda transport: call(transport.abort))
         self.handshaking = Deadlines(self.config.handshake_timeout, lambda transport: call(transport.abort))
+        self.disconnects = DisconnectWatch(self._busy, lambda connection: call(connection.lose, peer=connection))
 
     @property
     def deadlines(self) -> tuple[Deadlines[Any], ...]:
         """The deadlines to watch while the server serves; ``leaving`` is watched while it drains."""
         return self.reading, self.writing, self.lingering, self.proxying, self.handshaking
 
-    def begin_handshake(self, transport: SocketTransport, address: str, *, proxied: bool) -> bool:
-        """Enter a connection that waits for a PROXY header or a TLS handshake; return False if there is no place."""
+    def begin_handshake(self, transport: SocketTransport, address: str, *, proxied: bool) -> None:
+        """Add a connection that waits for a PROXY header or a TLS handshake; see `HandshakeTable.add`."""
         limit = max(MIN_HANDSHAKES, self.max_connections - len(self.connections))
-        return self.handshakes.add(transport, address, limit=limit, proxied=proxied)
+        self.handshakes.add(transport, address, limit=limit, proxied=proxied)
 
     def end_handshake(self, transport: SocketTransport) -> None:
         """Remove a connection whose handshake has ended, successful or not."""
@@ -144,25 +169,53 @@ class ServerState:
         """Serve a connection, or refuse it (docs/protocol.md, SESSION_LIMIT_REACHED and SERVER_BUSY)."""
         if self.draining:
             connection.drop()
-        elif len(self.connections) >= self.max_connections:
+            return
+        if len(self.connections) >= self.max_connections:
+            self._drop_closing(self.closing.oldest())
+        if max(len(self.connections), len(self.abandoned)) >= self.max_connections:
             self._refuse(connection, ErrorCode.SERVER_BUSY)
         elif not self.sessions.add(connection.session):
             self._refuse(connection, ErrorCode.SESSION_LIMIT_REACHED)
         else:
             self.connections.add(connection)
+            self._limit_closing(connection)
             self.peers.start(connection, connection.run)
 
     def end_session(self, connection: ConnectionInterface) -> None:
         """Remove the session of a closing connection, so that another of its address may begin."""
         self.sessions.discard(connection.session)
 
+    def abandon(self, connection: ConnectionInterface) -> None:
+        """Give back the place of a connection whose peer has left; its handler still runs."""
+        if connection in self.connections:
+            self.forget(connection)
+            self.abandoned.add(connection)
+
+    def hold_partial(self, connection: ConnectionInterface, size: int) -> None:
+        """Note the bytes of an incomplete packet, and refuse the largest one if there are more than ``max_buffered``.
+
+        Args:
+            connection: the connection that waits for the rest of the packet.
+            size: the bytes received so far; 0 when the packet is complete.
+        """
+        self.buffered += size - self.partial.pop(connection, 0)
+        if size:
+            self.partial[connection] = size
+        if self.buffered > self.config.max_buffered:
+            largest = max(self.partial, key=self.partial.__getitem__)
+            self.buffered -= self.partial.pop(largest)
+            self.peers.call(largest.overflow, peer=largest)
+
     def forget(self, connection: ConnectionInterface) -> None:
         """Remove a connection that has ended."""
         self.end_session(connection)
+        self.hold_partial(connection, 0)
         self.reading.stop(connection)
         self.lingering.stop(connection)
         self.leaving.stop(connection)
         self.connections.discard(connection)
+        self.abandoned.discard(connection)
+        self.closing.discard(connection)
         self.refused.discard(connection)
         self._check_idle()
 
@@ -172,6 +225,9 @@ class ServerState:
             self.leaving.start(connection)
             return sys.maxsize
         self.lingering.start(connection)
+        if connection in self.connections:
+            self.closing.add(connection, connection.session.client.address)
+            self._limit_closing(connection)
         return LINGER_BYTES
 
     def drain(self) -> None:
@@ -189,16 +245,37 @@ class ServerState:
 
     def drop_all(self) -> None:
         """Close every connection at once. A cancellation alone does not reach a task that a handler has shielded."""
-        for connection in (*self.connections, *self.refused):
+        for connection in (*self.connections, *self.abandoned, *self.refused):
             self.peers.call(connection.drop)
 
+    def _busy(self) -> list[ConnectionInterface]:
+        """Return the connections from which no task reads, as a handler runs."""
+        return [each for each in self.connections if each not in self.reading and each not in self.closing]
+
     def _refuse(self, connection: ConnectionInterface, code: ErrorCode) -> None:
+        address = connection.session.client.address
+        if not is_unix(address) and self.refused.count(address) >= MAX_REFUSED_PER_NETWORK:
+            oldest = self.refused.oldest_of(address)
+            assert oldest is not None
+            self.peers.call(oldest.drop)
         if len(self.refused) >= MAX_REFUSED:
             connection.drop()
             return
-        self.refused.add(connection)
+        self.refused.add(connection, address)
         self.peers.start(connection, connection.refuse, code)
 
+    def _limit_closing(self, connection: ConnectionInterface) -> None:
+        """Count closing connections as sessions of their network: beyond its limit, its oldest one is dropped."""
+        address = connection.session.client.address
+        room = self.sessions.room(address)
+        while room is not None and self.closing.count(address) > room:
+            self._drop_closing(self.closing.oldest_of(address))
+
+    def _drop_closing(self, connection: ConnectionInterface | None) -> None:
+        if connection is not None:
+            self.closing.discard(connection)
+            self.peers.call(connection.drop)
+
     def _check_idle(self) -> None:
-        if self.draining and not (self.connections or self.refused or self.handshakes):
+        if self.draining and not (self.connections or self.abandoned or self.refused or self.handshakes):
             self.idle.set()

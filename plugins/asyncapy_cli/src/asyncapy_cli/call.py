@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from asyncapy_cli.output import print_coloured
+from asyncapy_core import defaults
 from asyncapy_core.client import Client
 from asyncapy_core.client.connecting import client_encodings
 from asyncapy_core.client.failures import failure
@@ -47,18 +48,18 @@ class _Address(click.ParamType):  # type: ignore[type-arg]  # generic in later r
 @click.option(
     "--header-size",
     type=click.IntRange(1, 8),
-    default=4,
+    default=defaults.HEADER_SIZE,
     show_default=True,
     help="Bytes of the Content-Length header, as set on the server.",
 )
 @click.option(
     "--byteorder",
     type=click.Choice(["big", "little"]),
-    default="big",
+    default=defaults.BYTEORDER,
     show_default=True,
     help="The byte order of the Content-Length header, as set on the server.",
 )
-@click.option("--timeout", type=float, default=60, show_default=True, help="Seconds to wait for a reply.")
+@click.option("--timeout", type=float, default=defaults.TIMEOUT, show_default=True, help="Seconds to wait for a reply.")
 @click.option("--raw", is_flag=True, help="Print replies as bytes, headers included.")
 def call(*, address: tuple[str, int], payload: str, raw: bool, tls: bool, ca_file: str | None, **settings: Any) -> None:
     """Send PAYLOAD, a JSON object, to a server and print the reply.

@@ -11,7 +11,7 @@ class RedisAPIKeyFactory(APIKeyFactory):
 
     The keys outlive the process, and all servers that use the same Redis share them. A key that is revoked through one
     server is refused by all others within ``recall_seconds``. While Redis is unavailable, no key passes, and no filter
-    or method that begins with ``a`` waits longer than ``timeout``.
+    or method that begins with ``a`` waits longer than ``timeout``. While Redis answers, these wait for their turn.
 
     Args:
         url: ``redis://``, ``rediss://`` (TLS), ``redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/DB`` or

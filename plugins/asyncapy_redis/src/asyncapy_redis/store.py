@@ -1,46 +1,35 @@
 """The key store in Redis, which all servers of a fleet share.
 
-Records are cached for ``recall_seconds``, so that a key in use costs no round trip. While Redis is unavailable, calls
-fail immediately or within their time limit; after a pause of `PAUSE` seconds the next call tries again.
+Records are cached for ``recall_seconds``, so that a key in use costs no round trip. `asyncapy_redis.client` sends the
+commands.
 """
 
 from __future__ import annotations
 
-import json
-import threading
-import time
-from collections.abc import Callable, Iterator
-from typing import Any, Final, TypeVar
+from collections.abc import Iterator
+from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
-
-import redis
 
 from asyncapy_core import KeyRecord
 from asyncapy_core.errors import KeyStoreError, KeyStoreUnavailable
-from asyncapy_core.storage import RecordCache, check_timeout, metadata_text, take_seconds
+from asyncapy_core.storage import (
+    Finding,
+    RecordCache,
+    check_timeout,
+    checked_record,
+    log,
+    metadata_text,
+    skip_damaged,
+    take_seconds,
+)
 from asyncapy_redis import scripts
-from asyncapy_redis.connecting import Client, check, connect, redact
+from asyncapy_redis.client import RedisClient
+from asyncapy_redis.connecting import redact
+from asyncapy_redis.health import describe, find_weaknesses
 
 DEFAULT_PREFIX: Final = "asyncapy"
 PAGE: Final = 500
 """Records that one step of a purge reads."""
-
-PAUSE: Final = 0.25
-"""Seconds without a new attempt after Redis did not answer."""
-
-AWAY: Final = (
-    redis.ConnectionError,
-    redis.TimeoutError,
-    redis.exceptions.ReadOnlyError,
-    redis.exceptions.ClusterDownError,
-    redis.exceptions.ClusterError,
-    redis.exceptions.RedisClusterException,
-    redis.exceptions.TryAgainError,
-    OSError,
-)
-"""The exceptions that redis-py raises if Redis cannot be reached, or cannot serve at the moment."""
-
-T = TypeVar("T")
 
 
 class RedisKeyStore:
@@ -62,14 +51,12 @@ class RedisKeyStore:
         self, url: str, *, prefix: str = DEFAULT_PREFIX, timeout: float = 1.0, recall_seconds: float = 0.5
     ) -> None:
         check_timeout(timeout)
-        check(url, timeout)
+        self._client = RedisClient(url, timeout)
+        self._is_examined = False
         self._recall = RecordCache(recall_seconds)
         self.timeout = timeout
-        self._url = url
+        self.concurrency = self._client.connections
         self._names = [f"{{{prefix}}}:keys", f"{{{prefix}}}:ids"]
-        self._lock = threading.Lock()
-        self._client: Client = None
-        self._away_until = 0.0
 
     @classmethod
     def from_url(cls, url: str) -> RedisKeyStore:
@@ -96,8 +83,8 @@ class RedisKeyStore:
 
     def get(self, digest: str) -> KeyRecord:
         def ask() -> KeyRecord | None:
-            value = self._ask(lambda client: client.hget(self._names[0], digest))
-            return None if value is None else _decoded(value)
+            value = self._redis.read("HGET", self._names[0], digest)
+            return None if value is None else _decoded(digest, value)
 
         return self._recall.read(digest, ask)
 
@@ -105,10 +92,10 @@ class RedisKeyStore:
         return self._recall.get(digest)
 
     def find(self, key_id: str) -> str:
-        digest = self._ask(lambda client: client.hget(self._names[1], key_id))
+        digest = self._redis.read("HGET", self._names[1], key_id)
         if digest is None:
             raise KeyError(key_id)
-        return str(digest)
+        return _text(digest)
 
     def update(self, digest: str, metadata: dict[str, Any]) -> None:
         self._change(scripts.UPDATE, digest, metadata_text(metadata))
@@ -120,30 +107,50 @@ class RedisKeyStore:
         self._change(scripts.REMOVE, digest)
 
     def records(self) -> Iterator[tuple[str, KeyRecord]]:
-        values: dict[str, str] = self._ask(lambda client: client.hgetall(self._names[0]))
-        records = [(digest, _decoded(value)) for digest, value in values.items()]
-        return iter(sorted(records, key=lambda item: (item[1].issued, item[0])))
+        values: dict[bytes, bytes] = self._redis.read("HGETALL", self._names[0])
+        return iter(sorted(_readable(values), key=lambda item: (item[1].issued, item[0])))
 
     def purge(self, now: float) -> int:
         purged, cursor, more = 0, 0, True
         while more:  # a page at a time, as Redis serves no other client while a script runs
             cursor, page = self._page(cursor)
-            expired = [digest for digest, value in page.items() if _decoded(value).expired(now)]
+            expired = [digest for digest, record in _readable(page) if record.expired(now)]
             if expired:
                 purged += int(self._run(scripts.PURGE, repr(now), *expired))
             more = cursor != 0
         return purged
 
-    def _page(self, cursor: int) -> tuple[int, dict[str, str]]:
+    def _page(self, cursor: int) -> tuple[int, dict[bytes, bytes]]:
         """Return the cursor of the next page, 0 after the last one, and the records of this page by digest."""
-        page: tuple[int, dict[str, str]] = self._ask(lambda client: client.hscan(self._names[0], cursor, count=PAGE))
+        page: tuple[int, dict[bytes, bytes]] = self._redis.read("HSCAN", self._names[0], cursor, "COUNT", PAGE)
         return page
+
+    def examine(self) -> Iterator[Finding]:
+        """Yield facts about the servers, and settings with which keys can be lost."""
+        for where, info in self._client.infos().items():
+            yield Finding(f"{where}: {describe(info)}")
+            for weakness in find_weaknesses(info):
+                yield Finding(f"{where}: {weakness}", is_problem=True)
 
     def close(self) -> None:
         """Close all connections."""
-        with self._lock:
-            if self._client is not None:
-                self._client.close()
+        self._client.close()
+
+    @property
+    def _redis(self) -> RedisClient:
+        """The client. On first use, a warning is logged for each setting with which keys can be lost."""
+        if not self._is_examined:
+            self._is_examined = True
+            try:
+                for finding in self.examine():
+                    if finding.is_problem:
+                        log.warning("{Key store} %s", finding.text)
+            except KeyStoreUnavailable:
+                self._is_examined = False
+                raise
+            except KeyStoreError:  # the user may not run INFO
+                log.debug("{Key store} the settings of Redis could not be checked", exc_info=True)
+        return self._client
 
     def _change(self, script: str, digest: str, *values: str) -> None:
         """Change one record, or raise KeyError if it does not exist. In any case drop it from the cache."""
@@ -155,28 +162,7 @@ class RedisKeyStore:
             raise KeyError(digest)
 
     def _run(self, script: str, *values: str) -> Any:
-        return self._ask(lambda client: client.eval(script, len(self._names), *self._names, *values))
-
-    def _ask(self, command: Callable[[Client], T]) -> T:
-        """Send a command, unless Redis did not answer a moment ago, and translate the exceptions of redis-py."""
-        if time.monotonic() < self._away_until:
-            raise KeyStoreUnavailable(f"{redact(self._url)} did not answer a moment ago; no key passes until it does")
-        try:
-            return command(self._connected())
-        except AWAY as error:
-            self._away_until = time.monotonic() + PAUSE
-            reason = str(error).partition(" : <")[0]  # redis-py appends a list of its attempts
-            raise KeyStoreUnavailable(
-                f"{redact(self._url)} is unavailable: {reason}; no key passes until it answers again"
-            ) from error
-        except redis.RedisError as error:
-            raise KeyStoreError(f"{redact(self._url)}: {error}") from error
-
-    def _connected(self) -> Client:
-        with self._lock:
-            if self._client is None:
-                self._client = connect(self._url, self.timeout)
-            return self._client
+        return self._redis.run_script(script, self._names, *values)
 
 
 def _encoded(record: KeyRecord) -> str:
@@ -185,11 +171,20 @@ def _encoded(record: KeyRecord) -> str:
     return f"{record.id}\n{record.issued!r}\n{expires}\n{metadata_text(record.metadata)}"
 
 
-def _decoded(value: str) -> KeyRecord:
-    try:
-        key_id, issued, expires, metadata = value.split("\n", 3)
-        return KeyRecord(key_id, json.loads(metadata), float(issued), float(expires) if expires else None)
-    except ValueError as error:
-        raise KeyStoreError(
-            "a record in Redis is damaged, or of another program; give this store a prefix of its own"
-        ) from error
+def _readable(values: dict[bytes, bytes]) -> Iterator[tuple[str, KeyRecord]]:
+    """Yield digests and records; a damaged one is skipped, with a warning."""
+    return skip_damaged(values.items(), lambda item: (_text(item[0]), _decoded(_text(item[0]), item[1])))
+
+
+def _decoded(digest: str, value: bytes) -> KeyRecord:
+    name = f"the record of digest {digest[:16]!a} in Redis"
+    lines = value.split(b"\n", 3)
+    if len(lines) < 4:
+        raise KeyStoreError(f"{name} is damaged, or of another program; give this store a prefix of its own")
+    key_id, issued, expires, metadata = lines
+    name = f"the record of key {_text(key_id)!a} (revoke it by its id)"
+    return checked_record(name, key_id=key_id, metadata=metadata, issued=issued, expires=expires or None)
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "backslashreplace")

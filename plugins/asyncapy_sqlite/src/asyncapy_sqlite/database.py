@@ -10,11 +10,13 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
 from asyncapy_core.errors import KeyStoreError, KeyStoreUnavailable
+from asyncapy_core.storage import ForkAware, watch_forks
+from asyncapy_sqlite.files import OpenFiles, identify
 
 SCHEMA_VERSION: Final = 1
 APPLICATION_ID: Final = 0x41504159  # "APAY"
@@ -33,34 +35,43 @@ COMMIT;
 """
 
 
-class Database:
+class Database(ForkAware):
     """One connection to the file, used by one thread at a time.
 
+    The connection is closed before a fork, and both processes open one of their own when they use it. SQLite keeps
+    the state of its locks in the memory of the process: a connection that a child inherits, and each connection that
+    the child opens beside it, holds no lock, and writes of either process are lost.
+
+    If the path leads to another file, the connection is closed and that file is opened. If it leads to none, each use
+    is an error: the keys that were in the file are not valid, and issued keys would be lost.
+
     Args:
-        path: the file; if it does not exist, it is created, readable by its owner only.
+        path: the absolute path of the file, which must exist.
         timeout: seconds to wait while another process writes.
+        replaced: called after another file was found, or none, and before it is used.
 
     Raises:
         KeyStoreError: the file cannot be opened, is not a database, or is one of another program or a later version.
     """
 
-    def __init__(self, path: Path, timeout: float) -> None:
+    def __init__(self, path: Path, timeout: float, replaced: Callable[[], None]) -> None:
         self._path = path
+        self._replaced = replaced
         self._timeout = timeout
         self._lock = threading.Lock()
-        self._make_file()
+        self._process = os.getpid()
+        self._forking_thread: int | None = None
+        self._is_closed = False
+        self._connection: sqlite3.Connection | None = None
+        self._files: OpenFiles | None = None
         with self._explained():
-            self._connection = sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False)
-            try:
-                self._prepare()
-            except BaseException:  # re-raised after the file is closed
-                self._connection.close()
-                raise
+            self._connected()
+        watch_forks(self)
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Cursor]:
         """Yield a cursor for reading."""
-        with self._lock, self._explained(), contextlib.closing(self._connection.cursor()) as cursor:
+        with self._lock, self._explained(), contextlib.closing(self._connected().cursor()) as cursor:
             yield cursor
 
     @contextlib.contextmanager
@@ -71,36 +82,100 @@ class Database:
             try:
                 yield cursor
                 cursor.execute("COMMIT")
+                if not self._is_current():
+                    raise KeyStoreUnavailable(f"{self._path} was replaced during this change; try again")
             except BaseException:  # re-raised after the lock is released
-                if self._connection.in_transaction:
+                if cursor.connection.in_transaction:
                     cursor.execute("ROLLBACK")
                 raise
 
     def close(self) -> None:
         """Close the connection. A second call does nothing."""
         with self._lock:
+            self._is_closed = True
+            if self._process == os.getpid():
+                self._disconnect()
+
+    def before_fork(self) -> None:
+        """Close the connection when no thread uses it. If a thread uses it for too long, the child gets an error."""
+        if self._lock.acquire(timeout=self._timeout):
+            self._forking_thread = threading.get_ident()
+            self._disconnect()
+
+    def after_fork_in_parent(self) -> None:
+        if self._forking_thread == threading.get_ident():
+            self._forking_thread = None
+            self._lock.release()
+
+    def after_fork_in_child(self) -> None:
+        self._lock = threading.Lock()
+        if self._forking_thread == threading.get_ident():
+            self._process = os.getpid()
+        self._forking_thread = None
+
+    def _connected(self) -> sqlite3.Connection:
+        """Return the connection of this process; open it after a fork."""
+        if self._is_closed:
+            raise KeyStoreError(f"{self._path}: the key store is closed")
+        if self._process != os.getpid():
+            raise KeyStoreError(
+                f"{self._path}: the process {self._process} was forked while it used this file; open the key store "
+                "after the fork, or start the program again"
+            )
+        if self._connection is not None and not self._is_current():
+            self._leave()
+        if self._connection is None:
+            self._connection, self._files = self._opened()
+        return self._connection
+
+    def _is_current(self) -> bool:
+        """Return False if the path leads to another file, or to none."""
+        return self._files is not None and identify(self._path) == self._files.identity
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
             self._connection.close()
+            self._connection = None
 
-    def _make_file(self) -> None:
-        """Create the file if it does not exist.
+    def _leave(self) -> None:
+        """Close a file that was moved, deleted or replaced. Its recent changes are moved into it first."""
+        if self._connection is not None and self._files is not None:
+            with contextlib.suppress(sqlite3.Error):  # it has been deleted, or is on a full disk
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._files.remove_orphans()
+        self._disconnect()
+        self._replaced()
 
-        An existing file is not opened: under POSIX, closing it here would release all locks that SQLite holds on it in
-        this process, and writes of other processes could be lost.
-        """
-        try:
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-        except FileExistsError:
-            return
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
-            raise KeyStoreError(f"cannot open {self._path}: {reason}; give a file that can be written") from error
+    def _opened(self) -> tuple[sqlite3.Connection, OpenFiles]:
+        """Open the file that the path leads to. It is not created."""
+        while True:
+            before = identify(self._path)
+            if before is None:
+                raise KeyStoreError(f"{self._path} does not exist; restore it, or correct the path")
+            uri = f"{self._path.as_uri()}?mode=rw"
+            connection = sqlite3.connect(
+                uri, uri=True, timeout=self._timeout, isolation_level=None, check_same_thread=False
+            )
+            connection.text_factory = bytes  # texts may be damaged
+            try:
+                self._prepare(connection)
+                files = OpenFiles.of(self._path)
+            except FileNotFoundError:
+                connection.close()
+            except BaseException:  # re-raised after the file is closed
+                connection.close()
+                raise
+            else:
+                if files.identity == before:
+                    return connection, files
+                connection.close()  # it was replaced meanwhile
 
-    def _prepare(self) -> None:
-        self._connection.execute("BEGIN")  # one snapshot of all three, as another process may be creating the schema
-        (tables,) = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-        (application,) = self._connection.execute("PRAGMA application_id").fetchone()
-        self._connection.execute("COMMIT")
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        connection.execute("BEGIN")  # one snapshot of all three, as another process may be creating the schema
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        connection.execute("COMMIT")
         if version > SCHEMA_VERSION and application == APPLICATION_ID:
             raise KeyStoreError(
                 f"{self._path} was written by a later version of asyncapy-sqlite (schema {version}, this one supports "
@@ -108,17 +183,17 @@ class Database:
             )
         if application != APPLICATION_ID and (tables or application or version):
             raise KeyStoreError(f"{self._path} is a database of another program; give the key store a file of its own")
-        self._write_ahead()
-        self._connection.execute("PRAGMA synchronous = FULL")
+        self._write_ahead(connection)
+        connection.execute("PRAGMA synchronous = FULL")
         if version < SCHEMA_VERSION:
-            self._connection.executescript(SCHEMA)
+            connection.executescript(SCHEMA)
 
-    def _write_ahead(self) -> None:
+    def _write_ahead(self, connection: sqlite3.Connection) -> None:
         """Switch to write-ahead logging. SQLite does not wait for processes that open the file at the same time."""
         deadline = time.monotonic() + self._timeout
         while True:
             try:
-                self._connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute("PRAGMA journal_mode = WAL")
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                     raise
@@ -128,9 +203,11 @@ class Database:
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """Translate the exceptions of sqlite3."""
+        """Translate the exceptions of sqlite3 and of the file system."""
         try:
             yield
+        except OSError as error:
+            raise KeyStoreError(f"cannot open {self._path}: {error.strerror}; {_advice('')}") from error
         except sqlite3.Error as error:
             code = getattr(error, "sqlite_errorname", "") or ""
             if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):

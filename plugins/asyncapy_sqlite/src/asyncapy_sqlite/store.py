@@ -6,57 +6,80 @@ access; a key that another process revoked is refused after that time at the lat
 
 from __future__ import annotations
 
-import json
 import os
+import sqlite3
+import stat
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from asyncapy_core import KeyRecord
 from asyncapy_core.errors import KeyStoreError
-from asyncapy_core.storage import RecordCache, check_timeout, metadata_text, take_seconds
+from asyncapy_core.storage import (
+    Finding,
+    RecordCache,
+    check_timeout,
+    checked_record,
+    metadata_text,
+    skip_damaged,
+    take_seconds,
+)
+from asyncapy_sqlite import files
 from asyncapy_sqlite.database import Database
 
 INSERT: Final = "INSERT INTO keys (digest, id, metadata, issued, expires) VALUES (?, ?, ?, ?, ?)"
 SELECT: Final = "SELECT digest, id, metadata, issued, expires FROM keys WHERE digest = ?"
+FAULTS: Final = 5
+"""The most faults of a damaged file that `SQLiteKeyStore.examine` lists."""
+
 SELECT_ALL: Final = "SELECT digest, id, metadata, issued, expires FROM keys ORDER BY issued, digest"
 
 
 class SQLiteKeyStore:
-    """A `KeyStore` in a file. If the file does not exist, it is created, readable by its owner only.
+    """A `KeyStore` in a file.
+
+    If another file takes the place of the file, that one is used. If the file is deleted, all calls are errors.
 
     Args:
         path: the file; ``":memory:"`` is refused, use `MemoryKeyStore` instead.
+        create: whether to create the file if it does not exist, readable by its owner only.
         timeout: seconds to wait while another process writes, and the limit for one call; at most 3600.
         recall_seconds: seconds for which a record that was read is cached; 0 turns the cache off.
 
     Raises:
-        KeyStoreError: an argument is out of range; or the file cannot be opened, is not a database, or is one of
-            another program or a later version.
+        KeyStoreError: an argument is out of range; or the file does not exist, cannot be opened, is not a database, or
+            is one of another program or a later version.
     """
 
     blocking = True
 
-    def __init__(self, path: str | os.PathLike[str], *, timeout: float = 5.0, recall_seconds: float = 0.5) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], *, timeout: float = 5.0, recall_seconds: float = 0.5, create: bool = True
+    ) -> None:
         if str(path) in {"", ":memory:"}:
             raise KeyStoreError("an SQLite key store needs a file, such as 'sqlite:///keys.db'; or use 'memory://'")
         check_timeout(timeout)
         self._recall = RecordCache(recall_seconds)
-        self.path: Path = Path(path)
+        self.path: Path = Path(path).absolute()  # the working folder may change
         self.timeout = timeout
-        self._writer = Database(self.path, timeout)
+        if "\0" in str(path):
+            raise KeyStoreError(f"cannot open {str(path)!r}: a path has no null character")
+        if create:
+            files.create(self.path)
+        self._writer = self._open()
         try:
-            self._reader = Database(self.path, timeout)  # keys are checked while a change waits for a lock
+            self._reader = self._open()  # keys are checked while a change waits for a lock
         except BaseException:  # re-raised after the file is closed
             self._writer.close()
             raise
 
     @classmethod
-    def from_url(cls, url: str) -> SQLiteKeyStore:
+    def from_url(cls, url: str, *, create: bool = True) -> SQLiteKeyStore:
         """Open the store of a URL: ``sqlite:///relative.db``, ``sqlite:////absolute.db``.
 
-        Its query may set the options: ``?timeout=5&recall_seconds=0.5``.
+        Its query may set the options: ``?timeout=5&recall_seconds=0.5``. With ``create=False``, the file must exist.
 
         Raises:
             KeyStoreError: the URL is wrong, or the file cannot be opened.
@@ -72,7 +95,7 @@ class SQLiteKeyStore:
             raise KeyStoreError(
                 f"{url!r}: {', '.join(options)} is not an option; the options are timeout and recall_seconds"
             )
-        return cls(unquote(parts.path[1:]), **numbers)
+        return cls(unquote(parts.path[1:]), create=create, **numbers)
 
     def add(self, digest: str, record: KeyRecord) -> None:
         row = (digest, record.id, metadata_text(record.metadata), record.issued, record.expires)
@@ -95,7 +118,7 @@ class SQLiteKeyStore:
             row = cursor.execute("SELECT digest FROM keys WHERE id = ?", (key_id,)).fetchone()
         if row is None:
             raise KeyError(key_id)
-        return str(row[0])
+        return _digest(row)
 
     def update(self, digest: str, metadata: dict[str, Any]) -> None:
         self._change(digest, "UPDATE keys SET metadata = ? WHERE digest = ?", metadata_text(metadata), digest)
@@ -107,18 +130,34 @@ class SQLiteKeyStore:
         self._change(digest, "DELETE FROM keys WHERE digest = ?", digest)
 
     def records(self) -> Iterator[tuple[str, KeyRecord]]:
-        with self._reader.reading() as cursor:
+        with self._reader.reading():  # it is not closed
+            pass
+        with closing(self._open()) as listing, listing.reading() as cursor:  # keys are checked meanwhile
             rows = cursor.execute(SELECT_ALL).fetchall()
-        return ((row[0], self._record(row)) for row in rows)
+        return skip_damaged(rows, lambda row: (_digest(row), self._record(row)))
 
     def purge(self, now: float) -> int:
         with self._writer.changing() as cursor:
             return cursor.execute("DELETE FROM keys WHERE expires <= ?", (now,)).rowcount
 
+    def examine(self) -> Iterator[Finding]:
+        """Yield facts about the file, and faults in it."""
+        size = self.path.stat().st_size
+        yield Finding(f"{self.path}: {size} bytes, SQLite {sqlite3.sqlite_version}")
+        with closing(self._open()) as checking, checking.reading() as cursor:
+            lines = [_shown(line) for (line,) in cursor.execute(f"PRAGMA quick_check({FAULTS})")]
+        if lines != ["'ok'"]:
+            yield Finding(f"{self.path}: the file is damaged; restore a copy: {'; '.join(lines)}", is_problem=True)
+        if os.name == "posix" and self.path.stat().st_mode & stat.S_IWOTH:
+            yield Finding(f"{self.path}: every user can issue keys; chmod o-w", is_problem=True)
+
     def close(self) -> None:
         """Close the file."""
         self._reader.close()
         self._writer.close()
+
+    def _open(self) -> Database:
+        return Database(self.path, self.timeout, self._recall.clear)
 
     def _change(self, digest: str, statement: str, *values: str) -> None:
         """Change one record, or raise KeyError if it does not exist. In any case drop it from the cache."""
@@ -132,7 +171,14 @@ class SQLiteKeyStore:
 
     def _record(self, row: tuple[Any, ...]) -> KeyRecord:
         _, key_id, metadata, issued, expires = row
-        try:
-            return KeyRecord(key_id, json.loads(metadata), issued, expires)
-        except ValueError as error:
-            raise KeyStoreError(f"{self.path}: the record of key {key_id!r} is damaged; revoke it by its id") from error
+        name = f"{self.path}: the record of key {_shown(key_id)} (revoke it by its id)"
+        return checked_record(name, key_id=key_id, metadata=metadata, issued=issued, expires=expires)
+
+
+def _digest(row: tuple[Any, ...]) -> str:
+    """Return the first column as a text. A damaged one is the digest of no key."""
+    return row[0].decode("ascii", "backslashreplace") if isinstance(row[0], bytes) else str(row[0])
+
+
+def _shown(key_id: Any) -> str:
+    return ascii(key_id.decode("utf-8", "backslashreplace") if isinstance(key_id, bytes) else key_id)

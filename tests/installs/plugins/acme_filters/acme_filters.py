@@ -8,8 +8,8 @@ from asyncapy_core import Client, Filter, Packet, hookimpl
 class Shout(Filter):
     """Passes packets in which the text of one field is upper case."""
 
-    def __init__(self, field: object) -> None:
-        if not isinstance(field, str) or not field:
+    def __init__(self, field: str) -> None:
+        if type(field) is not str or not field:
             raise ValueError(f"Shout wants the name of a field; got {field!r}")
         self.field = field
 

@@ -1,0 +1,50 @@
+"""Calls objects before and after `os.fork`, so that a child process shares no lock, connection or open file."""
+
+from __future__ import annotations
+
+import os
+import weakref
+
+
+class ForkAware:
+    """An object with a lock, a connection or an open file. `watch_forks` registers it.
+
+    A fork copies only the thread that calls it. A lock that another thread holds is never released in the child, and
+    a connection that both processes use delivers the replies of one to the other.
+    """
+
+    def before_fork(self) -> None:
+        """Close what the child must not inherit. Called in the parent, by the thread that forks."""
+
+    def after_fork_in_parent(self) -> None:
+        """Called in the parent. Connections are opened again when they are used."""
+
+    def after_fork_in_child(self) -> None:
+        """Replace the locks, and drop the connections. Called in the child, which has one thread."""
+
+
+_watched: weakref.WeakSet[ForkAware] = weakref.WeakSet()
+
+
+def watch_forks(watched: ForkAware) -> None:
+    """Call the methods of this object at each fork of the process, as long as the object exists."""
+    _watched.add(watched)
+
+
+def _before() -> None:
+    for watched in list(_watched):
+        watched.before_fork()
+
+
+def _after_in_parent() -> None:
+    for watched in list(_watched):
+        watched.after_fork_in_parent()
+
+
+def _after_in_child() -> None:
+    for watched in list(_watched):
+        watched.after_fork_in_child()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)
