@@ -270,3 +270,70 @@ def test_a_store_with_keys_is_not_tested(site: Site, tmp_path: Path) -> None:
     done = site.asyncapy("plugins", "test", "--store", url)
     assert (done.returncode, "has keys in it, which the tests would remove; give another" in done.stderr) == (1, True)
     assert len(json.loads(site.asyncapy("keys", "list", "--json", "--store", url).stdout)) == 1
+
+
+PING = """
+@hookimpl
+def asyncapy_setup(server):
+    async def ping(client, packet): ...
+    server.register_handler(ping, Filters.HasFields(ping=None))
+    print("set up")
+
+@hookimpl
+def asyncapy_shutdown():
+    print("shut down")
+"""
+PROGRAM = """
+import os
+from asyncapy_core import Filters, Server
+
+class Own(Server):
+    async def setup(self):
+        self.guard(Filters.HasFields(key=None))
+
+server = Own(port=0) if os.environ.get("OWN") else Server(port=0)
+
+@server.add_handler(Filters.HasFields(other=None))
+async def other(client, packet): ...
+"""
+
+
+def explained(site: Site, packet: str, *options: str, **environ: str) -> tuple[int, str, str]:
+    (site.folder / "packet.json").write_text(packet)
+    done = site.asyncapy("explain", "program.py", "packet.json", *options, **environ)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_explain_says_which_setups_it_has_not_run_and_runs_them_if_it_is_asked_to(site: Site) -> None:
+    site.install("ping", PING)
+    (site.folder / "program.py").write_text(PROGRAM)
+    status, output, errors = explained(site, '{"ping": 1}')
+    assert status == 1
+    assert output.endswith("No handler that is registered before the start would run (ERR_NO_HANDLER).\n")
+    assert errors == (
+        "note: plugin 'ping' of ping 1.0 may register handlers and guards when the server starts, which are not shown; "
+        "see them with --setup\n"
+    )
+    status, output, errors = explained(site, '{"ping": 1}', "--setup")
+    assert status == 0
+    assert output.startswith("set up\nshut down\n")
+    assert output.endswith("The packet would reach ping.\n")
+    assert "note" not in errors
+    status, output, errors = explained(site, '{"other": 1}', OWN="1")
+    assert (status, output.splitlines()[-1]) == (0, "The packet would reach other.")
+    assert "note: plugin 'ping' of ping 1.0 and the server's setup() may register" in errors
+    status, output, _ = explained(site, '{"other": 1}', "--setup", OWN="1")
+    assert (status, output.splitlines()[-1]) == (1, "A guard refuses it: no handler would run.")
+
+
+def test_explain_has_no_note_where_nothing_is_set_up(site: Site) -> None:
+    (site.folder / "program.py").write_text(PROGRAM)
+    assert explained(site, '{"other": 1}')[::2] == (0, "")
+    assert explained(site, '{"none": 1}')[1].endswith("No handler would run (ERR_NO_HANDLER).\n")
+
+
+def test_explain_reports_a_setup_that_fails(site: Site) -> None:
+    site.install("ping", "@hookimpl\ndef asyncapy_setup(server):\n    raise ValueError('a slip')")
+    (site.folder / "program.py").write_text(PROGRAM)
+    status, _, errors = explained(site, '{"other": 1}', "--setup")
+    assert (status, errors) == (1, "asyncapy: plugin 'ping' of ping 1.0 failed in setup: ValueError: a slip\n")
