@@ -177,6 +177,23 @@ def test_the_hook_asyncapy_key_stores_brings_stores_by_scheme() -> None:
     assert list(made.key_stores) == ["spam"]
 
 
+def test_the_hook_asyncapy_contracts_brings_classes_and_is_called_for_nothing_else() -> None:
+    class Contract:
+        def test_nothing(self) -> None: ...
+
+    calls = []
+
+    def contracts() -> list[type]:
+        calls.append("contracts")
+        return [Contract]
+
+    made = manager(a=Plugin(asyncapy_contracts=contracts), b=codecs(Tiny("tiny", 9)))
+    made.load_all()
+    made.codecs()
+    assert calls == []
+    assert [(record.name, contract) for record, contract in made.contracts()] == [("a", Contract)]
+
+
 async def test_the_hook_asyncapy_setup_is_called_for_one_plugin_after_the_other_plain_or_async() -> None:
     events: list[Any] = []
 

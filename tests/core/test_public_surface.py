@@ -263,9 +263,10 @@ def test_every_hook_has_a_test_that_names_it(hook: str) -> None:
     assert [each.name for each in tests if each.name.startswith(f"test_the_hook_{hook}_")]
 
 
-def test_there_are_five_hooks() -> None:
+def test_there_are_six_hooks() -> None:
     assert set(HOOKS) == {
         "asyncapy_codecs",
+        "asyncapy_contracts",
         "asyncapy_filters",
         "asyncapy_key_stores",
         "asyncapy_setup",

@@ -22,6 +22,7 @@ DEFERRED = {
     "asyncapy_core.interfaces",  # type checkers alone import it
     "asyncapy_core.keys.cache",
     "asyncapy_core.net.tls",
+    "asyncapy_core.plugins.inventory",
     "asyncapy_core.server.detached",
     "asyncapy_core.server.explain",
     "asyncapy_core.storage",

@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol
 
 from asyncapy_core.errors import ConfigError
 
-log = logging.getLogger("asyncapy.config")
+log: logging.Logger = logging.getLogger("asyncapy.config")
 
 SECTION: Final = "AsyncAPY"
 PLUGIN_SECTION: Final = "plugin:"

@@ -59,6 +59,18 @@ def key_stores(result: Any) -> dict[str, Callable[[str], KeyStore]]:
     return found
 
 
+def contracts(result: Any) -> list[type]:
+    """Return the result of `asyncapy_contracts`, checked."""
+    _refuse_coroutine(result)
+    if not isinstance(result, Iterable):
+        raise TypeError(f"expected contract classes in a list, got {short_repr(result)}")
+    found = list(itertools.islice(result, LIMIT))
+    for contract in found:
+        if not inspect.isclass(contract) or inspect.isabstract(contract):
+            raise TypeError(f"{short_repr(contract)} is not a contract: a class whose abstract methods are defined")
+    return found
+
+
 def _refuse_coroutine(result: Any) -> None:
     if inspect.iscoroutine(result):
         result.close()

@@ -52,6 +52,15 @@ def asyncapy_key_stores() -> Mapping[str, Callable[[str], KeyStore]]:  # type: i
 
 
 @hookspec
+def asyncapy_contracts() -> Iterable[type]:  # type: ignore[empty-body]  # a specification has no body
+    """Return the contracts of this plugin, which ``asyncapy plugins test`` runs; no server calls this.
+
+    They are subclasses of the contracts in `asyncapy_core.testing`, and are tested without pytest and its fixtures. A
+    filter is tested only if there is a contract for it; a codec is tested in any case.
+    """
+
+
+@hookspec
 def asyncapy_setup(server: ServerInterface, options: Any) -> Awaitable[None] | None:
     """Prepare the plugin before ``server`` opens its port; plain or ``async``. An exception ends the start.
 

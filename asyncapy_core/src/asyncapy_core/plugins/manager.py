@@ -133,14 +133,35 @@ class PluginManager:
         Raises:
             ConfigError: the options of a plugin are wrong or incomplete.
         """
-        ids: NameRegistry[Codec] = NameRegistry("wire id")
-        names: NameRegistry[Codec] = NameRegistry("codec")
-        for record, codecs in self._collect("asyncapy_codecs", hook_results.codecs, options):
-            for name, wire_id, codec in codecs:
-                ids.add(record, str(wire_id), codec)
-                names.add(record, name, codec)
-        usable = list(map(id, names.unambiguous().values()))
-        return [codec for codec in ids.unambiguous().values() if id(codec) in usable]
+        by_id, by_name = self._codec_registries(self.provided_codecs(options))
+        usable = list(map(id, by_name.unambiguous().values()))
+        return [codec for codec in by_id.unambiguous().values() if id(codec) in usable]
+
+    def provided_codecs(self, options: RawOptions | None = None) -> list[tuple[PluginRecord, hook_results.NamedCodec]]:
+        """Collect the codecs of all plugins as `codecs` does, each with its plugin, contested ones included."""
+        found = self._collect("asyncapy_codecs", hook_results.codecs, options)
+        return [(record, codec) for record, codecs in found for codec in codecs]
+
+    def codec_complaints(self, options: RawOptions | None = None) -> list[str]:
+        """A message for each wire id, and each name of a codec, that two plugins provide."""
+        by_id, by_name = self._codec_registries(self.provided_codecs(options))
+        return [*by_id.complaints, *by_name.complaints]
+
+    @staticmethod
+    def _codec_registries(
+        provided: Iterable[tuple[PluginRecord, hook_results.NamedCodec]],
+    ) -> tuple[NameRegistry[Codec], NameRegistry[Codec]]:
+        by_id: NameRegistry[Codec] = NameRegistry("wire id")
+        by_name: NameRegistry[Codec] = NameRegistry("codec")
+        for record, (name, wire_id, codec) in provided:
+            by_id.add(record, str(wire_id), codec)
+            by_name.add(record, name, codec)
+        return by_id, by_name
+
+    def contracts(self) -> list[tuple[PluginRecord, type]]:
+        """Collect the contract classes of all plugins, for ``asyncapy plugins test``."""
+        found = self._collect("asyncapy_contracts", hook_results.contracts)
+        return [(record, contract) for record, contracts in found for contract in contracts]
 
     @property
     def filters(self) -> NameRegistry[type[Filter]]:
@@ -200,8 +221,14 @@ class PluginManager:
         Raises:
             ConfigError: the options of a plugin are wrong or incomplete, or it is not installed; a line for each.
         """
+        faults = self.option_faults(options)
+        if faults:
+            raise ConfigError("\n".join(faults.values()))
+
+    def option_faults(self, options: RawOptions) -> dict[str, str]:
+        """Validate the options of all plugins; return messages about wrong ones, by the name of the plugin."""
         known = {record.name: record for record in self.plugins}
-        faults: dict[str, None] = {}
+        faults: dict[str, str] = {}
         for name in (*known, *options):
             record = known.get(name) or PluginRecord(name, "no installed package")
             try:
@@ -209,9 +236,8 @@ class PluginManager:
             except InvalidPlugin as error:
                 self._loader.quarantine(record, str(error))
             except ConfigError as error:
-                faults[str(error)] = None  # once, if the plugin is installed
-        if faults:
-            raise ConfigError("\n".join(faults))
+                faults[name] = str(error)
+        return faults
 
     def _loaded(self) -> Iterator[PluginRecord]:
         return (record for record in self.plugins if record.state == "loaded")

@@ -164,7 +164,7 @@ class CodecContract(ABC):
         codec = self.codec()
         plugins = PluginManager(discover=False)
         plugins.register(_Plugin(codec), "contract")
-        server = Server(plugins=plugins)
+        server = Server(plugins=plugins, logging_level="CRITICAL")
 
         @server.add_handler()
         async def echo(client: Any, packet: Any) -> None:

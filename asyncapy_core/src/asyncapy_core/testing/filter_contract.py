@@ -161,7 +161,7 @@ class FilterContract(ABC):
     async def _serve(self, sample: Sample, passes: bool) -> None:  # noqa: FBT001  # the result of the filter
         plugins = PluginManager(discover=False)
         plugins.register(_MarshalPlugin(), "contract")
-        server = Server(plugins=plugins)
+        server = Server(plugins=plugins, logging_level="CRITICAL")
 
         @server.add_handler(self.filter())
         async def inner(client: Any, packet: Any) -> None:

@@ -10,7 +10,9 @@ import click
 import trio
 
 from asyncapy_cli.target import Target
+from asyncapy_core import Server
 from asyncapy_core.addresses import peer_address
+from asyncapy_core.errors import AsyncAPYError
 from asyncapy_core.server.explain import Verdict, explain_packet
 
 
@@ -18,20 +20,31 @@ from asyncapy_core.server.explain import Verdict, explain_packet
 @click.argument("target")
 @click.argument("packet", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
 @click.option("--from", "address", default="127.0.0.1", show_default=True, help="The IP address of the client.")
-def explain(*, target: str, packet: str, address: str) -> None:
+@click.option("--setup", "with_setup", is_flag=True, help="Set up plugins and the server first; no port is opened.")
+def explain(*, target: str, packet: str, address: str, with_setup: bool) -> None:
     """Show which handlers of TARGET a packet would reach, and which filters reject it for the others.
 
     TARGET is module:server or path/to/file.py:server. PACKET is a file with a JSON object, or - for standard input. The
-    program runs until it would start the server, and no handler is called. The exit status is 1 if no handler would
-    run.
+    program runs until it would start the server, and no handler is called. Handlers that a setup registers are seen
+    with --setup only, which also runs the shutdown. The exit status is 1 if no handler would run.
     """
     fields = sys.stdin.buffer.read() if packet == "-" else Path(packet).read_bytes()
     server = Target(target).load()
     try:
         ipaddress.ip_address(address)
-        verdicts = trio.run(explain_packet, server, fields, peer_address(address))
+        run = _explain_set_up if with_setup else explain_packet
+        verdicts = trio.run(run, server, fields, peer_address(address))
+    except AsyncAPYError:
+        raise
     except ValueError as error:
         raise click.ClickException(str(error)) from error
+    unseen = [] if with_setup else _setups(server)
+    if unseen:
+        click.echo(
+            f"note: {' and '.join(unseen)} may register handlers and guards when the server starts, which are not "
+            "shown; see them with --setup",
+            err=True,
+        )
     refused = any(verdict.guard and not verdict.passes for verdict in verdicts)
     for verdict in verdicts:
         click.echo(_line(verdict, "a guard refuses it" if refused else "an earlier handler of the group runs"))
@@ -39,8 +52,29 @@ def explain(*, target: str, packet: str, address: str) -> None:
     if running:
         click.echo(f"The packet would reach {', then '.join(running)}.")
         return
-    click.echo("A guard refuses it: no handler would run." if refused else "No handler would run (ERR_NO_HANDLER).")
+    known = " that is registered before the start" if unseen else ""
+    click.echo(
+        "A guard refuses it: no handler would run." if refused else f"No handler{known} would run (ERR_NO_HANDLER)."
+    )
     sys.exit(1)
+
+
+async def _explain_set_up(server: Server, fields: bytes, address: str) -> list[Verdict]:
+    """Explain a packet while the server serves without a port."""
+    from asyncapy_core.testing import serving  # noqa: PLC0415  # it imports the clients
+
+    async with serving(server):
+        return await explain_packet(server, fields, address)
+
+
+def _setups(server: Server) -> list[str]:
+    """Return the names of the setups of a server that may register handlers."""
+    plugins = [
+        record.title
+        for record in server.plugins.plugins
+        if record.state == "loaded" and "asyncapy_setup" in record.implementations
+    ]
+    return plugins + ["the server's setup()"] * (type(server).setup is not Server.setup or "setup" in vars(server))
 
 
 def _line(verdict: Verdict, hindrance: str) -> str:

@@ -1,9 +1,11 @@
-"""``asyncapy plugins``: list the installed plugins and their problems."""
+"""``asyncapy plugins``: list the installed plugins, their problems and their stubs, and test them."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,6 +14,7 @@ import click
 from asyncapy_cli.output import print_json, print_table
 from asyncapy_core.errors import ConfigError
 from asyncapy_core.plugins import PluginManager, PluginRecord, default_manager
+from asyncapy_core.plugins.inventory import Provided, take_inventory
 
 TYPINGS: Final = "typings"
 """The folder in which pyright looks for stubs unless its configuration names another."""
@@ -21,34 +24,58 @@ TYPINGS: Final = "typings"
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 @click.pass_context
 def plugins(context: click.Context, *, as_json: bool) -> None:
-    """List the installed plugins with their distributions, states, import times and hooks."""
+    """List the installed plugins, and the codecs, filters, key stores and options of each."""
     if context.invoked_subcommand is not None:
         return
-    records = _looked_through(default_manager()).plugins
+    found = take_inventory(_looked_through(default_manager()))
     if as_json:
-        print_json([_fields(record) for record in records])
-    else:
-        print_table(("Plugin", "Distribution", "Version", "State", "Import", "Hooks"), map(_row, records))
+        print_json([{**_fields(record), **asdict(provided)} for record, provided in found.items()])
+        return
+    print_table(("Plugin", "Distribution", "Version", "State", "Import", "Hooks"), map(_row, found))
+    rows = [(record.name, *row) for record, provided in found.items() for row in _provided(provided)]
+    if rows:
+        click.echo()
+        print_table(("Plugin", "Provides", "Name"), rows)
 
 
 @plugins.command()
-def doctor() -> None:
-    """Report the problems of the installed plugins. The exit status is 1 if there are any."""
-    manager = _looked_through(default_manager())
-    faults = [f"{record.title} is quarantined: {record.reason}" for record in manager.problems]
-    faults += [*manager.filters.complaints, *manager.key_stores.complaints]
-    if not list(manager.codecs()):
-        faults.append("no codec is installed, so no server can start; pip install asyncapy-codecs")
-    for record in manager.problems:
+@click.option(
+    "--config", "path", type=click.Path(exists=True, dir_okay=False), help="Check a start with this configuration file."
+)
+def doctor(*, path: str | None) -> None:
+    """Report all that would keep a server from starting or plugins from being used, with tracebacks.
+
+    It checks the installed plugins, the settings in the environment, and a configuration file. The exit status is 1 if
+    there is a problem.
+    """
+    from asyncapy_cli.doctor import examine  # noqa: PLC0415  # it imports pydantic
+
+    findings = examine(default_manager(), path)
+    for record in findings.broken:
         if record.traceback:
             click.echo(record.traceback, err=True)
-    for folder in manager.leftovers:
-        click.echo(f"{folder} is left over from an interrupted pip, and is not read; delete it", err=True)
-    for fault in faults:
+    for note in findings.notes:
+        click.echo(f"note: {note}", err=True)
+    for fault in findings.faults:
         click.echo(fault)
-    if faults:
+    if findings.faults:
         sys.exit(1)
-    click.echo(f"{len(manager.plugins)} plugins, no problems found.")
+    click.echo(f"{findings.plugins} plugins, no problems found.")
+
+
+@plugins.command()
+@click.argument("names", nargs=-1, metavar="[PLUGIN]...")
+@click.option("--store", "stores", multiple=True, metavar="URL", help="An empty key store to test; it is left empty.")
+def test(*, names: tuple[str, ...], stores: tuple[str, ...]) -> None:
+    """Run the contracts over the installed plugins, or over these: their codecs, filters and key stores.
+
+    Codecs are tested in any case, filters by the contracts that their plugin brings, and key stores by those or with
+    --store. The exit status is 1 if a contract is broken.
+    """
+    from asyncapy_cli.contracts import run_contracts  # noqa: PLC0415  # it imports the server and the clients
+
+    if not run_contracts(_looked_through(default_manager()), names, stores):
+        sys.exit(1)
 
 
 @plugins.command()
@@ -112,6 +139,18 @@ def _fields(record: PluginRecord) -> dict[str, Any]:
         "hooks": list(record.hooks),
         "import_seconds": record.import_seconds,
     }
+
+
+def _provided(provided: Provided) -> Iterator[tuple[str, str]]:
+    """Yield rows with the kind and the name of each thing that a plugin provides."""
+    for name, wire_id in provided.codecs.items():
+        yield "codec", f"{name} (wire id {wire_id})"
+    for name in provided.filters:
+        yield "filter", f"{name} (contested)" if name in provided.contested else name
+    for name in provided.key_stores:
+        yield "key store", f"{name}:// (contested)" if name in provided.contested else f"{name}://"
+    for option in provided.options:
+        yield "option", f"{option.name}: {option.type}" + (f" = {option.default}" if option.default else ", required")
 
 
 def _row(record: PluginRecord) -> tuple[str, ...]:
