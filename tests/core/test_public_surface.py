@@ -93,6 +93,7 @@ SURFACE: dict[str, set[str]] = {
     "asyncapy_core.plugins": {"PluginManager", "PluginRecord", "Restriction", "default_manager", "hookimpl"},
     "asyncapy_core.client": {"AsyncClient", "Client", "Pool"},
     "asyncapy_core.storage": {
+        "Finding",
         "ForkAware",
         "Recall",
         "RecordCache",

@@ -5,18 +5,21 @@ from __future__ import annotations
 import io
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import time
 import traceback
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from ports import free_port
-from redis_server import SERVERS, SharedRedis
+from redis_server import SERVERS, RedisServer, SharedRedis
 
 from asyncapy_cli.main import main
 from asyncapy_core import APIKeyFactory
@@ -352,6 +355,126 @@ def test_redis_that_is_away_is_one_line_and_a_failure_without_the_password(schem
     assert "is unavailable" in line
     assert "127.0.0.1" in line
     assert "hunter2" not in line
+
+
+@pytest.fixture
+def lossy_redis(redis_program: str, tmp_path: Path) -> Iterator[RedisServer]:
+    """A server that deletes keys when its memory is full, and has no append-only file."""
+    settings = ("--appendonly", "no", "--maxmemory-policy", "allkeys-lru", "--maxmemory", "100mb")
+    with RedisServer(redis_program, tmp_path, *settings) as server:
+        yield server
+
+
+LOSSES = [
+    "maxmemory-policy is allkeys-lru; set noeviction",
+    "no append-only file: after a crash, keys that were issued",
+]
+
+
+def test_the_doctor_finds_a_good_store_good(keys: Run, store: str, factory: APIKeyFactory) -> None:
+    factory.issue()
+    factory.issue(expires_in=0.001)
+    time.sleep(0.002)
+    done = succeeded(keys("doctor", store))
+    assert "PROBLEM" not in done.stdout
+    assert "2 keys, 1 of them expired" in done.stdout
+    assert ("SQLite 3" if "sqlite" in store else "master, 0 replicas") in done.stdout
+    assert done.stderr == ""
+    facts = parsed(keys("doctor", store, "--json"))
+    assert {fact["problem"] for fact in facts} == {False}
+
+
+def test_the_doctor_finds_settings_with_which_redis_loses_keys(keys: Run, lossy_redis: RedisServer) -> None:
+    done = keys("doctor", lossy_redis.url)
+    assert done.returncode == 1
+    assert done.stderr == ""
+    problems = [line for line in done.stdout.splitlines() if line.startswith("PROBLEM ")]
+    assert len(problems) == len(LOSSES)
+    for loss, problem in zip(LOSSES, problems, strict=True):
+        assert loss in problem
+    facts = json.loads(keys("doctor", lossy_redis.url, "--json").stdout)
+    assert [fact["problem"] for fact in facts].count(True) == 2
+
+
+def test_settings_with_which_redis_loses_keys_are_warned_of_once(
+    lossy_redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    factory = APIKeyFactory(store=lossy_redis.url)
+    assert caplog.text == ""
+    for _ in range(5):
+        assert factory.issue() in factory
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == len(LOSSES)
+    for loss, warning in zip(LOSSES, warnings, strict=True):
+        assert loss in warning
+    factory.close()
+
+
+def test_a_policy_that_deletes_keys_with_an_expiry_is_warned_of(redis_program: str, tmp_path: Path, keys: Run) -> None:
+    with RedisServer(redis_program, tmp_path, "--maxmemory-policy", "volatile-ttl") as server:
+        done = keys("doctor", server.url)
+    assert "API keys with an expiry are deleted when its memory is full" in done.stdout
+
+
+def test_a_user_that_may_not_run_info_can_use_keys(keys: Run, own_redis: RedisServer) -> None:
+    with redis.Redis(port=own_redis.port) as client:
+        client.acl_setuser("limited", enabled=True, passwords=["+secret"], keys=["*"], commands=["+@all", "-info"])
+    url = f"redis://limited:secret@127.0.0.1:{own_redis.port}/0"
+    assert succeeded(keys("issue", "--store", url)).stderr.startswith("Its ID is")
+    done = keys("doctor", url)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "permission" in done.stdout.lower()
+    assert "1 keys, 0 of them expired" in done.stdout
+
+
+@pytest.mark.parametrize("url", ["sqlite:////nowhere/keys.db", "memory://", "spam://", "redis://host:port"])
+def test_the_doctor_of_a_store_that_cannot_be_opened_is_one_line_and_a_failure(keys: Run, url: str) -> None:
+    failed(keys("doctor", url))
+
+
+def test_the_doctor_names_damaged_records(keys: Run, sqlite: str, tmp_path: Path) -> None:
+    with closing(APIKeyFactory(store=sqlite)) as factory:
+        _, record = factory.issue_with_record()
+    with closing(sqlite3.connect(tmp_path / "keys.db")) as connection:
+        connection.execute("UPDATE keys SET metadata = '\x1b['")
+        connection.commit()
+    done = keys("doctor", sqlite)
+    assert done.returncode == 1
+    assert done.stderr == ""
+    (problem,) = [line for line in done.stdout.splitlines() if line.startswith("PROBLEM ")]
+    assert f"the record of key '{record.id}' (revoke it by its id) is damaged" in problem
+
+
+def test_the_doctor_finds_damage_in_a_file_and_a_file_that_everybody_can_write(
+    keys: Run, sqlite: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "keys.db"
+    with closing(APIKeyFactory(store=sqlite)) as factory:
+        for _ in range(200):
+            factory.issue({"text": "x" * 100})
+    path.chmod(0o606)
+    assert "every user can issue keys; chmod o-w" in keys("doctor", sqlite).stdout
+    with path.open("r+b") as file:
+        file.seek(5000)
+        file.write(b"\xff" * 3000)
+    done = keys("doctor", sqlite)
+    assert done.returncode == 1
+    assert done.stderr == ""
+    assert "PROBLEM" in done.stdout
+    assert "the file is damaged" in done.stdout
+
+
+def test_the_doctor_reports_that_redis_is_away(keys: Run) -> None:
+    done = keys("doctor", f"redis://:hunter2@127.0.0.1:{free_port()}")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout.startswith("PROBLEM redis://127.0.0.1")
+    assert "is unavailable" in done.stdout
+    assert "hunter2" not in done.stdout
+
+
+def test_the_doctor_reads_the_url_from_the_environment(sqlite: str) -> None:
+    APIKeyFactory(store=sqlite).close()
+    assert "0 keys" in succeeded(in_a_process("doctor", ASYNCAPY_KEY_STORE=sqlite)).stdout
 
 
 @pytest.mark.parametrize("command", ["list", "show", "revoke", "reissue", "update", "purge"])

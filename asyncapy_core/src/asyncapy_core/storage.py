@@ -1,6 +1,6 @@
 """Tools for the authors of key stores on a disk or a network.
 
-`RecordCache`, hooks for `os.fork`, the options that the URLs of such stores share, and metadata as text.
+`RecordCache`, hooks for `os.fork`, the options that the URLs of such stores share, and records as texts.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import json
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, Final, NoReturn, TypeVar
 
 from asyncapy_core.errors import KeyStoreError
@@ -17,6 +18,7 @@ from asyncapy_core.keys.forking import ForkAware, watch_forks
 from asyncapy_core.keys.store import KeyRecord
 
 __all__ = [
+    "Finding",
     "ForkAware",
     "Recall",
     "RecordCache",
@@ -40,6 +42,21 @@ T = TypeVar("T")
 
 Recall = RecordCache
 """The name of `RecordCache` before 0.6; kept for existing plugins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A fact about a key store, for ``asyncapy keys doctor``, which calls the method ``examine`` of a store.
+
+    ``examine`` takes no arguments, changes nothing, and returns an iterable of findings.
+
+    Attributes:
+        text: the fact; for a problem, with the remedy.
+        is_problem: whether keys can be lost, or keys that were revoked can pass.
+    """
+
+    text: str
+    is_problem: bool = False
 
 
 def check_timeout(seconds: float) -> None:

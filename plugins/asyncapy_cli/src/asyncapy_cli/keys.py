@@ -1,12 +1,15 @@
-"""``asyncapy keys``: issue, list, show, update, reissue, revoke and purge API keys of a store."""
+"""``asyncapy keys``: issue, list, show, update, reissue, revoke and purge API keys of a store, and check the store."""
 
 from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import functools
 import json
+import logging
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeVar
 
@@ -14,7 +17,9 @@ import click
 
 from asyncapy_cli.output import print_json, print_table, printable
 from asyncapy_core import APIKeyFactory, KeyRecord
+from asyncapy_core.errors import KeyStoreError
 from asyncapy_core.keys.urls import open_store
+from asyncapy_core.storage import Finding, log
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -165,6 +170,60 @@ def purge(*, url: str) -> None:
     """Remove the expired keys from the store."""
     with _factory(url) as factory:
         click.echo(f"{factory.purge()} expired keys removed", err=True)
+
+
+@keys.command()
+@click.argument("url", metavar="[URL]", envvar="ASYNCAPY_KEY_STORE")
+@with_json
+def doctor(*, url: str, as_json: bool) -> None:
+    """Check a key store: its server or file, its settings, and each record. The exit status is 1 if there is a problem.
+
+    Settings are a problem if issued keys can be lost with them, or revoked keys can come back. Without a URL, the store
+    is that in ASYNCAPY_KEY_STORE.
+    """
+    findings: list[Finding] = []
+    with _problems_in_log() as problems, _factory(url) as factory:
+        for check in (getattr(factory.key_store, "examine", None), functools.partial(_count_keys, factory)):
+            try:
+                findings.extend(check() if callable(check) else ())
+            except KeyStoreError as error:
+                findings.append(Finding(str(error), is_problem=True))
+    found = {finding.text for finding in findings}
+    findings += [Finding(problem, is_problem=True) for problem in dict.fromkeys(problems) if problem not in found]
+    if as_json:
+        print_json([{"text": finding.text, "problem": finding.is_problem} for finding in findings])
+    else:
+        for finding in findings:
+            click.echo(printable(f"{'PROBLEM' if finding.is_problem else 'ok':8}{finding.text}"))
+    if any(finding.is_problem for finding in findings):
+        sys.exit(1)
+
+
+def _count_keys(factory: APIKeyFactory) -> Iterator[Finding]:
+    now, number, expired = time.time(), 0, 0
+    for _, record in factory.key_store.records() if factory.key_store else ():
+        number += 1
+        expired += record.expired(now)
+    yield Finding(f"{number} keys, {expired} of them expired")
+
+
+@contextlib.contextmanager
+def _problems_in_log() -> Iterator[list[str]]:
+    """Collect the warnings of key stores in a list instead of writing them."""
+    problems: list[str] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            problems.append(record.getMessage().removeprefix("{Key store} "))
+
+    collector = Collector(logging.WARNING)
+    log.addHandler(collector)
+    log.propagate = False
+    try:
+        yield problems
+    finally:
+        log.removeHandler(collector)
+        log.propagate = True
 
 
 @contextlib.contextmanager

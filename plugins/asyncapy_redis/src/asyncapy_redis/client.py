@@ -11,7 +11,7 @@ import contextlib
 import re
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import redis
@@ -85,6 +85,15 @@ class RedisClient(ForkAware):
         """
         return self._run(("EVAL", script, len(keys), *keys, *arguments), changes=True)
 
+    def infos(self) -> dict[str, Mapping[str, Any]]:
+        """Return the reply to INFO of each master, by its address.
+
+        Raises:
+            KeyStoreUnavailable, KeyStoreError: as for `read`.
+        """
+        reply: dict[str, Any] = self.read("INFO")  # of several masters, by their addresses
+        return {self.where: reply} if "redis_version" in reply else reply
+
     def _run(self, command: Command, *, changes: bool) -> Any:
         if time.monotonic() < self._away_until:
             raise KeyStoreUnavailable(f"{self.where} did not answer a moment ago; no key passes until it does")
@@ -132,7 +141,8 @@ class RedisClient(ForkAware):
         client = self._connected()
         try:
             if self._target.topology == "cluster":  # its replicas redirect commands
-                return client.execute_command(*command)
+                nodes = {"target_nodes": redis.RedisCluster.PRIMARIES} if command[0] == "INFO" else {}
+                return client.execute_command(*command, **nodes)
             return _run_on_master(client, command, changes=changes)
         except (*AWAY, _Demoted):
             self._leave(client)

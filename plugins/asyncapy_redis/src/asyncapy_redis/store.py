@@ -11,11 +11,13 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from asyncapy_core import KeyRecord
-from asyncapy_core.errors import KeyStoreError
+from asyncapy_core.errors import KeyStoreError, KeyStoreUnavailable
 from asyncapy_core.storage import (
+    Finding,
     RecordCache,
     check_timeout,
     checked_record,
+    log,
     metadata_text,
     skip_damaged,
     take_seconds,
@@ -23,6 +25,7 @@ from asyncapy_core.storage import (
 from asyncapy_redis import scripts
 from asyncapy_redis.client import RedisClient
 from asyncapy_redis.connecting import redact
+from asyncapy_redis.health import describe, find_weaknesses
 
 DEFAULT_PREFIX: Final = "asyncapy"
 PAGE: Final = 500
@@ -49,6 +52,7 @@ class RedisKeyStore:
     ) -> None:
         check_timeout(timeout)
         self._client = RedisClient(url, timeout)
+        self._is_examined = False
         self._recall = RecordCache(recall_seconds)
         self.timeout = timeout
         self.concurrency = self._client.connections
@@ -79,7 +83,7 @@ class RedisKeyStore:
 
     def get(self, digest: str) -> KeyRecord:
         def ask() -> KeyRecord | None:
-            value = self._client.read("HGET", self._names[0], digest)
+            value = self._redis.read("HGET", self._names[0], digest)
             return None if value is None else _decoded(digest, value)
 
         return self._recall.read(digest, ask)
@@ -88,7 +92,7 @@ class RedisKeyStore:
         return self._recall.get(digest)
 
     def find(self, key_id: str) -> str:
-        digest = self._client.read("HGET", self._names[1], key_id)
+        digest = self._redis.read("HGET", self._names[1], key_id)
         if digest is None:
             raise KeyError(key_id)
         return _text(digest)
@@ -103,7 +107,7 @@ class RedisKeyStore:
         self._change(scripts.REMOVE, digest)
 
     def records(self) -> Iterator[tuple[str, KeyRecord]]:
-        values: dict[bytes, bytes] = self._client.read("HGETALL", self._names[0])
+        values: dict[bytes, bytes] = self._redis.read("HGETALL", self._names[0])
         return iter(sorted(_readable(values), key=lambda item: (item[1].issued, item[0])))
 
     def purge(self, now: float) -> int:
@@ -118,12 +122,35 @@ class RedisKeyStore:
 
     def _page(self, cursor: int) -> tuple[int, dict[bytes, bytes]]:
         """Return the cursor of the next page, 0 after the last one, and the records of this page by digest."""
-        page: tuple[int, dict[bytes, bytes]] = self._client.read("HSCAN", self._names[0], cursor, "COUNT", PAGE)
+        page: tuple[int, dict[bytes, bytes]] = self._redis.read("HSCAN", self._names[0], cursor, "COUNT", PAGE)
         return page
+
+    def examine(self) -> Iterator[Finding]:
+        """Yield facts about the servers, and settings with which keys can be lost."""
+        for where, info in self._client.infos().items():
+            yield Finding(f"{where}: {describe(info)}")
+            for weakness in find_weaknesses(info):
+                yield Finding(f"{where}: {weakness}", is_problem=True)
 
     def close(self) -> None:
         """Close all connections."""
         self._client.close()
+
+    @property
+    def _redis(self) -> RedisClient:
+        """The client. On first use, a warning is logged for each setting with which keys can be lost."""
+        if not self._is_examined:
+            self._is_examined = True
+            try:
+                for finding in self.examine():
+                    if finding.is_problem:
+                        log.warning("{Key store} %s", finding.text)
+            except KeyStoreUnavailable:
+                self._is_examined = False
+                raise
+            except KeyStoreError:  # the user may not run INFO
+                log.debug("{Key store} the settings of Redis could not be checked", exc_info=True)
+        return self._client
 
     def _change(self, script: str, digest: str, *values: str) -> None:
         """Change one record, or raise KeyError if it does not exist. In any case drop it from the cache."""
@@ -135,7 +162,7 @@ class RedisKeyStore:
             raise KeyError(digest)
 
     def _run(self, script: str, *values: str) -> Any:
-        return self._client.run_script(script, self._names, *values)
+        return self._redis.run_script(script, self._names, *values)
 
 
 def _encoded(record: KeyRecord) -> str:

@@ -7,6 +7,8 @@ access; a key that another process revoked is refused after that time at the lat
 from __future__ import annotations
 
 import os
+import sqlite3
+import stat
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -16,6 +18,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from asyncapy_core import KeyRecord
 from asyncapy_core.errors import KeyStoreError
 from asyncapy_core.storage import (
+    Finding,
     RecordCache,
     check_timeout,
     checked_record,
@@ -28,6 +31,9 @@ from asyncapy_sqlite.database import Database
 
 INSERT: Final = "INSERT INTO keys (digest, id, metadata, issued, expires) VALUES (?, ?, ?, ?, ?)"
 SELECT: Final = "SELECT digest, id, metadata, issued, expires FROM keys WHERE digest = ?"
+FAULTS: Final = 5
+"""The most faults of a damaged file that `SQLiteKeyStore.examine` lists."""
+
 SELECT_ALL: Final = "SELECT digest, id, metadata, issued, expires FROM keys ORDER BY issued, digest"
 
 
@@ -133,6 +139,17 @@ class SQLiteKeyStore:
     def purge(self, now: float) -> int:
         with self._writer.changing() as cursor:
             return cursor.execute("DELETE FROM keys WHERE expires <= ?", (now,)).rowcount
+
+    def examine(self) -> Iterator[Finding]:
+        """Yield facts about the file, and faults in it."""
+        size = self.path.stat().st_size
+        yield Finding(f"{self.path}: {size} bytes, SQLite {sqlite3.sqlite_version}")
+        with closing(self._open()) as checking, checking.reading() as cursor:
+            lines = [_shown(line) for (line,) in cursor.execute(f"PRAGMA quick_check({FAULTS})")]
+        if lines != ["'ok'"]:
+            yield Finding(f"{self.path}: the file is damaged; restore a copy: {'; '.join(lines)}", is_problem=True)
+        if os.name == "posix" and self.path.stat().st_mode & stat.S_IWOTH:
+            yield Finding(f"{self.path}: every user can issue keys; chmod o-w", is_problem=True)
 
     def close(self) -> None:
         """Close the file."""
