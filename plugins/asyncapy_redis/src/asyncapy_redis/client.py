@@ -91,8 +91,8 @@ class RedisClient(ForkAware):
         Raises:
             KeyStoreUnavailable, KeyStoreError: as for `read`.
         """
-        reply = self.read("INFO")
-        return reply if self._target.topology == "cluster" else {self.where: reply}
+        reply: dict[str, Any] = self.read("INFO")  # of several masters, by their addresses
+        return {self.where: reply} if "redis_version" in reply else reply
 
     def _run(self, command: Command, *, changes: bool) -> Any:
         if time.monotonic() < self._away_until:
