@@ -36,7 +36,7 @@ class CallQueue:
     """
 
     def __init__(self, threads: int = THREADS, longest: int = LONGEST_QUEUE) -> None:
-        self.running = 0
+        self.running: int = 0
         self._threads = threads
         self._longest = longest
         self._waiting: OrderedDict[trio.Event, None] = OrderedDict()

@@ -38,7 +38,7 @@ class DisconnectWatch(Generic[C]):
         self._busy = busy
         self._report = report
         self._woken = trio.Event()
-        self.asleep = True
+        self.asleep: bool = True
 
     def wake(self) -> None:
         """Start checking."""

@@ -22,7 +22,7 @@ class SessionTable:
     __slots__ = ("_by_address", "_in_network", "limit")
 
     def __init__(self, limit: int) -> None:
-        self.limit = limit
+        self.limit: int = limit
         self._by_address: dict[str, dict[uuid.UUID, Session]] = {}
         self._in_network: ByNetwork[uuid.UUID] = ByNetwork()
 

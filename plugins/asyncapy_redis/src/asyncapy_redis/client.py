@@ -54,7 +54,7 @@ class RedisClient(ForkAware):
     """
 
     def __init__(self, url: str, timeout: float) -> None:
-        self.where = redact(url)
+        self.where: str = redact(url)
         self._target = parse(url, timeout)
         self._timeout = timeout
         self._lock = threading.Lock()

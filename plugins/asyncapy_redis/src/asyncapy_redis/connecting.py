@@ -28,7 +28,7 @@ FIXED: Final[dict[str, Any]] = {"retry": Retry(NoBackoff(), 0)}
 TEXTS: Final = ("client_name", "lib_name", "lib_version", "password", "username")
 TLS_TEXTS: Final = ("ca_certs", "ca_data", "ca_path", "cert_reqs", "certfile", "ciphers", "keyfile", "password")
 NOT_FOR_URLS: Final = {"legacy_responses", "retry_on_error", "retry_on_timeout", "timeout"}
-OPTIONS: Final = {*TEXTS, *(f"ssl_{name}" for name in TLS_TEXTS), *URL_QUERY_ARGUMENT_PARSERS} - NOT_FOR_URLS
+OPTIONS: Final[set[str]] = {*TEXTS, *(f"ssl_{name}" for name in TLS_TEXTS), *URL_QUERY_ARGUMENT_PARSERS} - NOT_FOR_URLS
 """The options of redis-py's connections that a URL may set."""
 
 CONNECTIONS: Final = 50

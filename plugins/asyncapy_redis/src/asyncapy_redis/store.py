@@ -55,7 +55,7 @@ class RedisKeyStore:
         self._is_examined = False
         self._recall = RecordCache(recall_seconds)
         self.timeout = timeout
-        self.concurrency = self._client.connections
+        self.concurrency: int = self._client.connections
         self._names = [f"{{{prefix}}}:keys", f"{{{prefix}}}:ids"]
 
     @classmethod
