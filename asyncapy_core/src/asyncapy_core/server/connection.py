@@ -202,15 +202,15 @@ class Connection:
         if self._state.draining:
             return b""
         size = self._state.config.buf
-        if self._decoder.buffered:
+        if buffered := self._decoder.buffered:
             size = max(size, min(self._decoder.missing, MAX_READ))
         data = self._transport.receive_now(size)
         while data is None and not (self._closing or self._state.draining):
             if self._expired:
                 raise TimedOut(f"no whole packet within {self._state.config.timeout:g} s")
-            if self._decoder.buffered != self._partial:
-                self._partial = self._decoder.buffered
-                self._state.hold_partial(self, self._partial)
+            if buffered != self._partial:
+                self._partial = buffered
+                self._state.hold_partial(self, buffered)
             if self._overflowed:
                 raise BufferFull(f"{self._partial} bytes of an incomplete packet, while max_buffered is exceeded")
             self._state.reading.start(self)
