@@ -91,6 +91,8 @@ fuzz: $(VENV)/.fuzz
 	    PYTHONPATH=tests $(BIN)/python tests/fuzz/fuzz.py $$target .fuzz/$$target -max_total_time=$(SECONDS) -max_len=400 \
 	        -print_final_stats=1 || exit 1; \
 	done
+	mkdir -p .fuzz/costs
+	$(BIN)/python tests/fuzz/costs.py .fuzz/costs $(SECONDS)
 
 # An environment of its own, as mutmut brings much that nothing else needs.
 $(VENV)-mutants/.installed: constraints.txt tests/mutants/requirements.txt $(addsuffix /pyproject.toml,$(PROJECTS))

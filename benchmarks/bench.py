@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from costly import measure_costly
 from idle import measure_idle
 from imports import measure_imports
 from large import measure_large
@@ -71,6 +72,7 @@ def main() -> None:
             rows += hold(contest, servers, 5 if options.quick else options.rounds)
         rows += measure_large(servers[OURS], (LARGE_JSON, LARGE_ZIPROTO), 3 if options.quick else 7)
         rows += measure_neighbours(servers[OURS], 1 if options.quick else 3)
+    rows += measure_costly()
     rows += measure_imports(5)
     if not options.quick:
         rows += measure_idle({peer.name: HERE / "servers" / peer.program for peer in (OURS, TRIO)})

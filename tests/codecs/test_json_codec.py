@@ -4,6 +4,7 @@ import datetime as dt
 import json
 import math
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from asyncapy_codecs import JsonCodec
 from asyncapy_codecs.plugin import Options, asyncapy_codecs
+from asyncapy_codecs.slow_numbers import has_slow_numbers
 from asyncapy_core import Codec
 from asyncapy_core.errors import DecodeError, EncodeError
 
@@ -34,79 +36,90 @@ def nested(depth: int) -> bytes:
     return b'{"a":' + b"[" * (depth - 1) + b"]" * (depth - 1) + b"}"
 
 
-@pytest.mark.parametrize(
-    "payload",
-    [
-        b"",
-        b'{"a":',
-        b"[1,2]",
-        b"12345",
-        b"null",
-        b"true",
-        rb'"{\"uni\":1}"',
-        b'{"a":"\xff"}',
-        b'{"\xff":1}',
-        b'{"a":"\xed\xa0\x80"}',
-        b'{"a":"\xc0\xaf"}',
-        '{"a":1}'.encode("utf-16"),
-        '{"a":1}'.encode("utf-16-le"),
-        '{"a":1}'.encode("utf-32"),
-        '{"a":1}'.encode("utf-32-be"),
-        b'\xef\xbb\xbf{"a":1}',
-        rb'{"a":"\ud800"}',
-        rb'{"a":"\ud800x"}',
-        rb'{"a":"\udc00\ud800"}',
-        rb'{"\ud800":1}',
-        b'{"a":NaN}',
-        b'{"a":Infinity}',
-        b'{"a":-Infinity}',
-        b'{"a":1e999}',
-        b'{"a":-1e999}',
-        b'{"a":' + b"9" * 5000 + b"}",
-        b'{"a":-' + b"9" * 5000 + b"}",
-        nested(129),
-        nested(2000),
-        nested(100_000),
-        b'{"a":' * 2000 + b"1" + b"}" * 2000,
-        b'{"a":1}{',
-        b'{"a":1}\x00',
-        b'{"a":1} {"b":2}',
-        b'{"a":1,}',
-        b"{'a':1}",
-        b"{a:1}",
-        b"{1:1}",
-        b'{"a":01}',
-        b'{"a":+1}',
-        b'{"a":.5}',
-        b'{"a":0x10}',
-        b'{"a":"\n"}',
-        b'{"a":1}//',
-        b'{"a":undefined}',
-    ],
-    ids=lambda payload: repr(payload[:24]),
-)
-def test_what_is_not_exactly_one_json_object_is_a_decode_error(payload: bytes) -> None:
+NO_OBJECTS = [
+    b"",
+    b'{"a":',
+    b"[1,2]",
+    b"12345",
+    b"null",
+    b"true",
+    rb'"{\"uni\":1}"',
+    b'{"a":"\xff"}',
+    b'{"\xff":1}',
+    b'{"a":"\xed\xa0\x80"}',
+    b'{"a":"\xc0\xaf"}',
+    '{"a":1}'.encode("utf-16"),
+    '{"a":1}'.encode("utf-16-le"),
+    '{"a":1}'.encode("utf-32"),
+    '{"a":1}'.encode("utf-32-be"),
+    b'\xef\xbb\xbf{"a":1}',
+    rb'{"a":"\ud800"}',
+    rb'{"a":"\ud800x"}',
+    rb'{"a":"\udc00\ud800"}',
+    rb'{"\ud800":1}',
+    b'{"a":NaN}',
+    b'{"a":Infinity}',
+    b'{"a":-Infinity}',
+    b'{"a":1e999}',
+    b'{"a":-1e999}',
+    b'{"a":' + b"9" * 5000 + b"}",
+    b'{"a":-' + b"9" * 5000 + b"}",
+    nested(129),
+    nested(2000),
+    nested(100_000),
+    b'{"a":' * 2000 + b"1" + b"}" * 2000,
+    b'{"a":1}{',
+    b'{"a":1}\x00',
+    b'{"a":1} {"b":2}',
+    b'{"a":1,}',
+    b"{'a':1}",
+    b"{a:1}",
+    b"{1:1}",
+    b'{"a":01}',
+    b'{"a":+1}',
+    b'{"a":.5}',
+    b'{"a":0x10}',
+    b'{"a":"\n"}',
+    b'{"a":1}//',
+    b'{"a":undefined}',
+]
+
+OBJECTS: list[tuple[bytes, dict[str, Any]]] = [
+    (b"{ }", {}),
+    (b' \r\n\t{"a" : 1 } \n', {"a": 1}),
+    (b'{"a":1,"a":2}', {"a": 2}),
+    (b'{"a":{"b":1,"b":2}}', {"a": {"b": 2}}),
+    (b'{"":0}', {"": 0}),
+    ('{"käse":"\u2028 \U0001f600"}'.encode(), {"käse": "\u2028 \U0001f600"}),
+    (rb'{"a":"\ud83d\ude00\u0000"}', {"a": "\U0001f600\x00"}),
+    (b'{"a":18446744073709551615,"b":-9223372036854775808}', {"a": 2**64 - 1, "b": -(2**63)}),
+    (b'{"a":[1.5,true,false,null,{"b":[]}]}', {"a": [1.5, True, False, None, {"b": []}]}),
+    (rb'{"a":"{\"uni\":1}"}', {"a": '{"uni":1}'}),
+]
+
+
+def with_slow_numbers(payload: bytes) -> bytes:
+    """Return a payload with 60 more fields in front, whose values msgspec converts slowly."""
+    start, brace, rest = payload.partition(b"{")
+    numbers = b",".join(b'"%d":1e300' % number for number in range(60))
+    return start + brace + numbers + (rest if rest.strip() == b"}" else b"," + rest)
+
+
+@pytest.mark.parametrize("change", [bytes, with_slow_numbers])
+@pytest.mark.parametrize("payload", NO_OBJECTS, ids=lambda payload: repr(payload[:24]))
+def test_what_is_not_exactly_one_json_object_is_a_decode_error(
+    payload: bytes, change: Callable[[bytes], bytes]
+) -> None:
     with pytest.raises(DecodeError, match=r"^not a (JSON object|payload): ."):
-        CODEC.decode(payload)
+        CODEC.decode(change(payload))
 
 
-@pytest.mark.parametrize(
-    ("payload", "fields"),
-    [
-        (b"{ }", {}),
-        (b' \r\n\t{"a" : 1 } \n', {"a": 1}),
-        (b'{"a":1,"a":2}', {"a": 2}),
-        (b'{"a":{"b":1,"b":2}}', {"a": {"b": 2}}),
-        (b'{"":0}', {"": 0}),
-        ('{"käse":"\u2028 \U0001f600"}'.encode(), {"käse": "\u2028 \U0001f600"}),
-        (rb'{"a":"\ud83d\ude00\u0000"}', {"a": "\U0001f600\x00"}),
-        (b'{"a":18446744073709551615,"b":-9223372036854775808}', {"a": 2**64 - 1, "b": -(2**63)}),
-        (b'{"a":[1.5,true,false,null,{"b":[]}]}', {"a": [1.5, True, False, None, {"b": []}]}),
-        (rb'{"a":"{\"uni\":1}"}', {"a": '{"uni":1}'}),
-    ],
-)
+@pytest.mark.parametrize(("payload", "fields"), OBJECTS)
 def test_a_json_object_is_decoded(payload: bytes, fields: dict[str, Any]) -> None:
     assert CODEC.decode(payload) == fields
+    slow = with_slow_numbers(payload)
+    assert has_slow_numbers(slow)
+    assert CODEC.decode(slow) == {str(number): 1e300 for number in range(60)} | fields
 
 
 @pytest.mark.parametrize("depth", [1, 64, 128])

@@ -9,6 +9,7 @@ from typing import Any, cast
 import msgpack
 import pytest
 import ziproto
+from hostile_ziproto import HOSTILE, nested
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -44,78 +45,6 @@ def trees(*, most: int, least_bytes: int) -> st.SearchStrategy[dict[str, Any]]:
 
 payloads = trees(most=20, least_bytes=0)
 small_payloads = trees(most=15, least_bytes=1)
-
-
-def nested(depth: int, opening: str = "91", end: str = "90") -> bytes:
-    """Return a payload nested this deep; the outermost map counts."""
-    return bytes.fromhex("81a161" + opening * (depth - 2) + end)
-
-
-HOSTILE = [
-    ("81a161", "cut in the map"),
-    ("81a3666f6fbf6261", "cut in a string"),
-    ("81a16bdbffffffff68", "a string of 4 GiB"),
-    ("81a16bc6ffffffff68", "bytes of 4 GiB"),
-    ("dfffffffff", "a map of 4 Gi items"),
-    ("ddffffffff", "an array of 4 Gi items"),
-    ("81a161dfffffffff", "a map of 4 Gi items within"),
-    ("81a161ddffffffff", "an array of 4 Gi items within"),
-    ("81a16101c0", "trailing nil"),
-    ("8080", "two maps"),
-    ("93010203", "an array"),
-    ("cd0001", "a number"),
-    ("c0", "nil"),
-    ("a161", "a string"),
-    ("c40161", "bytes"),
-    ("", "nothing"),
-    ("8181a1620101", "a map as key"),
-    ("81910101", "an array as key"),
-    ("81c001", "nil as key"),
-    ("81c201", "false as key"),
-    ("810101", "a number as key"),
-    ("81cb3ff000000000000001", "a float as key"),
-    ("81c4016101", "bytes as key"),
-    ("81a1618181a1620101", "a map as key within"),
-    ("81a16181910101", "an array as key within"),
-    ("81a16181c001", "nil as key within"),
-    ("81a161810101", "a number as key within"),
-    ("81a16181c4016101", "bytes as key within"),
-    ("81a1619181c4016101", "bytes as key within an array"),
-    ("81a161c1", "c1"),
-    ("c1", "c1 alone"),
-    ("81a161c70101aa", "ext 8"),
-    ("81a161c70001", "ext 8, empty"),
-    ("81a161c8000101aa", "ext 16"),
-    ("81a161c90000000101aa", "ext 32"),
-    ("81a161d401aa", "fixext 1"),
-    ("81a161d501aaaa", "fixext 2"),
-    ("81a161d601aaaaaaaa", "fixext 4"),
-    ("81a161d701" + "aa" * 8, "fixext 8"),
-    ("81a161d801" + "aa" * 16, "fixext 16"),
-    ("81a161d6ff00000000", "timestamp 32"),
-    ("81a161d7ff0000000000000000", "timestamp 64"),
-    ("81a161c70cff" + "00" * 12, "timestamp 96"),
-    ("81a16191d6ff00000000", "a timestamp in an array"),
-    ("81d401aa01", "an extension as key"),
-    ("81d6ff0000000001", "a timestamp as key"),
-    ("d6ff00000000", "a timestamp alone"),
-    ("81a161a1ff", "invalid UTF-8"),
-    ("81a1ff01", "invalid UTF-8 as key"),
-    ("81a161a2c0af", "overlong UTF-8"),
-    ("81a161a3eda080", "a surrogate"),
-    ("81a161cb7ff8000000000000", "NaN"),
-    ("81a161ca7fc00000", "NaN of 32 bits"),
-    ("81a161cb7ff0000000000000", "infinity"),
-    ("81a161cbfff0000000000000", "minus infinity"),
-    ("81a161ca7f800000", "infinity of 32 bits"),
-    ("81a16191cb7ff8000000000000", "NaN in an array"),
-    ("81a16181a162cb7ff8000000000000", "NaN in a map"),
-    (nested(129).hex(), "129 deep"),
-    (nested(2000).hex(), "2,000 deep"),
-    (nested(100_000).hex(), "100,000 deep"),
-    (nested(129, "81a162", "80").hex(), "129 maps deep"),
-    (nested(2000, "81a162", "80").hex(), "2,000 maps deep"),
-]
 
 
 @pytest.mark.parametrize("codec", [CODEC, REFERENCE], ids=repr)

@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+import costs
 import msgpack
 from strict_msgpack import strict
 
@@ -87,6 +88,12 @@ def ziproto_payload(payload: bytes) -> None:
     assert repr(ZIPROTO.decode(ZIPROTO.encode(fields))) == repr(fields)
 
 
+def costly_item(item: bytes) -> None:
+    """A payload of many equal items is decoded and sent again, or refused. `costs.py` measures the time."""
+    for codec, form in costs.FORMS:
+        costs.echo(codec, form(item or b"1", 20_000))
+
+
 def _with_any_keys(items: list[tuple[Any, Any]]) -> dict[str, Any]:
     return {key if type(key) is str else repr(key): value for key, value in items}
 
@@ -95,4 +102,5 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "frames": frames,
     "json": json_payload,
     "ziproto": ziproto_payload,
+    "costs": costly_item,
 }

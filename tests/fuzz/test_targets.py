@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from targets import TARGETS  # in the folder of this file
+from targets import TARGETS
 
 CORPUS = sorted(path for path in (Path(__file__).parent / "corpus").glob("*/*"))
 

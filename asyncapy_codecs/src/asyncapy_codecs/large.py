@@ -31,25 +31,44 @@ class LargeDecoder:
 
     Args:
         decode: decodes a payload.
+        max_containers: the maps and arrays that a large payload may hold, or one for each five bytes if that is more;
+            None for any number.
     """
 
-    __slots__ = ("_decode", "_owed")
+    __slots__ = ("_decode", "_max_containers", "_owed")
 
-    def __init__(self, decode: Callable[[bytes], dict[str, Any]]) -> None:
+    def __init__(self, decode: Callable[[bytes], dict[str, Any]], max_containers: int | None = None) -> None:
         self._decode = decode
+        self._max_containers = max_containers
         self._owed = 0
 
     def __call__(self, payload: bytes) -> dict[str, Any]:
-        """Decode a payload; exceptions of the decoder are not caught."""
-        if len(payload) < LARGE or not gc.isenabled():
+        """Decode a payload; exceptions of the decoder are not caught.
+
+        Raises:
+            ValueError: the payload holds too many maps and arrays.
+        """
+        if len(payload) < LARGE:
             return self._decode(payload)
+        enabled = gc.isenabled()
         gc.disable()
+        before = gc.get_count()[0]
         try:
-            return self._decode(payload)
+            fields = self._decode(payload)
+            self._require_few(gc.get_count()[0] - before, len(payload))
+            return fields
         finally:
-            gc.enable()
-            if gc.get_count()[0] > DENSE:
-                self._make_old()
+            if enabled:
+                gc.enable()
+                if gc.get_count()[0] > DENSE:
+                    self._make_old()
+
+    def _require_few(self, containers: int, size: int) -> None:
+        if self._max_containers is None:
+            return
+        most = max(self._max_containers, size // 5)
+        if containers > most:
+            raise ValueError(f"it holds more than {most} maps and arrays, the limit for {size} bytes")
 
     def _make_old(self) -> None:
         """Move all new objects to the oldest generation, which is rarely collected."""

@@ -35,7 +35,7 @@ class Reference:
         payload = bytes(self._package.encode(plain))
         try:
             right = self._decode(payload) == plain
-        except ValueError:
+        except DecodeError:
             right = False
         if not right:
             raise EncodeError("the reference engine writes these fields wrongly: use the default engine")

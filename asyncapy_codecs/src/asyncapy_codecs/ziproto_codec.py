@@ -1,16 +1,30 @@
-"""ZiProto, wire id 1, on msgspec: MessagePack without extensions and timestamps (docs/protocol.md, "A packet")."""
+"""ZiProto, wire id 1, on msgspec: MessagePack without extensions and timestamps (docs/protocol.md, "A packet").
+
+msgspec decodes usual payloads. ormsgpack decodes those that hold bytes or are nested deep, as it accepts only strings
+as keys. msgspec would decode arrays as keys to tuples, and a peer can choose tuples that all have the same hash.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, NoReturn
+from contextlib import suppress
+from typing import Any, Final, Literal
 
 import msgspec
+import ormsgpack
 
 from asyncapy_codecs.large import LARGE, LargeDecoder
 from asyncapy_codecs.reference import Reference
-from asyncapy_codecs.trees import PATIENCE, find_fault, plain_form, sendable, usual_payload
+from asyncapy_codecs.trees import MAX_CONTAINERS, MAX_DEEP, find_fault, plain_form, sendable, usual_payload
 from asyncapy_core.errors import DecodeError, EncodeError
+
+EXAMINED: Final = 64 * 1024
+DENSE: Final = 0.1
+"""msgspec does not decode a payload of so many bytes first if such a part of them may begin a map or an array, as it
+would take too long to decode it twice."""
+
+_OPENERS: Final = bytes((*range(0x80, 0xA0), *range(0xDC, 0xE0)))
+_SIGNS_OF_BYTES: Final = (b"\xc4", b"\xc5", b"\xc6")
 
 
 class ZiProtoCodec:
@@ -33,8 +47,9 @@ class ZiProtoCodec:
         self._encode = msgspec.msgpack.Encoder(enc_hook=plain_form).encode
         self._decode = msgspec.msgpack.Decoder(usual_payload()).decode
         self._decode_large = LargeDecoder(self._decode)
-        self._decode_any = LargeDecoder(msgspec.msgpack.Decoder(dict[str, Any], ext_hook=_no_extensions).decode)
-        self._reference = Reference(self._decode_any) if engine == "ziproto" else None
+        self._decode_strict = LargeDecoder(ormsgpack.unpackb, MAX_CONTAINERS)
+        self._require_one_map = msgspec.msgpack.Decoder(_AnyMap).decode
+        self._reference = Reference(self._decode_unusual) if engine == "ziproto" else None
 
     def encode(self, fields: Mapping[str, Any]) -> bytes:
         """Return these fields as a ZiProto map.
@@ -47,11 +62,13 @@ class ZiProtoCodec:
                 return self._reference.encode(dict(sendable(fields)))
             encode, decode = self._encode, self._decode
             payload = encode(fields)
+            if len(payload) >= LARGE:
+                return self._checked(payload, fields)
             try:
                 decode(payload)  # fields that decode to the usual type have no fault
             except msgspec.ValidationError:
                 plain = sendable(fields)
-                return payload if plain is fields else self._encode(plain)
+                return payload if plain is fields else encode(plain)
         except (TypeError, ValueError, OverflowError, RecursionError, BufferError) as error:
             raise EncodeError(f"these fields cannot be sent as ZiProto: {error}") from error
         return payload
@@ -63,20 +80,36 @@ class ZiProtoCodec:
             DecodeError: the payload is not exactly one ZiProto map, or is nested too deep.
         """
         try:
-            decode = self._decode if len(payload) < LARGE else self._decode_large
-            fields = decode(payload)
+            if len(payload) < LARGE:
+                decode = self._decode
+                fields = decode(payload)
+            elif _is_usual(payload):
+                fields = self._decode_large(payload)
+            else:
+                fields = self._decode_unusual(payload)
         except msgspec.ValidationError:
             fields = self._decode_unusual(payload)
         except (ValueError, RecursionError) as error:
             raise DecodeError(f"not a ZiProto map: {error}") from error
         return fields if self._reference is None else self._reference.decode(payload)
 
+    def _checked(self, payload: bytes, fields: Mapping[str, Any]) -> bytes:
+        """Return a large payload, or another one if these fields have to be converted first."""
+        if _is_usual(payload):
+            with suppress(msgspec.ValidationError):
+                self._decode_large(payload)
+                return payload
+        plain = sendable(fields)
+        return payload if plain is fields else self._encode(plain)
+
     def _decode_unusual(self, payload: bytes) -> dict[str, Any]:
         try:
-            fields = self._decode_any(payload)
+            self._require_one_map(payload)
+            fields: dict[str, Any] = self._decode_strict(payload)
         except (ValueError, RecursionError) as error:
-            raise DecodeError(f"not a ZiProto map: {error}") from error
-        if fault := find_fault(fields, PATIENCE):
+            reason = "it holds an extension type" if "ext_hook" in str(error) else error
+            raise DecodeError(f"not a ZiProto map: {reason}") from error
+        if fault := find_fault(fields, max(MAX_DEEP, len(payload) // 20)):
             raise DecodeError(f"not a payload: {fault}")
         return fields
 
@@ -84,5 +117,13 @@ class ZiProtoCodec:
         return f"<ZiProtoCodec engine={self.engine!r}>"
 
 
-def _no_extensions(code: int, data: memoryview) -> NoReturn:
-    raise ValueError(f"extension type {code} is not part of ZiProto")
+class _AnyMap(msgspec.Struct):
+    """The type for a map whose values msgspec skips. It checks that nothing follows the map."""
+
+
+def _is_usual(payload: bytes) -> bool:
+    """Return whether a large payload has few maps and arrays and seems to hold no bytes."""
+    if any(sign in payload for sign in _SIGNS_OF_BYTES):
+        return False
+    size = len(payload)
+    return size < EXAMINED or len(payload.translate(None, _OPENERS)) >= size * (1 - DENSE)
