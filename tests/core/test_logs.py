@@ -270,5 +270,35 @@ class Silent(Exception):
         raise SystemExit
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"a": [1] * 1001},
+        {"a": [[1]] * 501},
+        {"a": {str(number): [] for number in range(1001)}},
+        {"a": "ab " * 1000},
+        {"a": "secret " * 1000},
+        {str(number): number for number in range(1001)},
+        {"a": [{"b": "x"}] * 600},
+    ],
+    ids=lambda fields: repr(fields)[:20],
+)
+def test_a_message_is_hidden_if_the_packet_has_too_many_values(fields: dict[str, Any]) -> None:
+    assert describe(ValueError("the key is secret"), fields) == "ValueError ([...])"
+
+
+def test_a_long_message_is_hidden_if_there_is_a_packet() -> None:
+    text = "x" * 4096
+    assert describe(ValueError(text), {"a": 1}).startswith("ValueError (xxx")
+    assert describe(ValueError(text + "x"), {"a": 1}) == "ValueError ([...])"
+    assert describe(ValueError(text + "x"), {}).startswith("ValueError (xxx")
+
+
+def test_the_values_of_a_packet_are_hidden_at_any_depth() -> None:
+    fields = {"a": [1, {"secret-key": (b"other-key", "of two words")}], "b": ["x"] * 400}
+    error = ValueError("got secret-key, other-key and two words")
+    assert describe(error, fields) == "ValueError (got [...], [...] and two [...])"
+
+
 def test_an_exception_without_a_text_is_described_by_its_type() -> None:
     assert describe(Silent()) == "Silent (a Silent without a text)"

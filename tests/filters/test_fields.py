@@ -14,7 +14,7 @@ from asyncapy_filters import Fields, HasFields
 NO_CLIENT = cast("Client", None)
 
 
-def passes(filter: Fields | HasFields, **fields: Any) -> bool:
+def passes(filter: HasFields, **fields: Any) -> bool:
     return filter.check(NO_CLIENT, Packet(fields))
 
 
@@ -84,6 +84,22 @@ def test_a_value_is_matched_from_its_beginning(pattern: Any, value: Any, expecte
 @pytest.mark.parametrize("value", [None, True, 1, 1.5, "x", b"x", [], [1], {}, {"b": 1}], ids=repr)
 def test_none_passes_any_value(value: Any) -> None:
     assert passes(Fields(a=None), a=value)
+
+
+@pytest.mark.parametrize("kind", [Fields, HasFields])
+def test_a_string_of_more_than_8192_characters_matches_no_expression(kind: type[HasFields]) -> None:
+    expression = r".*@.*\.com"  # takes the square of the length: 4 s for 80 kB
+    assert passes(kind(a=expression), a="@" * 8188 + ".com")
+    assert not passes(kind(a=expression), a="@" * 8189 + ".com")
+    assert passes(kind(a=None), a="@" * 8193)
+
+
+def test_a_subclass_may_match_longer_strings() -> None:
+    class Long(HasFields):
+        max_length = 10_000
+
+    assert passes(Long(a="@+$"), a="@" * 10_000)
+    assert not passes(Long(a="@+$"), a="@" * 10_001)
 
 
 def test_all_patterns_have_to_match() -> None:

@@ -28,7 +28,11 @@ MIN_VALUE: Final = 4
 """The least characters of a hidden value: a shorter one is in many words, and no secret."""
 
 VALUES: Final = 1000
-"""The most values of a packet that are hidden."""
+"""The most values of a packet that are searched for in a message, to bound the time. If a packet has more, the whole
+message is hidden."""
+
+LONGEST_MESSAGE: Final = 4096
+"""The most characters of a message that is searched for values of a packet. A longer one is hidden."""
 
 DEBUG_CHARACTERS: Final = 1000
 """The most characters of one line of a traceback at DEBUG: the text of an exception may have any length."""
@@ -156,31 +160,34 @@ def _without_values(text: str, fields: Mapping[str, Any] | None) -> str:
     if not fields:
         return text
     found = _texts(fields)
-    if len(found) >= VALUES:
+    if found is None or len(text) > LONGEST_MESSAGE:
         return HIDDEN
     for value in sorted(found, key=len, reverse=True):
         text = text.replace(value, HIDDEN)
     return text
 
 
-def _texts(fields: Mapping[str, Any]) -> set[str]:
+def _texts(fields: Mapping[str, Any]) -> set[str] | None:
     """Return the strings and numbers in the fields of a packet, at any depth, and the words of the strings.
 
-    The words are found also where the message has escaped the rest of the string. At most `VALUES` are returned.
+    The words are found also where the message has escaped the rest of the string. Return None if there are more than
+    `VALUES` of them, short ones included.
     """
-    found: set[str] = set()
+    found: list[str] = []
     values = deque[object](fields.values())
-    while values and len(found) < VALUES:
+    while values:
         value = values.popleft()
         if isinstance(value, Mapping):
-            values.extend((*value, *value.values()))
+            values.extend(itertools.islice(itertools.chain(value, value.values()), VALUES + 1))
         elif isinstance(value, (list, tuple)):
-            values.extend(value)
+            values.extend(value[: VALUES + 1])
         elif isinstance(value, (str, bytes, int, float)):
             text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
             words = (match[0] for match in re.finditer(r"\w+", text))
-            found.update(each for each in itertools.islice((text, *words), VALUES) if len(each) >= MIN_VALUE)
-    return found
+            found.extend(itertools.islice(itertools.chain((text,), words), VALUES + 1))
+        if len(found) + len(values) > VALUES:
+            return None
+    return {each for each in found if len(each) >= MIN_VALUE}
 
 
 def first_leaf(error: BaseException) -> tuple[BaseException, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -20,12 +20,18 @@ class HasFields(Filter):
 
     Args:
         fields: None for any value, or a regular expression that has to match at the beginning of the value, as in
-            `re.match`. Numbers, booleans and null are matched in the form of ``str()``; bytes, maps and arrays match no
-            expression.
+            `re.match`. Numbers, booleans and null are matched in the form of ``str()``. Bytes, maps and arrays
+            match no expression, and neither do strings of more than ``max_length`` characters.
+
+    Attributes:
+        max_length: characters of the longest string that is matched, 8,192 unless a subclass sets it. The time that an
+            expression takes may grow with the square of the length, or faster.
 
     Raises:
         ValueError: a value is neither None nor a regular expression.
     """
+
+    max_length: ClassVar[int] = 8 * 1024
 
     def __init__(self, /, **fields: FieldPattern) -> None:
         self.names: frozenset[str] = frozenset(_validated(type(self).__name__, fields))
@@ -43,7 +49,7 @@ class HasFields(Filter):
                 if isinstance(value, (bytes, dict, list, tuple)):
                     return False
                 value = str(value)
-            if pattern.match(value) is None:
+            if len(value) > self.max_length or pattern.match(value) is None:
                 return False
         return True
 
