@@ -218,6 +218,8 @@ class Connection:
                 data = await self._transport.receive(size)
             except Woken:
                 continue
+        if buffered and data:
+            self._state.heap.count(len(data))
         return data or b""
 
     async def _yield_turn(self) -> None:

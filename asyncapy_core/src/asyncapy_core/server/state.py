@@ -21,6 +21,7 @@ from asyncapy_core.protocol.proxy_header import Proxies
 from asyncapy_core.server.by_network import ByNetwork
 from asyncapy_core.server.disconnects import DisconnectWatch
 from asyncapy_core.server.handshakes import HandshakeTable
+from asyncapy_core.server.heap import Heap
 from asyncapy_core.server.isolation import Peer, PeerTasks
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ class ServerState:
         handshakes: connections that wait for a PROXY header or a TLS handshake.
         partial: the bytes of incomplete packets, by connection.
         buffered: the sum of these bytes.
+        heap: returns memory to the operating system after large packets.
         idle: set when the server drains and has no connection left.
         reading, writing, lingering, leaving, proxying, handshaking: the deadlines of packets, of output, of closing
             connections, of these while the server drains, of PROXY headers and of TLS handshakes.
@@ -126,6 +128,7 @@ class ServerState:
     handshakes: HandshakeTable = field(default_factory=HandshakeTable)
     partial: dict[ConnectionInterface, int] = field(default_factory=dict)
     buffered: int = 0
+    heap: Heap = field(default_factory=Heap)
     idle: trio.Event = field(default_factory=trio.Event)
     should_log_codec: RateLimited = field(default_factory=RateLimited)
     reading: Deadlines[ConnectionInterface] = field(init=False)
@@ -153,7 +156,7 @@ class ServerState:
     @property
     def deadlines(self) -> tuple[Deadlines[Any], ...]:
         """The deadlines to watch while the server serves; ``leaving`` is watched while it drains."""
-        return self.reading, self.writing, self.lingering, self.proxying, self.handshaking
+        return self.reading, self.writing, self.lingering, self.proxying, self.handshaking, self.heap.deadlines
 
     def begin_handshake(self, transport: SocketTransport, address: str, *, proxied: bool) -> None:
         """Add a connection that waits for a PROXY header or a TLS handshake; see `HandshakeTable.add`."""
@@ -198,9 +201,12 @@ class ServerState:
             connection: the connection that waits for the rest of the packet.
             size: the bytes received so far; 0 when the packet is complete.
         """
-        self.buffered += size - self.partial.pop(connection, 0)
+        before = self.partial.pop(connection, 0)
+        self.buffered += size - before
         if size:
             self.partial[connection] = size
+        else:
+            self.heap.count(before)
         if self.buffered > self.config.max_buffered:
             largest = max(self.partial, key=self.partial.__getitem__)
             self.buffered -= self.partial.pop(largest)
