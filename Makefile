@@ -115,6 +115,7 @@ soak: $(VENV)/.installed
 
 bench-keys: $(VENV)/.installed
 	$(BIN)/python benchmarks/keys.py
+	$(BIN)/python benchmarks/attacked.py
 
 format: $(VENV)/.installed
 	$(BIN)/ruff format .

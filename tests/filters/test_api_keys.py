@@ -1,18 +1,19 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncapy.filters import Filter, Filters
-from asyncapy_core import APIKeyFactory, Client, Handler, KeyRecord, MemoryKeyStore, Packet
+from asyncapy_core import APIKeyFactory, Handler, KeyRecord, MemoryKeyStore, Packet
 from asyncapy_core.errors import KeyStoreUnavailable
+from asyncapy_core.testing import Detached
 from asyncapy_filters import APIFactory
 
-NO_CLIENT = cast("Client", None)
+CLIENT = Detached().client
 
 
 class Blocking(MemoryKeyStore):
@@ -25,7 +26,7 @@ async def nothing(client: Any, packet: Any) -> None: ...
 
 async def passes(factory: APIKeyFactory, fields: dict[str, Any], field_name: str = "key") -> bool:
     """Return whether the filter passes a packet with these fields."""
-    return await Handler(nothing, [APIFactory(factory, field_name)]).check(NO_CLIENT, Packet(fields))
+    return await Handler(nothing, [APIFactory(factory, field_name)]).check(CLIENT, Packet(fields))
 
 
 STORES = pytest.mark.parametrize("store", [MemoryKeyStore, Blocking])
@@ -79,7 +80,7 @@ async def test_a_key_that_was_revoked_reissued_or_expired_does_not_pass(store: t
 def test_nothing_that_was_not_issued_passes(value: Any) -> None:
     factory = APIKeyFactory()
     factory.issue()
-    assert APIFactory(factory, "key").check(NO_CLIENT, Packet({"key": value})) is False
+    assert APIFactory(factory, "key").check(CLIENT, Packet({"key": value})) is False
 
 
 async def test_a_key_that_is_absurdly_long_is_not_looked_up() -> None:
@@ -116,7 +117,7 @@ async def test_a_store_that_is_away_lets_nobody_pass_and_neither_does_the_invers
     filter = APIFactory(APIKeyFactory(store=Away()), "key")
     for each in (filter, ~filter):
         with pytest.raises(KeyStoreUnavailable):
-            await Handler(nothing, [each]).check(NO_CLIENT, Packet({"key": "x" * 32}))
+            await Handler(nothing, [each]).check(CLIENT, Packet({"key": "x" * 32}))
 
 
 async def test_a_subclass_with_storage_of_its_own_is_asked() -> None:

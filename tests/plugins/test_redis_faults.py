@@ -224,6 +224,37 @@ async def test_a_valid_key_passes_while_many_clients_send_wrong_ones(serve: Serv
     factory.close()
 
 
+async def test_a_valid_key_does_not_wait_for_the_wrong_keys_of_another_network(serve: Serve, proxied: TcpProxy) -> None:
+    factory = through(proxied)
+    key = await factory.aissue()
+    running = await serve(guarded(factory))
+    proxied.delay = 0.02
+    refused, ten_refused = 0, trio.Event()
+
+    async def attack(peer: Peer) -> None:
+        nonlocal refused
+        await peer.send(json_packet(key="wrong"))
+        assert await peer.json() == REFUSED
+        refused += 1
+        if refused == 10:
+            ten_refused.set()
+
+    async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
+        peers = [
+            await stack.enter_async_context(await Peer.connect_from("127.0.0.2", running.port)) for _ in range(300)
+        ]
+        for peer in peers:
+            nursery.start_soon(attack, peer)
+        async with await running.connect() as valid:
+            await ten_refused.wait()
+            before = refused
+            assert await valid.ask(key=key) == PASSED
+            assert refused - before < 100
+        assert factory._calls.waiting > 50
+        nursery.cancel_scope.cancel()
+    factory.close()
+
+
 async def test_checks_wait_for_a_connection(proxied: TcpProxy) -> None:
     with closing(RedisKeyStore.from_url(f"redis://127.0.0.1:{proxied.port}/0?max_connections=2&timeout=1")) as store:
         factory = APIKeyFactory(store=store)

@@ -47,7 +47,12 @@ class APIFactory(Filter):
 
     async def _check_without_blocking(self, c: Client, p: Packet) -> bool:
         key = self._key(p)
-        return key is not None and await self.factory.acontains(key)
+        return key is not None and await self._contains(key, c)
+
+    async def _contains(self, key: str, client: Client) -> bool:
+        if type(self.factory).acontains is APIKeyFactory.acontains:
+            return await self.factory.acontains(key, address=client.address)
+        return await self.factory.acontains(key)  # a subclass may take the key only
 
     def _key(self, packet: Packet) -> str | None:
         """Return the value of the field, or None if it cannot be a key."""

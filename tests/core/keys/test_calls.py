@@ -13,7 +13,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from asyncapy_core import APIKeyFactory, KeyRecord, MemoryKeyStore
 from asyncapy_core.errors import KeyStoreUnavailable
-from asyncapy_core.keys.calls import CallQueue
+from asyncapy_core.keys.calls import CallQueue, _Turn
 
 TIMEOUT = 10.0
 
@@ -43,7 +43,8 @@ class Held:
     async def run(self, queue: CallQueue, name: object, error: Exception | None = None) -> None:
         """Run a call, and note its result or its exception."""
         try:
-            self.outcomes[name] = await queue.run(self.call(name, error), TIMEOUT)
+            network = name[0] if isinstance(name, tuple) else ""
+            self.outcomes[name] = await queue.run(self.call(name, error), TIMEOUT, network=network)
         except Exception as caught:
             self.outcomes[name] = caught
 
@@ -203,15 +204,106 @@ async def test_a_call_that_is_cancelled_gives_up_its_place(held: Held, mock_cloc
     assert queue.running == 0
 
 
+def turn(queue: CallQueue, network: str = "") -> _Turn:
+    return _Turn(queue, trio.CancelScope(), TIMEOUT, network)
+
+
 async def test_a_call_that_is_cancelled_in_the_moment_of_its_turn_passes_it_on() -> None:
     queue = CallQueue(threads=1)
-    await queue.enter(TIMEOUT)
+    first, second = turn(queue), turn(queue)
+    await queue.enter(first)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(queue.enter, TIMEOUT)
+        nursery.start_soon(queue.enter, second)
         await wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
-        queue.leave()  # before the cancelled task runs
+        queue.leave(first)  # before the cancelled task runs
+        assert second.began
     assert (queue.running, queue.waiting) == (0, 0)
+
+
+async def test_networks_take_turns(held: Held, mock_clock: MockClock) -> None:
+    queue = CallQueue(threads=1)
+    names = [("a", 1), ("a", 2), ("a", 3), ("b", 1), ("b", 2), ("c", 1), ("a", 4)]
+    async with trio.open_nursery() as nursery:
+        for name in names:
+            nursery.start_soon(held.run, queue, name)
+            await wait_all_tasks_blocked()
+        for number in range(len(names)):
+            await held.begin(1)
+            await held.end(held.began[number])
+    assert held.began == [("a", 1), ("a", 2), ("b", 1), ("c", 1), ("a", 3), ("b", 2), ("a", 4)]
+
+
+async def test_a_network_that_comes_back_waits_behind_the_others(held: Held, mock_clock: MockClock) -> None:
+    queue = CallQueue(threads=1)
+    async with trio.open_nursery() as nursery:
+        for name in [("a", 1), ("a", 2), ("b", 1), ("b", 2)]:
+            nursery.start_soon(held.run, queue, name)
+            await wait_all_tasks_blocked()
+        await held.begin(1)
+        await held.end(("a", 1))
+        await held.begin(1)  # the last waiting call of a
+        nursery.start_soon(held.run, queue, ("a", 3))
+        await wait_all_tasks_blocked()
+        for number in range(1, 5):
+            await held.end(held.began[number])
+            if number < 4:
+                await held.begin(1)
+    assert held.began == [("a", 1), ("a", 2), ("b", 1), ("a", 3), ("b", 2)]
+
+
+async def test_a_network_occupies_three_quarters_of_the_threads(held: Held, mock_clock: MockClock) -> None:
+    queue = CallQueue(threads=8)
+    async with trio.open_nursery() as nursery:
+        for number in range(10):
+            nursery.start_soon(held.run, queue, ("a", number))
+        await held.begin(6)
+        assert (queue.running, queue.waiting) == (6, 4)
+        nursery.start_soon(held.run, queue, ("b", 0))
+        await held.begin(1)
+        for number in range(3):
+            nursery.start_soon(held.run, queue, f"no network {number}")
+            await wait_all_tasks_blocked()
+        await held.begin(1)
+        assert (queue.running, queue.waiting) == (8, 6)
+        await held.end(("b", 0))
+        await held.begin(1)
+        assert [name for name in held.began if isinstance(name, str)] == ["no network 0", "no network 1"]
+        held.release_all()
+    assert len(held.outcomes) == 14
+    assert (queue.running, queue.waiting) == (0, 0)
+
+
+async def test_a_full_queue_refuses_the_newest_call_of_the_network_with_the_most(held: Held) -> None:
+    queue = CallQueue(threads=1, longest=4)
+    async with trio.open_nursery() as nursery:
+        for name in [("a", 0), ("a", 1), ("a", 2), ("a", 3), ("b", 1)]:
+            nursery.start_soon(held.run, queue, name)
+            await wait_all_tasks_blocked()
+        with fails("4 calls wait for the key store, the most that may; try again"):
+            await queue.run(held.call(("a", 4)), TIMEOUT, network="a")
+        nursery.start_soon(held.run, queue, ("c", 1))
+        await wait_all_tasks_blocked()
+        assert str(held.outcomes.pop(("a", 3))) == "4 calls wait for the key store, the most that may; try again"
+        with fails("the most that may"):
+            await queue.run(held.call(("b", 2)), TIMEOUT, network="b")
+        held.release_all()
+    assert list(held.outcomes) == [("a", 0), ("a", 1), ("b", 1), ("c", 1), ("a", 2)]
+    assert (queue.running, queue.waiting) == (0, 0)
+
+
+async def test_a_call_that_is_cancelled_while_it_waits_leaves_the_queue(held: Held) -> None:
+    queue = CallQueue(threads=1)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(held.run, queue, ("a", 0))
+        await held.begin(1)
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as waiting:
+                waiting.start_soon(held.run, queue, ("b", 0))
+                await wait_all_tasks_blocked()
+                scope.cancel()
+        assert queue.waiting == 0
+        held.release_all()
 
 
 async def test_a_call_without_a_limit_waits(held: Held, mock_clock: MockClock) -> None:

@@ -1,9 +1,9 @@
-"""Runs blocking calls of a key store in threads: a few at a time, in the order of their callers."""
+"""Runs blocking calls of a key store in threads: a few at a time, and networks of clients take turns."""
 
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Final, TypeVar
 
@@ -15,13 +15,16 @@ THREADS: Final = 8
 """The most concurrent calls of one factory to a blocking store."""
 
 LONGEST_QUEUE: Final = 20_000
-"""The most calls of one factory that wait for a thread. A further call fails immediately."""
+"""The most calls of one factory that wait for a thread. Beyond it, a call of the network with the most calls fails."""
 
 T = TypeVar("T")
 
 
 class CallQueue:
     """A queue of calls and the threads that run them, in one run of trio.
+
+    Networks take turns, so that a client need not wait for the calls of all others. One network occupies at most three
+    quarters of the threads; calls without a network may occupy all. Within a network, the calls begin in their order.
 
     The timeout of a call begins when its thread begins. A call that waits fails if it has waited for its timeout and
     the store has not answered any call in that time: the store hangs. The thread of a call that timed out counts until
@@ -33,32 +36,32 @@ class CallQueue:
 
     Attributes:
         running: the number of threads that run a call, including calls that have timed out.
+        waiting: the number of calls that wait for a thread.
     """
 
     def __init__(self, threads: int = THREADS, longest: int = LONGEST_QUEUE) -> None:
         self.running: int = 0
+        self.waiting: int = 0
         self._threads = threads
+        self._most = threads - threads // 4
         self._longest = longest
-        self._waiting: OrderedDict[trio.Event, None] = OrderedDict()
+        self._running_of: Counter[str] = Counter()
+        self._waiting_of: OrderedDict[str, OrderedDict[_Turn, None]] = OrderedDict()
         self._answered = -math.inf
 
-    @property
-    def waiting(self) -> int:
-        """The number of calls that wait for a thread."""
-        return len(self._waiting)
-
-    async def run(self, call: Callable[[], T], seconds: float) -> T:
-        """Run a call in a thread, after all earlier ones have begun, and return its result.
+    async def run(self, call: Callable[[], T], seconds: float, *, network: str = "") -> T:
+        """Run a call in a thread, and return its result.
 
         Args:
             call: the call; it may raise any exception.
             seconds: the timeout of the call; ``math.inf`` without a limit.
+            network: the network of the client that has caused the call, or ``""``.
 
         Raises:
             KeyStoreUnavailable: the call takes too long, the store hangs, or too many calls wait.
         """
         with trio.CancelScope() as scope:
-            turn = _Turn(self, scope, seconds)
+            turn = _Turn(self, scope, seconds, network)
             try:
                 result = await trio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=turn)  # type: ignore[arg-type]  # trio accepts any object with these two methods
             except (KeyStoreUnavailable, trio.Cancelled):
@@ -70,51 +73,93 @@ class CallQueue:
             return result
         raise _no_answer(seconds)
 
-    async def enter(self, seconds: float) -> None:
-        """Wait for a thread, with this timeout. `leave` must follow."""
-        if self.running < self._threads and not self._waiting:
-            self.running += 1
+    async def enter(self, turn: _Turn) -> None:
+        """Wait for a thread. `leave` must follow."""
+        if turn.network not in self._waiting_of and self._has_thread(turn.network):
+            self._begin(turn)
             return
-        if len(self._waiting) >= self._longest:
-            raise KeyStoreUnavailable(f"{self.waiting} calls wait for the key store, the most that may; try again")
-        turn, since = trio.Event(), trio.current_time()
-        self._waiting[turn] = None
+        if self.waiting >= self._longest:
+            self._refuse_one(turn.network)
+        self._waiting_of.setdefault(turn.network, OrderedDict())[turn] = None
+        self.waiting += 1
+        since = trio.current_time()
         try:
-            while not turn.is_set():
-                with trio.move_on_at(max(since, self._answered) + seconds):
-                    await turn.wait()
-                if not turn.is_set() and trio.current_time() >= max(since, self._answered) + seconds:
-                    raise _no_answer(seconds)
+            while not turn.decided.is_set():
+                with trio.move_on_at(max(since, self._answered) + turn.seconds):
+                    await turn.decided.wait()
+                if not turn.decided.is_set() and trio.current_time() >= max(since, self._answered) + turn.seconds:
+                    raise _no_answer(turn.seconds)
         except BaseException:  # re-raised after the place in the queue is given up
-            if turn.is_set():
-                self.leave()
-            else:
-                del self._waiting[turn]
+            if turn.began:
+                self.leave(turn)
+            elif not turn.decided.is_set():
+                self._remove(turn)
             raise
+        if not turn.began:
+            raise KeyStoreUnavailable(f"{self.waiting} calls wait for the key store, the most that may; try again")
 
-    def leave(self) -> None:
-        """Give the thread to the call that has waited longest."""
-        if self._waiting:
-            turn, _ = self._waiting.popitem(last=False)
-            turn.set()
-        else:
-            self.running -= 1
+    def leave(self, turn: _Turn) -> None:
+        """Give the thread of a call to the network whose turn it is."""
+        self.running -= 1
+        self._running_of[turn.network] -= 1
+        if not self._running_of[turn.network]:
+            del self._running_of[turn.network]
+        network = next((network for network in self._waiting_of if self._has_thread(network)), None)
+        if network is not None:
+            following = next(iter(self._waiting_of[network]))
+            self._remove(following)
+            if network in self._waiting_of:
+                self._waiting_of.move_to_end(network)
+            self._begin(following)
+            following.decided.set()
+
+    def _has_thread(self, network: str) -> bool:
+        return self.running < self._threads and (not network or self._running_of[network] < self._most)
+
+    def _begin(self, turn: _Turn) -> None:
+        turn.began = True
+        self.running += 1
+        self._running_of[turn.network] += 1
+
+    def _remove(self, turn: _Turn) -> None:
+        self.waiting -= 1
+        turns = self._waiting_of[turn.network]
+        del turns[turn]
+        if not turns:
+            del self._waiting_of[turn.network]
+
+    def _refuse_one(self, network: str) -> None:
+        """Make room for a call: refuse the newest call of the network with the most, or this one if that is its own."""
+        largest = max(self._waiting_of, key=lambda each: len(self._waiting_of[each]))
+        if len(self._waiting_of.get(network, ())) + 1 >= len(self._waiting_of[largest]):
+            raise KeyStoreUnavailable(f"{self.waiting} calls wait for the key store, the most that may; try again")
+        newest = next(reversed(self._waiting_of[largest]))
+        self._remove(newest)
+        newest.decided.set()
 
 
 class _Turn:
-    """The limiter of one call: `trio.to_thread.run_sync` enters the queue before the thread, and leaves it after it."""
+    """The limiter of one call: `trio.to_thread.run_sync` enters the queue before the thread, and leaves it after it.
 
-    def __init__(self, queue: CallQueue, scope: trio.CancelScope, seconds: float) -> None:
+    Attributes:
+        decided: set when the call may begin, or is refused.
+        began: whether it may begin.
+    """
+
+    def __init__(self, queue: CallQueue, scope: trio.CancelScope, seconds: float, network: str) -> None:
+        self.seconds = seconds
+        self.network = network
+        self.decided = trio.Event()
+        self.began = False
         self._queue = queue
         self._scope = scope
-        self._seconds = seconds
 
     async def acquire_on_behalf_of(self, borrower: object) -> None:
-        await self._queue.enter(self._seconds)
-        self._scope.deadline = trio.current_time() + self._seconds
+        await self._queue.enter(self)
+        self._scope.deadline = trio.current_time() + self.seconds
 
     def release_on_behalf_of(self, borrower: object) -> None:
-        self._queue.leave()
+        self._queue.leave(self)
 
 
 def _no_answer(seconds: float) -> KeyStoreUnavailable:

@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 
 import trio
 
+from asyncapy_core.addresses import network_of
 from asyncapy_core.keys.calls import THREADS, CallQueue
 from asyncapy_core.keys.store import KeyRecord, KeyStore
 from asyncapy_core.keys.urls import open_store
@@ -30,7 +31,8 @@ class APIKeyFactory:
     pass another store; or subclass this, and override ``issue``, ``get``, ``update``, ``reissue`` and ``revoke``.
 
     The methods with the prefix ``a`` are for handlers and filters: they run calls to a blocking store in up to 8
-    threads, in the order of the callers. The timeout of the store begins with the thread.
+    threads, in the order of the callers; `acontains` lets the networks of clients take turns. The timeout of the store
+    begins with the thread.
 
     Args:
         size: the length of a key in characters, 8 to 1024.
@@ -201,11 +203,17 @@ class APIKeyFactory:
         """Replace the metadata of a key without blocking other tasks; see `update`."""
         await self._without_blocking(self.update, key, metadata)
 
-    async def acontains(self, key: object) -> bool:
-        """Return ``key in factory`` without blocking other tasks; without a thread if the store has cached the key."""
+    async def acontains(self, key: object, *, address: str = "") -> bool:
+        """Return ``key in factory`` without blocking other tasks; without a thread if the store has cached the key.
+
+        Args:
+            key: the key.
+            address: the address of the client that has sent the key. Checks for clients of different networks take
+                turns if they have to wait for a thread.
+        """
         if type(self).__contains__ is APIKeyFactory.__contains__ and isinstance(key, str) and self._is_cached(key):
             return True
-        return await self._without_blocking(self.__contains__, key)
+        return await self._without_blocking(self.__contains__, key, address=address)
 
     @property
     def _store(self) -> KeyStore:
@@ -236,11 +244,11 @@ class APIKeyFactory:
         record = self.key_store.peek(digest(key))
         return record is not None and not record.expired(time.time())
 
-    async def _without_blocking(self, function: Callable[..., T], *args: Any) -> T:
+    async def _without_blocking(self, function: Callable[..., T], *args: Any, address: str = "") -> T:
         if not self.blocking:
             return function(*args)
         timeout = math.inf if self.key_store is None else self.key_store.timeout
-        return await self._calls.run(functools.partial(function, *args), timeout)
+        return await self._calls.run(functools.partial(function, *args), timeout, network=network_of(address))
 
     def _find(self, key_id: str) -> str:
         try:
