@@ -80,7 +80,7 @@ async def test_a_handler_of_a_later_group_that_fails_behind_an_answer_ends_the_s
         await peer.send(json_packet(number=0) + json_packet(number=1))
         assert await peer.json() == {"answer": 0}
         assert await peer.closed()
-    assert running.logged("Handler 'second' failed: OSError (no disk)")
+    assert running.logged("Handler 'second' failed for 127.0.0.1: OSError (no disk)")
 
 
 async def test_a_handler_that_fails_before_it_answers_is_answered_for(serve: Serve) -> None:

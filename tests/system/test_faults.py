@@ -98,7 +98,7 @@ async def test_a_handler_that_fails_to_clean_up_as_the_server_ends_is_logged_and
         assert await peer.ask(a=1) == {"begun": True}
         running.server.stop()
         assert await peer.closed()
-    assert running.logged("Handler 'handler' failed: ValueError (half is left)")
+    assert running.logged("Handler 'handler' failed for 127.0.0.1: ValueError (half is left)")
 
 
 async def test_a_handler_that_is_cancelled_by_itself_ends_nothing(serve: Serve) -> None:

@@ -234,7 +234,7 @@ async def test_a_packet_in_an_encoding_that_nobody_brings_is_an_error_in_the_han
     async with await running.connect() as peer:
         await peer.send(json_packet(a=1))
         assert await peer.failure() == "ERR_HANDLER_FAILED"
-    assert len(running.logged("failed: UnknownCodec")) == 1
+    assert len(running.logged("failed for 127.0.0.1: UnknownCodec")) == 1
 
 
 # Sending and closing
@@ -405,7 +405,7 @@ async def test_the_end_of_another_client_is_a_failure_of_this_handler(serve: Ser
         await peer.send(json_packet(say="hello"))
         assert await peer.failure() == "ERR_HANDLER_FAILED"
         assert await peer.ask(join="and stay") == {"joined": True}
-    assert len(running.logged("failed: ClientDisconnected")) == 1
+    assert len(running.logged("failed for 127.0.0.1: ClientDisconnected")) == 1
 
 
 async def test_the_end_of_the_own_client_beside_a_mistake_is_logged_as_a_failure(serve: Serve) -> None:

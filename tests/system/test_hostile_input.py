@@ -109,7 +109,7 @@ async def test_a_reply_that_the_header_cannot_announce_is_an_exception_in_the_ha
     async with await running.connect() as peer:
         await peer.send(framed(JSON, b'{"large":1}', header_size=2) + echoed)
         assert await peer.read(len(failure + echoed)) == failure + echoed
-    assert len(running.logged("failed: EncodeError")) == 1
+    assert len(running.logged("failed for 127.0.0.1: EncodeError")) == 1
 
 
 async def test_the_reply_to_too_large_a_packet_is_readable_when_10_mb_follow(serve: Serve) -> None:
@@ -342,11 +342,11 @@ async def test_a_value_that_a_handler_raises_is_one_escaped_line(serve: Serve) -
         await peer.send(packet(JSON, json.dumps({"text": "y" * 100_000}).encode()))
         assert await peer.failure() == "ERR_HANDLER_FAILED"
         lines = running.lines[before:]
-    (line,) = [without_checkout(line) for line in running.logged("escaped") if "failed: " in line]
+    (line,) = [without_checkout(line) for line in running.logged("escaped") if "failed for 127.0.0.1: " in line]
     assert re.fullmatch(r"[ -~]*", line)
     assert r"\r\n[FATAL] escaped\x1b[2J\u2028\x85\x00" in line
     assert not running.logged("forged"), "the values of a packet are hidden"
-    (line,) = [without_checkout(line) for line in lines if "zzz" in line and "failed: " in line]
+    (line,) = [without_checkout(line) for line in lines if "zzz" in line and "failed for 127.0.0.1: " in line]
     assert line.count("z") <= 66, "the text of an exception is cut at 64 bytes"
 
 
@@ -573,7 +573,7 @@ async def test_an_integer_that_ziproto_cannot_carry_is_an_exception_in_the_handl
         await peer.send(zi_packet(large="x") + good)
         assert await peer.failure(ZIPROTO) == "ERR_HANDLER_FAILED"
         assert await peer.read(len(good)) == good
-    assert len(running.logged("failed: EncodeError")) == 1
+    assert len(running.logged("failed for 127.0.0.1: EncodeError")) == 1
 
 
 async def test_empty_bytes_of_a_handler_are_c400(serve: Serve) -> None:

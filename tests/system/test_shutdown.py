@@ -637,7 +637,7 @@ server.start()
         for _ in range(2000):
             assert caller.ask(key="a secret")["error"] == "ERR_HANDLER_FAILED"
         assert program.end(signal.SIGTERM) == 0
-        failed = [line for line in program.err if "Handler 'read' failed: KeyError" in line]
+        failed = [line for line in program.err if "Handler 'read' failed for 127.0.0.1: KeyError" in line]
         assert all("[ERROR]" in line and "program.py:12" in line for line in failed)
         assert 0 < len(failed) < 100, "at most one line per second"
         (where,) = [line for line in program.err if "in look_up: return {}[packet[" in line]

@@ -8,7 +8,7 @@ import re
 import time
 import traceback
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from types import CodeType
 from typing import Any, Final
 
@@ -31,18 +31,23 @@ VALUES: Final = 1000
 """The most values of a packet that are searched for in a message, to bound the time. If a packet has more, the whole
 message is hidden."""
 
-LONGEST_MESSAGE: Final = 4096
-"""The most characters of a message that is searched for values of a packet. A longer one is hidden."""
+MAX_COMPARED: Final = 4_000_000
+"""The most characters of a message times the values that are searched for in it. Beyond it, the message is hidden."""
 
 DEBUG_CHARACTERS: Final = 1000
 """The most characters of one line of a traceback at DEBUG: the text of an exception may have any length."""
 
 
 class SessionLog(logging.LoggerAdapter[logging.Logger]):
-    """A logger that puts the session's UUID at the head of each line."""
+    """A logger that puts the session's UUID at the head of each line.
 
-    def __init__(self, logger: logging.Logger, session_id: object) -> None:
+    Attributes:
+        address: the address of the peer, for lines that name it.
+    """
+
+    def __init__(self, logger: logging.Logger, session_id: object, address: str = "") -> None:
         super().__init__(logger, None)
+        self.address: str = address
         self._session_id = session_id
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
@@ -92,18 +97,20 @@ class FailureLog:
         """
         leaf, _ = first_leaf(error)
         place = self._place((subject, type(leaf).__qualname__, *_raised_at(leaf)))
+        address = getattr(log, "address", "")
+        failed = f"failed for {address}" if address else "failed"
         if log.isEnabledFor(logging.DEBUG):
-            log.error("%s failed: %s", subject, describe(error, fields))
-            text = _without_values("".join(traceback.format_exception(error)), fields)
-            for line in text.splitlines():
-                log.debug("{API Parser} %s", _escaped(line[:DEBUG_CHARACTERS]))
+            log.error("%s %s: %s", subject, failed, describe(error, fields))
+            hide = _hides(fields)
+            for line in "".join(traceback.format_exception(error)).splitlines():
+                log.debug("{API Parser} %s", _escaped(hide(line)[:DEBUG_CHARACTERS]))
             return
         if not place.line():
             place.unlogged += 1
             return
         more = f"; {place.unlogged} more like this were not logged" if place.unlogged else ""
         place.unlogged = 0
-        log.error("%s failed: %s%s", subject, describe(error, fields), more)
+        log.error("%s %s: %s%s", subject, failed, describe(error, fields), more)
         if place.traceback():
             for line in _stack(leaf):
                 log.info("{API Parser} %s", line)
@@ -151,20 +158,28 @@ def _described(error: BaseException, fields: Mapping[str, Any] | None) -> str:
     code, line = _raised_at(leaf)
     where = f" at {_escaped(code.co_filename)}:{line}" if code is not None else ""
     more = f" and {others} more" if others else ""
-    message = escape_for_log(_without_values(safe_str(leaf), fields))
+    message = escape_for_log(_hides(fields)(safe_str(leaf)))
     return f"{escape_for_log(type(leaf).__name__)} ({message}){where}{more}"
 
 
-def _without_values(text: str, fields: Mapping[str, Any] | None) -> str:
-    """Replace the values of the fields of a packet in a text, or the whole text if there are too many values."""
+def _hides(fields: Mapping[str, Any] | None) -> Callable[[str], str]:
+    """Return a function that replaces the values of the fields of a packet in a text by `HIDDEN`.
+
+    It replaces the whole text if the packet has too many values, or if the text is too long.
+    """
     if not fields:
-        return text
+        return lambda text: text
     found = _texts(fields)
-    if found is None or len(text) > LONGEST_MESSAGE:
-        return HIDDEN
-    for value in sorted(found, key=len, reverse=True):
-        text = text.replace(value, HIDDEN)
-    return text
+    values = None if found is None else sorted(found, key=len, reverse=True)
+
+    def hide(text: str) -> str:
+        if values is None or len(text) * len(values) > MAX_COMPARED:
+            return HIDDEN
+        for value in values:
+            text = text.replace(value, HIDDEN)
+        return text
+
+    return hide
 
 
 def _texts(fields: Mapping[str, Any]) -> set[str] | None:

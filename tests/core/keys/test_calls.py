@@ -90,7 +90,8 @@ async def test_calls_begin_in_their_order_and_few_at_a_time(held: Held, mock_clo
         for name in range(4):
             await held.end(name)
             await held.begin(1)
-        assert held.began == list(range(6))
+        assert set(held.began[:2]) == {0, 1}, "two threads begin at a time, in any order"
+        assert held.began[2:] == [2, 3, 4, 5]
         await held.end(4, 5)
     assert held.outcomes == {name: name for name in range(6)}
     assert (queue.running, queue.waiting) == (0, 0)

@@ -109,7 +109,7 @@ class Connection:
             self.client.tls_names = certificate.names
         self.session: Session = Session(uuid.uuid4(), self.client, time.time())
         self.client.session = self.session
-        self.log: SessionLog = SessionLog(state.log, self.session.session_id)
+        self.log: SessionLog = SessionLog(state.log, self.session.session_id, address)
 
     async def run(self) -> None:
         """Serve the peer until it leaves, a deadline passes, the session is closed, or the server drains."""

@@ -50,7 +50,7 @@ class Detached:
             self.client.tls_names = tls_names
         self.client.session = Session(uuid.uuid4(), self.client, time.time())
         logger = logging.getLogger("asyncapy.detached") if server is None else server.log
-        self.log: SessionLog = SessionLog(logger, self.client.session.session_id)
+        self.log: SessionLog = SessionLog(logger, self.client.session.session_id, address)
 
     def packet(self, fields: Mapping[str, Any] | str | bytes) -> Packet:
         """Return a packet as the server creates it from the payload of this client."""
