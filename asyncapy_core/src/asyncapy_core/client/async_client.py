@@ -25,6 +25,7 @@ from asyncapy_core.client.connecting import (
     check_timeout,
     client_encodings,
     handshake_failed,
+    server_name,
     unreachable,
 )
 from asyncapy_core.client.failures import failure
@@ -63,7 +64,8 @@ class AsyncClient:
         timeout: the most seconds for a request, including the connection; None for no limit.
         ssl_context: a TLS context to use instead of one with the system's CA certificates.
         ca_file: a PEM file of CA certificates to use instead of the system's.
-        max_packet: the largest reply accepted, in bytes; None for all that the header can express.
+        max_packet: the largest Content-Length of a reply accepted, in bytes, 16 MiB by default; None for all that the
+            header can express. Memory is allocated for bytes that have arrived, not for those announced.
         raise_failures: raise a `FailureReply` for an error reply of the server.
         plugins: the source of codecs; the installed plugins by default.
         open_stream: opens a stream to the server, instead of TCP to ``hostname`` and ``port``; for example
@@ -86,7 +88,7 @@ class AsyncClient:
         timeout: float | None = defaults.TIMEOUT,
         ssl_context: ssl.SSLContext | None = None,
         ca_file: str | os.PathLike[str] | None = None,
-        max_packet: int | None = None,
+        max_packet: int | None = defaults.MAX_REPLY,
         raise_failures: bool = False,
         plugins: PluginManager | None = None,
         open_stream: Callable[[], Awaitable[trio.abc.Stream]] | None = None,
@@ -232,14 +234,19 @@ class AsyncClient:
     async def _connect(self) -> trio.abc.Stream:
         try:
             plain = await self._open_stream()
-        except (OSError, UnicodeError, trio.BrokenResourceError) as error:
+        except (OSError, ValueError, trio.BrokenResourceError) as error:  # ValueError: the host name is not valid
             raise unreachable(error, self.hostname, self.port) from error
         if not self._tls.tls:
             return plain
         try:
-            stream = trio.SSLStream(plain, self._tls.context(), server_hostname=self.hostname, https_compatible=True)
+            name = server_name(self.hostname)
+            stream = trio.SSLStream(plain, self._tls.context(), server_hostname=name, https_compatible=True)
             await stream.do_handshake()
-        except (trio.BrokenResourceError, ssl.SSLError) as error:
+        except (
+            trio.BrokenResourceError,
+            ssl.SSLError,
+            ValueError,
+        ) as error:  # ValueError: not a name for a certificate
             await trio.aclose_forcefully(plain)
             cause = error.__cause__ if isinstance(error.__cause__, OSError) else OSError(str(error))
             raise handshake_failed(cause, self.hostname, self.port) from cause
