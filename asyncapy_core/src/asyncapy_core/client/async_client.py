@@ -32,6 +32,7 @@ from asyncapy_core.client.failures import failure
 from asyncapy_core.client.pipeline import Pipeline
 from asyncapy_core.client.replies import ReplyDecoder
 from asyncapy_core.errors import NotConnected, RemoteError, ReplyTimeout, ServerDisconnected
+from asyncapy_core.event_loops import REMEDY, require_trio
 from asyncapy_core.plugins.manager import PluginManager
 from asyncapy_core.protocol.packet import parse_fields
 from asyncapy_core.protocol.wire import ByteOrder
@@ -39,6 +40,8 @@ from asyncapy_core.protocol.wire import ByteOrder
 READ: Final = 64 * 1024
 FIRST_PAUSE: Final = 0.05
 NOT_CONNECTED_YET: Final = "there was no connection in time"
+ELSEWHERE: Final = f"{REMEDY}; or call the synchronous Client in a thread, with asyncio.to_thread"
+"""The remedy for programs with another event loop."""
 LONGEST_PAUSE: Final = 5.0
 """Seconds between attempts to connect: doubled each time, and half of it left to chance."""
 
@@ -140,6 +143,7 @@ class AsyncClient:
             FailureReply: the reply is an error reply, and ``raise_failures`` is set.
             RemoteError: the certificate of the server is not trusted, or the server sent an invalid reply.
         """
+        require_trio("AsyncClient", ELSEWHERE)
         if not self._open:
             raise NotConnected(
                 "this client is not open, or was closed; use it within 'async with AsyncClient(...) as client:'"
@@ -169,6 +173,7 @@ class AsyncClient:
         return answer
 
     async def __aenter__(self) -> Self:
+        require_trio("AsyncClient", ELSEWHERE)
         if self._stack is not None:
             raise RemoteError("this client is open already; make another for another connection")
         async with AsyncExitStack() as stack:
