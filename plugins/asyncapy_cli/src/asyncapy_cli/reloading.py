@@ -14,6 +14,8 @@ from typing import Final
 import click
 from watchfiles import Change, PythonFilter, watch
 
+from asyncapy_cli.output import note
+
 LAST_SECONDS: Final = 15.0
 """Seconds that a server may take to shut down before it is killed: the default ``drain_timeout`` plus a margin."""
 
@@ -85,7 +87,7 @@ def serve_and_watch(folder: Path, config: str | None) -> int:
     try:
         child = _Child()
         for changes in watch(*folders, watch_filter=_Watched(file), stop_event=stop):
-            click.echo(f"{', '.join(sorted({_shown(name) for _, name in changes})[:3])} changed; restarting", err=True)
+            note(f"{', '.join(sorted({_shown(name) for _, name in changes})[:3])} changed; restarting")
             child.end()
             if stop.is_set():
                 break
