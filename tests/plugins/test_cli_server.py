@@ -170,6 +170,12 @@ def test_a_call_prints_the_reply_and_its_status_tells_what_it_was(folder: Path) 
         done = run(folder, "call", where, "[1]")
         assert done.returncode == 2
         assert "must be a JSON object" in done.stderr
+        for arguments in (["--encoding", "ziproto"], ["--ziproto", "--encoding", "ziproto"], ["--ziproto"]):
+            done = run(folder, "call", where, *arguments, "--raw", '{"foo": "x"}')
+            assert done.stdout.split()[6:8] == ["01", "81"]
+        done = run(folder, "call", where, "--ziproto", "--encoding", "json", '{"foo": "x"}')
+        assert done.returncode == 2
+        assert "--ziproto and --encoding json exclude each other; leave one out" in done.stderr
         done = run(folder, "call", where, "--encoding", "morse", '{"foo": "x"}')
         assert (done.returncode, "no codec is called 'morse'" in done.stderr) == (2, True)
         done = run(folder, "call", where, "--max-packet", "10", '{"foo": "x"}')

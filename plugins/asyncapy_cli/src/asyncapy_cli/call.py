@@ -37,8 +37,8 @@ class _Address(click.ParamType):  # type: ignore[type-arg]  # generic in later r
 @click.command()
 @click.argument("address", type=_Address(), metavar="HOST:PORT")
 @click.argument("payload")
-@click.option("--ziproto", "encoding", flag_value="ziproto", help="Use ZiProto instead of JSON.")
-@click.option("--encoding", "encoding", default="json", help="Use the encoding of this name, which a plugin brings.")
+@click.option("--ziproto", is_flag=True, help="Use ZiProto instead of JSON.")
+@click.option("--encoding", metavar="NAME", help="Use the encoding of this name, which a plugin brings.")
 @click.option("--tls", is_flag=True, help="Use TLS, and verify the server's certificate.")
 @click.option(
     "--ca-file",
@@ -72,6 +72,8 @@ def call(
     *,
     address: tuple[str, int],
     payload: str,
+    ziproto: bool,
+    encoding: str | None,
     tls: bool,
     ca_file: str | None,
     raw: bool,
@@ -82,6 +84,9 @@ def call(
     With - as PAYLOAD, read one JSON object per line from standard input. The exit status is 0 if no reply is a failure,
     1 if one is, 2 if a payload cannot be sent, and 3 if there is no connection or no reply.
     """
+    if ziproto and encoding not in (None, "ziproto"):
+        raise click.UsageError(f"--ziproto and --encoding {encoding} exclude each other; leave one out")
+    settings["encoding"] = "ziproto" if ziproto else encoding or "json"
     failed = False
     try:
         with Client(tls=tls or ca_file is not None, ca_file=ca_file, **settings) as client:
