@@ -97,3 +97,78 @@ def test_a_reloading_server_sees_changes_beside_its_file_and_in_its_configuratio
 def test_a_configuration_to_watch_that_is_not_there_is_told(folder: Path) -> None:
     done = run(folder, "serve", "app", "--reload", "--config", "nowhere/x.ini")
     assert (done.returncode, done.stderr) == (1, "Error: there is no configuration file nowhere/x.ini\n")
+
+
+WITHOUT_PRIVILEGES = """
+import ctypes, os, sys
+
+DROP, DAC_OVERRIDE, DAC_READ_SEARCH = 24, 1, 2
+if os.geteuid() == 0:  # permissions hold for root as well without these capabilities
+    for capability in (DAC_OVERRIDE, DAC_READ_SEARCH):
+        assert ctypes.CDLL(None).prctl(DROP, capability, 0, 0, 0) == 0
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
+def touch_until_restarted(server: Serving, file: Path, text: str) -> None:
+    """Change a file until the server restarts; no line reports that the watch has begun."""
+    for number in range(10):
+        file.write_text(f"{text}# {number}\n")
+        with contextlib.suppress(AssertionError):
+            server.wait_for(f"{file.name} changed; restarting", within=2)
+            return
+    raise AssertionError(f"no restart: {server.lines}")
+
+
+def test_a_folder_that_may_not_be_read_is_not_watched_and_ends_nothing(folder: Path) -> None:
+    secret = folder / "secret"
+    secret.mkdir()
+    (secret / "inner").mkdir()
+    secret.chmod(0)
+    command = (sys.executable, "-c", WITHOUT_PRIVILEGES, *COMMAND[1:])
+    try:
+        with serving(folder, "app", "--reload", command=command) as server:
+            assert ask(server.port, foo=1) == {"foo": 1}
+            touch_until_restarted(server, folder / "app.py", APP)
+            server.wait_for("Serving on", count=2)
+    finally:
+        secret.chmod(0o700)
+
+
+PATHS = {
+    "python -m": COMMAND,
+    "python -m with options": (sys.executable, "-X", "utf8", "-W", "error::UserWarning", *COMMAND[1:]),
+    "asyncapy": (str(Path(sys.executable).with_name("asyncapy")),),
+}
+
+
+@pytest.mark.parametrize("command", PATHS.values(), ids=PATHS)
+@pytest.mark.parametrize("place", [".", "inner"])
+def test_a_reloading_program_imports_the_same_modules_as_without_reload(
+    folder: Path, command: tuple[str, ...], place: str
+) -> None:
+    """The module `config` of a program is its own, and not that of the command line."""
+    inner = folder / place
+    inner.mkdir(exist_ok=True)
+    (inner / "config.py").write_text("MINE = 'mine'\n")
+    program = APP.replace("client.send(packet)", "client.send({'config': config.MINE, 'path': sys.path, 'w': W})")
+    imports = "import sys\nimport config\nW = [sys.flags.utf8_mode, sys.warnoptions]\n"
+    (inner / "main.py").write_text(imports + program)
+    with serving(folder, f"{place}/main.py", command=command) as server:
+        alone = ask(server.port, foo=1)
+    with serving(folder, f"{place}/main.py", "--reload", command=command) as server:
+        assert ask(server.port, foo=1) == alone
+    assert alone["config"] == "mine"
+
+
+def test_a_reloading_program_may_have_relative_imports(folder: Path) -> None:
+    package = folder / "package"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "names.py").write_text("WORD = 'hello'\n")
+    program = "from .names import WORD\n" + APP.replace("client.send(packet)", "client.send({'word': WORD})")
+    (package / "main.py").write_text(program)
+    with serving(folder, "package/main.py", "--reload") as server:
+        assert ask(server.port, foo=1) == {"word": "hello"}
+        touch_until_restarted(server, package / "names.py", "WORD = 'hello'\n")
+        server.wait_for("Serving on", count=2)
