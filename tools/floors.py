@@ -40,6 +40,7 @@ def floors(root: Path) -> dict[str, str]:
 
 
 def main() -> None:
+    """Print the oldest allowed releases."""
     for name, version in floors(Path(__file__).parents[1]).items():
         sys.stdout.write(f"{name}=={version}\n")
 

@@ -17,8 +17,7 @@ OURS = ("asyncapy", "asyncapy-cli", "asyncapy-codecs", "asyncapy-core", "asyncap
 def printed() -> dict[str, str]:
     command = [sys.executable, str(ROOT / "tools" / "floors.py")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    pairs = [line.split("==") for line in done.stdout.splitlines()]
-    return {name: oldest for name, oldest in pairs}
+    return {name: oldest for name, _, oldest in (line.partition("==") for line in done.stdout.splitlines())}
 
 
 def test_each_dependency_of_a_distribution_has_an_oldest_release_that_it_allows() -> None:
