@@ -106,7 +106,7 @@ $(VENV)/.fuzz: $(VENV)/.installed tests/fuzz/requirements.txt
 
 fuzz: $(VENV)/.fuzz
 	mkdir -p .fuzz
-	for target in frames json ziproto; do \
+	for target in config frames json proxy tls ziproto; do \
 	    mkdir -p .fuzz/$$target; \
 	    PYTHONPATH=tests $(BIN)/python tests/fuzz/fuzz.py $$target .fuzz/$$target -max_total_time=$(SECONDS) -max_len=400 \
 	        -print_final_stats=1 || exit 1; \

@@ -8,7 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 import msgpack
+from config_target import config
+from proxy_target import proxy
 from strict_msgpack import strict
+from tls_target import tls
 
 from asyncapy_codecs import JsonCodec, ZiProtoCodec
 from asyncapy_codecs.trees import find_fault
@@ -92,7 +95,10 @@ def _with_any_keys(items: list[tuple[Any, Any]]) -> dict[str, Any]:
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
+    "config": config,
     "frames": frames,
     "json": json_payload,
+    "proxy": proxy,
+    "tls": tls,
     "ziproto": ziproto_payload,
 }
