@@ -87,8 +87,7 @@ def main() -> None:
     except SystemExit as end:
         status = end.code
         if isinstance(status, str):  # of a server that cannot start
-            note(status)
-            status = 1
+            status = _complain(status, 1)
     sys.exit(_flushed(status))
 
 
@@ -113,8 +112,16 @@ def _run() -> int | None:
 
         if not isinstance(error, AsyncAPYError):
             raise
-        note(f"asyncapy: {error}")
-        return 1
+        return _complain(f"asyncapy: {error}", 1)
+    return status
+
+
+def _complain(text: str, status: int) -> int:
+    """Write a message, and return the exit status: the given one, unless the reader of standard error has left."""
+    try:
+        note(text)
+    except BrokenPipeError:
+        return BROKEN_PIPE
     return status
 
 
@@ -126,11 +133,7 @@ def _report(error: OSError) -> int:
 
     expected = isinstance(error, AsyncAPYError)
     text = str(error) if expected or error.filename else f"the output cannot be written: {error.strerror or error}"
-    try:
-        note(f"asyncapy: {text}")
-    except BrokenPipeError:
-        return BROKEN_PIPE
-    return 1 if expected else UNWRITABLE
+    return _complain(f"asyncapy: {text}", 1 if expected else UNWRITABLE)
 
 
 def _flushed(status: Any) -> Any:

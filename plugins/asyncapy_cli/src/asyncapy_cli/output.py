@@ -59,8 +59,9 @@ def note(text: str) -> None:
 def discard(stream: TextIO) -> None:
     """Send all further output of a standard stream nowhere, also that in its buffer."""
     with contextlib.suppress(OSError, ValueError):  # it has no file descriptor, or is closed
+        descriptor = stream.fileno()
         null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, stream.fileno())
+        os.dup2(null, descriptor)
         os.close(null)
 
 
