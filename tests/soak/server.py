@@ -15,12 +15,14 @@ import threading
 from typing import Any
 
 import trio
+from pauses import Pauses
 
 from asyncapy import Server
 from asyncapy.filters import Filter, Filters
 from asyncapy.util import APIKeyFactory
 
 EXPECTED = "a handler that fails"
+PAUSES = Pauses()
 
 
 def make_servers(certificate: str, urls: list[str]) -> dict[str, Server]:
@@ -59,6 +61,7 @@ def add_handlers(server: Server, servers: dict[str, Server]) -> None:
                 "connections": sum(len(state.connections) + len(state.refused) for state in states),
                 "handshakes": sum(len(state.handshakes) for state in states),
                 "sessions": sum(len(state.sessions) for state in states),
+                "milliseconds": round(PAUSES.longest * 1000),
             }
             await client.send(figures)
             packet.stop_propagation()
@@ -74,6 +77,7 @@ def add_handlers(server: Server, servers: dict[str, Server]) -> None:
 async def main() -> None:
     servers = make_servers(sys.argv[1], sys.argv[2:])
     async with trio.open_nursery() as nursery:
+        nursery.start_soon(PAUSES.watch)
         ports = {}
         for kind, server in servers.items():
             addresses = await nursery.start(server.serve)
@@ -85,6 +89,7 @@ async def main() -> None:
                 break
         for server in servers.values():
             server.stop()
+        PAUSES.scope.cancel()
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import math
 import os
 import random
 import re
@@ -124,7 +125,7 @@ class Soak:
 
 def grown(before: dict[str, int], after: dict[str, int]) -> list[str]:
     """Return a line for each resource of which there is more than before."""
-    room = {"resident": ROOM_TO_GROW, "descriptors": STORE_CONNECTIONS}
+    room: dict[str, float] = {"resident": ROOM_TO_GROW, "descriptors": STORE_CONNECTIONS, "milliseconds": math.inf}
     return [
         f"{name} were {before[name]}, and are {after[name]}"
         for name in before
@@ -136,15 +137,19 @@ async def soak(pid: int, network: Network, minutes: float) -> bool:
     """Run the clients, print the figures, and return whether everything is as it should be."""
     state = Soak(pid, network)
     began = time.monotonic()
-    await state.run(minutes * 6)
-    before = await state.measured()
-    await state.run(minutes * 54)
-    after = await state.measured(before)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(network.pauses.watch)
+        await state.run(minutes * 6)
+        before = await state.measured()
+        await state.run(minutes * 54)
+        after = await state.measured(before)
+        network.pauses.scope.cancel()
     print(
         f"{network.replies:,} replies in order in {time.monotonic() - began:.0f} s, {network.attacks:,} attacks, "
         f"{network.cuts:,} cuts, {network.revoked:,} keys issued and revoked, {len(network.factories)} key stores\n"
         f"after a tenth: {before}\nat the end:    {after}\n"
-        f"memory grew by {(after['resident'] - before['resident']) / 1024:.0f} KiB"
+        f"memory grew by {(after['resident'] - before['resident']) / 1024:.0f} KiB; the longest pauses of the loops: "
+        f"{after['milliseconds']} ms in the server, {network.pauses.longest * 1000:.0f} ms in this process"
     )
     faults = [*network.wrong[:10], *grown(before, after)]
     print("\n".join(faults) or "Everything is as it should be.")
