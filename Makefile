@@ -8,7 +8,7 @@ COMMA := ,
 COVERED := keys/* plugins/namespace protocol/encoding protocol/wire routing/* storage
 COVERED := $(subst $() $(),$(COMMA),$(COVERED:%=*/asyncapy_core/%.py) */asyncapy_filters/*)
 
-.PHONY: demo test lint docs format bench bench-quick bench-keys profile fuzz soak mutants version changelog dist clean
+.PHONY: demo test floors lint docs format bench bench-quick bench-keys profile fuzz soak mutants version changelog dist clean
 
 $(VENV)/.installed: constraints.txt $(addsuffix /pyproject.toml,$(PROJECTS))
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "AsyncAPY needs Python 3.11 or later; set PYTHON=python3.11")'
@@ -30,6 +30,26 @@ test: $(VENV)/.installed
 	$(BIN)/coverage report
 	@echo 'Branch coverage of the modules that decide which packets pass:'
 	$(BIN)/coverage report --include='$(COVERED)' --fail-under=98
+
+# An environment with the oldest allowed release of each dependency; then some releases of click, whose options change often.
+CLICKS ?= 8.1.8 8.2.2 8.3.0 8.3.1
+$(VENV)-floors/.installed: tools/floors.py $(addsuffix /pyproject.toml,$(PROJECTS))
+	$(PYTHON) -m venv $(VENV)-floors
+	$(VENV)-floors/bin/python -m pip install --quiet --upgrade pip packaging
+	$(VENV)-floors/bin/python tools/floors.py > $(VENV)-floors/floors.txt
+	$(VENV)-floors/bin/python -m pip install --quiet --requirement $(VENV)-floors/floors.txt --group test
+	$(VENV)-floors/bin/python -m pip install --quiet --no-build-isolation $(addprefix --editable ./,$(PROJECTS))
+	touch $@
+
+floors: $(VENV)-floors/.installed
+	$(VENV)-floors/bin/python -m pip install --quiet --requirement $(VENV)-floors/floors.txt
+	$(VENV)-floors/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder \
+	    tests/codecs tests/core tests/filters tests/plugins tests/system tests/testing
+	for release in $(CLICKS); do \
+	    $(VENV)-floors/bin/python -m pip install --quiet click==$$release || exit 1; \
+	    $(VENV)-floors/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder \
+	        tests/plugins/test_cli_*.py tests/core/plugins/test_cli_plugins.py || exit 1; \
+	done
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
@@ -86,7 +106,7 @@ $(VENV)/.fuzz: $(VENV)/.installed tests/fuzz/requirements.txt
 
 fuzz: $(VENV)/.fuzz
 	mkdir -p .fuzz
-	for target in frames json ziproto; do \
+	for target in config frames json proxy tls ziproto; do \
 	    mkdir -p .fuzz/$$target; \
 	    PYTHONPATH=tests $(BIN)/python tests/fuzz/fuzz.py $$target .fuzz/$$target -max_total_time=$(SECONDS) -max_len=400 \
 	        -print_final_stats=1 || exit 1; \
@@ -122,5 +142,5 @@ format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) $(VENV)-bench $(VENV)-mutants .nox dist docs/_build docs/generated .fuzz .mutants .coverage .coverage.* .hypothesis \
+	rm -rf $(VENV) $(VENV)-bench $(VENV)-floors $(VENV)-mutants .nox dist docs/_build docs/generated .fuzz .mutants .coverage .coverage.* .hypothesis \
 	    .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

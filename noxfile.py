@@ -1,4 +1,4 @@
-"""Sessions of nox: lint once, and the test suite on each supported Python that is installed.
+"""Sessions of nox: lint once, the test suite on each supported Python that is installed, and with the oldest releases.
 
 The sessions run targets of the Makefile.
 """
@@ -24,3 +24,9 @@ def lint(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the test suite in its own environment."""
     session.run("make", "test", f"VENV={session.virtualenv.location}", "PYTHON=python", external=True)
+
+
+@nox.session(python=PYTHONS[0], venv_backend="none")
+def floors(session: nox.Session) -> None:
+    """Run the suite with the oldest allowed release of each dependency, on the oldest supported Python."""
+    session.run("make", "floors", f"PYTHON=python{PYTHONS[0]}", external=True)

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["asyncapy_core.protocol.wire", "asyncapy_codecs"]):
+INSTRUMENTED = ["asyncapy_core", "asyncapy_codecs", "configparser", "tomllib"]
+
+with atheris.instrument_imports(include=INSTRUMENTED):
     from targets import TARGETS
 
 

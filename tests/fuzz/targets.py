@@ -9,7 +9,10 @@ from typing import Any
 
 import costs
 import msgpack
+from config_target import config
+from proxy_target import proxy
 from strict_msgpack import strict
+from tls_target import tls
 
 from asyncapy_codecs import JsonCodec, ZiProtoCodec
 from asyncapy_codecs.trees import find_fault
@@ -99,8 +102,11 @@ def _with_any_keys(items: list[tuple[Any, Any]]) -> dict[str, Any]:
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
+    "config": config,
     "frames": frames,
     "json": json_payload,
+    "proxy": proxy,
+    "tls": tls,
     "ziproto": ziproto_payload,
     "costs": costly_item,
 }

@@ -22,7 +22,7 @@ def test_there_is_a_corpus_for_each_target() -> None:
 
 
 @pytest.mark.parametrize("name", TARGETS)
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(st.binary(max_size=60))
 def test_any_bytes_hold(name: str, data: bytes) -> None:
     TARGETS[name](data)

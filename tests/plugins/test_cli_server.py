@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import pty
@@ -11,47 +10,13 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from commands import APP, SLOW, ask, run, serving
 from conftest import Certificates
-from ports import free_port
 
 import asyncapy
-from asyncapy.client import Client
-
-APP = """
-from asyncapy import Server
-from asyncapy.filters import Filters
-
-server = Server(port=0)
-other = Server(port=0)
-
-
-@server.guard
-def no_root(client, packet):
-    return packet.get("user") != "root"
-
-
-@server.add_handler(Filters.Fields(foo=r"\\d+", bar=None), Filters.Ip("10.0.0.0/8"))
-async def numbers(client, packet):
-    await client.send({"by": "numbers"})
-
-
-@server.add_handler(Filters.HasFields(foo=None))
-async def any_foo(client, packet):
-    await client.send(packet)
-
-
-@server.add_handler(group=1)
-async def everything(client, packet):
-    pass
-"""
-
 
 ODD = """
 from asyncapy import Server
@@ -78,79 +43,6 @@ async def handler(c, p): ...
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "app.py").write_text(APP)
     return tmp_path
-
-
-def run(folder: Path, *arguments: str, text: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "asyncapy_cli", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        input=text,
-        timeout=60,
-        env={**{name: value for name, value in os.environ.items() if not name.startswith("ASYNCAPY_")}, **environ},
-    )
-
-
-class Serving:
-    """A running ``asyncapy serve``, and its lines on standard error."""
-
-    def __init__(self, folder: Path, *arguments: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "asyncapy_cli", "serve", *arguments],
-            cwd=folder,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        self.lines: list[str] = []
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        self.lines.extend(iter(self.process.stderr.readline, ""))
-
-    def wait_for(self, pattern: str, *, count: int = 1, within: float = 20) -> re.Match[str]:
-        deadline = time.monotonic() + within
-        while time.monotonic() < deadline:
-            found = [match for line in list(self.lines) if (match := re.search(pattern, line))]
-            if len(found) >= count:
-                return found[count - 1]
-            time.sleep(0.02)
-        raise AssertionError(f"{count} lines with {pattern!r} are not in {self.lines}")
-
-    @property
-    def port(self) -> int:
-        return int(self.wait_for(r"Serving on 127\.0\.0\.1:(\d+)")[1])
-
-    def end(self) -> int:
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-        status = self.process.wait(20)
-        self._reader.join()
-        assert self.process.stderr is not None
-        self.process.stderr.close()
-        return status
-
-
-@contextmanager
-def serving(folder: Path, *arguments: str) -> Iterator[Serving]:
-    server = Serving(folder, *arguments)
-    try:
-        yield server
-    finally:
-        running = server.process.poll() is None
-        status = server.end()
-        assert status == 0 or not running
-
-
-def ask(port: int, **fields: object) -> dict[str, object]:
-    with Client(tls=False, timeout=10) as client:
-        client.connect("127.0.0.1", port)
-        client.send(fields)
-        return client.receive()
 
 
 @pytest.mark.parametrize("target", ["app:server", "app", "app.py", "app.py:server", "./app.py"])
@@ -251,91 +143,6 @@ def test_a_port_in_use_is_told(folder: Path) -> None:
     assert "stop the program that uses it, or give another port (0 picks a free one)" in done.stderr
 
 
-def test_reload_serves_anew_what_has_changed_and_ends_in_order(folder: Path) -> None:
-    port = free_port()
-    with serving(folder, "app", "--reload", "--port", str(port)) as server:
-        assert ask(server.port, foo=1) == {"foo": 1}
-        for _ in range(10):  # no line reports that the watch has begun; earlier changes are not seen
-            (folder / "app.py").write_text(APP.replace("client.send(packet)", 'client.send({"new": 1})'))
-            with contextlib.suppress(AssertionError):
-                server.wait_for("app.py changed; restarting", within=2)
-                break
-        server.wait_for("Serving on", count=2)
-        assert ask(port, foo=1) == {"new": 1}
-    with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", port), 5)
-
-
-SLOW = """
-import trio
-from asyncapy import Server
-
-server = Server(port=0)
-
-
-@server.add_handler()
-async def slow(client, packet):
-    await trio.sleep(1)
-    await client.send(packet)
-"""
-
-
-def test_ctrl_c_on_a_terminal_lets_a_reloading_server_finish_what_it_does(folder: Path) -> None:
-    (folder / "slow.py").write_text(SLOW)
-    options = ("--reload", "--logging-level", "DEBUG")
-    with serving(folder, "slow.py", *options) as server, Client(tls=False, timeout=10) as client:
-        client.connect("127.0.0.1", server.port)
-        client.send({"a": 1})
-        server.wait_for("Calling 'slow'")
-        os.killpg(server.process.pid, signal.SIGINT)  # a terminal sends it to all processes in the foreground
-        assert client.receive() == {"a": 1}
-        assert server.process.wait(20) == 0
-
-
-def test_hanging_up_ends_a_reloading_server(folder: Path) -> None:
-    with serving(folder, "app", "--reload") as server:
-        port = server.port
-        server.process.send_signal(signal.SIGHUP)
-        assert server.process.wait(20) == 0
-        with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(("127.0.0.1", port))
-
-
-def test_a_server_that_is_stuck_is_killed_by_a_second_signal(folder: Path) -> None:
-    (folder / "stuck.py").write_text(SLOW.replace("await trio.sleep(1)", "__import__('time').sleep(1000)"))
-    with serving(folder, "stuck.py", "--reload", "--logging-level", "DEBUG") as server, Client(tls=False) as client:
-        client.connect("127.0.0.1", server.port)
-        client.send({"a": 1})
-        server.wait_for("Calling 'slow'")
-        for _ in range(2):
-            server.process.send_signal(signal.SIGTERM)
-            time.sleep(0.5)  # two signals at the same time would count as one
-        assert server.process.wait(10) == 128 + signal.SIGKILL
-
-
-def test_a_reloading_server_sees_changes_beside_its_file_and_in_its_configuration(tmp_path: Path) -> None:
-    here, there = tmp_path / "here", tmp_path / "there"
-    here.mkdir()
-    there.mkdir()
-    (there / "app.py").write_text(APP)
-    config = there / "server.toml"
-    config.write_text("[AsyncAPY]\nport = 0\n")
-    with serving(here, "../there/app.py", "--config", str(config), "--reload") as server:
-        assert ask(server.port, foo=1) == {"foo": 1}
-        written = 0
-        deadline = time.monotonic() + 20
-        while not [line for line in server.lines if "server.toml changed" in line] and time.monotonic() < deadline:
-            written += 1
-            config.write_text(f"[AsyncAPY]\nport = 0\nsession_limit = {written}\n")
-            time.sleep(0.2)  # no line reports that the watch has begun
-        server.wait_for("an address")
-        while not [line for line in server.lines if "app.py changed" in line] and time.monotonic() < deadline:
-            written += 1
-            (there / "app.py").write_text(APP + f"# {written}\n")
-            time.sleep(0.2)  # as above
-        server.wait_for(r"app\.py changed")
-
-
 def test_a_handler_that_can_never_run_is_told_at_the_start(folder: Path) -> None:
     late = "@server.add_handler(Filters.HasFields(foo=None), Filters.Ip('::1'))\nasync def late(c, p): ...\n"
     (folder / "app.py").write_text(APP + late)
@@ -363,6 +170,16 @@ def test_a_call_prints_the_reply_and_its_status_tells_what_it_was(folder: Path) 
         done = run(folder, "call", where, "[1]")
         assert done.returncode == 2
         assert "must be a JSON object" in done.stderr
+        for arguments in (["--encoding", "ziproto"], ["--ziproto", "--encoding", "ziproto"], ["--ziproto"]):
+            done = run(folder, "call", where, *arguments, "--raw", '{"foo": "x"}')
+            assert done.stdout.split()[6:8] == ["01", "81"]
+        done = run(folder, "call", where, "--ziproto", "--encoding", "json", '{"foo": "x"}')
+        assert done.returncode == 2
+        assert "--ziproto and --encoding json exclude each other; leave one out" in done.stderr
+        done = run(folder, "call", where, "--encoding", "morse", '{"foo": "x"}')
+        assert (done.returncode, "no codec is called 'morse'" in done.stderr) == (2, True)
+        done = run(folder, "call", where, "--max-packet", "10", '{"foo": "x"}')
+        assert (done.returncode, "at most 10 are accepted (max_packet of the client)" in done.stderr) == (3, True)
         done = run(folder, "call", where, "--header-size", "2", "--timeout", "0.5", '{"foo": 1}')
         assert done.returncode == 3
         assert "asyncapy: " in done.stderr
@@ -413,11 +230,26 @@ def test_ctrl_c_and_a_closed_pipe_end_a_call_as_a_shell_expects(folder: Path) ->
         assert (done.returncode, done.stderr) == (141, b"")
 
 
+RESOLVER = """
+import socket
+
+real = socket.getaddrinfo
+socket.getaddrinfo = lambda host, *args, **kwargs: real(
+    "localhost" if host == "localhost." else host, *args, **kwargs
+)
+"""
+"""Finds localhost also with a final dot, which not every system does."""
+
+
 def test_a_call_speaks_tls(folder: Path, certificates: Certificates) -> None:
     with serving(folder, "app", "--tls-cert", str(certificates.server)) as server:
         where = f"localhost:{server.port}"
         done = run(folder, "call", where, "--ca-file", str(certificates.ca_file), '{"foo": 1}')
         assert (done.returncode, done.stdout) == (0, '{"foo": 1}\n')
+        (folder / "sitecustomize.py").write_text(RESOLVER)
+        absolute = ("call", f"localhost.:{server.port}", "--ca-file", str(certificates.ca_file), '{"foo": 1}')
+        done = run(folder, *absolute, PYTHONPATH=str(folder))
+        assert (done.returncode, done.stdout) == (0, '{"foo": 1}\n'), done.stderr
         done = run(folder, "call", where, "--tls", '{"foo": 1}')
         assert done.returncode == 3
         assert "give its CA as ca_file=" in done.stderr
@@ -652,8 +484,3 @@ def test_a_server_without_handlers_says_so(folder: Path) -> None:
     )
     with serving(folder, "main.py") as server:
         server.wait_for("No handler is registered.*not under if __name__ == '__main__'")
-
-
-def test_a_configuration_to_watch_that_is_not_there_is_told(folder: Path) -> None:
-    done = run(folder, "serve", "app", "--reload", "--config", "nowhere/x.ini")
-    assert (done.returncode, done.stderr) == (1, "Error: there is no configuration file nowhere/x.ini\n")

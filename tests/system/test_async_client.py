@@ -242,7 +242,7 @@ async def test_failures_are_raised_for_those_who_ask_for_it(serve: Serve, raisin
                 assert await client.request(fields) == {"status": "failure", "error": code}
         async with client_of(running.port, raise_failures=raising) as second:
             if raising:
-                with pytest.raises((SessionLimitReached, ServerDisconnected), match="ERR_SESSION_LIMIT_REACHED"):
+                with pytest.raises(SessionLimitReached, match="ERR_SESSION_LIMIT_REACHED"):
                     await second.request({"a": 1})
 
 
@@ -251,7 +251,7 @@ async def test_a_busy_server_is_told(serve: Serve) -> None:
     async with await running.connect() as first:
         assert await first.ask(a=1) == {"a": 1}
         async with client_of(running.port, raise_failures=True) as client:
-            with pytest.raises((ServerBusy, ServerDisconnected), match="ERR_SERVER_BUSY"):
+            with pytest.raises(ServerBusy, match="ERR_SERVER_BUSY"):
                 await client.request({"a": 1})
 
 

@@ -227,7 +227,7 @@ def test_replies_may_come_byte_by_byte() -> None:
             assert client.receive() == {"foo": "bar"}
 
 
-@pytest.mark.parametrize("size", [3_000_000, 40_000_000])
+@pytest.mark.parametrize("size", [3_000_000, 16_000_000])
 def test_a_large_reply_arrives_whole(size: int) -> None:
     reply = packet(JSON, b'{"text":"' + b"x" * size + b'"}')
     with waiting_client(sending(reply + JSON_REPLY)) as client:
@@ -469,7 +469,7 @@ def test_the_context_manager_closes_the_connection_after_an_error_too() -> None:
 @pytest.mark.parametrize(
     ("reply", "message"),
     [
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n" * 4, "version"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n" * 4, "no AsyncAProto packet"),
         (packet(JSON, b'{"a":1}', version=21), "version"),
         (packet(7, b'{"a":1}'), "encoding 7"),
         (packet(JSON, b"{}"), "at least 5"),

@@ -35,6 +35,7 @@ from asyncapy_core.config_sources import (
     PluginOptions,
     SourcedOptions,
     options_in_environment,
+    quote_value,
     read_file,
     read_parser,
     settings_in_environment,
@@ -321,4 +322,4 @@ def _complaint(fault: Any, origin: dict[str, str]) -> str:
         advice = f"did you mean {close[0]!r}?" if close else f"settings: {', '.join(ServerConfig.model_fields)}"
         return f"{name!r}, from {origin[name]}, is not a setting; {advice}"
     allowed = ServerConfig.model_fields[name].description
-    return f"{name} is {fault['input']!r}, from {origin[name]}: {fault['msg']} (allowed: {allowed})"
+    return f"{name} is {quote_value(fault['input'])}, from {origin[name]}: {fault['msg']} (allowed: {allowed})"

@@ -24,6 +24,8 @@ SECTION: Final = "AsyncAPY"
 PLUGIN_SECTION: Final = "plugin:"
 PLUGIN_TABLE: Final = "plugins"
 ENVIRONMENT: Final = "ASYNCAPY_"
+MAX_QUOTE: Final = 200
+"""The most characters of a value in a message."""
 OBSOLETE: Final = "encoding"
 """A setting in configuration files of version 0.5."""
 
@@ -144,7 +146,7 @@ def read_file(path: Path) -> tuple[dict[str, Any], PluginOptions]:
     if path.suffix.lower() == ".toml":
         try:
             tables = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+        except (ValueError, RecursionError) as error:  # also an integer of more than 4,300 digits, and deep nesting
             raise ConfigError(f"{path} is not valid TOML: {error}") from error
         return _from_tables(tables, str(path))
     parser = configparser.RawConfigParser()
@@ -190,6 +192,15 @@ def read_parser(parser: configparser.RawConfigParser, source: str) -> tuple[dict
     return settings, options
 
 
+def quote_value(value: object) -> str:
+    """Return the repr of a value for a message, shortened, or its type if it has none: an integer may be too long."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):
+        return f"a value of type {type(value).__name__}"
+    return text if len(text) <= MAX_QUOTE else f"{text[:MAX_QUOTE]}..."
+
+
 def _items(parser: configparser.RawConfigParser, section: str, source: str) -> dict[str, Any]:
     items: dict[str, str | None] = dict(parser.items(section, raw=True))
     for name, value in items.items():
@@ -214,7 +225,7 @@ def _from_tables(tables: dict[str, Any], source: str) -> tuple[dict[str, Any], P
     settings = tables.get(SECTION, {})
     options = tables.get(PLUGIN_TABLE, {})
     if not isinstance(settings, dict):
-        raise ConfigError(f"{source}: [{SECTION}] must be a table; got {settings!r}")
+        raise ConfigError(f"{source}: [{SECTION}] must be a table; got {quote_value(settings)}")
     if not isinstance(options, dict) or not all(isinstance(table, dict) for table in options.values()):
         raise ConfigError(f"{source}: [{PLUGIN_TABLE}] must hold a table for each plugin, [{PLUGIN_TABLE}.NAME]")
     _name_unused([name for name in tables if name != PLUGIN_TABLE], source, "table")

@@ -17,6 +17,9 @@ BYTEORDER: Final[Literal["big", "little"]] = "big"
 SESSION_LIMIT: Final = 0
 MAX_PACKET: Final = 1024 * 1024
 
+MAX_REPLY: Final = 16 * 1024 * 1024
+"""The largest Content-Length that clients accept in a reply."""
+
 MIN_PACKET: Final = 5
 """The smallest Content-Length: version, encoding and a payload of three bytes (docs/protocol.md, "A packet")."""
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import trio
 
 from asyncapy_core.errors import ClientDisconnected
+from asyncapy_core.event_loops import require_trio
 from asyncapy_core.logs import SessionLog
 from asyncapy_core.protocol.packet import Packet
 
@@ -143,6 +144,7 @@ class Gone:
 
     async def wait(self) -> None:
         """Wait until the connection has ended; the same as to await this object."""
+        require_trio("client.gone")
         if self._is_set:
             await trio.lowlevel.checkpoint()
             return

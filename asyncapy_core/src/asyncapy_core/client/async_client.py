@@ -25,12 +25,14 @@ from asyncapy_core.client.connecting import (
     check_timeout,
     client_encodings,
     handshake_failed,
+    server_name,
     unreachable,
 )
 from asyncapy_core.client.failures import failure
 from asyncapy_core.client.pipeline import Pipeline
 from asyncapy_core.client.replies import ReplyDecoder
 from asyncapy_core.errors import NotConnected, RemoteError, ReplyTimeout, ServerDisconnected
+from asyncapy_core.event_loops import REMEDY, require_trio
 from asyncapy_core.plugins.manager import PluginManager
 from asyncapy_core.protocol.packet import parse_fields
 from asyncapy_core.protocol.wire import ByteOrder
@@ -38,6 +40,8 @@ from asyncapy_core.protocol.wire import ByteOrder
 READ: Final = 64 * 1024
 FIRST_PAUSE: Final = 0.05
 NOT_CONNECTED_YET: Final = "there was no connection in time"
+ELSEWHERE: Final = f"{REMEDY}; or call the synchronous Client in a thread, with asyncio.to_thread"
+"""The remedy for programs with another event loop."""
 LONGEST_PAUSE: Final = 5.0
 """Seconds between attempts to connect: doubled each time, and half of it left to chance."""
 
@@ -63,7 +67,8 @@ class AsyncClient:
         timeout: the most seconds for a request, including the connection; None for no limit.
         ssl_context: a TLS context to use instead of one with the system's CA certificates.
         ca_file: a PEM file of CA certificates to use instead of the system's.
-        max_packet: the largest reply accepted, in bytes; None for all that the header can express.
+        max_packet: the largest Content-Length of a reply accepted, in bytes, 16 MiB by default; None for all that the
+            header can express. Memory is allocated for bytes that have arrived, not for those announced.
         raise_failures: raise a `FailureReply` for an error reply of the server.
         plugins: the source of codecs; the installed plugins by default.
         open_stream: opens a stream to the server, instead of TCP to ``hostname`` and ``port``; for example
@@ -86,7 +91,7 @@ class AsyncClient:
         timeout: float | None = defaults.TIMEOUT,
         ssl_context: ssl.SSLContext | None = None,
         ca_file: str | os.PathLike[str] | None = None,
-        max_packet: int | None = None,
+        max_packet: int | None = defaults.MAX_REPLY,
         raise_failures: bool = False,
         plugins: PluginManager | None = None,
         open_stream: Callable[[], Awaitable[trio.abc.Stream]] | None = None,
@@ -138,6 +143,7 @@ class AsyncClient:
             FailureReply: the reply is an error reply, and ``raise_failures`` is set.
             RemoteError: the certificate of the server is not trusted, or the server sent an invalid reply.
         """
+        require_trio("AsyncClient", ELSEWHERE)
         if not self._open:
             raise NotConnected(
                 "this client is not open, or was closed; use it within 'async with AsyncClient(...) as client:'"
@@ -167,6 +173,7 @@ class AsyncClient:
         return answer
 
     async def __aenter__(self) -> Self:
+        require_trio("AsyncClient", ELSEWHERE)
         if self._stack is not None:
             raise RemoteError("this client is open already; make another for another connection")
         async with AsyncExitStack() as stack:
@@ -232,14 +239,19 @@ class AsyncClient:
     async def _connect(self) -> trio.abc.Stream:
         try:
             plain = await self._open_stream()
-        except (OSError, UnicodeError, trio.BrokenResourceError) as error:
+        except (OSError, ValueError, trio.BrokenResourceError) as error:  # ValueError: the host name is not valid
             raise unreachable(error, self.hostname, self.port) from error
         if not self._tls.tls:
             return plain
         try:
-            stream = trio.SSLStream(plain, self._tls.context(), server_hostname=self.hostname, https_compatible=True)
+            name = server_name(self.hostname)
+            stream = trio.SSLStream(plain, self._tls.context(), server_hostname=name, https_compatible=True)
             await stream.do_handshake()
-        except (trio.BrokenResourceError, ssl.SSLError) as error:
+        except (
+            trio.BrokenResourceError,
+            ssl.SSLError,
+            ValueError,
+        ) as error:  # ValueError: not a name for a certificate
             await trio.aclose_forcefully(plain)
             cause = error.__cause__ if isinstance(error.__cause__, OSError) else OSError(str(error))
             raise handshake_failed(cause, self.hostname, self.port) from cause

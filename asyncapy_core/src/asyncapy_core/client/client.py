@@ -18,9 +18,11 @@ from asyncapy_core.client.connecting import (
     check_timeout,
     client_encodings,
     handshake_failed,
+    server_name,
     unreachable,
 )
 from asyncapy_core.client.replies import ReplyDecoder
+from asyncapy_core.client.sockets import open_socket, remaining
 from asyncapy_core.errors import NotConnected, RemoteError, ReplyTimeout, ServerDisconnected
 from asyncapy_core.protocol.packet import parse_fields
 from asyncapy_core.protocol.wire import ByteOrder, Frame
@@ -46,10 +48,12 @@ class Client:
         header_size: the size of Content-Length in bytes, 1 to 8; the same as the server's.
         tls: use TLS, and verify the server's certificate and name.
         encoding: the name of an installed codec, the encoding of the session.
-        timeout: the most seconds to connect, to send a packet, or to receive a reply; None for no limit.
+        timeout: the most seconds to connect (all addresses of the host name and the TLS handshake together), to send a
+            packet, or to receive a reply; None for no limit.
         ssl_context: a TLS context to use instead of one with the system's CA certificates.
         ca_file: a PEM file of CA certificates to use instead of the system's.
-        max_packet: the largest reply accepted, in bytes; None for all that the header can express.
+        max_packet: the largest Content-Length of a reply accepted, in bytes, 16 MiB by default; None for all that the
+            header can express. Memory is allocated for bytes that have arrived, not for those announced.
         plugins: the source of codecs; the installed plugins by default.
 
     Raises:
@@ -67,7 +71,7 @@ class Client:
         *,
         ssl_context: ssl.SSLContext | None = None,
         ca_file: str | os.PathLike[str] | None = None,
-        max_packet: int | None = None,
+        max_packet: int | None = defaults.MAX_REPLY,
         plugins: PluginManager | None = None,
     ) -> None:
         self._tls = TlsOptions(tls, ssl_context, ca_file)
@@ -77,6 +81,7 @@ class Client:
         self._socket: socket.socket | None = None
         self._replies: ReplyDecoder | None = None
         self._fault: OSError | None = None
+        self._early: Frame | None = None
         self._process = 0
         self.tls = tls
         self.encoding = encoding
@@ -91,18 +96,19 @@ class Client:
         check_port(port)
         if self._socket is not None:
             raise RemoteError("this client is connected already; disconnect it first, or make another")
+        deadline = self._deadline()
         try:
-            connected = socket.create_connection((hostname, port), self.timeout)
+            connected = open_socket(hostname, port, deadline)
         except TimeoutError as error:
             raise ReplyTimeout(f"{endpoint(hostname, port)} did not answer within {self.timeout:g} s") from error
-        except (OSError, UnicodeError) as error:
+        except (OSError, ValueError) as error:  # a UnicodeError is a ValueError
             raise unreachable(error, hostname, port) from error
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._encoding = self._encodings.by_name(self.encoding)
         self._replies = ReplyDecoder(self._encodings)
-        self._fault = None
+        self._fault = self._early = None
         self._process = os.getpid()
-        self._socket = self._secured(connected, hostname, port) if self.tls else connected
+        self._socket = self._secured(connected, hostname, port, deadline) if self.tls else connected
 
     def disconnect(self) -> None:
         """Close the connection. Disconnecting twice does nothing."""
@@ -113,6 +119,9 @@ class Client:
     def send(self, payload: Mapping[str, Any] | str | bytes) -> None:
         """Send a packet.
 
+        A server that refuses a connection or a packet replies and closes, perhaps before it has read the packet. If it
+        has left, and its reply has arrived, the packet counts as sent: `receive` returns the reply.
+
         Args:
             payload: the fields, or a JSON object as text.
 
@@ -122,15 +131,21 @@ class Client:
             EncodeError, TypeError, ValueError: the payload cannot be encoded.
         """
         connected, _ = self._connection()
-        data = self._encoding.pack(parse_fields(payload))
-        connected.settimeout(self.timeout)
+        data = memoryview(self._encoding.pack(parse_fields(payload)))
+        if self._fault is not None:
+            raise ServerDisconnected(f"the server has left: {self._fault}") from self._fault
+        deadline = self._deadline()
         try:
-            connected.sendall(data)
+            while data:
+                connected.settimeout(remaining(deadline))
+                data = data[connected.send(data) :]
         except TimeoutError as error:
             self.disconnect()
             raise ReplyTimeout(f"the server did not take the packet within {self.timeout:g} s; disconnected") from error
         except OSError as error:
-            raise ServerDisconnected(f"the server has left: {error}") from error
+            self._fault = error
+            if not self._reply_has_arrived():
+                raise ServerDisconnected(f"the server has left: {error}") from error
         except BaseException:  # raised again; a part of the packet may have been sent, and nothing may follow it
             self.disconnect()
             raise
@@ -195,11 +210,11 @@ class Client:
     def _next_frame(self) -> Frame | None:
         """Read until a reply is complete; return None if the server closes the connection before."""
         connected, replies = self._connection()
-        deadline = None if self.timeout is None else time.monotonic() + self.timeout
-        while (frame := replies.next_frame()) is None:
+        frame, self._early = self._early, None
+        deadline = self._deadline()
+        while frame is None and (frame := replies.next_frame()) is None:
             try:
-                if deadline is not None:
-                    connected.settimeout(max(deadline - time.monotonic(), 1e-6))
+                connected.settimeout(remaining(deadline))
                 data = connected.recv(min(max(replies.missing, MIN_READ), MAX_READ))
             except TimeoutError as error:
                 self.disconnect()
@@ -214,10 +229,24 @@ class Client:
             replies.feed(data)
         return frame
 
-    def _secured(self, connected: socket.socket, hostname: str, port: int) -> socket.socket:
+    def _reply_has_arrived(self) -> bool:
+        """Return True if a whole reply can be read without waiting; keep it for `receive`."""
+        connected, replies = self._connection()
+        connected.settimeout(0)
+        with contextlib.suppress(OSError):
+            while (frame := replies.next_frame()) is None and (data := connected.recv(MAX_READ)):
+                replies.feed(data)
+            self._early = frame
+        return self._early is not None
+
+    def _deadline(self) -> float | None:
+        return None if self.timeout is None else time.monotonic() + self.timeout
+
+    def _secured(self, connected: socket.socket, hostname: str, port: int, deadline: float | None) -> socket.socket:
         try:
-            return self._tls.context().wrap_socket(connected, server_hostname=hostname)
-        except OSError as error:
+            connected.settimeout(remaining(deadline))
+            return self._tls.context().wrap_socket(connected, server_hostname=server_name(hostname))
+        except (OSError, ValueError) as error:  # ValueError: not a name for a certificate
             connected.close()
             raise handshake_failed(error, hostname, port) from error
         except BaseException:  # raised again; the connection does not stay open

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from asyncapy_core.addresses import endpoint
+from asyncapy_core.defaults import MAX_REPLY
 from asyncapy_core.errors import NotConnected, RemoteError
 from asyncapy_core.plugins.manager import PluginManager, default_manager
 from asyncapy_core.protocol.encoding import EncodingRegistry
@@ -67,10 +68,18 @@ def check_port(port: int) -> None:
         raise ValueError(f"port is {port}; a TCP port is 1 to 65535")
 
 
+def server_name(hostname: str) -> str:
+    """Return the name to request and to verify in a TLS handshake: a host name without its final dot.
+
+    The dot makes a name absolute in DNS; certificates do not have it, and RFC 6066 forbids it in a handshake.
+    """
+    return hostname.removesuffix(".")
+
+
 def client_encodings(
-    plugins: PluginManager | None, header_size: int, byteorder: ByteOrder, max_packet: int | None
+    plugins: PluginManager | None, header_size: int, byteorder: ByteOrder, max_packet: int | None = MAX_REPLY
 ) -> EncodingRegistry:
-    """Return the encodings of a client. Without ``max_packet`` it accepts all lengths that the header can express.
+    """Return the encodings of a client. With ``max_packet=None`` it accepts all lengths that the header can express.
 
     Raises:
         ValueError: a number is out of its range.
@@ -81,7 +90,7 @@ def client_encodings(
     return EncodingRegistry((plugins or default_manager()).codecs(), wire)
 
 
-def handshake_failed(error: OSError, hostname: str, port: int) -> RemoteError:
+def handshake_failed(error: OSError | ValueError, hostname: str, port: int) -> RemoteError:
     """Return the exception for a failed TLS handshake: `NotConnected` if another attempt may succeed."""
     where = endpoint(hostname, port)
     if isinstance(error, ssl.SSLCertVerificationError):

@@ -37,6 +37,15 @@ _MEANINGS: Final[dict[str, tuple[type[FailureReply], str]]] = {
 }
 
 
+_REFUSALS: Final = (ErrorCode.SESSION_LIMIT_REACHED, ErrorCode.SERVER_BUSY)
+"""Codes of replies with which a server refuses a connection, whatever was sent on it."""
+
+
+def is_refusal(reply: Mapping[str, Any]) -> bool:
+    """Return True for a reply with which a server refuses a connection, if it is the first reply on it."""
+    return reply.get("error") in _REFUSALS and failure(reply) is not None
+
+
 def failure(reply: Mapping[str, Any]) -> FailureReply | None:
     """Return the exception for a failure reply, or None for any other reply."""
     code = reply.get("error")

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+from asyncapy_core.client.failures import is_refusal
 from asyncapy_core.errors import NotConnected, ServerDisconnected
 
 BATCH: Final = 64 * 1024
@@ -55,6 +56,8 @@ class Pipeline:
         self._unsent: dict[Request, None] = {}
         self._sent: deque[Request] = deque()
         self.given_up: bool = False
+        self._has_reply = False
+        self._refusal: dict[str, Any] | None = None
 
     def __len__(self) -> int:
         """Return the number of requests without an answer."""
@@ -89,11 +92,20 @@ class Pipeline:
         return b"".join(batch)
 
     def answer(self, reply: dict[str, Any]) -> bool:
-        """Settle the oldest sent request with a reply; return False if there is no such request."""
-        if not self._sent:
-            return False
-        self._sent.popleft().settle(reply)
-        return True
+        """Settle the oldest sent request with a reply; return False if there is no such request.
+
+        If the reply refuses the connection before a request was sent, it settles the unsent requests.
+        """
+        self._refusal = reply if not self._has_reply and is_refusal(reply) else None
+        self._has_reply = True
+        if self._sent:
+            self._sent.popleft().settle(reply)
+            return True
+        if self._refusal is not None:
+            _settle(self._unsent, reply)
+            self._unsent.clear()
+            self.given_up = True
+        return False
 
     @property
     def finished(self) -> bool:
@@ -117,15 +129,27 @@ class Pipeline:
             self.given_up = True
 
     def fail_sent(self, error: Exception) -> None:
-        """Fail the requests without a reply, as the connection was lost; the next connection starts without them."""
+        """Fail the requests without a reply, as the connection was lost; the next connection starts without them.
+
+        If the only reply on this connection refused it, the server has handled none of them: they get this reply.
+        """
+        if self._refusal is not None:
+            _settle(self._sent, self._refusal)
         _fail(self._sent, error)
         self._sent.clear()
         self.given_up = False
+        self._has_reply = False
+        self._refusal = None
 
     def fail_unsent(self, error: Exception) -> None:
         """Fail the requests that wait to be sent."""
         _fail(self._unsent, error)
         self._unsent.clear()
+
+
+def _settle(requests: Iterable[Request], reply: dict[str, Any]) -> None:
+    for request in tuple(requests):
+        request.settle(dict(reply))
 
 
 def _fail(requests: Iterable[Request], error: Exception) -> None:

@@ -7,8 +7,9 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from asyncapy_core.client.async_client import AsyncClient
+from asyncapy_core.client.async_client import ELSEWHERE, AsyncClient
 from asyncapy_core.errors import NotConnected
+from asyncapy_core.event_loops import require_trio
 
 if TYPE_CHECKING:
     from asyncapy_core.client.settings import ClientSettings
@@ -42,12 +43,14 @@ class Pool:
         timeout: float | None = None,  # noqa: ASYNC109  # as for AsyncClient
     ) -> dict[str, Any]:
         """Send a packet over the least busy connection, and return its reply; see `AsyncClient.request`."""
+        require_trio("Pool", ELSEWHERE)
         if self._stack is None:
             raise NotConnected("this pool is not open; use it within 'async with Pool(...) as pool:'")
         client = min(self._clients, key=lambda client: client.pending)
         return await client.request(payload, timeout=timeout)
 
     async def __aenter__(self) -> Self:
+        require_trio("Pool", ELSEWHERE)
         async with AsyncExitStack() as stack:
             for client in self._clients:
                 await stack.enter_async_context(client)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from asyncapy_core.errors import BrokenCodec, InvalidReply, MalformedPacket, ProtocolError
+from asyncapy_core.errors import BrokenCodec, InvalidReply, MalformedPacket, PacketTooLarge, ProtocolError
 from asyncapy_core.protocol.encoding import EncodingRegistry
 from asyncapy_core.protocol.wire import Frame, FrameDecoder
 
@@ -51,10 +51,16 @@ class ReplyDecoder:
         """Return the next complete reply, still encoded, or None if more bytes are needed.
 
         Raises:
-            InvalidReply: the bytes are not a packet.
+            InvalidReply: the bytes are not a packet, or announce a larger one than the client accepts.
         """
         try:
             return next(iter(self._decoder.frames(1)), None)
+        except PacketTooLarge as error:
+            raise InvalidReply(
+                f"the server announced a reply that is too large: {error} (max_packet of the client); give the client "
+                "a larger max_packet if the server sends such replies. If not, this is no AsyncAProto packet: "
+                f"{self._hint()} Is tls the same on both?"
+            ) from error
         except ProtocolError as error:
             raise InvalidReply(
                 f"the server sent bytes that are no AsyncAProto packet: {error}; {self._hint()} "

@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 import trio
 
 from asyncapy_core.addresses import network_of
+from asyncapy_core.event_loops import REMEDY, require_trio
 from asyncapy_core.keys.calls import THREADS, CallQueue
 from asyncapy_core.keys.store import KeyRecord, KeyStore
 from asyncapy_core.keys.urls import open_store
@@ -247,6 +248,7 @@ class APIKeyFactory:
     async def _without_blocking(self, function: Callable[..., T], *args: Any, address: str = "") -> T:
         if not self.blocking:
             return function(*args)
+        require_trio("APIKeyFactory", f"{REMEDY}; or call get(), issue() and the others without a in a thread")
         timeout = math.inf if self.key_store is None else self.key_store.timeout
         return await self._calls.run(functools.partial(function, *args), timeout, network=network_of(address))
 

@@ -135,11 +135,16 @@ class Connection:
         finally:
             self._end()
 
+    def send_refusal(self, code: ErrorCode) -> None:
+        """Send an error reply without waiting, to a peer that gets no session; `refuse` does the rest."""
+        self._outbox.cork()
+        self._outbox.hold(self._encoding.pack({"status": "failure", "error": code.value}))
+        self._outbox.uncork()
+
     async def refuse(self, code: ErrorCode) -> None:
-        """Send an error reply to a peer that gets no session, and close."""
+        """Close the connection of a peer that has been sent a refusal."""
         self.log.info("{Client handler} Refused %s: %s", self.client.address, code.value)
         try:
-            await self.reply(code)
             await self._shut_down(linger=True)
         except ConnectionLost:
             return  # the peer has left before the reply

@@ -15,6 +15,7 @@ import trio
 
 from asyncapy_core import defaults
 from asyncapy_core.errors import ConfigError
+from asyncapy_core.event_loops import REMEDY, require_trio
 from asyncapy_core.log_writer import adjust_logger, server_logger
 from asyncapy_core.net.listener import accept_forever, check_listening, close_listener, open_listeners
 from asyncapy_core.plugins.manager import PluginManager, default_manager
@@ -199,6 +200,7 @@ class Server(Configured):
                 abandons all threads.
             limiter: bounds the number of threads; trio's default limiter if None.
         """
+        require_trio("Server.run_sync_task")
         call = functools.partial(sync_fn, *args)
         return await self._threads.run(call, cancellable=cancellable, limiter=limiter)
 
@@ -245,6 +247,7 @@ class Server(Configured):
             PluginError: no codec is installed, a required plugin is missing, or a plugin failed in setup.
             UnexpectedEnd: the server ended without a stop.
         """
+        require_trio("Server.serve", f"{REMEDY}, or call server.start()")
         if self._token is not None:
             raise RuntimeError("this server is serving already; create another Server to listen elsewhere")
         self._token = trio.lowlevel.current_trio_token()

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from asyncapy_core.session import Session
 
 MAX_REFUSED: Final = 24
-"""Refused connections that are sent a reply at a time; further ones are closed without a reply."""
+"""Refused connections that are read until their peer closes; further ones are closed as soon as their reply is sent."""
 
 MAX_REFUSED_PER_NETWORK: Final = 8
 """The same for one network; beyond it, its oldest is closed."""
@@ -69,8 +69,11 @@ class ConnectionInterface(Peer, Protocol):
     def run(self) -> Awaitable[None]:
         """Serve the peer to the end of its session."""
 
+    def send_refusal(self, code: ErrorCode) -> None:
+        """Send an error reply without waiting."""
+
     def refuse(self, code: ErrorCode) -> Awaitable[None]:
-        """Send an error reply, and close."""
+        """Close after the refusal, when the peer has closed as well."""
 
     def expire(self) -> None:
         """End the current wait: its deadline has passed."""
@@ -98,7 +101,7 @@ class ServerState:
         proxies: the peers that begin with a PROXY header.
         draining: whether the server is stopping.
         connections: connections with a session.
-        refused: connections that are sent an error reply.
+        refused: connections that have been sent a refusal, and are read until the peer closes them as well.
         closing: those of ``connections`` whose session has ended, and that are read until the peer closes them as well.
         abandoned: connections whose peer has left while a handler runs; they have no place among ``connections``.
         handshakes: connections that wait for a PROXY header or a TLS handshake.
@@ -259,6 +262,8 @@ class ServerState:
         return [each for each in self.connections if each not in self.reading and each not in self.closing]
 
     def _refuse(self, connection: ConnectionInterface, code: ErrorCode) -> None:
+        """Send an error reply at once, so that no later connection takes its place, then read until the peer closes."""
+        self.peers.call(connection.send_refusal, code, peer=connection)
         address = connection.session.client.address
         if not is_unix(address) and self.refused.count(address) >= MAX_REFUSED_PER_NETWORK:
             oldest = self.refused.oldest_of(address)

@@ -22,6 +22,7 @@ import trio.testing
 
 from asyncapy_core.addresses import is_unix
 from asyncapy_core.client import AsyncClient
+from asyncapy_core.event_loops import require_trio
 
 if TYPE_CHECKING:
     from asyncapy_core.client.settings import SessionSettings
@@ -125,6 +126,7 @@ async def serving(server: Server) -> AsyncIterator[ServerInMemory]:
     Handlers that are still running at the end are cancelled. An exception from the block is raised unchanged; one from
     the running server is raised in an ExceptionGroup.
     """
+    require_trio("serving")
     failure: BaseException | None = None
     async with trio.open_nursery() as nursery:
         try:

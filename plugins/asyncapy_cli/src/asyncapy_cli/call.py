@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from asyncapy_cli.output import print_coloured
+from asyncapy_cli.output import echo, note, print_coloured
 from asyncapy_core import defaults
 from asyncapy_core.client import Client
 from asyncapy_core.client.connecting import client_encodings
@@ -37,8 +37,8 @@ class _Address(click.ParamType):  # type: ignore[type-arg]  # generic in later r
 @click.command()
 @click.argument("address", type=_Address(), metavar="HOST:PORT")
 @click.argument("payload")
-@click.option("--ziproto", "encoding", flag_value="ziproto", help="Use ZiProto instead of JSON.")
-@click.option("--encoding", "encoding", default="json", help="Use the encoding of this name, which a plugin brings.")
+@click.option("--ziproto", is_flag=True, help="Use ZiProto instead of JSON.")
+@click.option("--encoding", metavar="NAME", help="Use the encoding of this name, which a plugin brings.")
 @click.option("--tls", is_flag=True, help="Use TLS, and verify the server's certificate.")
 @click.option(
     "--ca-file",
@@ -60,18 +60,39 @@ class _Address(click.ParamType):  # type: ignore[type-arg]  # generic in later r
     help="The byte order of the Content-Length header, as set on the server.",
 )
 @click.option("--timeout", type=float, default=defaults.TIMEOUT, show_default=True, help="Seconds to wait for a reply.")
+@click.option(
+    "--max-packet",
+    type=click.IntRange(defaults.MIN_PACKET),
+    default=defaults.MAX_REPLY,
+    show_default=True,
+    help="The largest Content-Length of a reply in bytes.",
+)
 @click.option("--raw", is_flag=True, help="Print replies as bytes, headers included.")
-def call(*, address: tuple[str, int], payload: str, raw: bool, tls: bool, ca_file: str | None, **settings: Any) -> None:
+def call(
+    *,
+    address: tuple[str, int],
+    payload: str,
+    ziproto: bool,
+    encoding: str | None,
+    tls: bool,
+    ca_file: str | None,
+    raw: bool,
+    **settings: Any,
+) -> None:
     """Send PAYLOAD, a JSON object, to a server and print the reply.
 
     With - as PAYLOAD, read one JSON object per line from standard input. The exit status is 0 if no reply is a failure,
     1 if one is, 2 if a payload cannot be sent, and 3 if there is no connection or no reply.
     """
+    if ziproto and encoding not in (None, "ziproto"):
+        raise click.UsageError(f"--ziproto and --encoding {encoding} exclude each other; leave one out")
+    settings["encoding"] = "ziproto" if ziproto else encoding or "json"
     failed = False
     try:
         with Client(tls=tls or ca_file is not None, ca_file=ca_file, **settings) as client:
             client.connect(*address)
-            replies = ReplyDecoder(client_encodings(None, settings["header_size"], settings["byteorder"], None))
+            wire = (settings[name] for name in ("header_size", "byteorder", "max_packet"))
+            replies = ReplyDecoder(client_encodings(None, *wire))
             for text in _payloads(payload):
                 client.send(text)
                 reply = _receive_raw(client, replies) if raw else _receive(client)
@@ -83,11 +104,12 @@ def call(*, address: tuple[str, int], payload: str, raw: bool, tls: bool, ca_fil
     sys.exit(FAILED if failed else 0)
 
 
-def _payloads(payload: str) -> Iterator[str]:
+def _payloads(payload: str) -> Iterator[str | bytes]:
+    """Yield the payload, or the lines of standard input, which are UTF-8 in any locale."""
     if payload != "-":
         yield payload
-        return
-    yield from (line for line in sys.stdin if line.strip())
+    elif sys.stdin is not None:
+        yield from (line for line in sys.stdin.buffer if line.strip())
 
 
 def _receive(client: Client) -> dict[str, Any]:
@@ -96,7 +118,7 @@ def _receive(client: Client) -> dict[str, Any]:
     if sys.stdout.isatty():
         print_coloured(json.dumps(reply, default=_text, indent=2, ensure_ascii=False))
     else:
-        click.echo(json.dumps(reply, default=_text))
+        echo(json.dumps(reply, default=_text))
     return reply
 
 
@@ -108,7 +130,7 @@ def _receive_raw(client: Client, replies: ReplyDecoder) -> dict[str, Any]:
     for start in range(0, len(data), 16):
         row = data[start : start + 16]
         shown = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)
-        click.echo(f"{start:08x}  {row.hex(' '):47}  {shown}")
+        echo(f"{start:08x}  {row.hex(' '):47}  {shown}")
     replies.feed(data)
     frame = replies.next_frame()
     assert frame is not None
@@ -119,7 +141,7 @@ def _is_failure(reply: dict[str, Any]) -> bool:
     """Return whether a reply is a failure, and print the meaning of its code."""
     failed = failure(reply)
     if failed is not None:
-        click.echo(f"asyncapy: {failed}", err=True)
+        note(f"asyncapy: {failed}")
     return failed is not None
 
 
@@ -130,5 +152,5 @@ def _text(value: object) -> str:
 
 
 def _complain(error: Exception, status: int) -> None:
-    click.echo(f"asyncapy: {error}", err=True)
+    note(f"asyncapy: {error}")
     sys.exit(status)

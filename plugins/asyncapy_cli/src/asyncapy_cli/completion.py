@@ -5,6 +5,8 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
+from asyncapy_cli.output import echo
+
 
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
@@ -16,4 +18,4 @@ def completion(context: click.Context, *, shell: str) -> None:
     """
     found = get_completion_class(shell)
     assert found is not None
-    click.echo(found(context.find_root().command, {}, "asyncapy", "_ASYNCAPY_COMPLETE").source())
+    echo(found(context.find_root().command, {}, "asyncapy", "_ASYNCAPY_COMPLETE").source())

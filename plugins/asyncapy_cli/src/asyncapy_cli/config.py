@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from asyncapy_cli.output import echo, note
 from asyncapy_core.config import ServerConfig, load_config
 from asyncapy_core.plugins import default_manager
 from asyncapy_core.plugins.loading import Restriction
@@ -28,5 +29,5 @@ def check(path: str) -> None:
     for name in ServerConfig.model_fields:
         value = getattr(settings, name)
         if name in settings.model_fields_set:
-            click.echo(f"{name} = {value!r}")
-    click.echo(f"{path} is valid.", err=True)
+            echo(f"{name} = {value!r}")
+    note(f"{path} is valid.")

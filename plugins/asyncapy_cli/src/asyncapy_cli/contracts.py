@@ -9,6 +9,7 @@ from typing import Final
 
 import click
 
+from asyncapy_cli.output import echo, note
 from asyncapy_core import Codec, KeyStore, PluginManager
 from asyncapy_core.interrupts import is_from_signal
 from asyncapy_core.keys.urls import open_store
@@ -40,14 +41,16 @@ def run_contracts(manager: PluginManager, names: Sequence[str], stores: Sequence
         _check_empty(url)
     untested: list[str] = []
     contracts = [*_contracts(manager, names, stores, untested), *map(_of_store, stores)]
-    held = [_run(title, contract) for title, contract in contracts]
-    for url in stores:
-        _empty(url)
+    try:
+        held = [_run(title, contract) for title, contract in contracts]
+    finally:  # also if the output cannot be written
+        for url in stores:
+            _empty(url)
     for each in untested:
-        click.echo(f"not tested: {each}", err=True)
+        note(f"not tested: {each}")
     problems = manager.problems
     for record in problems:
-        click.echo(f"{record.title} is quarantined: {record.reason}")
+        echo(f"{record.title} is quarantined: {record.reason}")
     return all(held) and not problems
 
 
@@ -134,10 +137,10 @@ def _run(title: str, contract: type) -> bool:
             if is_from_signal(error):
                 raise
             failures[name] = error
-    click.echo(f"{title}: {len(failures)} of {len(tests)} failed" if failures else f"{title}: {len(tests)} passed")
+    echo(f"{title}: {len(failures)} of {len(tests)} failed" if failures else f"{title}: {len(tests)} passed")
     for name, failure in failures.items():
         leaf, _ = first_leaf(failure)
-        click.echo(f"    {name}: {reason_of(leaf)}")
+        echo(f"    {name}: {reason_of(leaf)}")
         for frame in traceback.extract_tb(leaf.__traceback__)[-FRAMES:]:
-            click.echo(f"        {frame.filename}:{frame.lineno}: {frame.line}")
+            echo(f"        {frame.filename}:{frame.lineno}: {frame.line}")
     return not failures

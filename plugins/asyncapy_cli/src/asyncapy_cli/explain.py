@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 import trio
 
+from asyncapy_cli.output import echo, note
 from asyncapy_cli.target import Target
 from asyncapy_core import Server
 from asyncapy_core.addresses import peer_address
@@ -40,22 +41,19 @@ def explain(*, target: str, packet: str, address: str, with_setup: bool) -> None
         raise click.ClickException(str(error)) from error
     unseen = [] if with_setup else _setups(server)
     if unseen:
-        click.echo(
+        note(
             f"note: {' and '.join(unseen)} may register handlers and guards when the server starts, which are not "
-            "shown; see them with --setup",
-            err=True,
+            "shown; see them with --setup"
         )
     refused = any(verdict.guard and not verdict.passes for verdict in verdicts)
     for verdict in verdicts:
-        click.echo(_line(verdict, "a guard refuses it" if refused else "an earlier handler of the group runs"))
+        echo(_line(verdict, "a guard refuses it" if refused else "an earlier handler of the group runs"))
     running = [verdict.handler for verdict in verdicts if verdict.runs]
     if running:
-        click.echo(f"The packet would reach {', then '.join(running)}.")
+        echo(f"The packet would reach {', then '.join(running)}.")
         return
     known = " that is registered before the start" if unseen else ""
-    click.echo(
-        "A guard refuses it: no handler would run." if refused else f"No handler{known} would run (ERR_NO_HANDLER)."
-    )
+    echo("A guard refuses it: no handler would run." if refused else f"No handler{known} would run (ERR_NO_HANDLER).")
     sys.exit(1)
 
 

@@ -11,13 +11,13 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 import click
 
-from asyncapy_cli.output import print_json, print_table, printable
+from asyncapy_cli.output import Unwritten, echo, note, print_json, print_table, printable
 from asyncapy_core import APIKeyFactory, KeyRecord
-from asyncapy_core.errors import KeyStoreError
+from asyncapy_core.errors import AsyncAPYError, KeyStoreError
 from asyncapy_core.keys.urls import open_store
 from asyncapy_core.storage import Finding, log
 
@@ -96,9 +96,14 @@ def keys() -> None:
 @with_json
 def issue(*, url: str, metadata: dict[str, Any], expires_in: float | None, size: int, as_json: bool) -> None:
     """Issue a key and print it. The store keeps only a digest, so the key cannot be printed again."""
+    _require_output()
     with _factory(url, size, create=True) as factory:
         key, record = factory.issue_with_record(metadata, expires_in=expires_in)
-    _print_key(key, record, as_json=as_json)
+        try:
+            _print_key(key, record, as_json=as_json)
+        except (OSError, KeyboardInterrupt) as error:
+            _take_back(factory, record.id, error)
+    _tell_id(record.id, as_json=as_json)
 
 
 @keys.command("list")
@@ -126,7 +131,7 @@ def show(*, url: str, key_id: str, as_json: bool) -> None:
         print_json(_fields(record))
         return
     for name, value in _fields(record).items():
-        click.echo(f"{name:9} {_shown(name, value)}")
+        echo(f"{name:9} {_shown(name, value)}")
 
 
 @keys.command()
@@ -136,7 +141,7 @@ def revoke(*, url: str, key_id: str) -> None:
     """Make a key invalid, immediately and permanently."""
     with _factory(url) as factory:
         factory.revoke_id(_resolved(factory, key_id))
-    click.echo("revoked", err=True)
+    note("revoked")
 
 
 @keys.command()
@@ -146,11 +151,16 @@ def revoke(*, url: str, key_id: str) -> None:
 @with_json
 def reissue(*, url: str, key_id: str, size: int, as_json: bool) -> None:
     """Replace a key, keep its ID, and print the new key."""
+    _require_output()
     with _factory(url, size) as factory:
         resolved = _resolved(factory, key_id)
         key = factory.reissue_id(resolved)
-        record = factory.record(resolved)
-    _print_key(key, record, as_json=as_json)
+        try:
+            _print_key(key, factory.record(resolved), as_json=as_json)
+        except (OSError, KeyboardInterrupt) as error:
+            lost = f"the key {resolved} was replaced, and the new key was not printed; reissue it again"
+            raise _not_printed(lost, error) from error
+    _tell_id(resolved, as_json=as_json)
 
 
 @keys.command()
@@ -161,7 +171,7 @@ def update(*, url: str, key_id: str, metadata: dict[str, Any]) -> None:
     """Replace the metadata of a key."""
     with _factory(url) as factory:
         factory.update_id(_resolved(factory, key_id), metadata)
-    click.echo("updated", err=True)
+    note("updated")
 
 
 @keys.command()
@@ -169,7 +179,7 @@ def update(*, url: str, key_id: str, metadata: dict[str, Any]) -> None:
 def purge(*, url: str) -> None:
     """Remove the expired keys from the store."""
     with _factory(url) as factory:
-        click.echo(f"{factory.purge()} expired keys removed", err=True)
+        note(f"{factory.purge()} expired keys removed")
 
 
 @keys.command()
@@ -194,7 +204,7 @@ def doctor(*, url: str, as_json: bool) -> None:
         print_json([{"text": finding.text, "problem": finding.is_problem} for finding in findings])
     else:
         for finding in findings:
-            click.echo(printable(f"{'PROBLEM' if finding.is_problem else 'ok':8}{finding.text}"))
+            echo(printable(f"{'PROBLEM' if finding.is_problem else 'ok':8}{finding.text}"))
     if any(finding.is_problem for finding in findings):
         sys.exit(1)
 
@@ -254,9 +264,38 @@ def _fields(record: KeyRecord) -> dict[str, Any]:
 def _print_key(key: str, record: KeyRecord, *, as_json: bool) -> None:
     if as_json:
         print_json({"key": key, **_fields(record)})
-        return
-    click.echo(key)
-    click.echo(f"Its ID is {record.id}. Save the key: it is not shown again.", err=True)
+    else:
+        echo(key)
+
+
+def _tell_id(key_id: str, *, as_json: bool) -> None:
+    if not as_json:
+        note(f"Its ID is {key_id}. Save the key: it is not shown again.")
+
+
+def _require_output() -> None:
+    """Raise unless there is a standard output: without one, a new key would be lost."""
+    if sys.stdout is None:
+        raise click.ClickException("standard output is closed, so the key could not be printed; no key was issued")
+
+
+def _take_back(factory: APIKeyFactory, key_id: str, error: BaseException) -> NoReturn:
+    """Revoke a key that could not be printed, and raise an exception that tells so."""
+    try:
+        factory.revoke_id(key_id)
+    except (AsyncAPYError, KeyError) as failure:
+        lost = f"the key {key_id} was issued, and not printed. It cannot be revoked ({failure}); revoke it later"
+        raise _not_printed(lost, error) from failure
+    raise _not_printed(f"the key {key_id} could not be printed, and was revoked again", error) from error
+
+
+def _not_printed(lost: str, error: BaseException) -> BaseException:
+    """Return the exception that ends a command whose key was not printed. A closed pipe keeps its exit status."""
+    reason = error.strerror if isinstance(error, OSError) else "it was interrupted"
+    if not isinstance(error, OSError) or isinstance(error, BrokenPipeError):
+        note(f"Error: {lost}: {reason}")
+        return error
+    return Unwritten(f"{lost}: {reason}")
 
 
 def _row(record: KeyRecord) -> tuple[str, ...]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-import os
 import sys
+from collections.abc import Iterator
 from typing import Any, Final
 
 import click
+
+from asyncapy_cli.output import UNWRITABLE, discard, escape_unencodable, note
 
 COMMANDS: Final = {
     "serve": "Run the server that a module or a file defines.",
@@ -27,6 +30,22 @@ BROKEN_PIPE: Final = 141
 """Exit statuses, as a shell reports SIGINT and SIGPIPE."""
 
 
+class _SystemFailed(Exception):
+    """Carries an OSError through click, which has an exit status of its own for some of them."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(str(error))
+        self.error: OSError = error
+
+
+@contextlib.contextmanager
+def _carried_through_click() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _SystemFailed(error) from error
+
+
 class LazyGroup(click.Group):
     """A group that lists its commands with their summaries without importing them."""
 
@@ -40,12 +59,13 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(module, cmd_name)
         return command
 
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        with _carried_through_click():  # --help and --version write here
+            return super().make_context(*args, **kwargs)
+
     def invoke(self, ctx: click.Context) -> Any:
-        try:
+        with _carried_through_click():
             return super().invoke(ctx)
-        except BrokenPipeError:  # the reader closed the pipe; click would exit with status 1
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return ctx.exit(BROKEN_PIPE)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -59,19 +79,72 @@ def asyncapy() -> None:
 
 
 def main() -> None:
-    """Run the command line. An AsyncAPYError becomes one line on standard error and exit status 1."""
+    """Run the command line. An AsyncAPYError or OSError becomes one line on standard error and an exit status."""
+    escape_unencodable()
+    status: Any
     try:
-        status = asyncapy.main(standalone_mode=False)
+        status = _run()
+    except SystemExit as end:
+        status = end.code
+        if isinstance(status, str):  # of a server that cannot start
+            status = _complain(status, 1)
+    sys.exit(_flushed(status))
+
+
+def _run() -> int | None:
+    """Run a command, and return its exit status."""
+    try:
+        status: int | None = asyncapy.main(standalone_mode=False)
+    except _SystemFailed as failed:
+        return _report(failed.error)
+    except OSError as error:  # from click, at a Ctrl+C
+        return _report(error)
     except click.ClickException as error:
-        error.show()
-        status = error.exit_code
+        try:
+            error.show(sys.stderr)
+        except OSError as failure:
+            return _report(failure) if isinstance(failure, BrokenPipeError) else error.exit_code
+        return error.exit_code
     except click.Abort:  # Ctrl+C
-        status = INTERRUPTED
+        return INTERRUPTED
     except Exception as error:
         from asyncapy_core.errors import AsyncAPYError  # noqa: PLC0415  # it imports trio, which --help does not need
 
         if not isinstance(error, AsyncAPYError):
             raise
-        click.echo(f"asyncapy: {error}", err=True)
-        status = 1
-    sys.exit(status)
+        return _complain(f"asyncapy: {error}", 1)
+    return status
+
+
+def _complain(text: str, status: int) -> int:
+    """Write a message, and return the exit status: the given one, unless the reader of standard error has left."""
+    try:
+        note(text)
+    except BrokenPipeError:
+        return BROKEN_PIPE
+    return status
+
+
+def _report(error: OSError) -> int:
+    """Report a failed system call, and return the exit status."""
+    if isinstance(error, BrokenPipeError):  # the reader has closed the pipe; no line, like other programs
+        return BROKEN_PIPE
+    from asyncapy_core.errors import AsyncAPYError  # noqa: PLC0415  # as above
+
+    expected = isinstance(error, AsyncAPYError)
+    text = str(error) if expected or error.filename else f"the output cannot be written: {error.strerror or error}"
+    return _complain(f"asyncapy: {text}", 1 if expected else UNWRITABLE)
+
+
+def _flushed(status: Any) -> Any:
+    """Write the buffered output, so that a failure is reported here and not by the interpreter; return the status."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is None:
+            continue
+        try:
+            stream.flush()
+        except (OSError, ValueError) as error:
+            discard(stream)
+            if stream is sys.stdout and not status and isinstance(error, OSError):
+                status = _report(error)
+    return status

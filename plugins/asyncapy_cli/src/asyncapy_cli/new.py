@@ -13,6 +13,7 @@ from zlib import crc32
 
 import click
 
+from asyncapy_cli.output import echo, note
 from asyncapy_core.plugins import default_manager
 
 KINDS: Final = {
@@ -51,11 +52,13 @@ def plugin(*, name: str, kind: str) -> None:
     folder = Path(f"asyncapy-{name}")
     if folder.exists():
         raise click.ClickException(f"{folder} exists already; give another name, or move it away")
-    for path, text in _project(name, kind).items():
+    project = _project(name, kind)
+    for path, text in project.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(text, encoding="utf-8")
-        click.echo(f"{folder / path}")
-    click.echo(f"\nNext: cd {folder} && pip install -e '.[test]' && pytest", err=True)
+    for path in project:
+        echo(f"{folder / path}")
+    note(f"\nNext: cd {folder} && pip install -e '.[test]' && pytest")
 
 
 def _taken(identifier: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import click
 
-from asyncapy_cli.output import print_json, print_table
+from asyncapy_cli.output import echo, note, print_json, print_table
 from asyncapy_core.errors import ConfigError
 from asyncapy_core.plugins import PluginManager, PluginRecord, default_manager
 from asyncapy_core.plugins.inventory import Provided, take_inventory
@@ -34,7 +34,7 @@ def plugins(context: click.Context, *, as_json: bool) -> None:
     print_table(("Plugin", "Distribution", "Version", "State", "Import", "Hooks"), map(_row, found))
     rows = [(record.name, *row) for record, provided in found.items() for row in _provided(provided)]
     if rows:
-        click.echo()
+        echo("")
         print_table(("Plugin", "Provides", "Name"), rows)
 
 
@@ -53,14 +53,14 @@ def doctor(*, path: str | None) -> None:
     findings = examine(default_manager(), path)
     for record in findings.broken:
         if record.traceback:
-            click.echo(record.traceback, err=True)
-    for note in findings.notes:
-        click.echo(f"note: {note}", err=True)
+            note(record.traceback)
+    for each in findings.notes:
+        note(f"note: {each}")
     for fault in findings.faults:
-        click.echo(fault)
+        echo(fault)
     if findings.faults:
         sys.exit(1)
-    click.echo(f"{findings.plugins} plugins, no problems found.")
+    echo(f"{findings.plugins} plugins, no problems found.")
 
 
 @plugins.command()
@@ -98,26 +98,26 @@ def stubs(*, folder: str, check: bool) -> None:
     for path in sorted(found):
         if not found[path].startswith(HEADER):
             raise click.ClickException(f"{path} is not from this command; move it away, or give another folder")
-    for note in made.notes:
-        click.echo(note, err=True)
+    for each in made.notes:
+        note(each)
     stale = [path for path in sorted({*wanted, *found}) if wanted.get(path) != found.get(path)]
     if check:
         if stale:
             again = "asyncapy plugins stubs" if folder == TYPINGS else f"asyncapy plugins stubs {folder}"
             names = ", ".join(map(str, stale))
             raise click.ClickException(f"not up to date: {names}; run {again}")
-        click.echo(f"The {len(wanted)} stubs in {folder} are up to date.")
+        echo(f"The {len(wanted)} stubs in {folder} are up to date.")
         return
     for path in sorted({*wanted, *found}):
         if path in wanted:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(wanted[path], encoding="utf-8", newline="\n")
-            click.echo(path)
         else:
             path.unlink()
-            click.echo(f"{path} removed")
+    for path in sorted({*wanted, *found}):
+        echo(f"{path}" if path in wanted else f"{path} removed")
     pyright = "pyright without any" if folder == TYPINGS else f'pyright with stubPath = "{folder}"'
-    click.echo(f'\nmypy reads the stubs with mypy_path = "{folder}" in its configuration, {pyright}.', err=True)
+    note(f'\nmypy reads the stubs with mypy_path = "{folder}" in its configuration, {pyright}.')
 
 
 def _looked_through(manager: PluginManager) -> PluginManager:

@@ -14,6 +14,8 @@ from typing import Final
 import click
 from watchfiles import Change, PythonFilter, watch
 
+from asyncapy_cli.output import note
+
 LAST_SECONDS: Final = 15.0
 """Seconds that a server may take to shut down before it is killed: the default ``drain_timeout`` plus a margin."""
 
@@ -33,7 +35,8 @@ class _Child:
     """The server process. It has its own session, so that only its parent gets a Ctrl+C from the terminal."""
 
     def __init__(self) -> None:
-        command = [sys.executable, sys.argv[0], *(argument for argument in sys.argv[1:] if argument != "--reload")]
+        # As this process was started, with the options of the interpreter and -m: sys.path begins as without --reload.
+        command = [sys.executable, *(argument for argument in sys.orig_argv[1:] if argument != "--reload")]
         self._process = subprocess.Popen(command, start_new_session=True)  # noqa: S603  # the command of this process
 
     def end(self) -> int:
@@ -84,8 +87,9 @@ def serve_and_watch(folder: Path, config: str | None) -> int:
             signal.signal(number, asked)
     try:
         child = _Child()
-        for changes in watch(*folders, watch_filter=_Watched(file), stop_event=stop):
-            click.echo(f"{', '.join(sorted({_shown(name) for _, name in changes})[:3])} changed; restarting", err=True)
+        changed = watch(*folders, watch_filter=_Watched(file), stop_event=stop, ignore_permission_denied=True)
+        for changes in changed:
+            note(f"{', '.join(sorted({_shown(name) for _, name in changes})[:3])} changed; restarting")
             child.end()
             if stop.is_set():
                 break

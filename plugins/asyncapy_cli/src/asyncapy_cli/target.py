@@ -16,6 +16,7 @@ from typing import Any, Final, NoReturn
 import click
 import trio
 
+from asyncapy_cli.output import note
 from asyncapy_core import Server
 
 DEFAULT_NAME: Final = "server"
@@ -200,7 +201,7 @@ def _show_where_it_failed(target: str, error: Exception) -> NoReturn:
     while trace is not None and _is_machinery(trace.tb_frame.f_code.co_filename):
         trace = trace.tb_next
     lines = traceback.format_exception(type(error), error, trace)
-    click.echo(f"{''.join(lines)}asyncapy: {target} raised this exception before it could serve", err=True)
+    note(f"{''.join(lines)}asyncapy: {target} raised this exception before it could serve")
     sys.exit(1)
 
 

@@ -25,7 +25,7 @@ SENTINEL_PORT: Final = 26379
 FIXED: Final[dict[str, Any]] = {"retry": Retry(NoBackoff(), 0)}
 """Options that a URL does not change. No command is retried: Redis may have executed it although its reply was lost."""
 
-TEXTS: Final = ("client_name", "lib_name", "lib_version", "password", "username")
+TEXTS: Final = ("client_name", "lib_name", "lib_version", "password", "protocol", "username")
 TLS_TEXTS: Final = ("ca_certs", "ca_data", "ca_path", "cert_reqs", "certfile", "ciphers", "keyfile", "password")
 NOT_FOR_URLS: Final = {"legacy_responses", "retry_on_error", "retry_on_timeout", "timeout"}
 OPTIONS: Final[set[str]] = {*TEXTS, *(f"ssl_{name}" for name in TLS_TEXTS), *URL_QUERY_ARGUMENT_PARSERS} - NOT_FOR_URLS
@@ -122,6 +122,10 @@ def _parsed(url: str, timeout: float) -> Target:
     if parts.fragment or (path and not path.isdecimal()):
         raise ValueError(url)
     options = parse_url(urlunsplit((security, f"{credentials}{at}localhost", path, parts.query, "")))  # type: ignore[no-untyped-call]  # redis-py does not type it
+    if "protocol" in options:  # before release 8, redis-py has no parser for it
+        options["protocol"] = {"2": 2, "3": 3}.get(str(options["protocol"]))
+        if options["protocol"] is None:
+            raise ValueError("write protocol as 2 or 3")
     for name in ("host", "connection_class"):  # redis-py derives the class from the option ssl
         options.pop(name, None)
     account = {name: options.pop(f"sentinel_{name}", None) for name in ("username", "password")} if service else {}

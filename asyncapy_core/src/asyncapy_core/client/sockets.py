@@ -1,0 +1,105 @@
+"""`open_socket`: connects a socket of the standard library to a host name, with one deadline for everything.
+
+Knows nothing of TLS and packets. `AsyncClient` uses trio's function for this, which tries addresses concurrently.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from typing import Any, TypeAlias
+
+_Addresses: TypeAlias = list[tuple[Any, ...]]
+"""The result of `socket.getaddrinfo`."""
+
+
+def remaining(deadline: float | None) -> float | None:
+    """Return the seconds until a deadline of `time.monotonic`, None without one.
+
+    Raises:
+        TimeoutError: it has passed.
+    """
+    if deadline is None:
+        return None
+    seconds = deadline - time.monotonic()
+    if seconds <= 0:
+        raise TimeoutError("timed out")
+    return seconds
+
+
+def open_socket(hostname: str, port: int, deadline: float | None) -> socket.socket:
+    """Connect to the first address of a host name that accepts a connection.
+
+    The addresses are tried one after the other. Each gets an equal share of the remaining time, so that an address
+    that does not answer leaves time for those after it.
+
+    Args:
+        hostname: a host name or IP address.
+        port: the TCP port.
+        deadline: the time of `time.monotonic` at which to give up, the look-up of the name included; None for never.
+
+    Raises:
+        TimeoutError: no address answered in time.
+        OSError: no address accepted a connection. The cause is an exception group if there were several.
+        UnicodeError, ValueError: the host name is not valid.
+    """
+    errors: list[OSError] = []
+    addresses = _look_up(hostname, port, deadline)
+    for index, (family, kind, protocol, _, address) in enumerate(addresses):
+        sock = None
+        try:
+            seconds = remaining(deadline)
+            sock = socket.socket(family, kind, protocol)
+            sock.settimeout(None if seconds is None else seconds / (len(addresses) - index))
+            sock.connect(address)
+        except BaseException as error:  # all but OSErrors are raised again; the socket does not stay open
+            if sock is not None:
+                sock.close()
+            if not isinstance(error, OSError):
+                raise
+            errors.append(error)
+        else:
+            return sock
+    if len(errors) == 1 or all(isinstance(error, TimeoutError) for error in errors):
+        raise errors[0]
+    raise OSError(f"no address of {hostname} accepted a connection") from ExceptionGroup("addresses", errors)
+
+
+def _look_up(hostname: str, port: int, deadline: float | None) -> _Addresses:
+    """Return the addresses of a host name. With a deadline, a thread waits for the resolver, which has no timeout."""
+    try:
+        return list(socket.getaddrinfo(hostname, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST))
+    except socket.gaierror:  # not an IP address
+        seconds = remaining(deadline)
+    found: _Addresses = []
+    failures: list[BaseException] = []
+
+    def resolve() -> None:
+        try:
+            found.extend(socket.getaddrinfo(hostname, port, type=socket.SOCK_STREAM))
+        except BaseException as error:  # raised in the thread of the caller
+            failures.append(error)
+
+    if seconds is None or not _in_thread(resolve, seconds):
+        resolve()
+    if failures:
+        raise failures[0]
+    return found
+
+
+def _in_thread(function: Any, seconds: float) -> bool:
+    """Run a function in a thread, and wait for its end; return False if no thread can be started.
+
+    Raises:
+        TimeoutError: it has not ended in time; the thread is left behind.
+    """
+    thread = threading.Thread(target=function, name="asyncapy resolver", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # the limit of threads, or the end of the interpreter
+        return False
+    thread.join(seconds)
+    if thread.is_alive():
+        raise TimeoutError("timed out")
+    return True
