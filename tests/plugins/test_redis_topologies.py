@@ -16,7 +16,7 @@ import pytest
 import redis
 import trustme
 from ports import free_port
-from redis_server import RedisServer, Sentinel
+from redis_server import RedisServer, Sentinel, cluster_options, is_up
 from tcp_proxy import TcpProxy
 from tls_proxy import TlsProxy
 
@@ -79,7 +79,7 @@ def sentinel(redis_program: str, tmp_path_factory: pytest.TempPathFactory) -> It
 @pytest.fixture(scope="module")
 def cluster(redis_program: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """A cluster of one node, which has all hash slots."""
-    with RedisServer(redis_program, tmp_path_factory.mktemp("cluster"), *clustered()) as node:
+    with RedisServer(redis_program, tmp_path_factory.mktemp("cluster"), *cluster_options()) as node:
         take_all_slots(node)
         yield node
 
@@ -88,16 +88,11 @@ def cluster(redis_program: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
 def secured_cluster(secured: Secured, redis_program: str, tmp_path: Path) -> Iterator[None]:
     """A cluster of one node, which clients reach over TLS."""
     announced = ["--tls-cluster", "yes"] if secured.has_tls else ["--cluster-announce-port", str(secured.cluster_port)]
-    options = [*clustered(), *secured.options(secured.cluster_port), *announced]
+    options = [*cluster_options(), *secured.options(secured.cluster_port), *announced]
     node = RedisServer(redis_program, tmp_path, *options)
     with node, secured.in_front_of(node, secured.cluster_port):
         take_all_slots(node)
         yield
-
-
-def clustered() -> list[str]:
-    """Return the options of a cluster node."""
-    return ["--cluster-enabled", "yes", "--cluster-port", str(free_port()), "--cluster-node-timeout", "500"]
 
 
 def take_all_slots(node: RedisServer) -> None:
@@ -106,28 +101,12 @@ def take_all_slots(node: RedisServer) -> None:
     node.until(is_up)
 
 
-def is_up(client: redis.Redis) -> bool:
-    return client.execute_command("CLUSTER INFO")["cluster_state"] == "ok"  # type: ignore[no-any-return, no-untyped-call]  # redis-py does not type it
-
-
 class TestRedisBehindSentinel(KeyStoreContract):
     stale_seconds = 0.5
 
     @pytest.fixture(autouse=True)
     def _prefix(self, sentinel: Sentinel) -> None:
         self.url = f"{sentinel.url}?prefix={uuid.uuid4()}"
-
-    def open(self) -> KeyStore:
-        assert self.url is not None
-        return RedisKeyStore.from_url(self.url)
-
-
-class TestRedisCluster(KeyStoreContract):
-    stale_seconds = 0.5
-
-    @pytest.fixture(autouse=True)
-    def _prefix(self, cluster: RedisServer) -> None:
-        self.url = f"redis+cluster://127.0.0.1:{cluster.port}?prefix={uuid.uuid4()}"
 
     def open(self) -> KeyStore:
         assert self.url is not None
