@@ -152,7 +152,8 @@ class Sentinel(RedisServer):
 
 def cluster_options() -> list[str]:
     """Return the options of a cluster node."""
-    return ["--cluster-enabled", "yes", "--cluster-port", str(free_port()), "--cluster-node-timeout", "500"]
+    bus = ["--cluster-enabled", "yes", "--cluster-port", str(free_port()), "--cluster-node-timeout", "500"]
+    return [*bus, "--repl-diskless-sync-delay", "0"]
 
 
 def is_up(client: redis.Redis) -> bool:
@@ -178,6 +179,22 @@ class Cluster:
     @property
     def url(self) -> str:
         return f"redis+cluster://127.0.0.1:{self.nodes[0].port}"
+
+    @property
+    def nodes_url(self) -> str:
+        """A URL with all nodes."""
+        return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
+
+    def add_replica(self) -> RedisServer:
+        """Start a replica of the first node, which is not one of ``nodes``."""
+        replica = self.add_node()
+        self.nodes.remove(replica)
+        with redis.Redis(port=self.nodes[0].port) as client, redis.Redis(port=replica.port) as other:
+            other.execute_command("CLUSTER REPLICATE", client.execute_command("CLUSTER MYID"))
+        replica.until(lambda client: client.info("replication").get("master_link_status") == "up")
+        for node in self.nodes:
+            node.until(lambda client: len(_masters(client)) == len(self.nodes))
+        return replica
 
     def add_node(self) -> RedisServer:
         """Start a node that knows the first one, and has no slots."""

@@ -1,12 +1,13 @@
 """The key store in Redis, which all servers of a fleet share.
 
 Records are cached, so that a key in use costs no round trip. `asyncapy_redis.client` sends the commands,
-`asyncapy_redis.layout` names the keys, and `asyncapy_redis.pages` reads all records.
+`asyncapy_redis.layout` names the keys, `asyncapy_redis.pages` reads all records, and `asyncapy_redis.tracking`
+receives notices of changes by other processes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -18,6 +19,7 @@ from asyncapy_redis.client import RedisClient
 from asyncapy_redis.connecting import redact
 from asyncapy_redis.health import describe, find_weaknesses
 from asyncapy_redis.layout import TAGS, Layout, decode, encode, expiry, text
+from asyncapy_redis.tracking import Tracker
 
 DEFAULT_PREFIX: Final = "asyncapy"
 
@@ -45,6 +47,7 @@ class RedisKeyStore:
         self._client = RedisClient(url, timeout)
         self._is_examined = False
         self._recall = RecordCache(recall_seconds)
+        self._tracker = Tracker(url, timeout, self._layout.records, self._recall)
         self.timeout = timeout
         self.concurrency: int = self._client.connections
 
@@ -79,10 +82,15 @@ class RedisKeyStore:
             value = self._redis.read("GET", name)
             return None if value is None else decode(digest, value)
 
+        if self._recall.was_read(digest):
+            self._tracker.start()
         return self._recall.read(digest, ask)
 
     def peek(self, digest: str) -> KeyRecord | None:
-        return self._recall.get(digest)
+        record = self._recall.get(digest)
+        if record is not None:  # a key in use
+            self._tracker.start()
+        return record
 
     def find(self, key_id: str) -> str:
         found = self._redis.read_all([("HGET", self._layout.index(tag), key_id) for tag in sorted(TAGS)])
@@ -114,6 +122,12 @@ class RedisKeyStore:
     def purge(self, now: float) -> int:
         return pages.purge(self._redis, self._layout, now)
 
+    def watch(self, changed: Callable[[str | None], object]) -> Callable[[], None]:
+        """Call a function when a record changes; see `asyncapy_core.WatchableKeyStore`."""
+        end = self._recall.watch(changed)
+        self._tracker.start()
+        return end
+
     def migrate(self) -> int:
         """Move the keys of 0.6.0.dev0, which kept them in two hashes, and return their number.
 
@@ -132,6 +146,7 @@ class RedisKeyStore:
 
     def close(self) -> None:
         """Close all connections."""
+        self._tracker.close()
         self._client.close()
 
     @property
