@@ -8,7 +8,7 @@ COMMA := ,
 COVERED := keys/* plugins/namespace protocol/encoding protocol/wire routing/* storage
 COVERED := $(subst $() $(),$(COMMA),$(COVERED:%=*/asyncapy_core/%.py) */asyncapy_filters/*)
 
-.PHONY: demo test floors lint docs format bench bench-quick bench-keys profile fuzz soak mutants version changelog dist clean
+.PHONY: demo test floors lint docs format bench bench-quick bench-keys bench-cluster profile fuzz soak mutants version changelog dist clean
 
 $(VENV)/.installed: constraints.txt $(addsuffix /pyproject.toml,$(PROJECTS))
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "AsyncAPY needs Python 3.11 or later; set PYTHON=python3.11")'
@@ -136,6 +136,9 @@ soak: $(VENV)/.installed
 bench-keys: $(VENV)/.installed
 	$(BIN)/python benchmarks/keys.py
 	$(BIN)/python benchmarks/attacked.py
+
+bench-cluster: $(VENV)/.installed
+	$(BIN)/python benchmarks/cluster_keys.py
 
 format: $(VENV)/.installed
 	$(BIN)/ruff format .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import itertools
 import shutil
 import signal
 import subprocess
@@ -147,3 +148,83 @@ class Sentinel(RedisServer):
     @property
     def _command(self) -> list[str]:
         return [PROGRAMS[self.program], str(self._configuration), *self._options, "--sentinel"]
+
+
+def cluster_options() -> list[str]:
+    """Return the options of a cluster node."""
+    bus = ["--cluster-enabled", "yes", "--cluster-port", str(free_port()), "--cluster-node-timeout", "500"]
+    return [*bus, "--repl-diskless-sync-delay", "0"]
+
+
+def is_up(client: redis.Redis) -> bool:
+    """Return whether the cluster of this node serves all slots."""
+    return client.execute_command("CLUSTER INFO")["cluster_state"] == "ok"  # type: ignore[no-any-return, no-untyped-call]  # redis-py does not type it
+
+
+def _masters(client: redis.Redis) -> list[dict[str, Any]]:
+    """Return the masters that this node knows and has shaken hands with."""
+    return [node for node in client.cluster("NODES").values() if node["flags"] in {"master", "myself,master"}]
+
+
+class Cluster:
+    """A cluster of masters, each with its part of the hash slots."""
+
+    def __init__(self, program: str, folder: Path, masters: int = 3) -> None:
+        self._folder = folder
+        self._program = program
+        self.nodes: list[RedisServer] = []
+        self._stack = contextlib.ExitStack()
+        self._masters = masters
+
+    @property
+    def url(self) -> str:
+        return f"redis+cluster://127.0.0.1:{self.nodes[0].port}"
+
+    @property
+    def nodes_url(self) -> str:
+        """A URL with all nodes."""
+        return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
+
+    def add_replica(self) -> RedisServer:
+        """Start a replica of the first node, which is not one of ``nodes``."""
+        replica = self.add_node()
+        self.nodes.remove(replica)
+        with redis.Redis(port=self.nodes[0].port) as client, redis.Redis(port=replica.port) as other:
+            other.execute_command("CLUSTER REPLICATE", client.execute_command("CLUSTER MYID"))
+        replica.until(lambda client: client.info("replication").get("master_link_status") == "up")
+        for node in self.nodes:
+            node.until(lambda client: len(_masters(client)) == len(self.nodes))
+        return replica
+
+    def add_node(self) -> RedisServer:
+        """Start a node that knows the first one, and has no slots."""
+        folder = self._folder / f"node{len(self.nodes)}"
+        folder.mkdir()
+        node = self._stack.enter_context(RedisServer(self._program, folder, *cluster_options()))
+        self.nodes.append(node)
+        with redis.Redis(port=node.port) as client:
+            client.execute_command("CLUSTER SET-CONFIG-EPOCH", len(self.nodes))
+            bus = client.config_get("cluster-port")["cluster-port"]
+        with redis.Redis(port=self.nodes[0].port) as client:
+            if node is not self.nodes[0]:
+                client.execute_command("CLUSTER MEET", "127.0.0.1", node.port, bus)
+        for each in self.nodes:
+            each.until(lambda client: len(_masters(client)) == len(self.nodes))
+        return node
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as stack:
+            stack.push(self)
+            bounds = [16384 * number // self._masters for number in range(self._masters + 1)]
+            for first, after in itertools.pairwise(bounds):
+                node = self.add_node()
+                with redis.Redis(port=node.port) as client:
+                    client.execute_command("CLUSTER ADDSLOTSRANGE", first, after - 1)
+            for node in self.nodes:
+                node.until(is_up)
+                node.until(lambda client: client.execute_command("CLUSTER INFO")["cluster_size"] == str(self._masters))  # type: ignore[no-untyped-call]  # redis-py does not type it
+            stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()

@@ -85,6 +85,7 @@ SURFACE: dict[str, set[str]] = {
         "Server",
         "ServerConfig",
         "Session",
+        "WatchableKeyStore",
         "__version__",
         "client",
         "errors",

@@ -179,3 +179,132 @@ def test_damaged_records_are_skipped_with_a_warning(caplog: pytest.LogCaptureFix
     messages = [record.getMessage() for record in caplog.records if record.name == "asyncapy.keys"]
     named = [message.partition(" is damaged")[0] for message in messages]
     assert named == ["{Key store} the record []", "{Key store} the record x"]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time, which a test sets."""
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_a_confirmed_record_is_recalled_from_the_last_confirmation(clock: list[float]) -> None:
+    recall = RecordCache(0.5)
+    recall.read("before", lambda: RECORD)
+    clock[0] = 100.1
+    recall.read("after", lambda: RECORD)
+    recall.confirm(100.1, 100.4)
+    clock[0] = 100.9
+    assert [name for name in ("before", "after") if recall.get(name)] == ["after"]
+    clock[0] = 100.91
+    assert recall.get("after") is None
+    assert recall.was_read("after")
+    recall.confirm(100.1, 101.0)
+    assert recall.get("after") == RECORD
+    recall.confirm(100.2, 101.0)
+    assert recall.get("after") is None
+    assert not recall.was_read("never")
+
+
+def test_without_confirmations_a_record_is_recalled_from_its_own_read(clock: list[float]) -> None:
+    recall = RecordCache(0.5)
+    recall.read("d", lambda: RECORD)
+    recall.confirm(100.0, 100.4)
+    recall.distrust()
+    clock[0] = 100.5
+    assert recall.get("d") == RECORD
+    clock[0] = 100.51
+    assert recall.get("d") is None
+
+
+def test_a_confirmation_does_not_outlive_a_fork(clock: list[float]) -> None:
+    recall = RecordCache(0.5)
+    recall.read("d", lambda: RECORD)
+    recall.confirm(100.0, 100.4)
+    recall.after_fork_in_child()
+    clock[0] = 100.6
+    assert recall.get("d") is None
+
+
+def test_a_change_of_one_record_does_not_keep_the_reads_of_others_out() -> None:
+    recall = RecordCache(60)
+
+    def other_changed() -> KeyRecord:
+        recall.forget("other")
+        return RECORD
+
+    recall.read("d", other_changed)
+    assert recall.get("d") == RECORD
+
+
+def test_reads_that_a_change_crossed_keep_no_later_read_out() -> None:
+    recall = RecordCache(60)
+
+    def changed_and_read_again() -> KeyRecord:
+        recall.forget("d")
+        recall.read("d", lambda: RECORD)
+        return KeyRecord("old")
+
+    assert recall.read("d", changed_and_read_again) == KeyRecord("old")
+    assert recall.get("d") == RECORD
+
+
+def test_of_two_reads_at_a_time_both_are_dropped_by_a_change() -> None:
+    recall = RecordCache(60)
+
+    def read_meanwhile() -> KeyRecord:
+        recall.read("d", changed)
+        return RECORD
+
+    def changed() -> KeyRecord:
+        recall.forget("d")
+        return RECORD
+
+    recall.read("d", read_meanwhile)
+    assert recall.get("d") is None
+    recall.read("d", lambda: recall.read("d", lambda: RECORD))
+    assert recall.get("d") == RECORD
+
+
+def test_a_read_that_fails_changes_nothing() -> None:
+    recall = RecordCache(60)
+
+    def fail() -> KeyRecord:
+        raise KeyStoreError("away")
+
+    for _ in range(2):
+        with pytest.raises(KeyStoreError):
+            recall.read("d", fail)
+    recall.read("d", lambda: RECORD)
+    with pytest.raises(KeyStoreError):
+        recall.read("d", fail)
+    assert recall.get("d") is RECORD
+
+
+def test_a_record_that_is_gone_is_not_recalled() -> None:
+    recall = RecordCache(60)
+    recall.read("d", lambda: RECORD)
+    with pytest.raises(KeyError):
+        recall.read("d", lambda: None)
+    assert recall.get("d") is None
+
+
+def test_watchers_learn_what_is_forgotten_and_when_to_look_again(caplog: pytest.LogCaptureFixture) -> None:
+    recall, seen = RecordCache(60), list[str | None]()
+
+    def fail(digest: str | None) -> None:
+        raise ValueError("a mistake")
+
+    end_failing = recall.watch(fail)
+    end = recall.watch(seen.append)
+    recall.forget("a", "b")
+    end_failing()
+    recall.clear()
+    recall.distrust()
+    assert seen == ["a", "b", None, None]
+    end()
+    end()
+    recall.forget("c")
+    assert len(seen) == 4
+    assert caplog.text.count("a function that watches for changed keys failed") == 2

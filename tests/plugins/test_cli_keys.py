@@ -377,7 +377,8 @@ def test_the_doctor_finds_a_good_store_good(keys: Run, store: str, factory: APIK
     time.sleep(0.002)
     done = succeeded(keys("doctor", store))
     assert "PROBLEM" not in done.stdout
-    assert "2 keys, 1 of them expired" in done.stdout
+    number, expired = (2, 1) if "sqlite" in store else (1, 0)  # Redis has deleted the expired one
+    assert f"{number} keys, {expired} of them expired" in done.stdout
     assert ("SQLite 3" if "sqlite" in store else "master, 0 replicas") in done.stdout
     assert done.stderr == ""
     facts = parsed(keys("doctor", store, "--json"))

@@ -18,11 +18,12 @@ import trio
 from conftest import Running, Serve
 from peer import Peer, failure, json_packet
 from ports import free_port
+from redis.crc import key_slot
 from redis_server import RedisServer
 from tcp_proxy import TcpProxy
 
 from asyncapy.filters import Filters
-from asyncapy_core import APIKeyFactory, Server
+from asyncapy_core import APIKeyFactory, KeyRecord, Server
 from asyncapy_core.errors import KeyStoreError, KeyStoreUnavailable
 from asyncapy_core.keys.factory import digest
 from asyncapy_redis import RedisAPIKeyFactory, RedisKeyStore
@@ -304,7 +305,7 @@ def test_a_caller_waits_for_a_connection_no_longer_than_the_timeout(proxied: Tcp
 
 
 async def test_redis_that_is_slow_but_within_the_bound_serves(serve: Serve, proxied: TcpProxy) -> None:
-    factory = through(proxied)
+    factory = through(proxied, recall_seconds=0)
     key = await factory.aissue()
     running = await serve(guarded(factory))
     async with traffic(running, key) as seen:
@@ -414,28 +415,28 @@ async def test_a_hot_key_costs_no_round_trip(serve: Serve, redis_server: RedisSe
     factory = RedisAPIKeyFactory(redis_server.url)
     key = await factory.aissue()
     assert await factory.acontains(key)
-    began, before = time.monotonic(), redis_server.calls("hget")
+    began, before = time.monotonic(), redis_server.calls("get")
     for _ in range(2000):
         assert await factory.acontains(key)
-    assert redis_server.calls("hget") - before <= (time.monotonic() - began) / RECALL + 1
+    assert redis_server.calls("get") - before <= (time.monotonic() - began) / RECALL + 1
 
     running = await serve(guarded(factory))
     async with await running.connect() as peer:
-        began, before = time.monotonic(), redis_server.calls("hget")
+        began, before = time.monotonic(), redis_server.calls("get")
         for _ in range(20):
             await peer.send(json_packet(key=key) * 100)
             assert [await peer.json() for _ in range(100)] == [PASSED] * 100
-        assert redis_server.calls("hget") - before <= (time.monotonic() - began) / RECALL + 1
+        assert redis_server.calls("get") - before <= (time.monotonic() - began) / RECALL + 1
     factory.close()
 
 
 async def test_a_key_that_is_not_recalled_costs_one_round_trip(redis_server: RedisServer) -> None:
     factory = RedisAPIKeyFactory(redis_server.url, recall_seconds=0)
     key = await factory.aissue()
-    before = redis_server.calls("hget")
+    before = redis_server.calls("get")
     for _ in range(50):
         assert await factory.acontains(key)
-    assert redis_server.calls("hget") - before == 50
+    assert redis_server.calls("get") - before == 50
     factory.close()
 
 
@@ -446,10 +447,8 @@ def test_redis_holds_digests_and_no_keys(own_redis: RedisServer) -> None:
     assert first in factory
     dump = ""
     with redis.Redis(port=own_redis.port, decode_responses=True) as client:
-        names = client.keys("*")
-        assert len(names) == 2
-        for name in names:
-            dump += f"{name} {client.hgetall(name)}"
+        for name in client.keys("*"):
+            dump += f"{name} {client.get(name) if ':key:' in name else client.hgetall(name)}"
     assert digest(first) in dump
     assert digest(second) in dump
     assert record.id in dump
@@ -458,14 +457,60 @@ def test_redis_holds_digests_and_no_keys(own_redis: RedisServer) -> None:
     factory.close()
 
 
-def test_all_that_is_kept_is_in_one_hash_slot(own_redis: RedisServer) -> None:
+def test_a_record_and_the_index_of_its_id_are_in_one_hash_slot(own_redis: RedisServer) -> None:
     factory = RedisAPIKeyFactory(own_redis.url, prefix="my keys")
-    factory.issue()
+    key = factory.issue()
+    for _ in range(5):
+        key = factory.reissue(key)
+    tag = f"{{{digest(key)[:2]}}}"
     with redis.Redis(port=own_redis.port, decode_responses=True) as client:
-        names = client.keys("*")
-    assert len(names) == 2
-    assert {name[name.index("{") : name.index("}") + 1] for name in names} == {"{my keys}"}
+        assert sorted(client.keys("*")) == [f"my keys:ids:{tag}", f"my keys:key:{tag}:{digest(key)}"]
     factory.close()
+
+
+def test_keys_are_spread_over_many_hash_slots(redis_server: RedisServer) -> None:
+    factory = RedisAPIKeyFactory(redis_server.url, prefix="spread")
+    keys = [factory.issue() for _ in range(100)]
+    with redis.Redis(port=redis_server.port, decode_responses=True) as client:
+        slots = {key_slot(name.encode()) for name in client.keys("spread:key:*")}
+    assert len(slots) == len({digest(key)[:2] for key in keys}) > 40
+    factory.close()
+
+
+def test_redis_deletes_a_record_at_its_expiry(redis_server: RedisServer) -> None:
+    factory = RedisAPIKeyFactory(redis_server.url, prefix="expiry")
+    key, record = factory.issue_with_record(expires_in=1000)
+    with redis.Redis(port=redis_server.port, decode_responses=True) as client:
+        for _ in range(2):
+            assert record.expires is not None
+            (name,) = client.keys("expiry:key:*")
+            assert 0 <= client.pexpiretime(name) / 1000 - record.expires <= 0.001
+            factory.update(key, {"plan": "gold"})
+            key = factory.reissue(key)
+        client.delete(name)
+    factory.close()
+
+
+def test_a_prefix_with_a_brace_is_refused() -> None:
+    for prefix in ("{keys}", "a{b", "a}b"):
+        with pytest.raises(KeyStoreError, match=r"has a brace; write one without"):
+            RedisKeyStore("redis://localhost", prefix=prefix)
+
+
+def test_digests_of_different_hash_slots_are_refused() -> None:
+    with closing(RedisKeyStore(f"redis://127.0.0.1:{free_port()}")) as store:
+        assert store.can_replace("3f" + "0" * 62, "3f" + "1" * 62)
+        assert not store.can_replace("3f" + "0" * 62, "40" + "0" * 62)
+        with pytest.raises(ValueError, match="different hash slots"):
+            store.replace("3f" + "0" * 62, "40" + "0" * 62)
+        for call in (store.get, store.remove, lambda name: store.add(name, KeyRecord("id"))):
+            with pytest.raises(ValueError, match="'a key' is no digest"):
+                call("a key")
+
+
+def name_of(key: str) -> str:
+    """Return the name of the record of a key in Redis."""
+    return f"asyncapy:key:{{{digest(key)[:2]}}}:{digest(key)}"
 
 
 DAMAGED = (
@@ -492,9 +537,9 @@ def test_a_damaged_record_is_skipped_in_lists_and_named(
     factory.issue(expires_in=0.001)
     time.sleep(0.002)
     with redis.Redis(port=own_redis.port) as client:
-        name = next(name for name in client.keys("*") if digest(key).encode() in client.hgetall(name))
-        client.hset(name, digest(key), f"{record.id}\n1.0\n\n{{".encode())
-        client.hset(name, b"\xff", b"\xff")
+        client.set(name_of(key), f"{record.id}\n1.0\n\n{{".encode())
+        client.hset("asyncapy:ids:{00}", b"\xff", b"\xff")
+        client.set(b"asyncapy:key:{00}:\xff", b"\xff")
     assert [each.id for each in factory.records()] == [factory.describe(other).id]
     assert f"the record of key '{record.id}' (revoke it by its id) is damaged" in caplog.text
     assert r"the record of digest '\\xff' in Redis is damaged, or of another program" in caplog.text
@@ -509,13 +554,12 @@ def test_what_is_not_a_record_of_ours_is_a_clear_error(own_redis: RedisServer) -
     factory = RedisAPIKeyFactory(own_redis.url)
     key = factory.issue({"plan": "gold"})
     with redis.Redis(port=own_redis.port, decode_responses=True) as client:
-        name = next(name for name in client.keys("*") if digest(key) in client.hgetall(name))
         for damaged in DAMAGED:
-            client.hset(name, digest(key), damaged)
+            client.set(name_of(key), damaged)
             with pytest.raises(KeyStoreError, match="damaged"):
                 factory.get(key)
-        client.delete(name)
-        client.set(name, "a text")
+        client.delete(name_of(key))
+        client.hset(name_of(key), "a", "field")
         with pytest.raises(KeyStoreError, match="WRONGTYPE"):
             factory.get(key)
     factory.close()
@@ -539,7 +583,7 @@ def test_what_is_not_a_record_of_ours_is_a_clear_error(own_redis: RedisServer) -
 )
 def test_a_wrong_option_in_a_url_is_a_clear_error(base: str, query: str) -> None:
     with pytest.raises(KeyStoreError, match=query.partition("=")[0]) as caught:
-        RedisKeyStore.from_url(f"{base}?{query}").get("d")
+        RedisKeyStore.from_url(f"{base}?{query}").get(digest("a key"))
     assert not isinstance(caught.value, KeyStoreUnavailable)
 
 
@@ -594,7 +638,7 @@ def test_a_url_that_fits_no_topology_is_a_clear_error(url: str, message: str) ->
 )
 def test_a_wrong_url_is_a_clear_error(url: str) -> None:
     with pytest.raises(KeyStoreError, match=r"redis\+sentinel://|is not a Redis URL"):
-        RedisKeyStore(url).get("d")
+        RedisKeyStore(url).get(digest("a key"))
 
 
 @pytest.mark.parametrize(
@@ -610,7 +654,7 @@ def test_a_password_in_a_url_is_in_no_message(scheme: str, credentials: str) -> 
         else f"{scheme}://{credentials}127.0.0.1:1"
     )
     with pytest.raises(KeyStoreError) as caught:
-        RedisKeyStore(url).get("d")
+        RedisKeyStore(url).get(digest("a key"))
     assert "hunter2" not in "".join(traceback.format_exception(caught.value))
 
 

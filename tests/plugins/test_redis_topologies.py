@@ -16,12 +16,13 @@ import pytest
 import redis
 import trustme
 from ports import free_port
-from redis_server import RedisServer, Sentinel
+from redis_server import RedisServer, Sentinel, cluster_options, is_up
 from tcp_proxy import TcpProxy
 from tls_proxy import TlsProxy
 
 from asyncapy_core import APIKeyFactory, KeyStore
 from asyncapy_core.errors import KeyStoreError, KeyStoreUnavailable
+from asyncapy_core.keys.factory import digest
 from asyncapy_core.testing import KeyStoreContract
 from asyncapy_redis import RedisAPIKeyFactory, RedisKeyStore
 
@@ -79,7 +80,7 @@ def sentinel(redis_program: str, tmp_path_factory: pytest.TempPathFactory) -> It
 @pytest.fixture(scope="module")
 def cluster(redis_program: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """A cluster of one node, which has all hash slots."""
-    with RedisServer(redis_program, tmp_path_factory.mktemp("cluster"), *clustered()) as node:
+    with RedisServer(redis_program, tmp_path_factory.mktemp("cluster"), *cluster_options()) as node:
         take_all_slots(node)
         yield node
 
@@ -88,16 +89,11 @@ def cluster(redis_program: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
 def secured_cluster(secured: Secured, redis_program: str, tmp_path: Path) -> Iterator[None]:
     """A cluster of one node, which clients reach over TLS."""
     announced = ["--tls-cluster", "yes"] if secured.has_tls else ["--cluster-announce-port", str(secured.cluster_port)]
-    options = [*clustered(), *secured.options(secured.cluster_port), *announced]
+    options = [*cluster_options(), *secured.options(secured.cluster_port), *announced]
     node = RedisServer(redis_program, tmp_path, *options)
     with node, secured.in_front_of(node, secured.cluster_port):
         take_all_slots(node)
         yield
-
-
-def clustered() -> list[str]:
-    """Return the options of a cluster node."""
-    return ["--cluster-enabled", "yes", "--cluster-port", str(free_port()), "--cluster-node-timeout", "500"]
 
 
 def take_all_slots(node: RedisServer) -> None:
@@ -106,28 +102,12 @@ def take_all_slots(node: RedisServer) -> None:
     node.until(is_up)
 
 
-def is_up(client: redis.Redis) -> bool:
-    return client.execute_command("CLUSTER INFO")["cluster_state"] == "ok"  # type: ignore[no-any-return, no-untyped-call]  # redis-py does not type it
-
-
 class TestRedisBehindSentinel(KeyStoreContract):
     stale_seconds = 0.5
 
     @pytest.fixture(autouse=True)
     def _prefix(self, sentinel: Sentinel) -> None:
         self.url = f"{sentinel.url}?prefix={uuid.uuid4()}"
-
-    def open(self) -> KeyStore:
-        assert self.url is not None
-        return RedisKeyStore.from_url(self.url)
-
-
-class TestRedisCluster(KeyStoreContract):
-    stale_seconds = 0.5
-
-    @pytest.fixture(autouse=True)
-    def _prefix(self, cluster: RedisServer) -> None:
-        self.url = f"redis+cluster://127.0.0.1:{cluster.port}?prefix={uuid.uuid4()}"
 
     def open(self) -> KeyStore:
         assert self.url is not None
@@ -326,6 +306,53 @@ def test_the_first_change_after_a_failover_behind_a_fixed_address_succeeds(
         with closing(RedisAPIKeyFactory(replica.url)) as direct:
             assert key in direct
         factory.close()
+
+
+def test_notices_of_a_master_that_became_a_replica_keep_no_key(pair: tuple[RedisServer, RedisServer]) -> None:
+    master, replica = pair
+    with (
+        TcpProxy(master.port) as address,
+        closing(RedisKeyStore(f"redis://127.0.0.1:{address.port}/0", recall_seconds=0.5)) as store,
+    ):
+        factory = APIKeyFactory(store=store)
+        key = factory.issue()
+        assert key in factory
+        assert key in factory
+        master.until(lambda client: int(client.info("clients")["tracking_clients"]) == 1)
+        end = time.monotonic() + 0.5  # a record that was read before the notices began is not kept
+        while time.monotonic() < end:
+            assert key in factory
+        fail_over(master, replica)
+        with closing(RedisAPIKeyFactory(replica.url)) as direct:
+            direct.revoke(key)
+        revoked = time.monotonic()
+        while store.peek(digest(key)) is not None:
+            assert time.monotonic() < revoked + 0.75, "the old master confirms a key that the new one has not"
+        address.lead_to(replica.port)
+        assert within(5, lambda: key not in factory)
+
+
+@pytest.mark.parametrize("way", ["tls", "sentinel"])
+def test_notices_come_over_tls_and_from_the_master_behind_sentinel(
+    secured: Secured, sentinel: Sentinel, way: str
+) -> None:
+    url = {"tls": f"rediss://127.0.0.1:{secured.port}/0?ssl_ca_certs={secured.right}", "sentinel": sentinel.url}[way]
+    threads = threading.active_count()
+    with closing(RedisKeyStore(url, prefix="notices", recall_seconds=30)) as store:
+        factory, changes = APIKeyFactory(store=store), list[str | None]()
+        store.watch(changes.append)
+        with closing(RedisKeyStore(url, prefix="notices")) as other:
+            direct = APIKeyFactory(store=other)
+            key = factory.issue()
+            assert key in factory
+            deadline = time.monotonic() + 10
+            while digest(key) not in changes:  # until the notices begin
+                direct.update(key, {"at": time.time()})
+                assert time.monotonic() < deadline
+            direct.revoke(key)
+            while key in factory:
+                assert time.monotonic() < deadline
+    assert threading.active_count() == threads
 
 
 def test_no_key_passes_while_the_address_leads_to_a_replica(pair: tuple[RedisServer, RedisServer]) -> None:

@@ -217,6 +217,22 @@ def test_a_key_that_does_not_exist_is_a_key_error(name: str, state: str) -> None
     assert key not in factory
 
 
+class OneInSixteen(MemoryKeyStore):
+    """A store that moves a record only to a digest with the same first digit."""
+
+    def can_replace(self, old: str, new: str) -> bool:
+        return old[0] == new[0]
+
+
+def test_a_key_is_reissued_as_one_to_which_the_store_can_move_its_record() -> None:
+    factory = APIKeyFactory(store=OneInSixteen())
+    old = factory.issue({"plan": "gold"})
+    keys = [old := factory.reissue(old) for _ in range(20)]
+    assert len({digest(key)[0] for key in keys}) == 1
+    assert len(set(keys)) == 20
+    assert factory.get(old) == {"plan": "gold"}
+
+
 @pytest.mark.parametrize("name", ["reissue", "revoke", "update"])
 def test_a_key_that_vanishes_meanwhile_is_a_key_error_without_its_digest(name: str) -> None:
     factory = APIKeyFactory(store=Fleeting())

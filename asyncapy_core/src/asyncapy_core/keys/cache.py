@@ -1,15 +1,26 @@
-"""A cache of key records, for stores on a disk or a network: a key in use costs no round trip."""
+"""A cache of key records, for stores on a disk or a network: a key in use costs no round trip.
+
+A store that a server notifies of changes can confirm the cached records, which are then kept for longer. The cache does
+not know how a store learns of changes.
+"""
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
 
 from asyncapy_core.errors import KeyStoreError
 from asyncapy_core.keys.forking import ForkAware, watch_forks
 from asyncapy_core.keys.store import KeyRecord, copied
+
+log: logging.Logger = logging.getLogger("asyncapy.keys")
+
+NEVER: Final = float("-inf")
 
 
 class RecordCache(ForkAware):
@@ -34,19 +45,30 @@ class RecordCache(ForkAware):
         self.seconds = seconds
         self._size = size
         self._records: OrderedDict[str, tuple[float, KeyRecord]] = OrderedDict()
-        self._generation = 0
+        self._confirmed = (0.0, NEVER)
+        self._reads: dict[str, _Reads] = {}
+        self._watchers: dict[object, Callable[[str | None], object]] = {}
         self._lock = threading.Lock()
         watch_forks(self)
 
     def get(self, digest: str) -> KeyRecord | None:
         """Return the cached record, or None. Do not change it."""
         cached = self._records.get(digest)
-        if cached is None or cached[0] < time.monotonic():
+        if cached is None:
             return None
-        return cached[1]
+        began, record = cached
+        oldest = time.monotonic() - self.seconds
+        if began >= oldest:
+            return record
+        since, confirmed = self._confirmed
+        return record if confirmed >= oldest and began >= since else None
+
+    def was_read(self, digest: str) -> bool:
+        """Return whether the cache has this record, also if it is too old for `get`."""
+        return digest in self._records
 
     def read(self, digest: str, ask: Callable[[], KeyRecord | None]) -> KeyRecord:
-        """Read a record from the store, and cache it unless `forget` was called meanwhile.
+        """Read a record from the store, and cache it unless the cache was told meanwhile to forget it.
 
         Args:
             digest: the digest of the record's key.
@@ -55,31 +77,109 @@ class RecordCache(ForkAware):
         Raises:
             KeyError: the store has no such record.
         """
-        until, generation = time.monotonic() + self.seconds, self._generation
-        record = ask()
+        with self._lock:
+            reads = self._reads.setdefault(digest, _Reads())
+            reads.number += 1
+        began = time.monotonic()
+        try:
+            record = ask()
+        except BaseException:  # re-raised
+            self._end(digest, reads)
+            raise
+        self._end(digest, reads, (began, record))
         if record is None:
             raise KeyError(digest)
-        if self.seconds:
-            with self._lock:
-                if generation == self._generation:
-                    self._records[digest] = until, record
-                    self._records.move_to_end(digest)
-                    if len(self._records) > self._size:
-                        self._records.popitem(last=False)
         return copied(record)
 
     def forget(self, *digests: str) -> None:
-        """Drop these records from the cache, and do not cache the reads that are under way."""
+        """Drop these records from the cache, do not cache the reads of them under way, and call the watchers."""
         with self._lock:
-            self._generation += 1
             for digest in digests:
+                self._reads.pop(digest, None)
                 self._records.pop(digest, None)
+        for digest in digests:
+            self._notify(digest)
 
     def clear(self) -> None:
-        """Drop all records from the cache, and do not cache the reads that are under way."""
+        """Drop all records from the cache, do not cache the reads under way, and call the watchers with None."""
         with self._lock:
-            self._generation += 1
+            self._reads.clear()
             self._records.clear()
+        self._notify(None)
+
+    def confirm(self, since: float, at: float) -> None:
+        """Cache the records read from ``since`` on for ``seconds`` from ``at`` at least.
+
+        Call this only if `forget` or `clear` was called for every change of the store between the two times.
+
+        Args:
+            since: the first time of which every change is known, by `time.monotonic`.
+            at: the last such time.
+        """
+        self._confirmed = since, at
+
+    def distrust(self) -> None:
+        """Cache each record from its own read only, as changes may be missed, and call the watchers with None."""
+        self._confirmed = 0.0, NEVER
+        self._notify(None)
+
+    def watch(self, changed: Callable[[str | None], object]) -> Callable[[], None]:
+        """Call a function with the digest of each record that `forget` drops, and with None if any may have changed.
+
+        Args:
+            changed: called in any thread; it must not wait. An exception is logged.
+
+        Returns:
+            A function that ends this.
+        """
+        token = object()
+        with self._lock:
+            self._watchers[token] = changed
+
+        def end() -> None:
+            with self._lock:
+                self._watchers.pop(token, None)
+
+        return end
 
     def after_fork_in_child(self) -> None:
         self._lock = threading.Lock()
+        self._reads = {}
+        self._confirmed = 0.0, NEVER
+
+    def _end(self, digest: str, reads: _Reads, answer: tuple[float, KeyRecord | None] | None = None) -> None:
+        """End a read: cache its record, and the time at which it began, unless the record was forgotten since."""
+        with self._lock:
+            reads.number -= 1
+            if self._reads.get(digest) is not reads:
+                return
+            if not reads.number:
+                del self._reads[digest]
+            if answer is None:
+                return
+            began, record = answer
+            if record is None:
+                self._records.pop(digest, None)
+            elif self.seconds:
+                self._records[digest] = began, record
+                self._records.move_to_end(digest)
+                if len(self._records) > self._size:
+                    self._records.popitem(last=False)
+
+    def _notify(self, digest: str | None) -> None:
+        if not self._watchers:
+            return
+        with self._lock:
+            watchers = list(self._watchers.values())
+        for changed in watchers:
+            try:
+                changed(digest)
+            except Exception:  # the code of a user
+                log.exception("{Key store} a function that watches for changed keys failed")
+
+
+@dataclass(slots=True, eq=False)
+class _Reads:
+    """The reads of one record that are under way, as long as the record is not forgotten."""
+
+    number: int = 0

@@ -77,7 +77,7 @@ class APIKeyFactory:
         now = time.time()
         expires = None if expires_in is None else now + expires_in
         record = KeyRecord(secrets.token_hex(8), _checked({} if metadata is None else metadata), now, expires)
-        key = secrets.token_urlsafe(self.size)[: self.size]
+        key = self._random_key()
         self._change(self._store.add, digest(key), record)
         return key, record
 
@@ -276,9 +276,15 @@ class APIKeyFactory:
         return record
 
     def _reissue(self, key_digest: str) -> str:
-        new = secrets.token_urlsafe(self.size)[: self.size]
+        can_replace = getattr(self._store, "can_replace", None)
+        new = self._random_key()
+        while can_replace is not None and not can_replace(key_digest, digest(new)):
+            new = self._random_key()
         self._change(self._store.replace, key_digest, digest(new))
         return new
+
+    def _random_key(self) -> str:
+        return secrets.token_urlsafe(self.size)[: self.size]
 
     def _change(self, method: Callable[..., T], *args: Any) -> T:
         """Call a changing method of the store, unless the caller has already got a timeout.

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from asyncapy_core.keys.forking import ForkAware, watch_forks
 
@@ -37,13 +37,18 @@ class KeyRecord:
 
 
 class KeyStore(Protocol):
-    """Keeps records by the digest of their key. All methods are synchronous and thread-safe.
+    """Keeps records by the digest of their key: 64 hexadecimal digits. All methods are synchronous and thread-safe.
 
-    A store returns expired records too, until `purge` deletes them. Failures other than the KeyErrors below raise
-    `KeyStoreError`; a store that cannot be reached raises `KeyStoreUnavailable`, and never answers from stale data.
+    A store may delete a record by itself once it has expired; otherwise it returns expired records too, until `purge`.
+    Failures other than the KeyErrors below raise `KeyStoreError`; a store that cannot be reached raises
+    `KeyStoreUnavailable`, and never answers from stale data.
 
     A store may have an attribute ``concurrency``, the number of calls, 1 or more, that it can serve at the same time. A
     factory calls a blocking store from at most this number of threads, so that no call waits inside the store.
+
+    A store may have a method ``can_replace(old, new)``, which returns whether it can move a record between these two
+    digests, without asking a server. A factory draws new keys until the result is true: it has to be true for one
+    digest in a few hundred at least.
 
     Attributes:
         blocking: whether a call may wait for a disk or a network, so that it must run in a thread.
@@ -91,6 +96,24 @@ class KeyStore(Protocol):
 
     def close(self) -> None:
         """Close connections and files; may be called twice."""
+
+
+@runtime_checkable
+class WatchableKeyStore(Protocol):
+    """A `KeyStore` that also tells of changes, by this process and by others."""
+
+    def watch(self, changed: Callable[[str | None], object]) -> Callable[[], None]:
+        """Call a function with the digest of each record that is changed, moved or deleted, soon after the change.
+
+        The function is called with None when changes may have been missed, and each second while changes cannot be
+        noticed: any record may have changed. It may be called several times for one change.
+
+        Args:
+            changed: called in any thread; it must not wait. An exception is logged.
+
+        Returns:
+            A function that ends this.
+        """
 
 
 class MemoryKeyStore(ForkAware):

@@ -6,6 +6,7 @@ They are independent of the store and the test runner; a failed expectation is a
 from __future__ import annotations
 
 import contextlib
+import itertools
 import subprocess
 import sys
 import threading
@@ -13,10 +14,10 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from asyncapy_core.keys.factory import APIKeyFactory, digest
-from asyncapy_core.keys.store import KeyRecord, KeyStore
+from asyncapy_core.keys.store import KeyRecord, KeyStore, WatchableKeyStore
 
 T = TypeVar("T")
 
@@ -37,6 +38,10 @@ for _ in range(int(sys.argv[2])):
     print(factory.issue({"by": sys.argv[3]}))
 """
 """The program of a process that issues keys."""
+
+D1: Final = digest("d1")
+LATER: Final = 10_000_000_000.5
+"""A UNIX time beyond the life of every program. A store may delete a record that has expired."""
 
 
 class KeyStoreContract(ABC):
@@ -70,81 +75,83 @@ class KeyStoreContract(ABC):
 
     def test_returns_what_was_added(self) -> None:
         with self.store() as store:
-            record = KeyRecord("id-1", METADATA, 1_700_000_000.25, 1_800_000_000.5)
-            store.add("d1", record)
-            assert store.get("d1") == record
-            assert store.find("id-1") == "d1"
+            record = KeyRecord("id-1", METADATA, 1_700_000_000.25, LATER)
+            store.add(D1, record)
+            assert store.get(D1) == record
+            assert store.find("id-1") == D1
 
     def test_keeps_a_record_without_expiry_or_metadata(self) -> None:
         with self.store() as store:
-            store.add("d1", KeyRecord("id-1"))
-            assert store.get("d1") == KeyRecord("id-1", {}, 0.0, None)
+            store.add(D1, KeyRecord("id-1"))
+            assert store.get(D1) == KeyRecord("id-1", {}, 0.0, None)
 
     def test_raises_key_error_for_what_is_not_there(self) -> None:
         with self.store() as store:
-            store.add("other", KeyRecord("other"))
+            other = digest("other")
+            store.add(other, KeyRecord("other"))
             for call in (
-                lambda: store.get("none"),
+                lambda: store.get(D1),
                 lambda: store.find("none"),
-                lambda: store.update("none", {}),
-                lambda: store.replace("none", "new"),
-                lambda: store.remove("none"),
+                lambda: store.update(D1, {}),
+                lambda: store.replace(D1, _successor(store, D1)),
+                lambda: store.remove(D1),
             ):
                 _raises_key_error(call)
-            assert [digest for digest, _ in store.records()] == ["other"]
+            assert [kept for kept, _ in store.records()] == [other]
 
     def test_what_was_removed_is_gone(self) -> None:
         with self.store() as store:
-            store.add("d1", KeyRecord("id-1"))
-            store.get("d1")
-            store.remove("d1")
-            assert store.peek("d1") is None
-            _raises_key_error(lambda: store.get("d1"))
+            store.add(D1, KeyRecord("id-1"))
+            store.get(D1)
+            store.remove(D1)
+            assert store.peek(D1) is None
+            _raises_key_error(lambda: store.get(D1))
             _raises_key_error(lambda: store.find("id-1"))
-            _raises_key_error(lambda: store.remove("d1"))
+            _raises_key_error(lambda: store.remove(D1))
 
     def test_update_replaces_the_metadata_and_nothing_else(self) -> None:
         with self.store() as store:
-            store.add("d1", KeyRecord("id-1", {"old": 1}, 5.0, 6.0))
-            store.update("d1", {"new": 2})
-            assert store.get("d1") == KeyRecord("id-1", {"new": 2}, 5.0, 6.0)
-            assert (store.peek("d1") or store.get("d1")).metadata == {"new": 2}
+            store.add(D1, KeyRecord("id-1", {"old": 1}, 5.0, LATER))
+            store.update(D1, {"new": 2})
+            assert store.get(D1) == KeyRecord("id-1", {"new": 2}, 5.0, LATER)
+            assert (store.peek(D1) or store.get(D1)).metadata == {"new": 2}
 
     def test_replace_moves_the_record(self) -> None:
         with self.store() as store:
-            record = KeyRecord("id-1", {"a": 1}, 5.0, 6.0)
-            store.add("old", record)
-            store.replace("old", "new")
-            assert store.get("new") == record
-            assert store.find("id-1") == "new"
-            assert store.peek("old") is None
-            _raises_key_error(lambda: store.get("old"))
+            record, new = KeyRecord("id-1", {"a": 1}, 5.0, LATER), _successor(store, D1)
+            store.add(D1, record)
+            store.replace(D1, new)
+            assert store.get(new) == record
+            assert store.find("id-1") == new
+            assert store.peek(D1) is None
+            _raises_key_error(lambda: store.get(D1))
 
     def test_what_is_returned_is_the_callers_own(self) -> None:
         with self.store() as store:
             metadata: dict[str, Any] = {"list": [1]}
-            store.add("d1", KeyRecord("id-1", metadata))
+            store.add(D1, KeyRecord("id-1", metadata))
             metadata["list"].append(2)
-            store.get("d1").metadata["list"].append(3)
-            assert store.get("d1").metadata == {"list": [1]}
+            store.get(D1).metadata["list"].append(3)
+            assert store.get(D1).metadata == {"list": [1]}
 
     def test_iterates_over_all_records_the_oldest_first(self) -> None:
         with self.store() as store:
             assert list(store.records()) == []
-            for number in range(250):
-                store.add(f"d{number}", KeyRecord(f"id-{number}", {"n": number}, float(number)))
+            digests = [digest(f"d{number}") for number in range(250)]
+            for number, added in enumerate(digests):
+                store.add(added, KeyRecord(f"id-{number}", {"n": number}, float(number)))
             records = list(store.records())
             assert [record.metadata["n"] for _, record in records] == list(range(250))
-            assert [digest for digest, _ in records] == [f"d{number}" for number in range(250)]
+            assert [listed for listed, _ in records] == digests
 
     def test_purge_forgets_what_has_expired_and_nothing_else(self) -> None:
         with self.store() as store:
-            store.add("stays", KeyRecord("id-1"))
-            store.add("later", KeyRecord("id-2", expires=200.0))
-            store.add("over", KeyRecord("id-3", expires=100.0))
-            assert store.purge(100.0) == 1
-            assert store.purge(100.0) == 0
-            assert {digest for digest, _ in store.records()} == {"stays", "later"}
+            store.add(D1, KeyRecord("id-1"))
+            store.add(digest("later"), KeyRecord("id-2", expires=LATER + 100))
+            store.add(digest("over"), KeyRecord("id-3", expires=LATER))
+            assert store.purge(LATER) == 1
+            assert store.purge(LATER) == 0
+            assert {kept for kept, _ in store.records()} == {D1, digest("later")}
             _raises_key_error(lambda: store.find("id-3"))
 
     def test_can_be_closed_twice(self) -> None:
@@ -154,10 +161,10 @@ class KeyStoreContract(ABC):
 
     def test_what_is_peeked_at_is_what_is_there(self) -> None:
         with self.store() as store:
-            assert store.peek("d1") is None
-            store.add("d1", KeyRecord("id-1", {"a": 1}))
-            store.get("d1")
-            assert store.peek("d1") in (None, KeyRecord("id-1", {"a": 1}))
+            assert store.peek(D1) is None
+            store.add(D1, KeyRecord("id-1", {"a": 1}))
+            store.get(D1)
+            assert store.peek(D1) in (None, KeyRecord("id-1", {"a": 1}))
 
     def test_many_threads_lose_nothing(self) -> None:
         with self.store() as store, ThreadPoolExecutor(8) as pool:
@@ -165,34 +172,36 @@ class KeyStoreContract(ABC):
             def work(worker: int) -> None:
                 for number in range(25):
                     name = f"{worker}-{number}"
-                    store.add(name, KeyRecord(name, {"n": number}))
-                    store.update(name, {"n": number + 1})
+                    store.add(digest(name), KeyRecord(name, {"n": number}))
+                    store.update(digest(name), {"n": number + 1})
                     if number % 2:
-                        store.remove(name)
+                        store.remove(digest(name))
 
             list(pool.map(work, range(8)))
-            left = {digest: record.metadata["n"] for digest, record in store.records()}
+            left = {record.id: record.metadata["n"] for _, record in store.records()}
             assert left == {f"{w}-{n}": n + 1 for w in range(8) for n in range(0, 25, 2)}
 
     def test_of_many_that_replace_a_record_one_wins(self) -> None:
         with self.store() as store, ThreadPoolExecutor(8) as pool:
-            store.add("old", KeyRecord("id-1"))
+            store.add(D1, KeyRecord("id-1"))
 
-            def replace(worker: int) -> bool:
+            def replace(new: str) -> bool:
                 try:
-                    store.replace("old", f"new-{worker}")
+                    store.replace(D1, new)
                 except KeyError:
                     return False
                 return True
 
-            outcomes = list(pool.map(replace, range(8)))
+            successors = [_successor(store, D1, number) for number in range(8)]
+            outcomes = list(pool.map(replace, successors))
             assert outcomes.count(True) == 1
-            assert [digest for digest, _ in store.records()] == [f"new-{outcomes.index(True)}"]
+            assert [kept for kept, _ in store.records()] == [successors[outcomes.index(True)]]
 
     def test_nobody_sees_both_or_neither_while_a_record_is_replaced(self) -> None:
         with self.store() as store, contextlib.ExitStack() as stack:
             reader = store if self.url is None else stack.enter_context(self.store())
-            store.add("0", KeyRecord("id-1"))
+            digests = [D1, *(_successor(store, D1, number) for number in range(100))]
+            store.add(D1, KeyRecord("id-1"))
             done = threading.Event()
             sights: list[int] = []
 
@@ -203,8 +212,8 @@ class KeyStoreContract(ABC):
             watcher = threading.Thread(target=watch)
             watcher.start()
             try:
-                for number in range(200):
-                    store.replace(str(number), str(number + 1))
+                for old, new in itertools.pairwise(digests):
+                    store.replace(old, new)
             finally:
                 done.set()
                 watcher.join()
@@ -215,22 +224,35 @@ class KeyStoreContract(ABC):
         if self.url is None:
             return
         with self.store() as one, self.store() as other:
-            one.add("d1", KeyRecord("id-1"))
-            assert other.get("d1").id == "id-1"
-            one.remove("d1")
+            one.add(D1, KeyRecord("id-1"))
+            assert other.get(D1).id == "id-1"
+            one.remove(D1)
             deadline = time.monotonic() + self.stale_seconds
-            while other.peek("d1") is not None:
+            while other.peek(D1) is not None:
                 assert time.monotonic() < deadline + 0.1, f"still returned {self.stale_seconds} s after its removal"
                 time.sleep(0.01)
-            _raises_key_error(lambda: other.get("d1"))
+            _raises_key_error(lambda: other.get(D1))
+
+    def test_a_watcher_learns_of_a_change_through_another_handle(self) -> None:
+        with self.store() as one, self.store() as other:
+            if not isinstance(one, WatchableKeyStore):
+                return
+            changes: list[str | None] = []
+            end = one.watch(changes.append)
+            other.add(D1, KeyRecord("id-1"))
+            deadline = time.monotonic() + 10
+            while D1 not in changes:
+                assert time.monotonic() < deadline, "the watcher was not called for 10 s"
+                other.update(D1, {"at": time.monotonic()})
+            end()
 
     def test_keys_outlive_their_handle(self) -> None:
         if self.url is None:
             return
         with self.store() as store:
-            store.add("d1", KeyRecord("id-1", METADATA))
+            store.add(D1, KeyRecord("id-1", METADATA))
         with self.store() as store:
-            assert store.get("d1") == KeyRecord("id-1", METADATA)
+            assert store.get(D1) == KeyRecord("id-1", METADATA)
 
     def test_many_processes_lose_nothing(self) -> None:
         if self.url is None:
@@ -245,7 +267,7 @@ class KeyStoreContract(ABC):
         with self.store() as store:
             factory = APIKeyFactory(store=store)
             assert all(key in factory for key in keys)
-            assert {digest for digest, _ in store.records()} == set(map(digest, keys))
+            assert {kept for kept, _ in store.records()} == set(map(digest, keys))
 
     def test_serves_a_factory(self) -> None:
         with self.store() as store:
@@ -269,6 +291,13 @@ class KeyStoreContract(ABC):
             key = APIKeyFactory(store=store).issue({"a": 1})
             assert key not in repr(list(store.records()))
             assert [kept for kept, _ in store.records()] == [digest(key)]
+
+
+def _successor(store: KeyStore, old: str, number: int = 0) -> str:
+    """Return a digest to which the store can move the record of another; one for each number."""
+    can_replace: Callable[[str, str], bool] | None = getattr(store, "can_replace", None)
+    drawn = (digest(f"{number}-{attempt}") for attempt in range(10_000))
+    return next(new for new in drawn if can_replace is None or can_replace(old, new))
 
 
 def _raises_key_error(call: Callable[[], object]) -> None:

@@ -1,4 +1,4 @@
-"""``asyncapy keys``: issue, list, show, update, reissue, revoke and purge API keys of a store, and check the store."""
+"""``asyncapy keys``: issue, list, show, update, reissue, revoke, purge and migrate API keys, and check their store."""
 
 from __future__ import annotations
 
@@ -180,6 +180,18 @@ def purge(*, url: str) -> None:
     """Remove the expired keys from the store."""
     with _factory(url) as factory:
         note(f"{factory.purge()} expired keys removed")
+
+
+@keys.command()
+@with_store
+def migrate(*, url: str) -> None:
+    """Move the keys of an earlier version to the current layout of the store.
+
+    Stop the servers that use the store first. If the command is interrupted, run it again.
+    """
+    with _factory(url) as factory:
+        move = getattr(factory.key_store, "migrate", None)
+        click.echo(f"{move() if callable(move) else 0} keys moved", err=True)
 
 
 @keys.command()

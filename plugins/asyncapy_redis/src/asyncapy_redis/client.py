@@ -75,15 +75,23 @@ class RedisClient(ForkAware):
             KeyStoreUnavailable: Redis does not answer, is a replica, or did not answer a moment ago.
             KeyStoreError: Redis answered with an error.
         """
-        return self._run(command, changes=False)
+        return self._run([command], changes=False)[0]
 
-    def run_script(self, script: str, keys: Sequence[str], *arguments: str | bytes | float) -> Any:
+    def read_all(self, commands: Sequence[Command]) -> list[Any]:
+        """Run commands that change nothing, in one round trip to each server, and return their replies.
+
+        Raises:
+            KeyStoreUnavailable, KeyStoreError: as for `read`.
+        """
+        return self._run(commands, changes=False) if commands else []
+
+    def run_script(self, script: str, keys: Sequence[str | bytes], *arguments: str | bytes | float) -> Any:
         """Run a script, and return its reply, which is true if and only if the script has changed data.
 
         Raises:
             KeyStoreUnavailable, KeyStoreError: as for `read`.
         """
-        return self._run(("EVAL", script, len(keys), *keys, *arguments), changes=True)
+        return self._run([("EVAL", script, len(keys), *keys, *arguments)], changes=True)[0]
 
     def infos(self) -> dict[str, Mapping[str, Any]]:
         """Return the reply to INFO of each master, by its address.
@@ -94,14 +102,14 @@ class RedisClient(ForkAware):
         reply: dict[str, Any] = self.read("INFO")  # of several masters, by their addresses
         return {self.where: reply} if "redis_version" in reply else reply
 
-    def _run(self, command: Command, *, changes: bool) -> Any:
+    def _run(self, commands: Sequence[Command], *, changes: bool) -> list[Any]:
         if time.monotonic() < self._away_until:
             raise KeyStoreUnavailable(f"{self.where} did not answer a moment ago; no key passes until it does")
         try:
             try:
-                return self._attempt(command, changes=changes)
+                return self._attempt(commands, changes=changes)
             except _Demoted:  # a new connection may lead to the new master; the replica has changed nothing
-                return self._attempt(command, changes=changes)
+                return self._attempt(commands, changes=changes)
         except (*AWAY, _Demoted) as error:
             self._away_until = time.monotonic() + PAUSE
             raise KeyStoreUnavailable(
@@ -126,24 +134,23 @@ class RedisClient(ForkAware):
         self._inherited.append(self._client)
         self._client = None
 
-    def _attempt(self, command: Command, *, changes: bool) -> Any:
+    def _attempt(self, commands: Sequence[Command], *, changes: bool) -> list[Any]:
         free = self._free
         if not free.acquire(timeout=self._timeout):
             raise KeyStoreUnavailable(
                 f"{self.where}: all {self.connections} connections have been in use for {self._timeout:g} s"
             )
         try:
-            return self._send(command, changes=changes)
+            return self._send(commands, changes=changes)
         finally:
             free.release()
 
-    def _send(self, command: Command, *, changes: bool) -> Any:
+    def _send(self, commands: Sequence[Command], *, changes: bool) -> list[Any]:
         client = self._connected()
         try:
             if self._target.topology == "cluster":  # its replicas redirect commands
-                nodes = {"target_nodes": redis.RedisCluster.PRIMARIES} if command[0] == "INFO" else {}
-                return client.execute_command(*command, **nodes)
-            return _run_on_master(client, command, changes=changes)
+                return _run_on_cluster(client, commands)
+            return _run_on_master(client, commands, changes=changes)
         except (*AWAY, _Demoted):
             self._leave(client)
             raise
@@ -172,20 +179,32 @@ class _Demoted(Exception):
     """The server is a replica, and has executed no command that changes data."""
 
 
-def _run_on_master(client: Client, command: Command, *, changes: bool) -> Any:
+def _run_on_master(client: Client, commands: Sequence[Command], *, changes: bool) -> list[Any]:
     with client.pipeline(transaction=False) as pipeline:
-        pipeline.execute_command("ROLE")
-        pipeline.execute_command(*command)
-        role, reply = pipeline.execute(raise_on_error=False)
+        for command in (("ROLE",), *commands):
+            pipeline.execute_command(*command)
+        replies: list[Any] = pipeline.execute(raise_on_error=False)
+        role = replies.pop(0)
     if isinstance(role, redis.ResponseError):
         raise redis.ResponseError(f"ROLE is refused, by which a master that became a replica is noticed: {role}")
-    if isinstance(reply, redis.ResponseError):
-        if isinstance(reply, redis.exceptions.ReadOnlyError) or "READONLY" in str(reply):  # Redis 6, in a script
-            raise _Demoted(str(reply))
-        raise reply
-    if role[0] != b"master" and not (changes and reply):
+    for error in [reply for reply in replies if isinstance(reply, redis.RedisError)]:
+        if isinstance(error, redis.exceptions.ReadOnlyError) or "READONLY" in str(error):  # Redis 6, in a script
+            raise _Demoted(str(error))
+        raise error
+    if role[0] != b"master" and not (changes and all(replies)):
         raise _Demoted("it is a replica, so its data may be old")
-    return reply
+    return replies
+
+
+def _run_on_cluster(client: Client, commands: Sequence[Command]) -> list[Any]:
+    if len(commands) == 1:
+        nodes = {"target_nodes": redis.RedisCluster.PRIMARIES} if commands[0] == ("INFO",) else {}
+        return [client.execute_command(*commands[0], **nodes)]
+    with client.pipeline() as pipeline:
+        for command in commands:
+            pipeline.execute_command(*command)
+        replies: list[Any] = pipeline.execute()
+    return replies
 
 
 def _reason(error: Exception) -> str:

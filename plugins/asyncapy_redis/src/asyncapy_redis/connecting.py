@@ -77,6 +77,39 @@ class Target:
         return redis.Redis(host, port, **self.options)
 
 
+class Masters:
+    """Makes connections to all masters of a target, outside of any pool.
+
+    Args:
+        target: the target.
+
+    Attributes:
+        is_cluster: whether there may be several masters.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self.is_cluster: bool = target.topology == "cluster"
+        self._target = target
+        self._client: Client = None
+
+    def connections(self) -> list[Any]:
+        """Return a new `redis.Connection` for each master, which is opened when it is used.
+
+        Raises:
+            redis.RedisError, redis.exceptions.RedisClusterException, OSError: the cluster cannot be reached.
+        """
+        if self.is_cluster and self._client is not None:
+            self._client.nodes_manager.initialize()
+        else:  # a client of a single server makes a limited number of connections
+            self._client = self._target.connect()
+        if not self.is_cluster:
+            return [self._client.connection_pool.make_connection()]
+        nodes = self._client.get_primaries()
+        self._client.disconnect_connection_pools()
+        servers = [redis.Redis(node.host, node.port, **self._target.options) for node in nodes]
+        return [server.connection_pool.make_connection() for server in servers]
+
+
 def parse(url: str, timeout: float) -> Target:
     """Return the target of a URL, without connecting to it.
 

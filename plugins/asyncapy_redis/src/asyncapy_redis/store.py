@@ -1,48 +1,40 @@
 """The key store in Redis, which all servers of a fleet share.
 
-Records are cached for ``recall_seconds``, so that a key in use costs no round trip. `asyncapy_redis.client` sends the
-commands.
+Records are cached, so that a key in use costs no round trip. `asyncapy_redis.client` sends the commands,
+`asyncapy_redis.layout` names the keys, `asyncapy_redis.pages` reads all records, and `asyncapy_redis.tracking`
+receives notices of changes by other processes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from asyncapy_core import KeyRecord
 from asyncapy_core.errors import KeyStoreError, KeyStoreUnavailable
-from asyncapy_core.storage import (
-    Finding,
-    RecordCache,
-    check_timeout,
-    checked_record,
-    log,
-    metadata_text,
-    skip_damaged,
-    take_seconds,
-)
-from asyncapy_redis import scripts
+from asyncapy_core.storage import Finding, RecordCache, check_timeout, log, metadata_text, take_seconds
+from asyncapy_redis import migration, pages, scripts
 from asyncapy_redis.client import RedisClient
 from asyncapy_redis.connecting import redact
 from asyncapy_redis.health import describe, find_weaknesses
+from asyncapy_redis.layout import TAGS, Layout, decode, encode, expiry, text
+from asyncapy_redis.tracking import Tracker
 
 DEFAULT_PREFIX: Final = "asyncapy"
-PAGE: Final = 500
-"""Records that one step of a purge reads."""
 
 
 class RedisKeyStore:
-    """A `KeyStore` in Redis 6 or later. All its data is in one hash slot, as every change is one script.
+    """A `KeyStore` in Redis 6 or later. Every change is one script on the keys of one hash slot.
 
     Args:
         url: as `RedisAPIKeyFactory` describes it.
-        prefix: the prefix of the names in Redis.
+        prefix: the prefix of the names in Redis, without braces.
         timeout: seconds that a call may wait for Redis.
         recall_seconds: seconds for which a record that was read is cached; 0 turns the cache off.
 
     Raises:
-        KeyStoreError: the URL is wrong, or a number is out of range.
+        KeyStoreError: the URL or the prefix is wrong, or a number is out of range.
     """
 
     blocking = True
@@ -51,12 +43,13 @@ class RedisKeyStore:
         self, url: str, *, prefix: str = DEFAULT_PREFIX, timeout: float = 1.0, recall_seconds: float = 0.5
     ) -> None:
         check_timeout(timeout)
+        self._layout = Layout(prefix)
         self._client = RedisClient(url, timeout)
         self._is_examined = False
         self._recall = RecordCache(recall_seconds)
+        self._tracker = Tracker(url, timeout, self._layout.records, self._recall)
         self.timeout = timeout
         self.concurrency: int = self._client.connections
-        self._names = [f"{{{prefix}}}:keys", f"{{{prefix}}}:ids"]
 
     @classmethod
     def from_url(cls, url: str) -> RedisKeyStore:
@@ -77,53 +70,72 @@ class RedisKeyStore:
         return cls(urlunsplit(parts._replace(query=urlencode(query))), **own)
 
     def add(self, digest: str, record: KeyRecord) -> None:
-        value = _encoded(record)
-        if not self._run(scripts.ADD, digest, record.id, value):
+        keys = [self._layout.record(digest), self._layout.index(digest)]
+        values = record.id, encode(record), expiry(record.expires), digest
+        if not self._redis.run_script(scripts.ADD, keys, *values):
             raise KeyStoreError("a key with this digest exists already")
 
     def get(self, digest: str) -> KeyRecord:
-        def ask() -> KeyRecord | None:
-            value = self._redis.read("HGET", self._names[0], digest)
-            return None if value is None else _decoded(digest, value)
+        name = self._layout.record(digest)
 
+        def ask() -> KeyRecord | None:
+            value = self._redis.read("GET", name)
+            return None if value is None else decode(digest, value)
+
+        if self._recall.was_read(digest):
+            self._tracker.start()
         return self._recall.read(digest, ask)
 
     def peek(self, digest: str) -> KeyRecord | None:
-        return self._recall.get(digest)
+        record = self._recall.get(digest)
+        if record is not None:  # a key in use
+            self._tracker.start()
+        return record
 
     def find(self, key_id: str) -> str:
-        digest = self._redis.read("HGET", self._names[1], key_id)
+        found = self._redis.read_all([("HGET", self._layout.index(tag), key_id) for tag in sorted(TAGS)])
+        digest = next((digest for digest in found if digest is not None), None)
         if digest is None:
             raise KeyError(key_id)
-        return _text(digest)
+        return text(digest)
 
     def update(self, digest: str, metadata: dict[str, Any]) -> None:
-        self._change(scripts.UPDATE, digest, metadata_text(metadata))
+        self._change(digest, scripts.UPDATE, [self._layout.record(digest)], metadata_text(metadata))
+
+    def can_replace(self, old: str, new: str) -> bool:
+        """Return whether two digests have the same hash slot, so that one script can move a record."""
+        return old[:2] == new[:2]
 
     def replace(self, old: str, new: str) -> None:
-        self._change(scripts.REPLACE, old, new)
+        if not self.can_replace(old, new):
+            raise ValueError("the digests have different hash slots; draw a key for which can_replace is true")
+        keys = [self._layout.record(old), self._layout.record(new), self._layout.index(new)]
+        self._change(old, scripts.REPLACE, keys, new)
 
     def remove(self, digest: str) -> None:
-        self._change(scripts.REMOVE, digest)
+        self._change(digest, scripts.REMOVE, [self._layout.record(digest), self._layout.index(digest)])
 
     def records(self) -> Iterator[tuple[str, KeyRecord]]:
-        values: dict[bytes, bytes] = self._redis.read("HGETALL", self._names[0])
-        return iter(sorted(_readable(values), key=lambda item: (item[1].issued, item[0])))
+        found = {record.id: (digest, record) for digest, record in pages.read_all(self._redis, self._layout)}
+        return iter(sorted(found.values(), key=lambda item: (item[1].issued, item[0])))
 
     def purge(self, now: float) -> int:
-        purged, cursor, more = 0, 0, True
-        while more:  # a page at a time, as Redis serves no other client while a script runs
-            cursor, page = self._page(cursor)
-            expired = [digest for digest, record in _readable(page) if record.expired(now)]
-            if expired:
-                purged += int(self._run(scripts.PURGE, repr(now), *expired))
-            more = cursor != 0
-        return purged
+        return pages.purge(self._redis, self._layout, now)
 
-    def _page(self, cursor: int) -> tuple[int, dict[bytes, bytes]]:
-        """Return the cursor of the next page, 0 after the last one, and the records of this page by digest."""
-        page: tuple[int, dict[bytes, bytes]] = self._redis.read("HSCAN", self._names[0], cursor, "COUNT", PAGE)
-        return page
+    def watch(self, changed: Callable[[str | None], object]) -> Callable[[], None]:
+        """Call a function when a record changes; see `asyncapy_core.WatchableKeyStore`."""
+        end = self._recall.watch(changed)
+        self._tracker.start()
+        return end
+
+    def migrate(self) -> int:
+        """Move the keys of 0.6.0.dev0, which kept them in two hashes, and return their number.
+
+        Raises:
+            KeyStoreError: another process moves them, or Redis answered with an error.
+            KeyStoreUnavailable: Redis does not answer. Call this again: keys that were moved stay.
+        """
+        return migration.migrate(self._client, self._layout)
 
     def examine(self) -> Iterator[Finding]:
         """Yield facts about the servers, and settings with which keys can be lost."""
@@ -134,12 +146,14 @@ class RedisKeyStore:
 
     def close(self) -> None:
         """Close all connections."""
+        self._tracker.close()
         self._client.close()
 
     @property
     def _redis(self) -> RedisClient:
         """The client. On first use, a warning is logged for each setting with which keys can be lost."""
         if not self._is_examined:
+            migration.check(self._client, self._layout)
             self._is_examined = True
             try:
                 for finding in self.examine():
@@ -152,39 +166,11 @@ class RedisKeyStore:
                 log.debug("{Key store} the settings of Redis could not be checked", exc_info=True)
         return self._client
 
-    def _change(self, script: str, digest: str, *values: str) -> None:
+    def _change(self, digest: str, script: str, keys: list[str], *values: str) -> None:
         """Change one record, or raise KeyError if it does not exist. In any case drop it from the cache."""
         try:
-            changed = self._run(script, digest, *values)
+            changed = self._redis.run_script(script, keys, *values)
         finally:
             self._recall.forget(digest)
         if not changed:
             raise KeyError(digest)
-
-    def _run(self, script: str, *values: str) -> Any:
-        return self._redis.run_script(script, self._names, *values)
-
-
-def _encoded(record: KeyRecord) -> str:
-    """Return the text of a record for Redis: id, time of issue, expiry and metadata, a line each."""
-    expires = "" if record.expires is None else repr(record.expires)
-    return f"{record.id}\n{record.issued!r}\n{expires}\n{metadata_text(record.metadata)}"
-
-
-def _readable(values: dict[bytes, bytes]) -> Iterator[tuple[str, KeyRecord]]:
-    """Yield digests and records; a damaged one is skipped, with a warning."""
-    return skip_damaged(values.items(), lambda item: (_text(item[0]), _decoded(_text(item[0]), item[1])))
-
-
-def _decoded(digest: str, value: bytes) -> KeyRecord:
-    name = f"the record of digest {digest[:16]!a} in Redis"
-    lines = value.split(b"\n", 3)
-    if len(lines) < 4:
-        raise KeyStoreError(f"{name} is damaged, or of another program; give this store a prefix of its own")
-    key_id, issued, expires, metadata = lines
-    name = f"the record of key {_text(key_id)!a} (revoke it by its id)"
-    return checked_record(name, key_id=key_id, metadata=metadata, issued=issued, expires=expires or None)
-
-
-def _text(value: bytes) -> str:
-    return value.decode("utf-8", "backslashreplace")
