@@ -19,8 +19,8 @@ MAX_DEPTH: Final = 128
 """Levels to which maps and arrays may be nested, including the payload itself."""
 
 MAX_CONTAINERS: Final = 200_000
-"""The maps and arrays that an unusual payload may hold, or one for each five bytes if that is more. This bounds the time
-of `find_fault`."""
+"""The maps and arrays that an unusual payload may hold, or one for each five bytes if that is more. So the time of
+`find_fault` is bounded."""
 
 MAX_DEEP: Final = 50_000
 """Those of them that may be nested deeper than `USUAL_DEPTH`, as they take twice the time, or one for each 20 bytes."""
