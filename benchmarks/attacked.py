@@ -7,6 +7,7 @@ is refused. The valid client sends keys that the server has not cached, from the
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import statistics
 import struct
@@ -80,7 +81,13 @@ async def ask_for(port: int, local: str, keys: list[str], taken: list[float]) ->
         taken.append(time.perf_counter() - started)
 
 
-async def measure(port: int, url: str) -> None:
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU time that a process has used."""
+    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+async def measure(port: int, url: str, pid: int) -> None:
     """Print the seconds of valid requests, for a client at the address of the others and for one at another address."""
     factory = APIKeyFactory(store=url)
     counts = [0]
@@ -90,14 +97,16 @@ async def measure(port: int, url: str) -> None:
         await trio.sleep(3)
         for local, where in (("127.0.0.2", "the same address"), ("127.0.0.3", "another address")):
             taken: list[float] = []
-            before, began = counts[0], time.perf_counter()
+            before, began, used = counts[0], time.perf_counter(), cpu_seconds(pid)
             async with trio.open_nursery() as nursery:
                 for _ in range(CLIENTS):
                     nursery.start_soon(ask_for, port, local, [factory.issue() for _ in range(REQUESTS)], taken)
-            rate = (counts[0] - before) / (time.perf_counter() - began)
+            wrong, seconds = counts[0] - before, time.perf_counter() - began
+            cost = (cpu_seconds(pid) - used) / wrong * 1e6
             print(
                 f"from {where}: {len(taken)} valid keys passed, p50 {statistics.median(taken) * 1e3:.0f} ms, "
-                f"p99 {statistics.quantiles(taken, n=100)[98] * 1e3:.0f} ms; {rate:.0f} wrong keys refused a second",
+                f"p99 {statistics.quantiles(taken, n=100)[98] * 1e3:.0f} ms; "
+                f"{wrong / seconds:.0f} wrong keys refused a second, {cost:.0f} us of CPU each",
                 flush=True,
             )
         attackers.cancel_scope.cancel()
@@ -110,7 +119,7 @@ def main() -> None:
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             try:
-                trio.run(measure, int(process.stdout.readline()), url)
+                trio.run(measure, int(process.stdout.readline()), url, process.pid)
             finally:
                 process.kill()
 

@@ -248,7 +248,7 @@ async def test_a_valid_key_does_not_wait_for_the_wrong_keys_of_another_network(s
 
     async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
         peers = [
-            await stack.enter_async_context(await Peer.connect_from("127.0.0.2", running.port)) for _ in range(300)
+            await stack.enter_async_context(await Peer.connect_from("127.0.0.2", running.port)) for _ in range(800)
         ]
         for peer in peers:
             nursery.start_soon(attack, peer)
@@ -256,8 +256,7 @@ async def test_a_valid_key_does_not_wait_for_the_wrong_keys_of_another_network(s
             await ten_refused.wait()
             before = refused
             assert await valid.ask(key=key) == PASSED
-            assert refused - before < 100
-        assert factory._calls.waiting > 50
+            assert refused - before < 500, "the key is looked up in one of the next calls"
         nursery.cancel_scope.cancel()
     factory.close()
 

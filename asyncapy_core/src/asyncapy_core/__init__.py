@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from asyncapy_core import errors
 from asyncapy_core.keys.factory import APIKeyFactory
-from asyncapy_core.keys.store import KeyRecord, KeyStore, MemoryKeyStore, WatchableKeyStore
+from asyncapy_core.keys.store import BatchKeyStore, KeyRecord, KeyStore, MemoryKeyStore, WatchableKeyStore
 from asyncapy_core.plugins import PluginManager, hookimpl
 from asyncapy_core.plugins.namespace import Filters
 from asyncapy_core.protocol.codec import Codec
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "APIKeyFactory",
+    "BatchKeyStore",
     "Client",
     "Codec",
     "Filter",

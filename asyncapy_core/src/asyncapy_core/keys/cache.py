@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -77,19 +77,35 @@ class RecordCache(ForkAware):
         Raises:
             KeyError: the store has no such record.
         """
-        with self._lock:
-            reads = self._reads.setdefault(digest, _Reads())
-            reads.number += 1
-        began = time.monotonic()
-        try:
+
+        def ask_for(_: Sequence[str]) -> Mapping[str, KeyRecord]:
             record = ask()
-        except BaseException:  # re-raised
-            self._end(digest, reads)
-            raise
-        self._end(digest, reads, (began, record))
-        if record is None:
-            raise KeyError(digest)
-        return copied(record)
+            return {} if record is None else {digest: record}
+
+        return self.read_many([digest], ask_for)[digest]
+
+    def read_many(
+        self, digests: Sequence[str], ask: Callable[[Sequence[str]], Mapping[str, KeyRecord]]
+    ) -> dict[str, KeyRecord]:
+        """Read records from the store, and cache each unless the cache was told meanwhile to forget it.
+
+        Args:
+            digests: the digests of the records' keys.
+            ask: reads the records with these digests from the store; leaves out those that it does not have.
+        """
+        with self._lock:
+            reads = {digest: self._reads.setdefault(digest, _Reads()) for digest in digests}
+            for each in reads.values():
+                each.number += 1
+        began = time.monotonic()
+        answers: Mapping[str, KeyRecord] | None = None
+        try:
+            answers = ask(digests)
+        finally:
+            with self._lock:
+                for digest, each in reads.items():
+                    self._end(digest, each, began, answers)
+        return {digest: copied(record) for digest, record in answers.items()}
 
     def forget(self, *digests: str) -> None:
         """Drop these records from the cache, do not cache the reads of them under way, and call the watchers."""
@@ -147,24 +163,23 @@ class RecordCache(ForkAware):
         self._reads = {}
         self._confirmed = 0.0, NEVER
 
-    def _end(self, digest: str, reads: _Reads, answer: tuple[float, KeyRecord | None] | None = None) -> None:
+    def _end(self, digest: str, reads: _Reads, began: float, answers: Mapping[str, KeyRecord] | None) -> None:
         """End a read: cache its record, and the time at which it began, unless the record was forgotten since."""
-        with self._lock:
-            reads.number -= 1
-            if self._reads.get(digest) is not reads:
-                return
-            if not reads.number:
-                del self._reads[digest]
-            if answer is None:
-                return
-            began, record = answer
-            if record is None:
-                self._records.pop(digest, None)
-            elif self.seconds:
-                self._records[digest] = began, record
-                self._records.move_to_end(digest)
-                if len(self._records) > self._size:
-                    self._records.popitem(last=False)
+        reads.number -= 1
+        if self._reads.get(digest) is not reads:
+            return
+        if not reads.number:
+            del self._reads[digest]
+        if answers is None:
+            return
+        record = answers.get(digest)
+        if record is None:
+            self._records.pop(digest, None)
+        elif self.seconds:
+            self._records[digest] = began, record
+            self._records.move_to_end(digest)
+            if len(self._records) > self._size:
+                self._records.popitem(last=False)
 
     def _notify(self, digest: str | None) -> None:
         if not self._watchers:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable
 from typing import Final, TypeVar
 
 import trio
 
 from asyncapy_core.errors import KeyStoreUnavailable
+from asyncapy_core.keys.turns import Turns
 
 THREADS: Final = 8
 """The most concurrent calls of one factory to a blocking store."""
@@ -36,18 +37,21 @@ class CallQueue:
 
     Attributes:
         running: the number of threads that run a call, including calls that have timed out.
-        waiting: the number of calls that wait for a thread.
     """
 
     def __init__(self, threads: int = THREADS, longest: int = LONGEST_QUEUE) -> None:
         self.running: int = 0
-        self.waiting: int = 0
         self._threads = threads
         self._most = threads - threads // 4
         self._longest = longest
         self._running_of: Counter[str] = Counter()
-        self._waiting_of: OrderedDict[str, OrderedDict[_Turn, None]] = OrderedDict()
+        self._turns: Turns[_Turn] = Turns()
         self._answered = -math.inf
+
+    @property
+    def waiting(self) -> int:
+        """The number of calls that wait for a thread."""
+        return len(self._turns)
 
     async def run(self, call: Callable[[], T], seconds: float, *, network: str = "") -> T:
         """Run a call in a thread, and return its result.
@@ -75,13 +79,15 @@ class CallQueue:
 
     async def enter(self, turn: _Turn) -> None:
         """Wait for a thread. `leave` must follow."""
-        if turn.network not in self._waiting_of and self._has_thread(turn.network):
+        if not self._turns.has(turn.network) and self._has_thread(turn.network):
             self._begin(turn)
             return
         if self.waiting >= self._longest:
-            self._refuse_one(turn.network)
-        self._waiting_of.setdefault(turn.network, OrderedDict())[turn] = None
-        self.waiting += 1
+            newest = self._turns.take_newest(turn.network)
+            if newest is None:
+                raise self._full()
+            newest.decided.set()
+        self._turns.add(turn, turn.network)
         since = trio.current_time()
         try:
             while not turn.decided.is_set():
@@ -93,10 +99,10 @@ class CallQueue:
             if turn.began:
                 self.leave(turn)
             elif not turn.decided.is_set():
-                self._remove(turn)
+                self._turns.remove(turn, turn.network)
             raise
         if not turn.began:
-            raise KeyStoreUnavailable(f"{self.waiting} calls wait for the key store, the most that may; try again")
+            raise self._full()
 
     def leave(self, turn: _Turn) -> None:
         """Give the thread of a call to the network whose turn it is."""
@@ -104,12 +110,8 @@ class CallQueue:
         self._running_of[turn.network] -= 1
         if not self._running_of[turn.network]:
             del self._running_of[turn.network]
-        network = next((network for network in self._waiting_of if self._has_thread(network)), None)
-        if network is not None:
-            following = next(iter(self._waiting_of[network]))
-            self._remove(following)
-            if network in self._waiting_of:
-                self._waiting_of.move_to_end(network)
+        following = self._turns.take(self._has_thread)
+        if following is not None:
             self._begin(following)
             following.decided.set()
 
@@ -121,21 +123,8 @@ class CallQueue:
         self.running += 1
         self._running_of[turn.network] += 1
 
-    def _remove(self, turn: _Turn) -> None:
-        self.waiting -= 1
-        turns = self._waiting_of[turn.network]
-        del turns[turn]
-        if not turns:
-            del self._waiting_of[turn.network]
-
-    def _refuse_one(self, network: str) -> None:
-        """Make room for a call: refuse the newest call of the network with the most, or this one if that is its own."""
-        largest = max(self._waiting_of, key=lambda each: len(self._waiting_of[each]))
-        if len(self._waiting_of.get(network, ())) + 1 >= len(self._waiting_of[largest]):
-            raise KeyStoreUnavailable(f"{self.waiting} calls wait for the key store, the most that may; try again")
-        newest = next(reversed(self._waiting_of[largest]))
-        self._remove(newest)
-        newest.decided.set()
+    def _full(self) -> KeyStoreUnavailable:
+        return KeyStoreUnavailable(f"{self.waiting} calls wait for the key store, the most that may; try again")
 
 
 class _Turn:

@@ -16,11 +16,13 @@ import trio
 from asyncapy_core.addresses import network_of
 from asyncapy_core.event_loops import REMEDY, require_trio
 from asyncapy_core.keys.calls import THREADS, CallQueue
-from asyncapy_core.keys.store import KeyRecord, KeyStore
+from asyncapy_core.keys.lookups import LookUps
+from asyncapy_core.keys.store import BatchKeyStore, KeyRecord, KeyStore
 from asyncapy_core.keys.urls import open_store
 
 MINIMUM_SIZE: Final = 8
 MAXIMUM_SIZE: Final = 1024
+IN_A_THREAD: Final = f"{REMEDY}; or call get(), issue() and the others without a in a thread"
 
 T = TypeVar("T")
 
@@ -212,9 +214,19 @@ class APIKeyFactory:
             address: the address of the client that has sent the key. Checks for clients of different networks take
                 turns if they have to wait for a thread.
         """
-        if type(self).__contains__ is APIKeyFactory.__contains__ and isinstance(key, str) and self._is_cached(key):
+        if type(self).__contains__ is not APIKeyFactory.__contains__ or type(self).get is not APIKeyFactory.get:
+            return await self._without_blocking(self.__contains__, key, address=address)
+        if not isinstance(key, str):
+            return False
+        if self._is_cached(key):
             return True
-        return await self._without_blocking(self.__contains__, key, address=address)
+        if not isinstance(self.key_store, BatchKeyStore) or not self.blocking:
+            return await self._without_blocking(self.__contains__, key, address=address)
+        require_trio("APIKeyFactory", IN_A_THREAD)
+        record = await self._look_ups(self.key_store).find(
+            digest(key), self.key_store.timeout, network=network_of(address)
+        )
+        return record is not None and not record.expired(time.time())
 
     @property
     def _store(self) -> KeyStore:
@@ -223,6 +235,18 @@ class APIKeyFactory:
                 f"{type(self).__name__} has no store: call super().__init__(), or override the methods that need one"
             )
         return self.key_store
+
+    @functools.cached_property
+    def _look_ups_of_run(self) -> trio.lowlevel.RunVar[LookUps]:
+        return trio.lowlevel.RunVar("the look-ups of a key factory")
+
+    def _look_ups(self, store: BatchKeyStore) -> LookUps:
+        """Return the look-ups of this run of trio."""
+        try:
+            return self._look_ups_of_run.get()
+        except LookupError:
+            self._look_ups_of_run.set(look_ups := LookUps(store, self._calls))
+            return look_ups
 
     @functools.cached_property
     def _calls_of_run(self) -> trio.lowlevel.RunVar[CallQueue]:
@@ -248,7 +272,7 @@ class APIKeyFactory:
     async def _without_blocking(self, function: Callable[..., T], *args: Any, address: str = "") -> T:
         if not self.blocking:
             return function(*args)
-        require_trio("APIKeyFactory", f"{REMEDY}; or call get(), issue() and the others without a in a thread")
+        require_trio("APIKeyFactory", IN_A_THREAD)
         timeout = math.inf if self.key_store is None else self.key_store.timeout
         return await self._calls.run(functools.partial(function, *args), timeout, network=network_of(address))
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
@@ -96,6 +96,17 @@ class KeyStore(Protocol):
 
     def close(self) -> None:
         """Close connections and files; may be called twice."""
+
+
+@runtime_checkable
+class BatchKeyStore(Protocol):
+    """A `KeyStore` that reads several records at once: look-ups of many clients share one round trip."""
+
+    def get(self, digest: str) -> KeyRecord:
+        """See `KeyStore`."""
+
+    def get_many(self, digests: Sequence[str]) -> Mapping[str, KeyRecord]:
+        """Return the records with these digests, by digest. Digests without a record are left out."""
 
 
 @runtime_checkable

@@ -7,7 +7,7 @@ receives notices of changes by other processes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -76,15 +76,13 @@ class RedisKeyStore:
             raise KeyStoreError("a key with this digest exists already")
 
     def get(self, digest: str) -> KeyRecord:
-        name = self._layout.record(digest)
+        return self.get_many([digest])[digest]
 
-        def ask() -> KeyRecord | None:
-            value = self._redis.read("GET", name)
-            return None if value is None else decode(digest, value)
-
-        if self._recall.was_read(digest):
+    def get_many(self, digests: Sequence[str]) -> dict[str, KeyRecord]:
+        """Return the records with these digests, by digest, from one round trip to each server."""
+        if any(self._recall.was_read(digest) for digest in digests):
             self._tracker.start()
-        return self._recall.read(digest, ask)
+        return self._recall.read_many(digests, self._read)
 
     def peek(self, digest: str) -> KeyRecord | None:
         record = self._recall.get(digest)
@@ -165,6 +163,11 @@ class RedisKeyStore:
             except KeyStoreError:  # the user may not run INFO
                 log.debug("{Key store} the settings of Redis could not be checked", exc_info=True)
         return self._client
+
+    def _read(self, digests: Sequence[str]) -> dict[str, KeyRecord]:
+        values = self._redis.read_all([("GET", self._layout.record(digest)) for digest in digests])
+        found = zip(digests, values, strict=True)
+        return {digest: decode(digest, value) for digest, value in found if value is not None}
 
     def _change(self, digest: str, script: str, keys: list[str], *values: str) -> None:
         """Change one record, or raise KeyError if it does not exist. In any case drop it from the cache."""

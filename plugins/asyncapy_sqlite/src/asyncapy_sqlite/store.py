@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
@@ -103,12 +103,11 @@ class SQLiteKeyStore:
             cursor.execute(INSERT, row)
 
     def get(self, digest: str) -> KeyRecord:
-        def ask() -> KeyRecord | None:
-            with self._reader.reading() as cursor:
-                row = cursor.execute(SELECT, (digest,)).fetchone()
-            return None if row is None else self._record(row)
+        return self.get_many([digest])[digest]
 
-        return self._recall.read(digest, ask)
+    def get_many(self, digests: Sequence[str]) -> dict[str, KeyRecord]:
+        """Return the records with these digests, by digest, from one transaction."""
+        return self._recall.read_many(digests, self._read)
 
     def peek(self, digest: str) -> KeyRecord | None:
         return self._recall.get(digest)
@@ -168,6 +167,11 @@ class SQLiteKeyStore:
             self._recall.forget(digest)
         if not changed:
             raise KeyError(digest)
+
+    def _read(self, digests: Sequence[str]) -> dict[str, KeyRecord]:
+        with self._reader.reading() as cursor:
+            rows = [cursor.execute(SELECT, (digest,)).fetchone() for digest in digests]
+        return {digest: self._record(row) for digest, row in zip(digests, rows, strict=True) if row is not None}
 
     def _record(self, row: tuple[Any, ...]) -> KeyRecord:
         _, key_id, metadata, issued, expires = row
