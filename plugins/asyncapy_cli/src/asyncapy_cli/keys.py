@@ -56,12 +56,19 @@ class _Metadata(click.ParamType):  # type: ignore[type-arg]  # generic in later 
         return metadata
 
 
+def _required(context: click.Context, parameter: click.Parameter, value: str | None) -> str:
+    """Return a value, or raise an error that names the variable, as not every release of click does."""
+    if value is None:
+        raise click.UsageError("Missing option '--store' (env var: 'ASYNCAPY_KEY_STORE').", context)
+    return value
+
+
 def with_store(function: F) -> F:
     """Add the option ``--store``."""
     option = click.option(
         "--store",
         "url",
-        required=True,
+        callback=_required,
         envvar="ASYNCAPY_KEY_STORE",
         show_envvar=True,
         help="The key store: sqlite:///keys.db, redis://localhost, ...",
