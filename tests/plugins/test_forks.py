@@ -53,7 +53,7 @@ def child():
     factory.update(key, {"by": os.getpid()})
     os._exit(0)
 
-threads = [threading.Thread(target=use) for _ in range(4)]
+threads = [threading.Thread(target=use, daemon=True) for _ in range(4)]
 for thread in threads:
     thread.start()
 for _ in range(10):
@@ -66,6 +66,28 @@ for thread in threads:
     thread.join()
 print(len(factory.records()))
 factory.close()
+"""
+
+FORKS_WHILE_THREADS_OPEN_FILES = """
+import os, signal, sys, threading
+from asyncapy_core import APIKeyFactory
+factory = APIKeyFactory(store=sys.argv[1])
+key = factory.issue()
+
+def use():
+    while True:
+        APIKeyFactory(store=sys.argv[1]).close()
+
+for _ in range(4):
+    threading.Thread(target=use, daemon=True).start()
+for number in range(100):
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(10)
+        os._exit(key not in factory)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, number
+print("over", flush=True)
+os._exit(0)
 """
 
 FORKS_DURING_A_CHANGE = """
@@ -150,6 +172,10 @@ def test_a_child_sees_changes_after_its_parent_has_closed_the_store(store: str) 
 
 def test_a_fork_while_threads_use_a_store_loses_nothing(store: str) -> None:
     assert run(FORKS_WHILE_THREADS_WORK, store) == f"{1 + 10}\n"
+
+
+def test_a_fork_while_threads_open_files_blocks_no_child(tmp_path: Path) -> None:
+    assert run(FORKS_WHILE_THREADS_OPEN_FILES, f"sqlite:///{tmp_path / 'keys.db'}?recall_seconds=0") == "over\n"
 
 
 def test_a_fork_while_threads_use_a_store_in_memory_blocks_no_child() -> None:

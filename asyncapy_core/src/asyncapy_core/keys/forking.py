@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 
 
@@ -23,7 +24,26 @@ class ForkAware:
         """Replace the locks, and drop the connections. Called in the child, which has one thread."""
 
 
-_watched: weakref.WeakSet[ForkAware] = weakref.WeakSet()
+class _Watched:
+    """All objects to call. Objects can be added while the set is read."""
+
+    def __init__(self) -> None:
+        self._objects: weakref.WeakSet[ForkAware] = weakref.WeakSet()
+        self._lock = threading.Lock()
+
+    def add(self, watched: ForkAware) -> None:
+        with self._lock:
+            self._objects.add(watched)
+
+    def all(self) -> list[ForkAware]:
+        with self._lock:
+            return list(self._objects)
+
+    def after_fork_in_child(self) -> None:
+        self._lock = threading.Lock()
+
+
+_watched = _Watched()
 
 
 def watch_forks(watched: ForkAware) -> None:
@@ -32,17 +52,18 @@ def watch_forks(watched: ForkAware) -> None:
 
 
 def _before() -> None:
-    for watched in list(_watched):
+    for watched in _watched.all():
         watched.before_fork()
 
 
 def _after_in_parent() -> None:
-    for watched in list(_watched):
+    for watched in _watched.all():
         watched.after_fork_in_parent()
 
 
 def _after_in_child() -> None:
-    for watched in list(_watched):
+    _watched.after_fork_in_child()
+    for watched in _watched.all():
         watched.after_fork_in_child()
 
 

@@ -17,6 +17,7 @@ from typing import Final
 from asyncapy_core.errors import KeyStoreError, KeyStoreUnavailable
 from asyncapy_core.storage import ForkAware, watch_forks
 from asyncapy_sqlite.files import OpenFiles, identify
+from asyncapy_sqlite.opening import opening
 
 SCHEMA_VERSION: Final = 1
 APPLICATION_ID: Final = 0x41504159  # "APAY"
@@ -64,9 +65,10 @@ class Database(ForkAware):
         self._is_closed = False
         self._connection: sqlite3.Connection | None = None
         self._files: OpenFiles | None = None
-        with self._explained():
-            self._connected()
-        watch_forks(self)
+        with opening.held():
+            with self._explained():
+                self._connected()
+            watch_forks(self)
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Cursor]:
@@ -97,8 +99,8 @@ class Database(ForkAware):
                 self._disconnect()
 
     def before_fork(self) -> None:
-        """Close the connection when no thread uses it. If a thread uses it for too long, the child gets an error."""
-        if self._lock.acquire(timeout=self._timeout):
+        """Close the connection when no thread uses it. If one uses or opens a file for too long, the child fails."""
+        if opening.is_held_by_fork and self._lock.acquire(timeout=self._timeout):
             self._forking_thread = threading.get_ident()
             self._disconnect()
 
