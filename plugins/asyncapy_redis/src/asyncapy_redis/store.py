@@ -165,7 +165,8 @@ class RedisKeyStore:
         return self._client
 
     def _read(self, digests: Sequence[str]) -> dict[str, KeyRecord]:
-        values = self._redis.read_all([("GET", self._layout.record(digest)) for digest in digests])
+        commands = [("GET", self._layout.record(digest)) for digest in digests]
+        values = self._redis.read_all(commands)
         found = zip(digests, values, strict=True)
         return {digest: decode(digest, value) for digest, value in found if value is not None}
 

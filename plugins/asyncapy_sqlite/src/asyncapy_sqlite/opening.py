@@ -49,7 +49,7 @@ class OpeningLock:
         self._forking_thread = None
 
 
-opening = OpeningLock()
+opening: OpeningLock = OpeningLock()
 """The lock of all files of this process."""
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
