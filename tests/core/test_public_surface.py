@@ -72,6 +72,7 @@ SURFACE: dict[str, set[str]] = {
     "asyncapy.util": {"APIKeyFactory"},
     "asyncapy_core": {
         "APIKeyFactory",
+        "BatchKeyStore",
         "Client",
         "Codec",
         "Filter",

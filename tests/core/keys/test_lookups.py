@@ -187,7 +187,7 @@ async def test_a_store_that_hangs_fails_the_look_ups_that_wait_for_it(store: Hel
         await wait_all_tasks_blocked()
         mock_clock.jump(TIMEOUT)
         await store.begin(2)
-        assert list(finder.answers) == [1, 3]
+        assert set(finder.answers) == {1, 3}
         mock_clock.jump(TIMEOUT)
         await wait_all_tasks_blocked()
         assert len(finder.answers) == 2 + 3 * BATCH

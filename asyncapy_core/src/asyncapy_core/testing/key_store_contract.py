@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
 from asyncapy_core.keys.factory import APIKeyFactory, digest
-from asyncapy_core.keys.store import KeyRecord, KeyStore, WatchableKeyStore
+from asyncapy_core.keys.store import BatchKeyStore, KeyRecord, KeyStore, WatchableKeyStore
 
 T = TypeVar("T")
 
@@ -232,6 +232,21 @@ class KeyStoreContract(ABC):
                 assert time.monotonic() < deadline + 0.1, f"still returned {self.stale_seconds} s after its removal"
                 time.sleep(0.01)
             _raises_key_error(lambda: other.get(D1))
+
+    def test_several_records_are_read_at_once(self) -> None:
+        with self.store() as store:
+            if not isinstance(store, BatchKeyStore):
+                return
+            other, missing = digest("d2"), digest("missing")
+            assert store.get_many([]) == {}
+            store.add(D1, KeyRecord("id-1", METADATA))
+            store.add(other, KeyRecord("id-2"))
+            expected = {D1: KeyRecord("id-1", METADATA), other: KeyRecord("id-2")}
+            assert store.get_many([D1, missing, other]) == expected
+            store.get_many([D1])[D1].metadata.clear()
+            assert store.get_many([D1, missing, other]) == expected, "a caller changed the record"
+            store.remove(D1)
+            assert store.get_many([D1, other]) == {other: KeyRecord("id-2")}
 
     def test_a_watcher_learns_of_a_change_through_another_handle(self) -> None:
         with self.store() as one, self.store() as other:
