@@ -25,7 +25,7 @@ from asyncapy_core.plugins import hookspecs
 HOOKS = [name for name in vars(hookspecs) if name.startswith("asyncapy_")]
 
 SURFACE: dict[str, set[str]] = {
-    "asyncapy": {"Client", "Packet", "Server", "__version__"},
+    "asyncapy": {"Client", "Failure", "Packet", "Server", "__version__"},
     "asyncapy.client": {"AsyncClient", "Client", "Pool"},
     "asyncapy.core": {"Client", "Handler", "Packet", "Session"},
     "asyncapy.errors": {
@@ -39,9 +39,12 @@ SURFACE: dict[str, set[str]] = {
         "DecodeError",
         "EncodeError",
         "ErrorCode",
+        "Failure",
         "FailureReply",
+        "Forbidden",
         "HandlerFailed",
         "HeaderRefused",
+        "InvalidFields",
         "InvalidHeader",
         "InvalidReply",
         "KeyStoreError",
@@ -53,6 +56,7 @@ SURFACE: dict[str, set[str]] = {
         "PluginCollision",
         "PluginError",
         "ProtocolError",
+        "RateLimited",
         "RemoteError",
         "ReplyTimeout",
         "RequestMalformed",
@@ -62,6 +66,8 @@ SURFACE: dict[str, set[str]] = {
         "SessionLimitReached",
         "SessionTimedOut",
         "StopPropagation",
+        "Unauthorized",
+        "Unavailable",
         "UnexpectedEnd",
         "UnknownCodec",
         "UnknownFilter",
@@ -75,6 +81,7 @@ SURFACE: dict[str, set[str]] = {
         "BatchKeyStore",
         "Client",
         "Codec",
+        "Failure",
         "Filter",
         "Filters",
         "Handler",

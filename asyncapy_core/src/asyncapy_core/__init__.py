@@ -8,6 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from asyncapy_core import errors
+from asyncapy_core.errors import Failure
 from asyncapy_core.keys.factory import APIKeyFactory
 from asyncapy_core.keys.store import BatchKeyStore, KeyRecord, KeyStore, MemoryKeyStore, WatchableKeyStore
 from asyncapy_core.plugins import PluginManager, hookimpl
@@ -28,6 +29,7 @@ __all__ = [
     "BatchKeyStore",
     "Client",
     "Codec",
+    "Failure",
     "Filter",
     "Filters",
     "Handler",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
+from typing import Any, Final
 
 __all__ = [
     "AsyncAPYError",
@@ -15,9 +17,12 @@ __all__ = [
     "DecodeError",
     "EncodeError",
     "ErrorCode",
+    "Failure",
     "FailureReply",
+    "Forbidden",
     "HandlerFailed",
     "HeaderRefused",
+    "InvalidFields",
     "InvalidHeader",
     "InvalidReply",
     "KeyStoreError",
@@ -29,6 +34,7 @@ __all__ = [
     "PluginCollision",
     "PluginError",
     "ProtocolError",
+    "RateLimited",
     "RemoteError",
     "ReplyTimeout",
     "RequestMalformed",
@@ -38,6 +44,8 @@ __all__ = [
     "SessionLimitReached",
     "SessionTimedOut",
     "StopPropagation",
+    "Unauthorized",
+    "Unavailable",
     "UnexpectedEnd",
     "UnknownCodec",
     "UnknownFilter",
@@ -46,7 +54,7 @@ __all__ = [
 
 
 class ErrorCode(StrEnum):
-    """The ``error`` field of an error reply of the server (docs/protocol.md, "Replies of the server")."""
+    """The ``error`` field of an error reply (docs/protocol.md, "Replies of the server")."""
 
     REQUEST_MALFORMED = "ERR_REQUEST_MALFORMED"
     HEADER_INVALID = "ERR_HEADER_INVALID"
@@ -56,6 +64,11 @@ class ErrorCode(StrEnum):
     SERVER_BUSY = "ERR_SERVER_BUSY"
     NO_HANDLER = "ERR_NO_HANDLER"
     HANDLER_FAILED = "ERR_HANDLER_FAILED"
+    UNAUTHORIZED = "ERR_UNAUTHORIZED"
+    FORBIDDEN = "ERR_FORBIDDEN"
+    INVALID = "ERR_INVALID"
+    RATE_LIMITED = "ERR_RATE_LIMITED"
+    UNAVAILABLE = "ERR_UNAVAILABLE"
 
 
 class AsyncAPYError(Exception):
@@ -64,6 +77,39 @@ class AsyncAPYError(Exception):
 
 class StopPropagation(AsyncAPYError):
     """Raised by `Packet.stop_propagation`: no handler of a later group sees the packet."""
+
+
+_OWN_FIELDS: Final = frozenset({"status", "error"})
+
+
+class Failure(AsyncAPYError):
+    """Raised by a handler, a filter or a guard: the answer is a failure, and no later handler gets the packet.
+
+    The reply is ``{"status": "failure", "error": CODE}`` and the further fields (docs/answers.md). Nothing is logged:
+    this is no error of the program.
+
+    Args:
+        code: the ``error`` field, such as ``"ERR_NOT_FOUND"``; an `ErrorCode` where one of them fits.
+        fields: further fields of the reply. ``detail`` is a text for people.
+
+    Raises:
+        TypeError: the code is not a string.
+        ValueError: the code is empty, or a field is called ``status`` or ``error``.
+    """
+
+    def __init__(self, code: str, /, **fields: Any) -> None:
+        if not isinstance(code, str):
+            raise TypeError(f"the code of a Failure is a string, such as 'ERR_NOT_FOUND'; got {code!r}")
+        if not code:
+            raise ValueError("the code of a Failure is empty; write one such as 'ERR_NOT_FOUND'")
+        if reserved := _OWN_FIELDS & fields.keys():
+            raise ValueError(f"a Failure sets the field {min(reserved)!r} itself; choose another name")
+        super().__init__(code)
+        self.code: str = str(code)
+        self.fields: dict[str, Any] = fields
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.fields['detail']}" if "detail" in self.fields else self.code
 
 
 class ProtocolError(AsyncAPYError):
@@ -187,15 +233,17 @@ class InvalidReply(RemoteError):
 
 
 class FailureReply(RemoteError):
-    """The server answered a request with a failure: ``{"status": "failure", "error": CODE}``.
+    """The server answered a request with a failure: ``{"status": "failure", "error": CODE}`` and further fields.
 
     Attributes:
         code: the ``error`` field, an `ErrorCode` where it is one of docs/protocol.md's.
+        fields: the further fields, such as ``detail``.
     """
 
-    def __init__(self, message: str, code: str = "") -> None:
+    def __init__(self, message: str, code: str = "", fields: Mapping[str, Any] | None = None) -> None:
         super().__init__(message)
-        self.code = code
+        self.code: str = code
+        self.fields: dict[str, Any] = dict(fields or {})
 
 
 class RequestMalformed(FailureReply):
@@ -228,3 +276,23 @@ class NoHandlerFound(FailureReply):
 
 class HandlerFailed(FailureReply):
     """ERR_HANDLER_FAILED: the handler on the server raised an exception; the session goes on."""
+
+
+class Unauthorized(FailureReply):
+    """ERR_UNAUTHORIZED: a key is missing or not valid."""
+
+
+class Forbidden(FailureReply):
+    """ERR_FORBIDDEN: the key is valid, but not for this."""
+
+
+class InvalidFields(FailureReply):
+    """ERR_INVALID: the fields of the packet are wrong; ``fields["fields"]`` says where."""
+
+
+class RateLimited(FailureReply):
+    """ERR_RATE_LIMITED: too many requests; ``fields["retry_after"]`` is a number of seconds."""
+
+
+class Unavailable(FailureReply):
+    """ERR_UNAVAILABLE: a part that the server needs cannot be reached; nothing was done, so try again."""

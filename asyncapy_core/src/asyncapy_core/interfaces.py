@@ -56,6 +56,9 @@ class ServerInterface(Protocol):
     def guard(self, check: Any) -> Any:
         """Check every packet before any handler."""
 
+    def on_error(self, kind: type[Exception]) -> Callable[[Any], Any]:
+        """Return a decorator for a function that turns exceptions of handlers into answers."""
+
     async def run_sync_task(
         self,
         sync_fn: Callable[[*Ts], T],

@@ -30,6 +30,8 @@ class Stream(Protocol):
 
     def post(self, packet: Packet) -> Awaitable[None] | None: ...
 
+    async def answer(self, result: object, packet: Packet) -> None: ...
+
     async def close(self) -> None: ...
 
     def sessions(self) -> list[Session]: ...
@@ -240,6 +242,9 @@ class _ClosedStream:
         self._client = weakref.ref(client)
 
     def post(self, packet: Packet) -> None:
+        raise ClientDisconnected("the connection to this client was closed before", self._client())
+
+    async def answer(self, result: object, packet: Packet) -> None:
         raise ClientDisconnected("the connection to this client was closed before", self._client())
 
     async def close(self) -> None:

@@ -37,6 +37,8 @@ class Stream:
 
     def post(self, packet: Packet) -> None: ...
 
+    async def answer(self, result: object, packet: Packet) -> None: ...
+
     async def close(self) -> None: ...
 
     def sessions(self) -> list[Session]:
@@ -355,12 +357,14 @@ def test_what_is_neither_a_filter_nor_a_function_is_no_guard(guard: Any) -> None
 
 
 async def test_what_calling_a_handler_raises_is_no_failure_of_its_filters() -> None:
-    async def takes_too_little(client: Any) -> None: ...
+    @functools.wraps(nothing)
+    def raises(client: Any, packet: Any) -> Any:
+        raise TypeError("raised by the call, before there is a coroutine")
 
     harness = DispatchHarness()
-    harness.dispatcher.register(Handler(takes_too_little), 0)  # type: ignore[arg-type]  # the mistake that is tested
+    harness.dispatcher.register(Handler(raises), 0)
     harness.handler("next")
-    with pytest.raises(TypeError, match="takes 1 positional argument"):
+    with pytest.raises(TypeError, match="raised by the call"):
         await harness.dispatch()
     assert (harness.called, harness.errors) == ([], [])
 

@@ -21,6 +21,7 @@ from asyncapy_core.client.connecting import (
     server_name,
     unreachable,
 )
+from asyncapy_core.client.failures import failure
 from asyncapy_core.client.replies import ReplyDecoder
 from asyncapy_core.client.sockets import open_socket, remaining
 from asyncapy_core.errors import NotConnected, RemoteError, ReplyTimeout, ServerDisconnected
@@ -54,6 +55,7 @@ class Client:
         ca_file: a PEM file of CA certificates to use instead of the system's.
         max_packet: the largest Content-Length of a reply accepted, in bytes, 16 MiB by default; None for all that the
             header can express. Memory is allocated for bytes that have arrived, not for those announced.
+        raise_failures: let `receive` raise a `FailureReply` for a failure reply of the server.
         plugins: the source of codecs; the installed plugins by default.
 
     Raises:
@@ -72,6 +74,7 @@ class Client:
         ssl_context: ssl.SSLContext | None = None,
         ca_file: str | os.PathLike[str] | None = None,
         max_packet: int | None = defaults.MAX_REPLY,
+        raise_failures: bool = False,
         plugins: PluginManager | None = None,
     ) -> None:
         self._tls = TlsOptions(tls, ssl_context, ca_file)
@@ -86,6 +89,7 @@ class Client:
         self.tls = tls
         self.encoding = encoding
         self.timeout = timeout
+        self.raise_failures: bool = raise_failures
 
     def connect(self, hostname: str, port: int) -> None:
         """Connect to a server, and verify its certificate if TLS is on.
@@ -158,13 +162,17 @@ class Client:
             ServerDisconnected: the server closed the connection before a whole reply had arrived.
             ReplyTimeout: no whole reply came within ``timeout``; the client has disconnected.
             InvalidReply: the received bytes are not a packet in an installed encoding.
+            FailureReply: the reply is a failure, and ``raise_failures`` is set; the connection stays.
         """
         with self._receiving() as (_, replies):
             frame = self._next_frame()
             if frame is None:
                 why = "" if self._fault is None else f": {self._fault}"
                 raise ServerDisconnected(f"the server closed the connection {replies.state}{why}") from self._fault
-            return replies.fields(frame)
+            fields = replies.fields(frame)
+        if self.raise_failures and (failed := failure(fields)) is not None:
+            raise failed
+        return fields
 
     def receive_raw(self) -> bytes:
         """Wait for a whole reply and return its bytes on the wire, with the header; ``b""`` if the server disconnected.

@@ -8,14 +8,19 @@ from typing import Any, Final
 from asyncapy_core.errors import (
     ErrorCode,
     FailureReply,
+    Forbidden,
     HandlerFailed,
     HeaderRefused,
+    InvalidFields,
     NoHandlerFound,
+    RateLimited,
     RequestMalformed,
     RequestTooLarge,
     ServerBusy,
     SessionLimitReached,
     SessionTimedOut,
+    Unauthorized,
+    Unavailable,
 )
 from asyncapy_core.logs import escape_for_log
 
@@ -34,6 +39,11 @@ _MEANINGS: Final[dict[str, tuple[type[FailureReply], str]]] = {
         "no handler matches the packet, or a guard refused it; check its fields and key",
     ),
     ErrorCode.HANDLER_FAILED: (HandlerFailed, "the handler raised an exception; see the server's log"),
+    ErrorCode.UNAUTHORIZED: (Unauthorized, "the key is missing or not valid"),
+    ErrorCode.FORBIDDEN: (Forbidden, "the key is not valid for this"),
+    ErrorCode.INVALID: (InvalidFields, "the fields of the packet are wrong"),
+    ErrorCode.RATE_LIMITED: (RateLimited, "too many requests; try again later"),
+    ErrorCode.UNAVAILABLE: (Unavailable, "the server cannot reach a part that it needs; nothing was done, try again"),
 }
 
 
@@ -43,13 +53,16 @@ _REFUSALS: Final = (ErrorCode.SESSION_LIMIT_REACHED, ErrorCode.SERVER_BUSY)
 
 def is_refusal(reply: Mapping[str, Any]) -> bool:
     """Return True for a reply with which a server refuses a connection, if it is the first reply on it."""
-    return reply.get("error") in _REFUSALS and failure(reply) is not None
+    return reply.keys() == {"status", "error"} and reply["error"] in _REFUSALS and failure(reply) is not None
 
 
 def failure(reply: Mapping[str, Any]) -> FailureReply | None:
     """Return the exception for a failure reply, or None for any other reply."""
     code = reply.get("error")
-    if reply.keys() != {"status", "error"} or reply["status"] != "failure" or not isinstance(code, str):
+    if reply.get("status") != "failure" or not isinstance(code, str):
         return None
     kind, meaning = _MEANINGS.get(code, (FailureReply, "the server's own failure"))
-    return kind(f"{escape_for_log(code)}: {meaning}", code)
+    fields = {name: value for name, value in reply.items() if name not in {"status", "error"}}
+    detail = fields.get("detail")
+    text = escape_for_log(detail) if isinstance(detail, str) and detail else meaning
+    return kind(f"{escape_for_log(code)}: {text}", code, fields)

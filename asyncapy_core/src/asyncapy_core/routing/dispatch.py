@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Iterable
 from typing import TYPE_CHECKING
 
+from asyncapy_core.routing.error_handlers import ErrorHandlers
 from asyncapy_core.routing.filter import Filter
 from asyncapy_core.routing.handler import Guard, GuardFunction, Handler
 
@@ -29,12 +30,13 @@ class NoHandler(Exception):
 
 
 class Dispatcher:
-    """The guards and handlers of one server."""
+    """The guards, handlers and error handlers of one server."""
 
     def __init__(self) -> None:
         self.guards: tuple[Guard, ...] = ()
         self._groups: tuple[tuple[int, tuple[Handler, ...]], ...] = ()
         self._without_waiting: tuple[Handler, ...] | None = ()
+        self.errors: ErrorHandlers = ErrorHandlers()
 
     def guard(self, check: Filter | GuardFunction) -> None:
         """Add a guard after the existing ones."""
@@ -65,11 +67,12 @@ class Dispatcher:
 
         Returns:
             An awaitable of the whole dispatch. If there is one group and no async filter, it is the handler's own
-            coroutine.
+            coroutine, whose result is the answer. Otherwise the results are sent, and that of the awaitable is None.
 
         Raises:
             NoHandler: no handler matches in any group; raised here, or by the awaitable.
             StopPropagation: a handler kept the packet from later groups.
+            Failure: a filter, a guard or a handler answers with a failure; later groups do not get the packet.
             Exception: any exception of a handler; later groups do not get the packet.
         """
         if self._without_waiting is None:
@@ -109,7 +112,9 @@ class Dispatcher:
                 packet.handler = handler
                 if traced:
                     client.log.debug("{API Parser} Calling '%s' in group %d", handler.name, number)
-                await handler.function(client, packet)
+                result = await handler.function(client, packet)
+                if result is not None:
+                    await client.stream.answer(result, packet)
         if not matched:
             raise NoHandler(failed=failed)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import trio
 
+from asyncapy_core.errors import Failure
 from asyncapy_core.interrupts import is_interrupt
 from asyncapy_core.logs import RateLimited, describe
 from asyncapy_core.routing.filter import Filter, ask, is_async, passed, returns_coroutine
@@ -36,13 +37,14 @@ class Handler:
         should_log: limits the log lines of this handler's filters.
 
     Raises:
-        TypeError: the function is not asynchronous, or a filter is not a `Filter`.
+        TypeError: the function is not asynchronous, cannot be called with two arguments, or a filter is not a `Filter`.
     """
 
     __slots__ = ("_checks", "filters", "function", "is_async", "match", "should_log")
 
     def __init__(self, function: HandlerFunction, filters: Sequence[Filter] | None = None) -> None:
         _require_async(function)
+        _require_two_parameters(function)
         self.function: HandlerFunction = function
         self.filters: list[Filter] = list(filters or ())
         for filter in self.filters:
@@ -153,12 +155,31 @@ async def _no_op(client: Client, packet: Packet) -> None:
 
 
 def _propagates(error: BaseException, *, awaited: bool) -> bool:
-    """Return True for a Ctrl+C, and if the filter was awaited also for a cancellation: of the server, or a timeout."""
+    """Return True for a Failure and for a Ctrl+C, and if the filter was awaited also for a cancellation.
+
+    A cancellation is that of the server, or a timeout.
+    """
 
     def propagates(leaf: BaseException) -> bool:
-        return (awaited and isinstance(leaf, (trio.Cancelled, GeneratorExit))) or is_interrupt(leaf)
+        own = isinstance(leaf, Failure) or (awaited and isinstance(leaf, (trio.Cancelled, GeneratorExit)))
+        return own or is_interrupt(leaf)
 
     return error.subgroup(propagates) is not None if isinstance(error, BaseExceptionGroup) else propagates(error)
+
+
+def _require_two_parameters(function: object) -> None:
+    try:
+        signature = inspect.signature(function)  # type: ignore[arg-type]  # a callable, see _require_async
+    except ValueError:  # a function that is not written in Python may have no signature
+        return
+    try:
+        signature.bind(None, None)
+    except TypeError:
+        name = getattr(function, "__name__", "the handler")
+        raise TypeError(
+            f"a handler is called with a client and a packet, but {name!r} takes {signature}; "
+            f"write 'async def {name}(client, packet)'"
+        ) from None
 
 
 def _require_async(function: object) -> None:

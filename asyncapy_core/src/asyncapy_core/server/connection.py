@@ -9,7 +9,7 @@ import functools
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, Final
 
@@ -95,7 +95,7 @@ class Connection:
         self._overflowed = False
         self._partial = 0
         self._debug = state.log.isEnabledFor(logging.DEBUG)
-        self._request = Request(self, state.peers)
+        self._request = Request(self, state.peers, state.dispatcher.errors)
         dispatch = state.dispatcher.dispatch_traced if self._debug else state.dispatcher.dispatch
         limit = state.config.handler_timeout
         self._dispatch: Callable[[Client, Packet], Awaitable[object]] = (
@@ -173,13 +173,13 @@ class Connection:
                     packet = encodings[wire_id].unpack(payload, client)
                     request.answered = _NOT
                     try:
-                        await dispatch(client, packet)
+                        result = await dispatch(client, packet)
+                        if result is not None:
+                            await self.answer(result, packet)
                     except BaseException as error:  # a handler may raise anything
                         await request.fail(error, packet)
-                    if dropped:
-                        await request.close_dropped()
-                    if copy_context() != context:
-                        await self._restore(context)
+                    if dropped or copy_context() != context:
+                        await self._clean_up(context)
                 del packet, payload
                 if len(frames) == limit:
                     await self._yield_turn()
@@ -233,10 +233,13 @@ class Connection:
         await trio.lowlevel.checkpoint()
         self._between_turns = False
 
-    async def _restore(self, context: Context) -> None:
-        """Undo the context variables that a handler has set: the next packet must not see them."""
-        trio.lowlevel.current_task().context = context.copy()
-        await self._yield_turn()  # trio uses the context when it resumes the task
+    async def _clean_up(self, context: Context) -> None:
+        """Close dropped generators, and undo the context variables of a handler: the next packet must not see them."""
+        if self._state.peers.dropped.by_task:
+            await self._request.close_dropped()
+        if copy_context() != context:
+            trio.lowlevel.current_task().context = context.copy()
+            await self._yield_turn()  # trio uses the context when it resumes the task
 
     def _before_wait(self) -> None:
         if not self._between_turns:
@@ -263,11 +266,26 @@ class Connection:
         else:
             self._outbox.cork()
 
-    async def reply(self, code: ErrorCode) -> None:
-        """Send an error reply, unless the connection is closed or broken."""
+    async def answer(self, result: object, packet: Packet) -> None:
+        """Send the return value of a handler.
+
+        Raises:
+            ClientDisconnected, EncodeError: as for `Client.send`.
+            TypeError: the value is neither a mapping nor a packet, and the handler has sent no answer.
+        """
+        answer = self._request.checked_answer(result, packet)
+        if answer is not None:
+            await self.client.send(answer)
+
+    async def reply(self, code: str, fields: Mapping[str, Any] | None = None) -> None:
+        """Send an error reply, unless the connection is closed or broken.
+
+        Raises:
+            EncodeError: the further fields cannot be encoded; nothing was sent.
+        """
         if self._closing or self._outbox.poisoned:
             return
-        data = self._encoding.pack({"status": "failure", "error": code.value})
+        data = self._encoding.pack({"status": "failure", "error": str(code), **(fields or {})})
         if not self._outbox.hold(data):
             await self._outbox.put(data)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from asyncapy_core.errors import ClientDisconnected
 from asyncapy_core.logs import SessionLog
 from asyncapy_core.protocol.packet import Packet
+from asyncapy_core.server.request import as_answer
 from asyncapy_core.session import Client, Session
 
 if TYPE_CHECKING:
@@ -61,6 +62,10 @@ class Detached:
         if self.closed:
             raise ClientDisconnected("the connection was closed before", self.client)
         self.sent.append(packet)
+
+    async def answer(self, result: object, packet: Packet) -> None:
+        """Record the return value of a handler as a packet."""
+        await self.client.send(as_answer(result, packet))
 
     async def close(self) -> None:
         """Record the close; `Client.close` calls this."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from asyncapy_core.errors import Failure
 from asyncapy_core.logs import escape_for_log
 from asyncapy_core.routing.filter import check
 from asyncapy_core.routing.handler import Handler
@@ -76,25 +77,31 @@ async def explain_packet(server: Server, fields: Any, address: str = "127.0.0.1"
     detached = _Silent(address, server=server)
     client, packet = detached.client, detached.packet(fields)
     verdicts = []
+    answered = False  # by a filter that raised a Failure
     for guard in server.guards:
-        checks = await _checks(guard, client, packet)
+        checks, failed = await _checks(guard, client, packet)
+        answered = answered or failed
         verdicts.append(Verdict(checks[0].filter, None, checks, all(each.passed for each in checks), runs=False))
     refused = not all(verdict.passes for verdict in verdicts)
     for group, handlers in server.handlers.items():
-        taken = refused
+        taken = refused or answered
         for handler in handlers:
-            checks = await _checks(handler, client, packet)
+            checks, failed = await _checks(handler, client, packet)
             passes = all(each.passed for each in checks)
             verdicts.append(Verdict(handler.name, group, checks, passes, runs=passes and not taken))
-            taken = taken or passes
+            answered = answered or (failed and not taken)
+            taken = taken or passes or answered
     return verdicts
 
 
-async def _checks(handler: Handler, client: Client, packet: Packet) -> tuple[Check, ...]:
-    checks = []
+async def _checks(handler: Handler, client: Client, packet: Packet) -> tuple[tuple[Check, ...], bool]:
+    """Check all filters of a handler; return the results, and whether a `Failure` is the answer."""
+    checks, passes, answered = list[Check](), True, False
     for filter in handler.filters:
         try:
             checks.append(Check(repr(filter), await check(filter, client, packet)))
         except Exception as error:
+            answered = answered or (passes and isinstance(error, Failure))
             checks.append(Check(repr(filter), passed=False, reason=f"{type(error).__name__}: {escape_for_log(error)}"))
-    return tuple(checks)
+        passes = passes and checks[-1].passed
+    return tuple(checks), answered

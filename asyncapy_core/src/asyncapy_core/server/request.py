@@ -6,20 +6,21 @@ A packet of version 22 is answered by its handlers or by the server, never by bo
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
 
-from asyncapy_core.errors import ClientDisconnected, ErrorCode, StopPropagation
-from asyncapy_core.logs import escape_for_log
+from asyncapy_core.errors import ClientDisconnected, EncodeError, ErrorCode, StopPropagation
+from asyncapy_core.logs import escape_for_log, first_leaf
 from asyncapy_core.routing.dispatch import NoHandler
 from asyncapy_core.server.isolation import Peer, is_descendant
 
 if TYPE_CHECKING:
     from asyncapy_core.protocol.packet import Packet
+    from asyncapy_core.routing.error_handlers import ErrorHandlers
     from asyncapy_core.server.isolation import PeerTasks
     from asyncapy_core.session import Client
 
@@ -41,8 +42,8 @@ class Replier(Peer, Protocol):
     @property
     def client(self) -> Client: ...
 
-    async def reply(self, code: ErrorCode) -> None:
-        """Send an error reply."""
+    async def reply(self, code: str, fields: Mapping[str, Any] | None = None) -> None:
+        """Send an error reply; raises EncodeError if the further fields cannot be encoded."""
 
     async def close(self) -> None:
         """Close the connection after pending output."""
@@ -54,16 +55,18 @@ class Request:
     Args:
         connection: sends the replies.
         peers: splits exceptions, and closes dropped generators.
+        errors: the functions for exceptions of the application.
 
     Attributes:
         answered: the side that has answered the current packet; the connection resets it for each packet.
     """
 
-    __slots__ = ("_connection", "_peers", "_scope", "_task", "answered")
+    __slots__ = ("_connection", "_errors", "_peers", "_scope", "_task", "answered")
 
-    def __init__(self, connection: Replier, peers: PeerTasks) -> None:
+    def __init__(self, connection: Replier, peers: PeerTasks, errors: ErrorHandlers) -> None:
         self._connection = connection
         self._peers = peers
+        self._errors = errors
         self._task: trio.lowlevel.Task | None = None
         self._scope: trio.CancelScope | None = None
         self.answered: Answered = Answered.NOT
@@ -140,9 +143,10 @@ class Request:
             failure = failure.split(expected)[1]
         elif failure is not None and expected(failure):
             failure = None
+        if failure is not None and through is None and self.answered is Answered.NOT:
+            failure = await self._answer_with(failure, packet)
         if failure is not None:
-            name = "A filter" if packet.handler is None else f"Handler '{escape_for_log(packet.handler.name)}'"
-            self._peers.failures.report(self._connection.log, f"{{API Parser}} {name}", failure, packet.fields)
+            self._report(failure, packet)
         if through is not None:
             raise through
         if failure is None:
@@ -150,6 +154,54 @@ class Request:
         if self.answered is not Answered.NOT:
             return await self._connection.close()
         return await self._reply(ErrorCode.HANDLER_FAILED)
+
+    def checked_answer(self, result: object, packet: Packet) -> Packet | Mapping[str, Any] | None:
+        """Return the return value of a handler to be sent, or None for a wrong one of a handler that has answered.
+
+        Raises:
+            TypeError: it is neither a mapping nor a packet, and the handler has sent no answer.
+        """
+        try:
+            return as_answer(result, packet)
+        except TypeError as error:
+            if self.answered is Answered.NOT:
+                raise
+            self._report(error, packet)
+            return None
+
+    def _report(self, failure: BaseException, packet: Packet) -> None:
+        name = "A filter" if packet.handler is None else f"Handler '{escape_for_log(packet.handler.name)}'"
+        self._peers.failures.report(self._connection.log, f"{{API Parser}} {name}", failure, packet.fields)
+
+    async def _answer_with(self, error: BaseException, packet: Packet) -> BaseException | None:
+        """Send the reply of a `Failure`, or of an exception for which the application has a function.
+
+        It may be the only exception of a group.
+
+        Returns:
+            None, or the exception that is to be logged: this one, or that of the function or of its reply.
+
+        Raises:
+            BaseException: the part of an exception of the function that belongs to the server.
+        """
+        leaf, others = first_leaf(error)
+        if others:
+            return error
+        try:
+            answer = await self._errors.translate(self._connection.client, packet, leaf)
+            if answer is None:
+                return error
+            if self.answered is Answered.NOT:  # the function may have sent an answer
+                await self._reply(answer.code, answer.fields)
+        except EncodeError as fault:
+            self.answered = Answered.NOT
+            return fault
+        except BaseException as fault:  # the function may raise anything
+            through, failure = self._peers.split(fault)
+            if through is not None:
+                raise through from None
+            return failure
+        return None
 
     async def close_dropped(self) -> None:
         """Close the async generators that the handlers have left open, before the next packet."""
@@ -167,6 +219,22 @@ class Request:
         elif outcome.failed:
             await self._connection.close()  # the answer may be half of one
 
-    async def _reply(self, code: ErrorCode) -> None:
+    async def _reply(self, code: str, fields: Mapping[str, Any] | None = None) -> None:
         self.answered = Answered.BY_SERVER
-        await self._connection.reply(code)
+        await self._connection.reply(code, fields)
+
+
+def as_answer(result: object, packet: Packet) -> Packet | Mapping[str, Any]:
+    """Return the return value of a handler, if it can be sent.
+
+    Args:
+        result: the value.
+        packet: the packet that the handler got.
+
+    Raises:
+        TypeError: it is neither a mapping nor a packet.
+    """
+    if isinstance(result, Mapping):  # a packet is one, too
+        return result
+    name = "a handler" if packet.handler is None else repr(packet.handler.name)
+    raise TypeError(f"{name} returned a {type(result).__name__}; return a mapping, a Packet, or None for no answer")

@@ -20,6 +20,7 @@ from asyncapy_core.log_writer import adjust_logger, server_logger
 from asyncapy_core.net.listener import accept_forever, check_listening, close_listener, open_listeners
 from asyncapy_core.plugins.manager import PluginManager, default_manager
 from asyncapy_core.routing.dispatch import Dispatcher
+from asyncapy_core.routing.error_handlers import ErrorFunction
 from asyncapy_core.routing.handler import Guard, GuardFunction, Handler, HandlerFunction
 from asyncapy_core.server.admission import Admission
 from asyncapy_core.server.arguments import record_arguments
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 H = TypeVar("H", bound=HandlerFunction)
 G = TypeVar("G", bound="Filter | GuardFunction")
+E = TypeVar("E", bound=ErrorFunction)
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
@@ -183,6 +185,27 @@ class Server(Configured):
         """
         self._dispatcher.guard(check)
         return check
+
+    def on_error(self, kind: type[Exception]) -> Callable[[E], E]:
+        """Return a decorator for a function that turns exceptions of handlers into answers.
+
+        The function is called with the client, the packet and the exception, plain or ``async``. It returns or raises a
+        `Failure`, which is sent and not logged; after None, the exception is a failure of the handler as usual. Of
+        several functions, that for the nearest class of the exception is called. It is not called for an exception that
+        is raised after an answer.
+
+        Args:
+            kind: a class of exceptions.
+
+        Raises:
+            TypeError: ``kind`` is not a class of exceptions, or the function cannot be called with three arguments.
+        """
+
+        def register(function: E) -> E:
+            self._dispatcher.errors.register(kind, function)
+            return function
+
+        return register
 
     async def run_sync_task(
         self,
