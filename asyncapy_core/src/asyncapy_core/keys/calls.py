@@ -138,7 +138,7 @@ class _Turn:
     def __init__(self, queue: CallQueue, scope: trio.CancelScope, seconds: float, network: str) -> None:
         self.seconds = seconds
         self.network = network
-        self.decided = trio.Event()
+        self.decided: trio.Event = trio.Event()
         self.began = False
         self._queue = queue
         self._scope = scope
