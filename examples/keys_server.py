@@ -7,6 +7,7 @@ Make a key with ``asyncapy keys issue --store URL --metadata '{"owner": "alice"}
 """
 
 import sys
+from typing import Any
 
 from asyncapy import Server
 from asyncapy.core import Client, Packet
@@ -18,9 +19,9 @@ server = Server(port=int(sys.argv[2]) if len(sys.argv) > 2 else 1500)
 
 
 @server.add_handler(Filters.APIFactory(keys, "key"))
-async def members_only(client: Client, packet: Packet) -> None:
+async def members_only(client: Client, packet: Packet) -> dict[str, Any]:
     """Gets packets with a valid key in the field key."""
-    await client.send({"welcome": (await keys.aget(packet["key"])).get("owner")})
+    return {"welcome": packet.context["api_key"].metadata.get("owner")}
 
 
 @server.add_handler()

@@ -104,7 +104,7 @@ def test_the_server_on_an_open_port_wants_tls_and_a_key(tmp_path: Path, certific
             assert found, line
             with Client(ca_file=certificates.ca_file, timeout=10) as client:
                 client.connect("localhost", int(found[1]))
-                assert ask(client, key="wrong") == {"status": "failure", "error": "ERR_NO_HANDLER"}
+                assert ask(client, key="wrong") == {"status": "failure", "error": "ERR_UNAUTHORIZED"}
         finally:
             process.terminate()
         out = process.stdout.read()

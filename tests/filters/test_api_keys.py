@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncapy.filters import Filter, Filters
-from asyncapy_core import APIKeyFactory, Handler, KeyRecord, MemoryKeyStore, Packet
+from asyncapy_core import APIKeyFactory, Failure, Handler, KeyRecord, MemoryKeyStore, Packet
 from asyncapy_core.errors import KeyStoreUnavailable
+from asyncapy_core.routing.filter import check
 from asyncapy_core.testing import Detached
 from asyncapy_filters import APIFactory
 
@@ -107,6 +108,10 @@ def test_a_store_that_blocks_makes_the_check_async_and_no_other_does() -> None:
 
 
 async def test_a_store_that_is_away_lets_nobody_pass_and_neither_does_the_inverse() -> None:
+    class AwayInMemory(MemoryKeyStore):
+        def get(self, digest: str) -> KeyRecord:
+            raise KeyStoreUnavailable("away")
+
     class Away(Blocking):
         def get(self, digest: str) -> KeyRecord:
             raise KeyStoreUnavailable("away")
@@ -114,10 +119,63 @@ async def test_a_store_that_is_away_lets_nobody_pass_and_neither_does_the_invers
         def peek(self, digest: str) -> None:
             return None
 
-    filter = APIFactory(APIKeyFactory(store=Away()), "key")
-    for each in (filter, ~filter):
-        with pytest.raises(KeyStoreUnavailable):
-            await Handler(nothing, [each]).check(CLIENT, Packet({"key": "x" * 32}))
+    for store in (Away(), AwayInMemory()):
+        filter = APIFactory(APIKeyFactory(store=store), "key")
+        for each in (filter, ~filter):
+            with pytest.raises(Failure, match=r"^ERR_UNAVAILABLE$") as caught:
+                await Handler(nothing, [each]).check(CLIENT, Packet({"key": "x" * 32}))
+            assert isinstance(caught.value.__cause__, KeyStoreUnavailable)
+
+
+@STORES
+async def test_the_record_of_the_key_is_in_the_context(store: type[MemoryKeyStore]) -> None:
+    factory = APIKeyFactory(store=store())
+    packet = Packet({"key": factory.issue({"owner": "alice"}), "op": "read"})
+    filter = APIFactory(factory, "key")
+    assert not await Handler(nothing, [filter, Filters.Fields(other=None)]).check(CLIENT, packet)
+    assert packet.context == {}, "the handler does not get the packet"
+    assert await Handler(nothing, [Filters.HasFields(op=None), filter]).check(CLIENT, packet)
+    record = packet.context["api_key"]
+    assert isinstance(record, KeyRecord)
+    assert record.metadata == {"owner": "alice"}
+
+
+async def test_handlers_with_equal_filters_ask_once_for_a_packet() -> None:
+    class Counting(Blocking):
+        looked_up = 0
+
+        def get(self, digest: str) -> KeyRecord:
+            self.looked_up += 1
+            return super().get(digest)
+
+        def peek(self, digest: str) -> None:
+            return None
+
+    store = Counting()
+    factory = APIKeyFactory(store=store)
+    for key, valid in ((factory.issue(), True), ("wrong", False)):
+        packet = Packet({"key": key})
+        for tell in (None, False, None):
+            assert await check(APIFactory(factory, "key", tell=tell), CLIENT, packet) is valid
+    assert store.looked_up == 2
+
+
+@STORES
+async def test_a_wrong_key_is_told_on_request_and_by_guards(store: type[MemoryKeyStore]) -> None:
+    factory = APIKeyFactory(store=store())
+    key = factory.issue()
+    silent, told = APIFactory(factory, "key", tell=False), APIFactory(factory, "key", tell=True)
+    neither = APIFactory(factory, "key")
+    ip = Filters.Ip("192.0.2.1")
+    telling: list[Filter] = [told, neither.as_guard(), (neither | ip).as_guard(), (neither & ip).as_guard()]
+    for filter in telling:
+        for fields in ({}, {"key": "wrong"}, {"key": 5}):
+            with pytest.raises(Failure, match=r"^ERR_UNAUTHORIZED$"):
+                await check(filter, CLIENT, Packet(fields))
+    for filter in (silent, silent.as_guard(), neither, (~neither).as_guard().operands[0]):  # type: ignore[attr-defined]  # a Not
+        assert not await check(filter, CLIENT, Packet({"key": "wrong"}))
+        assert await check(filter, CLIENT, Packet({"key": key}))
+    assert len({silent, told, neither}) == 3
 
 
 async def test_a_subclass_with_storage_of_its_own_is_asked() -> None:

@@ -30,6 +30,7 @@ from asyncapy_redis import RedisAPIKeyFactory, RedisKeyStore
 
 RECALL = 0.5
 PASSED, PONG, REFUSED = {"passed": True}, {"pong": True}, failure("ERR_NO_HANDLER")
+UNAVAILABLE = failure("ERR_UNAVAILABLE")
 SLOWEST = 3.0
 """Seconds in which each request is answered. The bound is 1 s; a busy machine adds to it."""
 
@@ -68,7 +69,7 @@ class Traffic:
         while not self.over:
             asked = trio.current_time()
             reply = await peer.ask(key=key)
-            assert reply in (PASSED, REFUSED)
+            assert reply in (PASSED, UNAVAILABLE), "the key is valid"
             self.answers.append(Answer(asked, trio.current_time() - asked, reply == PASSED))
             await trio.sleep(0.01)
 
@@ -157,8 +158,8 @@ async def test_while_redis_is_away_no_key_passes_and_the_rest_goes_on(
     assert seen.slowest.took < SLOWEST
     if how == "frozen":
         assert seen.pings_meanwhile > 2
-    assert 1 <= len(running.logged("KeyStoreUnavailable")) <= trio.current_time() - left + 1.5
-    assert not [line for line in running.lines if "[ERROR]" in line and "KeyStoreUnavailable" not in line]
+    assert 1 <= len(running.logged("API keys cannot be checked")) <= trio.current_time() - left + 1.5
+    assert not [line for line in running.lines if "[ERROR]" in line and "API keys cannot be checked" not in line]
     assert not [record for record in caplog.records if record.levelname not in {"DEBUG", "INFO"}]
     factory.close()
 
@@ -206,7 +207,7 @@ async def test_when_redis_takes_two_seconds_a_key_is_refused_after_one(serve: Se
     assert not [answer for answer in away if answer.passed]
     waited = [answer for answer in seen.answers if answer.took > 0.9]
     assert len(waited) >= 12, "no request waited for Redis"
-    assert not [answer for answer in waited if answer.passed]
+    assert not [answer for answer in waited if answer.passed and answer.asked + answer.took < fast]
     assert seen.slowest.took < SLOWEST
     assert seen.pings_meanwhile > 2
     factory.close()
@@ -227,7 +228,7 @@ async def test_a_valid_key_passes_while_many_clients_send_wrong_ones(serve: Serv
                 assert await valid.ask(key=key) == PASSED
         for peer in peers:
             assert await peer.json() == REFUSED
-    assert not running.logged("KeyStoreUnavailable")
+    assert not running.logged("API keys cannot be checked")
     factory.close()
 
 

@@ -130,7 +130,7 @@ async def test_a_filter_may_be_a_guard(serve: Serve) -> None:
     async with await running.connect() as peer:
         assert await peer.ask(key=key) == {"key": key}
         await peer.send(json_packet(key="wrong"))
-        assert await peer.failure() == "ERR_NO_HANDLER"
+        assert await peer.failure() == "ERR_UNAUTHORIZED"
     assert called == ["first", "echo", "last"]
 
 

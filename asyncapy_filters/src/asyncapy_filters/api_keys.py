@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
-from typing import Final
+from collections.abc import Awaitable, Mapping
+from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from asyncapy_core import APIKeyFactory, Client, Filter, Packet
+from asyncapy_core import APIKeyFactory, Client, Failure, Filter, Packet
+from asyncapy_core.errors import ErrorCode, KeyStoreUnavailable
+from asyncapy_core.logs import RateLimited, escape_for_log
 
 LONGEST_KEY: Final = 4096
 """Characters of the longest value that is looked up. A longer one is not a key."""
@@ -16,11 +18,15 @@ _field_name = TypeAdapter(str)
 
 
 class APIFactory(Filter):
-    """Passes packets with a field that holds a valid API key.
+    """Passes packets with a field that holds a valid API key, and finds ``{"api_key": KeyRecord}``.
+
+    A store that does not answer is ERR_UNAVAILABLE to the client, and a line in the log.
 
     Args:
         factory: the `APIKeyFactory` of the keys, or an instance of a subclass.
         field_name: the name of the field that holds the key.
+        tell: whether a packet without a valid key is answered with ERR_UNAUTHORIZED. Otherwise it does not pass, and
+            other handlers may get it. None: only if the filter is a guard.
 
     Raises:
         TypeError: ``factory`` is not an `APIKeyFactory`.
@@ -29,7 +35,7 @@ class APIFactory(Filter):
 
     authenticates = True
 
-    def __init__(self, factory: APIKeyFactory, field_name: str) -> None:
+    def __init__(self, factory: APIKeyFactory, field_name: str, *, tell: bool | None = None) -> None:
         if not isinstance(factory, APIKeyFactory):
             raise TypeError(f"the factory must be an APIKeyFactory; got {factory!r}")
         try:
@@ -37,22 +43,48 @@ class APIFactory(Filter):
         except ValidationError as error:
             raise ValueError(f"field_name must be the name of a field; got {field_name!r}") from error
         self.factory = factory
+        self.tell = tell
+        self._should_log = RateLimited()
         if factory.blocking:
             self.check = self._check_without_blocking  # type: ignore[method-assign]  # decided once, not for each packet
 
-    def check(self, c: Client, p: Packet) -> bool | Awaitable[bool]:
-        """Return True if the value of the field is a valid key. With a blocking store the result has to be awaited."""
-        key = self._key(p)
-        return key is not None and key in self.factory
+    def as_guard(self) -> Filter:
+        """Return a filter that answers with ERR_UNAUTHORIZED, unless ``tell`` says otherwise."""
+        return APIFactory(self.factory, self.field_name, tell=True) if self.tell is None else self
 
-    async def _check_without_blocking(self, c: Client, p: Packet) -> bool:
+    def check(self, c: Client, p: Packet) -> Mapping[str, Any] | bool | Awaitable[Mapping[str, Any] | bool]:
+        """Return the record of the key if it is valid. With a blocking store the result has to be awaited."""
         key = self._key(p)
-        return key is not None and await self._contains(key, c)
+        if key is None or (id(self.factory), key) in p.memo:
+            return self._verdict(key, p)
+        try:
+            p.memo[id(self.factory), key] = self.factory.check(key)
+        except KeyStoreUnavailable as error:
+            raise self._failure(c, error) from error
+        return self._verdict(key, p)
 
-    async def _contains(self, key: str, client: Client) -> bool:
-        if type(self.factory).acontains is APIKeyFactory.acontains:
-            return await self.factory.acontains(key, address=client.address)
-        return await self.factory.acontains(key)  # a subclass may take the key only
+    async def _check_without_blocking(self, c: Client, p: Packet) -> Mapping[str, Any] | bool:
+        key = self._key(p)
+        if key is None or (id(self.factory), key) in p.memo:
+            return self._verdict(key, p)
+        try:
+            p.memo[id(self.factory), key] = await self.factory.acheck(key, address=c.address)
+        except KeyStoreUnavailable as error:
+            raise self._failure(c, error) from error
+        return self._verdict(key, p)
+
+    def _verdict(self, key: str | None, packet: Packet) -> Mapping[str, Any] | bool:
+        record = None if key is None else packet.memo[id(self.factory), key]
+        if record is not None:
+            return {"api_key": record}
+        if self.tell:
+            raise Failure(ErrorCode.UNAUTHORIZED)
+        return False
+
+    def _failure(self, client: Client, error: KeyStoreUnavailable) -> Failure:
+        if self._should_log():
+            client.log.error("{API Parser} API keys cannot be checked: %s", escape_for_log(error))
+        return Failure(ErrorCode.UNAVAILABLE)
 
     def _key(self, packet: Packet) -> str | None:
         """Return the value of the field, or None if it cannot be a key."""
@@ -62,7 +94,12 @@ class APIFactory(Filter):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, APIFactory):
             return NotImplemented
-        return (type(self), id(self.factory), self.field_name) == (type(other), id(other.factory), other.field_name)
+        return (type(self), id(self.factory), self.field_name, self.tell) == (
+            type(other),
+            id(other.factory),
+            other.field_name,
+            other.tell,
+        )
 
     def __hash__(self) -> int:
         return hash((type(self), id(self.factory), self.field_name))

@@ -331,7 +331,45 @@ def test_a_subclass_with_storage_of_its_own_needs_the_documented_methods_only() 
     for call in calls(factory, key).values():
         with pytest.raises(KeyError):
             call()
-    assert factory.blocking is False
+    assert factory.blocking is True, "its methods may wait"
+
+
+async def test_a_subclass_that_overrides_get_is_asked_in_a_thread_unless_it_says_otherwise() -> None:
+    threads: list[threading.Thread] = []
+
+    class Noting(DictFactory):
+        def get(self, key: str) -> dict[str, Any]:
+            threads.append(threading.current_thread())
+            return super().get(key)
+
+    class Quick(Noting):
+        blocking = False
+
+    for kind in (Noting, Quick):
+        factory = kind()
+        key = factory.issue({"plan": "gold"})
+        assert await factory.acheck(key) == KeyRecord("", {"plan": "gold"})
+        assert await factory.acheck("other") is None
+        assert await factory.acheck(None) is None
+        assert factory.check(key) == KeyRecord("", {"plan": "gold"})
+    in_threads, here = threads[:2], threads[2:]
+    assert threading.main_thread() not in in_threads
+    assert set(here) == {threading.main_thread()}
+
+
+@pytest.mark.parametrize("metadata", [{"a": [1]}, {"a": 1}, {}], ids=repr)
+async def test_a_checked_record_belongs_to_the_caller(metadata: dict[str, Any]) -> None:
+    for store in (MemoryKeyStore(), Blocking()):
+        factory = APIKeyFactory(store=store)
+        key = factory.issue(metadata)
+        for _ in range(2):
+            record = await factory.acheck(key)
+            assert record is not None
+            assert record.metadata == metadata
+            record.metadata["more"] = 1
+            for value in record.metadata.values():
+                if isinstance(value, list):
+                    value.append(2)
 
 
 def test_a_subclass_without_a_store_is_told_what_it_lacks() -> None:

@@ -17,7 +17,7 @@ from asyncapy_core.addresses import network_of
 from asyncapy_core.event_loops import REMEDY, require_trio
 from asyncapy_core.keys.calls import THREADS, CallQueue
 from asyncapy_core.keys.lookups import LookUps
-from asyncapy_core.keys.store import BatchKeyStore, KeyRecord, KeyStore
+from asyncapy_core.keys.store import BatchKeyStore, KeyRecord, KeyStore, copied
 from asyncapy_core.keys.urls import open_store
 
 MINIMUM_SIZE: Final = 8
@@ -136,7 +136,7 @@ class APIKeyFactory:
         """
         if not isinstance(key, str):
             return False
-        if self._is_cached(key):
+        if type(self).get is APIKeyFactory.get and self._cached(key) is not None:
             return True
         try:
             self.get(key)
@@ -181,8 +181,12 @@ class APIKeyFactory:
 
     @property
     def blocking(self) -> bool:
-        """Whether a call may wait for a disk or a network."""
-        return self.key_store is not None and self.key_store.blocking
+        """Whether a call may wait for a disk or a network.
+
+        If a subclass overrides `get`, this is assumed, and checks run in threads; it may set ``blocking = False``.
+        """
+        own = type(self).get is not APIKeyFactory.get
+        return own or (self.key_store is not None and self.key_store.blocking)
 
     async def aissue(self, metadata: dict[str, Any] | None = None, *, expires_in: float | None = None) -> str:
         """Issue a key without blocking other tasks; see `issue`."""
@@ -207,26 +211,51 @@ class APIKeyFactory:
         await self._without_blocking(self.update, key, metadata)
 
     async def acontains(self, key: object, *, address: str = "") -> bool:
-        """Return ``key in factory`` without blocking other tasks; without a thread if the store has cached the key.
+        """Return ``key in factory`` without blocking other tasks; see `acheck`."""
+        return await self.acheck(key, address=address) is not None
+
+    def check(self, key: object) -> KeyRecord | None:
+        """Return the record of a valid key, None for any other object.
+
+        If a subclass overrides `get`, the record has the mapping that it returns as metadata, and no id.
+
+        Raises:
+            KeyStoreUnavailable: the store does not answer.
+        """
+        if not isinstance(key, str):
+            return None
+        kind = type(self)
+        if kind.__contains__ is not APIKeyFactory.__contains__ and key not in self:
+            return None
+        try:
+            if kind.get is not APIKeyFactory.get:
+                return KeyRecord("", self.get(key))
+            cached = self._cached(key)
+            return self.describe(key) if cached is None else copied(cached)
+        except KeyError:
+            return None
+
+    async def acheck(self, key: object, *, address: str = "") -> KeyRecord | None:
+        """Return the record of a valid key without blocking other tasks, and without a thread if it is cached.
 
         Args:
             key: the key.
             address: the address of the client that has sent the key. Checks for clients of different networks take
-                turns if they have to wait for a thread.
+                turns if they have to wait.
         """
-        if type(self).__contains__ is not APIKeyFactory.__contains__ or type(self).get is not APIKeyFactory.get:
-            return await self._without_blocking(self.__contains__, key, address=address)
-        if not isinstance(key, str):
-            return False
-        if self._is_cached(key):
-            return True
-        if not isinstance(self.key_store, BatchKeyStore) or not self.blocking:
-            return await self._without_blocking(self.__contains__, key, address=address)
-        require_trio("APIKeyFactory", IN_A_THREAD)
-        record = await self._look_ups(self.key_store).find(
-            digest(key), self.key_store.timeout, network=network_of(address)
-        )
-        return record is not None and not record.expired(time.time())
+        kind, store = type(self), self.key_store
+        if not isinstance(key, str) or not self.blocking:
+            return self.check(key)
+        if kind.__contains__ is APIKeyFactory.__contains__ and kind.get is APIKeyFactory.get and store is not None:
+            cached = self._cached(key)
+            if cached is not None:
+                return copied(cached)
+            if isinstance(store, BatchKeyStore):
+                require_trio("APIKeyFactory", IN_A_THREAD)
+                look_ups = self._look_ups(store)
+                record = await look_ups.find(digest(key), store.timeout, network=network_of(address))
+                return None if record is None or record.expired(time.time()) else record
+        return await self._without_blocking(self.check, key, address=address)
 
     @property
     def _store(self) -> KeyStore:
@@ -262,12 +291,10 @@ class APIKeyFactory:
             self._calls_of_run.set(calls := CallQueue(threads))
             return calls
 
-    def _is_cached(self, key: str) -> bool:
-        """Return True if the store knows without waiting that a key is valid; False if a subclass overrides `get`."""
-        if self.key_store is None or type(self).get is not APIKeyFactory.get:
-            return False
-        record = self.key_store.peek(digest(key))
-        return record is not None and not record.expired(time.time())
+    def _cached(self, key: str) -> KeyRecord | None:
+        """Return the record of a key if the store knows without waiting that it is valid. Do not change it."""
+        record = None if self.key_store is None else self.key_store.peek(digest(key))
+        return None if record is None or record.expired(time.time()) else record
 
     async def _without_blocking(self, function: Callable[..., T], *args: Any, address: str = "") -> T:
         if not self.blocking:

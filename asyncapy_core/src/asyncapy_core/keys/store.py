@@ -10,9 +10,11 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 
 from asyncapy_core.keys.forking import ForkAware, watch_forks
+
+_UNCHANGEABLE: Final = frozenset({str, int, float, bool, type(None)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,4 +192,6 @@ class MemoryKeyStore(ForkAware):
 
 def copied(record: KeyRecord) -> KeyRecord:
     """Return a copy of a record that shares no mutable object with it."""
-    return replace(record, metadata=deepcopy(record.metadata))
+    metadata = record.metadata
+    plain = _UNCHANGEABLE.issuperset(map(type, metadata.values()))
+    return KeyRecord(record.id, dict(metadata) if plain else deepcopy(metadata), record.issued, record.expires)

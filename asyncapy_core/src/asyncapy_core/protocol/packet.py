@@ -26,15 +26,21 @@ class Packet(MutableMapping[str, Any]):
 
     Attributes:
         handler: the last handler that the server called with this packet; None before, and outside a server.
+        context: the findings of filters and guards, by name, such as ``packet.context["api_key"]``; empty at first, and
+            never sent.
+        memo: a place for filters to keep an answer about this packet, by a key of their own, so that several handlers
+            with equal filters ask only once.
 
     Raises:
         TypeError: ``fields`` or ``encoding`` is of another type, or a key is not a string.
         ValueError: the text is not a JSON object.
     """
 
-    __slots__ = ("encoding", "fields", "handler", "sender")
+    __slots__ = ("_context", "_memo", "encoding", "fields", "handler", "sender")
 
     handler: HandlerInterface | None
+    _context: dict[str, Any]
+    _memo: dict[object, Any]
 
     def __init__(
         self, fields: Mapping[str, Any] | str | bytes, encoding: str = "json", sender: ClientInterface | None = None
@@ -45,6 +51,24 @@ class Packet(MutableMapping[str, Any]):
         self.encoding: str = encoding
         self.sender: ClientInterface | None = sender
         self.handler = None
+
+    @property
+    def context(self) -> dict[str, Any]:
+        context: dict[str, Any]
+        try:
+            context = self._context
+        except AttributeError:  # most packets need none
+            context = self._context = {}
+        return context
+
+    @property
+    def memo(self) -> dict[object, Any]:
+        memo: dict[object, Any]
+        try:
+            memo = self._memo
+        except AttributeError:  # most packets need none
+            memo = self._memo = {}
+        return memo
 
     def stop_propagation(self) -> NoReturn:
         """Keep the packet from the handlers of later groups.

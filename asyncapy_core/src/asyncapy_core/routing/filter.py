@@ -8,12 +8,16 @@ from __future__ import annotations
 import functools
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 if TYPE_CHECKING:
     from asyncapy_core.protocol.packet import Packet
     from asyncapy_core.session import Client
+
+
+Verdict: TypeAlias = bool | Mapping[str, Any]
+"""The result of a check: whether the packet passes, or a mapping if it does."""
 
 
 class Filter(ABC):
@@ -21,6 +25,9 @@ class Filter(ABC):
 
     A subclass has one method, ``check``, plain or ``async``. Filters combine: ``a & b`` passes if both pass, ``a | b``
     if one of them passes, ``~a`` if ``a`` does not pass. If ``a`` raises, neither ``a`` nor ``~a`` passes.
+
+    A ``check`` that has found out something about a packet returns it as a mapping, which passes, also if it is empty.
+    If all filters of the handler pass, ``packet.context`` is updated with these mappings.
 
     Equal filters must decide alike: a handler after another with equal filters is never called, and the server warns
     of it. A filter without an ``__eq__`` of its own is equal to itself only.
@@ -33,8 +40,12 @@ class Filter(ABC):
     authenticates: bool = False
 
     @abstractmethod
-    def check(self, c: Client, p: Packet) -> bool | Awaitable[bool]:
-        """Return True if the packet ``p`` of the client ``c`` passes."""
+    def check(self, c: Client, p: Packet) -> Verdict | Awaitable[Verdict]:
+        """Return True or a mapping if the packet ``p`` of the client ``c`` passes."""
+
+    def as_guard(self) -> Filter:
+        """Return the filter to be used where this one is a guard: one that raises a `Failure` to give the reason."""
+        return self
 
     def __and__(self, other: object) -> Filter:
         return And(self, other) if isinstance(other, Filter) else NotImplemented
@@ -67,13 +78,13 @@ def returns_coroutine(function: object) -> bool:
     return inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004  # the method itself is wanted
 
 
-def passed(result: object) -> bool:
-    """Return the result of a ``check`` as a bool.
+def passed(result: object) -> Verdict:
+    """Return the result of a ``check`` as a bool or a mapping. A mapping passes, also an empty one.
 
     Raises:
         TypeError: the result is an awaitable or a generator, which would count as true.
     """
-    if result is True or result is False:
+    if result is True or result is False or isinstance(result, Mapping):
         return result
     if inspect.isawaitable(result) or inspect.isgenerator(result) or inspect.isasyncgen(result):
         if inspect.iscoroutine(result):
@@ -82,12 +93,19 @@ def passed(result: object) -> bool:
     return bool(result)
 
 
+def merged(found: Mapping[str, Any] | None, verdict: Verdict) -> Mapping[str, Any] | None:
+    """Return the findings of the checks before, and of one more that passes; None if there are none."""
+    if isinstance(verdict, bool):
+        return found
+    return verdict if found is None else {**found, **verdict}
+
+
 async def check(filter: Filter, client: Client, packet: Packet) -> bool:
     """Return True if a filter, plain or async, passes."""
-    return await ask(filter.check, is_async(filter), client, packet)
+    return False is not await ask(filter.check, is_async(filter), client, packet)
 
 
-async def ask(check: Callable[[Client, Packet], Any], awaited: bool, client: Client, packet: Packet) -> bool:  # noqa: FBT001  # a pair, kept together
+async def ask(check: Callable[[Client, Packet], Any], awaited: bool, client: Client, packet: Packet) -> Verdict:  # noqa: FBT001  # a pair, kept together
     """Call the ``check`` of a filter, and await its result if ``awaited``."""
     result = check(client, packet)
     return passed(await result if awaited else result)
@@ -102,6 +120,9 @@ class _Compound(Filter):
         if any(awaited for _, awaited in self._checks):
             self.check = self.decide  # type: ignore[method-assign]  # chosen once, not for each packet
 
+    def as_guard(self) -> Filter:
+        return type(self)(*(operand.as_guard() for operand in self.operands))
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Compound) and type(self) is type(other) and self.operands == other.operands
 
@@ -109,50 +130,54 @@ class _Compound(Filter):
         return hash((type(self), self.operands))
 
     @abstractmethod
-    async def decide(self, c: Client, p: Packet) -> bool:
-        """Return True if the combination of the operands passes."""
+    async def decide(self, c: Client, p: Packet) -> Verdict:
+        """Return True or a mapping if the combination of the operands passes."""
 
-    def check(self, c: Client, p: Packet) -> bool | Awaitable[bool]:
+    def check(self, c: Client, p: Packet) -> Verdict | Awaitable[Verdict]:
         decision = self.decide(c, p)
         try:
             decision.send(None)
         except StopIteration as done:
-            return bool(done.value)
+            return passed(done.value)
         raise AssertionError("plain operands do not wait")  # pragma: no cover
 
 
 class And(_Compound):
-    """Passes if all operands pass. An operand is checked only if those before it passed."""
+    """Passes if all operands pass, with the mappings of all. An operand is checked only if those before it passed."""
 
     @property
     def authenticates(self) -> bool:  # type: ignore[override]  # computed from the operands
         """Whether an operand authenticates."""
         return any(operand.authenticates for operand in self.operands)
 
-    async def decide(self, c: Client, p: Packet) -> bool:
+    async def decide(self, c: Client, p: Packet) -> Verdict:
+        found: Mapping[str, Any] | None = None
         for check, awaited in self._checks:
-            if not await ask(check, awaited, c, p):
+            verdict = await ask(check, awaited, c, p)
+            if verdict is False:
                 return False
-        return True
+            found = merged(found, verdict)
+        return True if found is None else found
 
     def __repr__(self) -> str:
         return f"({' & '.join(map(repr, self.operands))})"
 
 
 class Or(_Compound):
-    """Passes if an operand passes, even after one that raised. Raises if one raised and none passed."""
+    """Passes if an operand passes, with its mapping, even after one that raised. Raises if one did and none passed."""
 
     @property
     def authenticates(self) -> bool:  # type: ignore[override]  # computed from the operands
         """Whether all operands authenticate."""
         return all(operand.authenticates for operand in self.operands)
 
-    async def decide(self, c: Client, p: Packet) -> bool:
+    async def decide(self, c: Client, p: Packet) -> Verdict:
         failure: Exception | None = None
         for check, awaited in self._checks:
             try:
-                if await ask(check, awaited, c, p):
-                    return True
+                verdict = await ask(check, awaited, c, p)
+                if verdict is not False:
+                    return verdict
             except Exception as error:
                 failure = failure or error
         if failure is not None:
@@ -166,9 +191,12 @@ class Or(_Compound):
 class Not(_Compound):
     """Passes if the operand does not pass. Raises if the operand raises."""
 
+    def as_guard(self) -> Filter:
+        return self
+
     async def decide(self, c: Client, p: Packet) -> bool:
         ((check, awaited),) = self._checks
-        return not await ask(check, awaited, c, p)
+        return False is await ask(check, awaited, c, p)
 
     def __repr__(self) -> str:
         return f"~{self.operands[0]!r}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import trio
@@ -11,7 +11,7 @@ import trio
 from asyncapy_core.errors import Failure
 from asyncapy_core.interrupts import is_interrupt
 from asyncapy_core.logs import RateLimited, describe
-from asyncapy_core.routing.filter import Filter, ask, is_async, passed, returns_coroutine
+from asyncapy_core.routing.filter import Filter, Verdict, ask, is_async, merged, passed, returns_coroutine
 
 if TYPE_CHECKING:
     from asyncapy_core.protocol.packet import Packet
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 HandlerFunction: TypeAlias = "Callable[[Client, Packet], Awaitable[object]]"
 """``async def handler(client: Client, packet: Packet)``."""
 
-GuardFunction: TypeAlias = "Callable[[Client, Packet], bool | Awaitable[bool]]"
+GuardFunction: TypeAlias = "Callable[[Client, Packet], Verdict | Awaitable[Verdict]]"
 """A function like `Filter.check`, plain or ``async``."""
 
 
@@ -71,17 +71,28 @@ class Handler:
         Raises:
             BaseException: any exception of a filter.
         """
+        found: Mapping[str, Any] | None = None
         for check, awaited in self._checks:
-            if not await ask(check, awaited, client, packet):
+            verdict = await ask(check, awaited, client, packet)
+            if verdict is False:
                 return False
+            found = merged(found, verdict)
+        if found is not None:
+            packet.context.update(found)
         return True
 
     def _match(self, client: Client, packet: Packet) -> bool | None:
+        found: Mapping[str, Any] | None = None
         try:
             for check, _ in self._checks:
                 result = check(client, packet)
-                if result is not True and not passed(result):
-                    return False
+                if result is not True:
+                    verdict = passed(result)
+                    if verdict is False:
+                        return False
+                    found = merged(found, verdict)
+            if found is not None:
+                packet.context.update(found)
         except BaseException as error:  # a filter may raise anything
             if _propagates(error, awaited=False):
                 raise
@@ -123,7 +134,7 @@ class Guard(Handler):
     __slots__ = ()
 
     def __init__(self, check: Filter | GuardFunction) -> None:
-        super().__init__(_no_op, [check if isinstance(check, Filter) else FunctionFilter(check)])
+        super().__init__(_no_op, [check.as_guard() if isinstance(check, Filter) else FunctionFilter(check)])
 
 
 class FunctionFilter(Filter):
