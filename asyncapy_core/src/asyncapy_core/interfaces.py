@@ -45,6 +45,12 @@ class ServerInterface(Protocol):
     def addresses(self) -> tuple[Any, ...]: ...
 
     @property
+    def state(self) -> Any: ...
+
+    @property
+    def sessions(self) -> Sequence[SessionInterface]: ...
+
+    @property
     def handlers(self) -> Mapping[int, Sequence[HandlerInterface]]: ...
 
     def add_handler(self, *filters: Any, group: int = 0) -> Callable[[H], H]:
@@ -97,6 +103,9 @@ class ClientInterface(Protocol):
     def session(self) -> SessionInterface: ...
 
     @property
+    def state(self) -> Any: ...
+
+    @property
     def log(self) -> SessionLog: ...
 
     @property
@@ -110,6 +119,9 @@ class ClientInterface(Protocol):
 
     async def send(self, packet: Mapping[str, Any] | str | bytes, close: bool = False) -> None:  # noqa: FBT001, FBT002  # the documented signature
         """Send a packet."""
+
+    def send_nowait(self, packet: Mapping[str, Any] | str | bytes) -> None:
+        """Send a packet without waiting."""
 
     async def close(self) -> None:
         """Close the connection after pending output."""
@@ -129,6 +141,15 @@ class SessionInterface(Protocol):
 
     @property
     def client(self) -> ClientInterface: ...
+
+    @property
+    def state(self) -> Any: ...
+
+    async def send(self, packet: Mapping[str, Any] | str | bytes) -> None:
+        """Send a packet to the client of this session."""
+
+    def send_nowait(self, packet: Mapping[str, Any] | str | bytes) -> None:
+        """Send a packet without waiting."""
 
     async def close(self) -> None:
         """Close the connection after pending output."""

@@ -1,4 +1,4 @@
-"""`Client` and `Session`: a connection, as handlers and filters see it.
+"""`Client` and `Session`: a connection, as handlers and filters see it; and `State`, for the data of an application.
 
 Does no I/O: a client sends and closes through its `Stream`, which the server implements.
 """
@@ -29,6 +29,8 @@ class Stream(Protocol):
     def log(self) -> SessionLog: ...
 
     def post(self, packet: Packet) -> Awaitable[None] | None: ...
+
+    def post_now(self, packet: Packet) -> None: ...
 
     async def answer(self, result: object, packet: Packet) -> None: ...
 
@@ -87,6 +89,11 @@ class Client:
         return self.stream.log
 
     @property
+    def state(self) -> State:
+        """A namespace for the attributes that the application keeps on this session, such as its user."""
+        return self.session.state
+
+    @property
     def gone(self) -> Gone:
         """Whether the connection has ended: a flag, and an awaitable of its end.
 
@@ -113,6 +120,19 @@ class Client:
             await under_way
         if close:
             await self.stream.close()
+
+    def send_nowait(self, packet: Packet | Mapping[str, Any] | str | bytes) -> None:
+        """Send a packet without waiting for a slow peer.
+
+        Args:
+            packet: as for `send`.
+
+        Raises:
+            trio.WouldBlock: the peer has not taken the packets before, and ``max_output`` bytes are queued; nothing was
+                sent.
+            ClientDisconnected, EncodeError: as for `send`.
+        """
+        self.stream.post_now(packet if isinstance(packet, Packet) else Packet(packet, self.encoding, self))
 
     async def close(self) -> None:
         """Close the connection after pending output. Closing twice does nothing."""
@@ -164,6 +184,29 @@ class Gone:
         return f"<Gone {self._is_set}>"
 
 
+class State:
+    """A namespace with any attributes: ``client.state.user = "alice"``, then ``client.state.user``.
+
+    ``"user" in client.state`` tells whether an attribute is set.
+    """
+
+    __slots__ = ("__dict__",)
+
+    def __getattr__(self, name: str) -> Any:
+        known = ", ".join(map(repr, vars(self))) or "no attribute"
+        raise AttributeError(f"{name!r} is not set in this state, which has {known}; set it before it is read")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    def __contains__(self, name: object) -> bool:
+        return name in vars(self)
+
+    def __repr__(self) -> str:
+        """Return the names without the values, which may be secrets."""
+        return f"<State of {', '.join(vars(self)) or 'nothing'}>"
+
+
 class Session:
     """One connection, from accept to close.
 
@@ -173,13 +216,21 @@ class Session:
         date: the UNIX time of the accept, in seconds.
     """
 
-    __slots__ = ("_client", "_ended_client", "date", "session_id")
+    __slots__ = ("_client", "_ended_client", "_state", "date", "session_id")
 
     def __init__(self, session_id: uuid.UUID, client: Client, date: float) -> None:
         self.session_id: uuid.UUID = session_id
         self.date: float = date
         self._client: Client | weakref.ref[Client] = client
         self._ended_client: _EndedClient | None = None
+        self._state: State | None = None
+
+    @property
+    def state(self) -> State:
+        """A namespace for the attributes that the application keeps on this session."""
+        if self._state is None:
+            self._state = State()
+        return self._state
 
     @property
     def client(self) -> Client:
@@ -212,6 +263,17 @@ class Session:
         """An alias of ``session_id``."""
         return self.session_id
 
+    async def send(self, packet: Packet | Mapping[str, Any] | str | bytes) -> None:
+        """Send a packet to the client of this session, from any task; see `Client.send`.
+
+        It is a push, which answers no request. A client of version 22 cannot tell it from an answer.
+        """
+        await self.client.send(packet)
+
+    def send_nowait(self, packet: Packet | Mapping[str, Any] | str | bytes) -> None:
+        """Send a packet without waiting for a slow peer; see `Client.send_nowait`."""
+        self.client.send_nowait(packet)
+
     async def close(self) -> None:
         """Close the connection after pending output."""
         await self.client.close()
@@ -243,6 +305,8 @@ class _ClosedStream:
 
     def post(self, packet: Packet) -> None:
         raise ClientDisconnected("the connection to this client was closed before", self._client())
+
+    post_now = post
 
     async def answer(self, result: object, packet: Packet) -> None:
         raise ClientDisconnected("the connection to this client was closed before", self._client())

@@ -109,6 +109,22 @@ class Outbox:
             self._turn = 0
             await trio.lowlevel.checkpoint()
 
+    def put_now(self, data: bytes) -> bool:
+        """Send or queue bytes without waiting; return False, without effect, if there is no room for them.
+
+        Raises:
+            ConnectionLost: the connection broke, now or before.
+        """
+        if self._waiting or self._is_full(len(data)):
+            return False
+        if not self.poisoned:
+            self._queue.append(data)
+            self._queued += len(data)
+            self.uncork()
+        if self.poisoned:
+            raise ConnectionLost("the connection broke before")
+        return True
+
     def flush_now(self) -> bool:
         """Send the held-back bytes as far as possible without waiting; return True if none are left.
 

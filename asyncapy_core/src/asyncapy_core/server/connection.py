@@ -308,15 +308,38 @@ class Connection:
             return None
         return self._put(data)
 
+    def post_now(self, packet: Packet) -> None:
+        """Encode and send a packet without waiting; see `post`.
+
+        Raises:
+            trio.WouldBlock: the queue of the connection is full; nothing was sent.
+            ClientDisconnected, EncodeError: as for `post`.
+        """
+        if self._closing:
+            raise ClientDisconnected("the connection to this client was closed before", self.client)
+        encoding = self._encoding if packet.sender is not None else self._state.encodings.by_name(packet.encoding)
+        data = encoding.pack(packet.fields)
+        if not self._outbox.hold(data):
+            try:
+                if not self._outbox.put_now(data):
+                    raise trio.WouldBlock
+            except ConnectionLost as error:
+                raise ClientDisconnected("this client has left", self.client) from error
+        self._note_answer()
+
     async def _put(self, data: bytes) -> None:
-        if self._request.is_answered_by(trio.lowlevel.current_task()):
-            self._request.answered = _BY_HANDLER
+        self._note_answer()
         self.log.debug("{Response handler} Sending response to client")
         try:
             await self._outbox.put(data)
         except ConnectionLost as error:
             raise ClientDisconnected("this client has left", self.client) from error
         self.log.debug("{Response handler} Response sent")
+
+    def _note_answer(self) -> None:
+        """Note that the current packet is answered, if the current task sends for its handlers."""
+        if self._request.is_answered_by(trio.lowlevel.current_task()):
+            self._request.answered = _BY_HANDLER
 
     async def close(self) -> None:
         """Close the connection after pending output; received packets that were not handled are dropped."""

@@ -63,6 +63,10 @@ class Detached:
             raise ClientDisconnected("the connection was closed before", self.client)
         self.sent.append(packet)
 
+    def post_now(self, packet: Packet) -> None:
+        """Record a packet; `Client.send_nowait` calls this."""
+        self.post(packet)
+
     async def answer(self, result: object, packet: Packet) -> None:
         """Record the return value of a handler as a packet."""
         await self.client.send(as_answer(result, packet))

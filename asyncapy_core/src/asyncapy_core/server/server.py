@@ -30,6 +30,7 @@ from asyncapy_core.server.program import run_program
 from asyncapy_core.server.running import prepare_plugins, serving, tls_context
 from asyncapy_core.server.settings import Configured
 from asyncapy_core.server.threads import ThreadCalls
+from asyncapy_core.session import Session, State
 
 if TYPE_CHECKING:
     import configparser
@@ -127,6 +128,16 @@ class Server(Configured):
     @port.setter
     def port(self, port: int) -> None:
         self.configure(port=port)
+
+    @functools.cached_property
+    def state(self) -> State:
+        """A namespace for the attributes that the application keeps on this server, such as a database."""
+        return State()
+
+    @property
+    def sessions(self) -> list[Session]:
+        """The open sessions; none while the server does not serve. Sessions may end while a loop goes through them."""
+        return [] if self._state is None else self._state.sessions.all()
 
     @property
     def handlers(self) -> dict[int, tuple[Handler, ...]]:

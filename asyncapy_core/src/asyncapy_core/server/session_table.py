@@ -58,5 +58,9 @@ class SessionTable:
         """Return the sessions of an address, the oldest first."""
         return list(self._by_address.get(address, {}).values())
 
+    def all(self) -> list[Session]:
+        """Return all sessions."""
+        return [session for sessions in self._by_address.values() for session in sessions.values()]
+
     def __len__(self) -> int:
         return len(self._in_network)
