@@ -20,6 +20,7 @@ from asyncapy import Server
 from asyncapy.core import Client, Packet, Session
 from asyncapy.errors import ClientDisconnected, EncodeError, StopPropagation
 from asyncapy.filters import Filter, Filters
+from asyncapy_codecs import JsonCodec
 
 UUID = re.compile(r"\(([0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12})\)")
 
@@ -1039,3 +1040,18 @@ async def test_behind_a_close_it_does_not_matter_what_is_sent(serve: Serve, unse
         assert await peer.ask(a=1) == {"a": 1}
         assert await peer.closed()
     assert not running.logged("[ERROR]")
+
+
+async def test_a_broken_codec_that_quotes_the_payload_does_not_bring_it_into_the_log(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def quote(self: JsonCodec, payload: bytes) -> dict[str, Any]:
+        raise RuntimeError(f"cannot read {payload!r}")
+
+    monkeypatch.setattr(JsonCodec, "decode", quote)
+    running = await serve(Server(port=0))
+    async with await running.connect() as peer:
+        await peer.send(json_packet(key="very-secret"))
+        assert await peer.failure() == "ERR_REQUEST_MALFORMED"
+    assert running.logged("is broken: it raised RuntimeError (cannot read b'[...]')")
+    assert not running.logged("secret")

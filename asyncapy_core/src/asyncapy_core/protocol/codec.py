@@ -34,5 +34,6 @@ class Codec(Protocol):
         """Return the fields of a payload, a map with string keys.
 
         Raises:
-            DecodeError: the payload is not exactly one such map.
+            DecodeError: the payload is not exactly one such map. The message is logged; it must not quote the payload,
+                which may hold a key.
         """

@@ -80,7 +80,8 @@ class Encoding:
         except BaseException as error:  # a codec may raise anything
             if is_interrupt(error):
                 raise
-            raise BrokenCodec(f"the codec {self.name!r} is broken: it raised {describe(error)}") from error
+            reason = describe(error, {"payload": payload})  # the message of a foreign exception may quote it
+            raise BrokenCodec(f"the codec {self.name!r} is broken: it raised {reason}") from error
         if not isinstance(fields, dict):
             raise BrokenCodec(f"the codec {self.name!r} is broken: it returned a {type(fields).__name__}, not a map")
         packet: Packet = _new_packet(Packet)  # Packet() would check and copy the fields
