@@ -35,9 +35,9 @@ def resident(program: Program) -> int:
 
 
 def settled(program: Program, most: int) -> int:
-    """Return the occupied memory once it is at most ``most``, or after a few periods."""
+    """Return the occupied memory once it is at most ``most``, or after ten periods."""
     with program.connect() as caller:
-        end = time.monotonic() + 5 * TRIM_SECONDS
+        end = time.monotonic() + 10 * TRIM_SECONDS
         while resident(program) > most and time.monotonic() < end:
             caller.ask(later=0.1)
     return resident(program)

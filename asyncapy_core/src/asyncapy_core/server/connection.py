@@ -405,6 +405,7 @@ class Connection:
         """
         self._state.reading.stop(self)
         self._state.hold_partial(self, 0)
+        self._state.heap.count(self._decoder.buffered)
         self._decoder.clear()
         await self._finish()
         if not linger:

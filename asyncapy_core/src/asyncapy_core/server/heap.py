@@ -38,7 +38,9 @@ class Heap:
             self.deadlines.start(self)
 
     def trim(self) -> None:
-        """Return freed memory now, and begin to count again."""
+        """Return freed memory, and do it again after the same time, for memory that was still in use."""
+        if self._counted >= MIN_COUNTED:
+            self.deadlines.start(self)
         self._counted = 0
         malloc_trim = _malloc_trim()
         if malloc_trim is not None:
