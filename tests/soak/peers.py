@@ -104,7 +104,7 @@ class Network:
                     self.wrong.append(f"a new key is refused: {reply}")
                 await factory.arevoke(key)
                 await trio.sleep(STALE_SECONDS)
-                if (reply := await peer.ask(key=key)) != {"status": "failure", "error": "ERR_NO_HANDLER"}:
+                if (reply := await peer.ask(key=key)) != {"status": "failure", "error": "ERR_UNAUTHORIZED"}:
                     self.wrong.append(f"a revoked key passes: {str(reply)[:80]}")
             self.revoked += 1
 

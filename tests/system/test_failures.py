@@ -454,3 +454,24 @@ async def test_explain_knows_that_a_failure_is_the_answer() -> None:
     assert verdicts["refuses"].checks[0].reason == "Failure: ERR_NOT_FOUND: no such book"
     server.guard(Refuses())
     assert not [verdict for verdict in await explain_packet(server, {"a": 1}) if verdict.runs]
+
+
+async def test_a_client_that_leaves_before_its_failure_is_no_failure_of_the_handler(serve: Serve) -> None:
+    server = Server(port=0)
+    has_arrived, has_left = trio.Event(), trio.Event()
+
+    @server.add_handler()
+    async def read(client: Client, packet: Packet) -> None:
+        has_arrived.set()
+        await has_left.wait()
+        raise missing()
+
+    running = await serve(server)
+    async with await running.connect() as peer:
+        await peer.send(json_packet(a=1))
+        await has_arrived.wait()
+        await peer.reset()
+        has_left.set()  # before the server has noticed it
+    await running.settle()
+    assert running.logged("The client has left")
+    assert not running.logged("failed for")

@@ -189,18 +189,19 @@ class Request:
             return error
         try:
             answer = await self._errors.translate(self._connection.client, packet, leaf)
-            if answer is None:
-                return error
-            if self.answered is Answered.NOT:  # the function may have sent an answer
-                await self._reply(answer.code, answer.fields)
-        except EncodeError as fault:
-            self.answered = Answered.NOT
-            return fault
         except BaseException as fault:  # the function may raise anything
             through, failure = self._peers.split(fault)
             if through is not None:
                 raise through from None
             return failure
+        if answer is None:
+            return error
+        try:
+            if self.answered is Answered.NOT:  # the function may have sent an answer
+                await self._reply(answer.code, answer.fields)
+        except EncodeError as fault:
+            self.answered = Answered.NOT
+            return fault
         return None
 
     async def close_dropped(self) -> None:
