@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from asyncapy_core.errors import Failure
 
@@ -57,8 +57,8 @@ class ErrorHandlers:
             BaseException: any exception of a function.
             TypeError: a function returned something else.
         """
-        if isinstance(error, Failure):
-            return error
+        if issubclass(type(error), Failure):  # isinstance reads __class__, which may raise
+            return cast("Failure", error)
         function = self.find(error)
         if function is None:
             return None

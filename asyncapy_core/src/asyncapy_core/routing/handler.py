@@ -172,7 +172,8 @@ def _propagates(error: BaseException, *, awaited: bool) -> bool:
     """
 
     def propagates(leaf: BaseException) -> bool:
-        own = isinstance(leaf, Failure) or (awaited and isinstance(leaf, (trio.Cancelled, GeneratorExit)))
+        kind = type(leaf)  # isinstance reads __class__, which may raise
+        own = issubclass(kind, Failure) or (awaited and issubclass(kind, (trio.Cancelled, GeneratorExit)))
         return own or is_interrupt(leaf)
 
     return error.subgroup(propagates) is not None if isinstance(error, BaseExceptionGroup) else propagates(error)
