@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -244,7 +245,7 @@ def test_the_id_of_a_reissued_key_that_cannot_be_printed_is_told(
 
 def test_no_key_is_issued_without_a_standard_output(tmp_path: Path, factory: APIKeyFactory) -> None:
     done = subprocess.run(
-        ["/bin/sh", "-c", f"exec {COMMAND[0]} -m asyncapy_cli keys issue >&-"], stderr=subprocess.PIPE, text=True,
+        ["/bin/sh", "-c", f"exec {shlex.quote(COMMAND[0])} -m asyncapy_cli keys issue >&-"], stderr=subprocess.PIPE, text=True,
         timeout=60, env=environment(tmp_path),
     )  # fmt: skip
     assert done.returncode == 1
