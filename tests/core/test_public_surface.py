@@ -27,7 +27,7 @@ HOOKS = [name for name in vars(hookspecs) if name.startswith("asyncapy_")]
 SURFACE: dict[str, set[str]] = {
     "asyncapy": {"Client", "Failure", "Packet", "Server", "__version__"},
     "asyncapy.client": {"AsyncClient", "Client", "Pool"},
-    "asyncapy.core": {"Client", "Handler", "Packet", "Session"},
+    "asyncapy.core": {"Client", "Handler", "Packet", "Session", "SharedPacket"},
     "asyncapy.errors": {
         "AsyncAPYError",
         "BindError",
@@ -93,6 +93,7 @@ SURFACE: dict[str, set[str]] = {
         "Server",
         "ServerConfig",
         "Session",
+        "SharedPacket",
         "WatchableKeyStore",
         "__version__",
         "client",

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import gc
 import weakref
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 import trio
 from conftest import Serve
-from peer import Peer, json_packet
+from peer import ZIPROTO, Peer, json_packet, packet
 
 from asyncapy import Client, Packet, Server
-from asyncapy.core import Session
+from asyncapy.core import Session, SharedPacket
 from asyncapy.errors import ClientDisconnected, EncodeError
+from asyncapy_codecs import JsonCodec, ZiProtoCodec
 from asyncapy_core.testing import Detached
 
 
@@ -178,3 +180,42 @@ async def test_send_nowait_sends_nothing_that_cannot_be_encoded(serve: Serve) ->
     running = await serve(server)
     async with await running.connect() as peer:
         assert await peer.ask(n=1) == {"ok": True}
+
+
+@pytest.mark.parametrize("waiting", [True, False])
+async def test_a_shared_packet_is_encoded_once_for_each_encoding(
+    serve: Serve, waiting: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded: list[str] = []
+    for kind in (JsonCodec, ZiProtoCodec):
+
+        def encode(self: Any, fields: Any, *, real: Any = kind.encode) -> bytes:
+            if "news" in fields:
+                encoded.append(self.name)
+            data: bytes = real(self, fields)
+            return data
+
+        monkeypatch.setattr(kind, "encode", encode)
+    server = counting()
+    running = await serve(server)
+    async with AsyncExitStack() as stack:
+        peers = [await stack.enter_async_context(await running.connect()) for _ in range(6)]
+        for peer in peers[:3]:
+            await peer.ask(a=1)
+        for peer in peers[3:]:
+            await peer.send(packet(ZIPROTO, bytes.fromhex("81a16101")))
+            assert await peer.reply() is not None
+        fields = {"news": ["one"]}
+        shared = SharedPacket(fields)
+        fields["news"].append("two")
+        for session in server.sessions:
+            if waiting:
+                await session.send(shared)
+            else:
+                session.send_nowait(shared)
+        for peer in peers[:3]:
+            assert await peer.json() == {"news": ["one"]}
+        for peer in peers[3:]:
+            assert await peer.reply() == (ZIPROTO, bytes.fromhex("81a46e65777391a36f6e65"))
+    assert sorted(encoded) == ["json", "ziproto"]
+    assert repr(shared) == "<SharedPacket of 1 fields>"

@@ -14,7 +14,7 @@ from asyncapy_core.keys.store import BatchKeyStore, KeyRecord, KeyStore, MemoryK
 from asyncapy_core.plugins import PluginManager, hookimpl
 from asyncapy_core.plugins.namespace import Filters
 from asyncapy_core.protocol.codec import Codec
-from asyncapy_core.protocol.packet import Packet
+from asyncapy_core.protocol.packet import Packet, SharedPacket
 from asyncapy_core.routing.filter import Filter
 from asyncapy_core.routing.handler import Handler
 from asyncapy_core.server.server import Server
@@ -41,6 +41,7 @@ __all__ = [
     "Server",
     "ServerConfig",
     "Session",
+    "SharedPacket",
     "WatchableKeyStore",
     "__version__",
     "client",

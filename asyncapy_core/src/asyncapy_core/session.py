@@ -16,7 +16,7 @@ import trio
 from asyncapy_core.errors import ClientDisconnected
 from asyncapy_core.event_loops import require_trio
 from asyncapy_core.logs import SessionLog
-from asyncapy_core.protocol.packet import Packet
+from asyncapy_core.protocol.packet import Packet, SharedPacket
 
 if TYPE_CHECKING:
     from asyncapy_core.interfaces import ServerInterface
@@ -30,7 +30,9 @@ class Stream(Protocol):
 
     def post(self, packet: Packet) -> Awaitable[None] | None: ...
 
-    def post_now(self, packet: Packet) -> None: ...
+    def post_now(self, packet: Packet | SharedPacket) -> None: ...
+
+    async def post_shared(self, packet: SharedPacket) -> None: ...
 
     async def answer(self, result: object, packet: Packet) -> None: ...
 
@@ -121,7 +123,7 @@ class Client:
         if close:
             await self.stream.close()
 
-    def send_nowait(self, packet: Packet | Mapping[str, Any] | str | bytes) -> None:
+    def send_nowait(self, packet: Packet | SharedPacket | Mapping[str, Any] | str | bytes) -> None:
         """Send a packet without waiting for a slow peer.
 
         Args:
@@ -132,7 +134,8 @@ class Client:
                 sent.
             ClientDisconnected, EncodeError: as for `send`.
         """
-        self.stream.post_now(packet if isinstance(packet, Packet) else Packet(packet, self.encoding, self))
+        ready = packet if isinstance(packet, (Packet, SharedPacket)) else Packet(packet, self.encoding, self)
+        self.stream.post_now(ready)
 
     async def close(self) -> None:
         """Close the connection after pending output. Closing twice does nothing."""
@@ -263,14 +266,18 @@ class Session:
         """An alias of ``session_id``."""
         return self.session_id
 
-    async def send(self, packet: Packet | Mapping[str, Any] | str | bytes) -> None:
+    async def send(self, packet: Packet | SharedPacket | Mapping[str, Any] | str | bytes) -> None:
         """Send a packet to the client of this session, from any task; see `Client.send`.
 
-        It is a push, which answers no request. A client of version 22 cannot tell it from an answer.
+        It is a push, which answers no request. A client of version 22 cannot tell it from an answer. A `SharedPacket`
+        is sent in the encoding of the session.
         """
-        await self.client.send(packet)
+        if isinstance(packet, SharedPacket):
+            await self.client.stream.post_shared(packet)
+        else:
+            await self.client.send(packet)
 
-    def send_nowait(self, packet: Packet | Mapping[str, Any] | str | bytes) -> None:
+    def send_nowait(self, packet: Packet | SharedPacket | Mapping[str, Any] | str | bytes) -> None:
         """Send a packet without waiting for a slow peer; see `Client.send_nowait`."""
         self.client.send_nowait(packet)
 
@@ -306,7 +313,11 @@ class _ClosedStream:
     def post(self, packet: Packet) -> None:
         raise ClientDisconnected("the connection to this client was closed before", self._client())
 
-    post_now = post
+    def post_now(self, packet: Packet | SharedPacket) -> None:
+        raise ClientDisconnected("the connection to this client was closed before", self._client())
+
+    async def post_shared(self, packet: SharedPacket) -> None:
+        self.post_now(packet)
 
     async def answer(self, result: object, packet: Packet) -> None:
         raise ClientDisconnected("the connection to this client was closed before", self._client())

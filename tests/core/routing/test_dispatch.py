@@ -12,7 +12,7 @@ import pytest
 import trio
 from cancellation import make_cancelled
 
-from asyncapy_core import Client, Filter, Handler, Packet, PluginManager, Server, Session
+from asyncapy_core import Client, Filter, Handler, Packet, PluginManager, Server, Session, SharedPacket
 from asyncapy_core.errors import StopPropagation
 from asyncapy_core.logs import SessionLog
 from asyncapy_core.routing.dispatch import Dispatcher, NoHandler
@@ -37,7 +37,9 @@ class Stream:
 
     def post(self, packet: Packet) -> None: ...
 
-    def post_now(self, packet: Packet) -> None: ...
+    def post_now(self, packet: Packet | SharedPacket) -> None: ...
+
+    async def post_shared(self, packet: SharedPacket) -> None: ...
 
     async def answer(self, result: object, packet: Packet) -> None: ...
 

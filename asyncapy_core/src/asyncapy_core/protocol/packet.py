@@ -5,8 +5,9 @@ Its text form is JSON of the standard library's `json`; payloads on the wire are
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from asyncapy_core.errors import StopPropagation
@@ -108,6 +109,44 @@ class Packet(MutableMapping[str, Any]):
     def __repr__(self) -> str:
         """Return a summary without the values: a repr ends up in logs and tracebacks, and values may be secrets."""
         return f"<Packet of {len(self.fields)} fields, encoding={self.encoding!r}>"
+
+
+class SharedPacket:
+    """A packet for many sessions, which is encoded once for each encoding: `Session.send` and `send_nowait` take it.
+
+    Args:
+        fields: as for `Packet`. They are copied, so that a later change of them has no effect.
+
+    Attributes:
+        fields: the copy.
+
+    Raises:
+        TypeError, ValueError: as for `Packet`.
+    """
+
+    __slots__ = ("_encoded", "fields")
+
+    def __init__(self, fields: Mapping[str, Any] | str | bytes) -> None:
+        self.fields: Mapping[str, Any] = copy.deepcopy(parse_fields(fields))
+        self._encoded: dict[object, bytes] = {}
+
+    def packed(self, pack: Callable[[Mapping[str, Any]], bytes]) -> bytes:
+        """Return the result of a function for the fields, from a cache after the first call.
+
+        Args:
+            pack: returns the packet in an encoding, such as the method of that name of an `Encoding`.
+
+        Raises:
+            EncodeError: the fields cannot be encoded.
+        """
+        data = self._encoded.get(pack)
+        if data is None:
+            data = self._encoded[pack] = pack(self.fields)
+        return data
+
+    def __repr__(self) -> str:
+        """Return a summary without the values, as for `Packet`."""
+        return f"<SharedPacket of {len(self.fields)} fields>"
 
 
 def parse_fields(fields: Mapping[str, Any] | str | bytes) -> dict[str, Any]:

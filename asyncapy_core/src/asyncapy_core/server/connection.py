@@ -20,6 +20,7 @@ from asyncapy_core.logs import SessionLog, escape_for_log
 from asyncapy_core.net.corking import run_with_wait_hook
 from asyncapy_core.net.outbox import Outbox
 from asyncapy_core.net.transport import Transport, Woken
+from asyncapy_core.protocol.packet import SharedPacket
 from asyncapy_core.protocol.wire import FrameDecoder
 from asyncapy_core.server.request import Answered, Request
 from asyncapy_core.session import Client, Session
@@ -308,7 +309,7 @@ class Connection:
             return None
         return self._put(data)
 
-    def post_now(self, packet: Packet) -> None:
+    def post_now(self, packet: Packet | SharedPacket) -> None:
         """Encode and send a packet without waiting; see `post`.
 
         Raises:
@@ -317,8 +318,11 @@ class Connection:
         """
         if self._closing:
             raise ClientDisconnected("the connection to this client was closed before", self.client)
-        encoding = self._encoding if packet.sender is not None else self._state.encodings.by_name(packet.encoding)
-        data = encoding.pack(packet.fields)
+        if isinstance(packet, SharedPacket):
+            data = packet.packed(self._encoding.pack)
+        else:
+            encoding = self._encoding if packet.sender is not None else self._state.encodings.by_name(packet.encoding)
+            data = encoding.pack(packet.fields)
         if not self._outbox.hold(data):
             try:
                 if not self._outbox.put_now(data):
@@ -326,6 +330,20 @@ class Connection:
             except ConnectionLost as error:
                 raise ClientDisconnected("this client has left", self.client) from error
         self._note_answer()
+
+    async def post_shared(self, packet: SharedPacket) -> None:
+        """Send a packet that is encoded once for all sessions.
+
+        Raises:
+            ClientDisconnected, EncodeError: as for `post`.
+        """
+        if self._closing:
+            raise ClientDisconnected("the connection to this client was closed before", self.client)
+        data = packet.packed(self._encoding.pack)
+        if self._outbox.hold(data):
+            self._note_answer()
+        else:
+            await self._put(data)
 
     async def _put(self, data: bytes) -> None:
         self._note_answer()
@@ -338,8 +356,9 @@ class Connection:
 
     def _note_answer(self) -> None:
         """Note that the current packet is answered, if the current task sends for its handlers."""
-        if self._request.is_answered_by(trio.lowlevel.current_task()):
-            self._request.answered = _BY_HANDLER
+        request = self._request
+        if request.answered is _NOT and request.is_answered_by(trio.lowlevel.current_task()):
+            request.answered = _BY_HANDLER
 
     async def close(self) -> None:
         """Close the connection after pending output; received packets that were not handled are dropped."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from asyncapy_core.errors import ClientDisconnected
 from asyncapy_core.logs import SessionLog
-from asyncapy_core.protocol.packet import Packet
+from asyncapy_core.protocol.packet import Packet, SharedPacket
 from asyncapy_core.server.request import as_answer
 from asyncapy_core.session import Client, Session
 
@@ -63,9 +63,13 @@ class Detached:
             raise ClientDisconnected("the connection was closed before", self.client)
         self.sent.append(packet)
 
-    def post_now(self, packet: Packet) -> None:
+    def post_now(self, packet: Packet | SharedPacket) -> None:
         """Record a packet; `Client.send_nowait` calls this."""
-        self.post(packet)
+        self.post(self.packet(packet.fields) if isinstance(packet, SharedPacket) else packet)
+
+    async def post_shared(self, packet: SharedPacket) -> None:
+        """Record a packet; `Session.send` calls this."""
+        self.post_now(packet)
 
     async def answer(self, result: object, packet: Packet) -> None:
         """Record the return value of a handler as a packet."""
