@@ -28,6 +28,10 @@ from asyncapy_core.server.explain import explain_packet
 NOT_FOUND = {"status": "failure", "error": "ERR_NOT_FOUND", "detail": "no such book", "id": 7}
 
 
+SCOPES: list[dict[str, Any]] = [{}, {"handler_timeout": 5.0}, {"cancel_on_disconnect": True}, {"logging_level": 10}]
+"""Settings with which a packet is dispatched in another way."""
+
+
 class BookMissing(LookupError):
     """An exception of the application."""
 
@@ -72,12 +76,12 @@ async def ask(serve: Serve, server: Server, *, logged: str = "") -> Any:
 
 
 @pytest.mark.parametrize("groups", [1, 2], ids=["one group", "two groups"])
-@pytest.mark.parametrize("limit", [None, 5.0], ids=["no limit", "handler_timeout"])
+@pytest.mark.parametrize("settings", SCOPES, ids=str)
 @pytest.mark.parametrize("grouped", [False, True], ids=["alone", "in a group"])
 async def test_a_failure_raised_by_a_handler_is_the_answer(
-    serve: Serve, groups: int, limit: float | None, grouped: bool
+    serve: Serve, groups: int, settings: dict[str, Any], grouped: bool
 ) -> None:
-    server = Server(port=0, handler_timeout=limit)
+    server = Server(port=0, **settings)
     later: list[Packet] = []
 
     @server.add_handler()
@@ -291,9 +295,12 @@ RESULTS: list[tuple[Any, Any]] = [
 
 
 @pytest.mark.parametrize("groups", [1, 2], ids=["one group", "two groups"])
+@pytest.mark.parametrize("settings", SCOPES, ids=str)
 @pytest.mark.parametrize(("result", "reply"), RESULTS, ids=lambda value: repr(value)[:12])
-async def test_the_return_value_of_a_handler_is_the_answer(serve: Serve, groups: int, result: Any, reply: Any) -> None:
-    server = Server(port=0)
+async def test_the_return_value_of_a_handler_is_the_answer(
+    serve: Serve, groups: int, settings: dict[str, Any], result: Any, reply: Any
+) -> None:
+    server = Server(port=0, **settings)
 
     @server.add_handler()
     async def read(client: Client, packet: Packet) -> Any:

@@ -103,16 +103,20 @@ class Request:
         dispatch: Callable[[Client, Packet], Awaitable[object]],
         client: Client,
         packet: Packet,
-    ) -> None:
+    ) -> object:
         """Dispatch a packet, and cancel handlers that take longer than ``handler_timeout``, or on `cancel`.
+
+        Returns:
+            The result of the dispatch.
 
         Raises:
             TimeoutError: the handlers took too long, and were cancelled.
             ClientDisconnected: the handlers were cancelled as the client has left.
         """
+        result: object = None
         with trio.move_on_after(math.inf if seconds is None else seconds) as self._scope:
             try:
-                await dispatch(client, packet)
+                result = await dispatch(client, packet)
             finally:
                 if self._peers.dropped.by_task:  # generators that were opened inside the scope are closed inside it
                     await self._peers.close_dropped(self._connection)
@@ -121,6 +125,7 @@ class Request:
             if self._connection.client.gone:
                 raise ClientDisconnected("this client has left", client)
             raise TimeoutError(f"cut off after {seconds:g} s (handler_timeout)")
+        return result
 
     async def fail(self, error: BaseException, packet: Packet) -> None:
         """End a request whose dispatch raised: log a failure of the handler, and send an error reply.
