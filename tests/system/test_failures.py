@@ -235,6 +235,47 @@ async def test_without_a_failure_it_is_a_failure_of_the_handler(serve: Serve, re
     assert await ask(serve, server, logged=logged) == failure("ERR_HANDLER_FAILED")
 
 
+async def test_the_time_limit_of_handlers_holds_for_error_functions(serve: Serve) -> None:
+    server = Server(port=0, handler_timeout=0.1)
+
+    @server.on_error(BookMissing)
+    async def hang(client: Client, packet: Packet, error: BookMissing) -> None:
+        await trio.sleep_forever()
+
+    @server.add_handler()
+    async def read(client: Client, packet: Packet) -> None:
+        raise BookMissing(7)
+
+    logged = "TimeoutError (cut off after 0.1 s (handler_timeout))"
+    assert await ask(serve, server, logged=logged) == failure("ERR_HANDLER_FAILED")
+
+
+async def test_an_error_function_is_cancelled_when_the_client_leaves(serve: Serve) -> None:
+    server = Server(port=0, cancel_on_disconnect=True)
+    begun, ended = trio.Event(), trio.Event()
+
+    @server.on_error(BookMissing)
+    async def hang(client: Client, packet: Packet, error: BookMissing) -> None:
+        begun.set()
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.set()
+
+    @server.add_handler()
+    async def read(client: Client, packet: Packet) -> None:
+        raise BookMissing(7)
+
+    running = await serve(server)
+    async with await running.connect() as peer:
+        await peer.send(json_packet(a=1))
+        await begun.wait()
+        await peer.reset()
+        with trio.fail_after(5):
+            await ended.wait()
+    await running.settle()
+
+
 async def test_it_is_not_asked_for_what_is_no_error(serve: Serve) -> None:
     server = Server(port=0)
     asked: list[Exception] = []

@@ -96,11 +96,11 @@ class Connection:
         self._overflowed = False
         self._partial = 0
         self._debug = state.log.isEnabledFor(logging.DEBUG)
-        self._request = Request(self, state.peers, state.dispatcher.errors)
-        dispatch = state.dispatcher.dispatch_traced if self._debug else state.dispatcher.dispatch
         limit = state.config.handler_timeout
+        self._request = Request(self, state.peers, state.dispatcher.errors, limit)
+        dispatch = state.dispatcher.dispatch_traced if self._debug else state.dispatcher.dispatch
         self._dispatch: Callable[[Client, Packet], Awaitable[object]] = (
-            functools.partial(self._request.dispatch_in_scope, limit, dispatch)
+            functools.partial(self._request.dispatch_in_scope, dispatch)
             if limit is not None or state.config.cancel_on_disconnect
             else dispatch
         )

@@ -9,7 +9,7 @@ import math
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import trio
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from asyncapy_core.routing.error_handlers import ErrorHandlers
     from asyncapy_core.server.isolation import PeerTasks
     from asyncapy_core.session import Client
+
+T = TypeVar("T")
 
 _current: ContextVar[Request] = ContextVar("current")
 """The request that a thread works for; trio copies the context into the system tasks that run calls from threads."""
@@ -56,17 +58,19 @@ class Request:
         connection: sends the replies.
         peers: splits exceptions, and closes dropped generators.
         errors: the functions for exceptions of the application.
+        limit: ``handler_timeout``, which holds for these functions as well.
 
     Attributes:
         answered: the side that has answered the current packet; the connection resets it for each packet.
     """
 
-    __slots__ = ("_connection", "_errors", "_peers", "_scope", "_task", "answered")
+    __slots__ = ("_connection", "_errors", "_limit", "_peers", "_scope", "_task", "answered")
 
-    def __init__(self, connection: Replier, peers: PeerTasks, errors: ErrorHandlers) -> None:
+    def __init__(self, connection: Replier, peers: PeerTasks, errors: ErrorHandlers, limit: float | None) -> None:
         self._connection = connection
         self._peers = peers
         self._errors = errors
+        self._limit = limit
         self._task: trio.lowlevel.Task | None = None
         self._scope: trio.CancelScope | None = None
         self.answered: Answered = Answered.NOT
@@ -98,11 +102,7 @@ class Request:
             self._scope.cancel()
 
     async def dispatch_in_scope(
-        self,
-        seconds: float | None,
-        dispatch: Callable[[Client, Packet], Awaitable[object]],
-        client: Client,
-        packet: Packet,
+        self, dispatch: Callable[[Client, Packet], Awaitable[object]], client: Client, packet: Packet
     ) -> object:
         """Dispatch a packet, and cancel handlers that take longer than ``handler_timeout``, or on `cancel`.
 
@@ -113,19 +113,27 @@ class Request:
             TimeoutError: the handlers took too long, and were cancelled.
             ClientDisconnected: the handlers were cancelled as the client has left.
         """
-        result: object = None
-        with trio.move_on_after(math.inf if seconds is None else seconds) as self._scope:
+
+        async def dispatched() -> object:
             try:
-                result = await dispatch(client, packet)
+                return await dispatch(client, packet)
             finally:
                 if self._peers.dropped.by_task:  # generators that were opened inside the scope are closed inside it
                     await self._peers.close_dropped(self._connection)
-        scope, self._scope = self._scope, None
-        if scope.cancelled_caught:
-            if self._connection.client.gone:
-                raise ClientDisconnected("this client has left", client)
-            raise TimeoutError(f"cut off after {seconds:g} s (handler_timeout)")
-        return result
+
+        return await self._in_scope(dispatched)
+
+    async def _in_scope(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
+        """Call code of the application in a scope that `cancel` cancels, with the time limit of handlers."""
+        try:
+            with trio.move_on_after(math.inf if self._limit is None else self._limit) as self._scope:
+                return await function(*args)
+        finally:
+            self._scope = None
+        client = self._connection.client
+        if client.gone:
+            raise ClientDisconnected("this client has left", client)
+        raise TimeoutError(f"cut off after {self._limit:g} s (handler_timeout)")
 
     async def fail(self, error: BaseException, packet: Packet) -> None:
         """End a request whose dispatch raised: log a failure of the handler, and send an error reply.
@@ -193,7 +201,7 @@ class Request:
         if others:
             return error
         try:
-            answer = await self._errors.translate(self._connection.client, packet, leaf)
+            answer = await self._in_scope(self._errors.translate, self._connection.client, packet, leaf)
         except BaseException as fault:  # the function may raise anything
             through, failure = self._peers.split(fault)
             if through is not None:
