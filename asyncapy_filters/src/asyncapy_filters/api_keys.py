@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+import contextlib
+from collections.abc import Awaitable, Iterator, Mapping
 from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from asyncapy_core import APIKeyFactory, Client, Failure, Filter, Packet
+from asyncapy_core import APIKeyFactory, Client, Failure, Filter, KeyRecord, Packet
 from asyncapy_core.errors import ErrorCode, KeyStoreUnavailable
-from asyncapy_core.logs import RateLimited, escape_for_log
+from asyncapy_core.logs import RateLimited, safe_str
 
 LONGEST_KEY: Final = 4096
 """Characters of the longest value that is looked up. A longer one is not a key."""
@@ -55,36 +56,41 @@ class APIFactory(Filter):
     def check(self, c: Client, p: Packet) -> Mapping[str, Any] | bool | Awaitable[Mapping[str, Any] | bool]:
         """Return the record of the key if it is valid. With a blocking store the result has to be awaited."""
         key = self._key(p)
-        if key is None or (id(self.factory), key) in p.memo:
-            return self._verdict(key, p)
-        try:
-            p.memo[id(self.factory), key] = self.factory.check(key)
-        except KeyStoreUnavailable as error:
-            raise self._failure(c, error) from error
-        return self._verdict(key, p)
+        memo = self._memo(p)
+        if key is not None and key not in memo:
+            with self._failures(c):
+                memo[key] = self.factory.check(key)
+        return self._verdict(memo.get(key))
 
     async def _check_without_blocking(self, c: Client, p: Packet) -> Mapping[str, Any] | bool:
         key = self._key(p)
-        if key is None or (id(self.factory), key) in p.memo:
-            return self._verdict(key, p)
-        try:
-            p.memo[id(self.factory), key] = await self.factory.acheck(key, address=c.address)
-        except KeyStoreUnavailable as error:
-            raise self._failure(c, error) from error
-        return self._verdict(key, p)
+        memo = self._memo(p)
+        if key is not None and key not in memo:
+            with self._failures(c):
+                memo[key] = await self.factory.acheck(key, address=c.address)
+        return self._verdict(memo.get(key))
 
-    def _verdict(self, key: str | None, packet: Packet) -> Mapping[str, Any] | bool:
-        record = None if key is None else packet.memo[id(self.factory), key]
+    def _memo(self, packet: Packet) -> dict[str | None, KeyRecord | None]:
+        """Return the records that filters with this factory have found for a packet, by key."""
+        memo: dict[str | None, KeyRecord | None] = packet.memo.setdefault((APIFactory, id(self.factory)), {})
+        return memo
+
+    def _verdict(self, record: KeyRecord | None) -> Mapping[str, Any] | bool:
         if record is not None:
             return {"api_key": record}
         if self.tell:
             raise Failure(ErrorCode.UNAUTHORIZED)
         return False
 
-    def _failure(self, client: Client, error: KeyStoreUnavailable) -> Failure:
-        if self._should_log():
-            client.log.error("{API Parser} API keys cannot be checked: %s", escape_for_log(error))
-        return Failure(ErrorCode.UNAVAILABLE)
+    @contextlib.contextmanager
+    def _failures(self, client: Client) -> Iterator[None]:
+        """Log that the store does not answer, and raise the `Failure` for the client."""
+        try:
+            yield
+        except KeyStoreUnavailable as error:
+            if self._should_log():
+                client.log.error("{API Parser} API keys cannot be checked: %s", safe_str(error))
+            raise Failure(ErrorCode.UNAVAILABLE) from error
 
     def _key(self, packet: Packet) -> str | None:
         """Return the value of the field, or None if it cannot be a key."""

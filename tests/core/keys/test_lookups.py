@@ -142,6 +142,25 @@ async def test_look_ups_of_one_digest_share_the_answer_unless_its_call_has_begun
     assert finder.answers == {1: None, 3: None, "a": "2", "b": "2", "c": "2", "late": "2"}
 
 
+async def test_tasks_that_share_an_answer_share_no_record(store: HeldStore) -> None:
+    look_ups = LookUps(store, CallQueue(threads=4))
+    records: list[KeyRecord | None] = []
+
+    async def find() -> None:
+        records.append(await look_ups.find("2", TIMEOUT))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(2):
+            nursery.start_soon(find)
+        await wait_all_tasks_blocked()
+        store.go()
+    one, other = records
+    assert one is not None
+    assert one == other
+    one.metadata["changed"] = True
+    assert one != other
+
+
 async def test_a_look_up_that_nobody_waits_for_is_not_made(store: HeldStore) -> None:
     finder = Finder(store)
     async with trio.open_nursery() as nursery:

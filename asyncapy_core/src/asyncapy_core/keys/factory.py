@@ -34,8 +34,8 @@ class APIKeyFactory:
     pass another store; or subclass this, and override ``issue``, ``get``, ``update``, ``reissue`` and ``revoke``.
 
     The methods with the prefix ``a`` are for handlers and filters: they run calls to a blocking store in up to 8
-    threads, in the order of the callers; `acontains` lets the networks of clients take turns. The timeout of the store
-    begins with the thread.
+    threads, in the order of the callers; in `acheck` and `acontains`, the networks of clients take turns. The timeout
+    of the store begins with the thread.
 
     Args:
         size: the length of a key in characters, 8 to 1024.

@@ -10,7 +10,7 @@ import trio
 
 from asyncapy_core.errors import KeyStoreError, KeyStoreUnavailable
 from asyncapy_core.keys.calls import LONGEST_QUEUE, CallQueue
-from asyncapy_core.keys.store import BatchKeyStore, KeyRecord
+from asyncapy_core.keys.store import BatchKeyStore, KeyRecord, copied
 from asyncapy_core.keys.turns import Turns
 
 BATCH: Final = 100
@@ -75,7 +75,7 @@ class LookUps:
             raise KeyStoreUnavailable(str(look_up.error)) from look_up.error  # several tasks may get this error
         if look_up.error is not None:
             raise look_up.error
-        return look_up.record
+        return None if look_up.record is None else copied(look_up.record)  # several tasks may get this record
 
     def _add(self, look_up: _LookUp) -> _LookUp:
         if len(self._turns) >= self._longest:

@@ -198,7 +198,7 @@ def migrate(*, url: str) -> None:
     """
     with _factory(url) as factory:
         move = getattr(factory.key_store, "migrate", None)
-        click.echo(f"{move() if callable(move) else 0} keys moved", err=True)
+        note(f"{move() if callable(move) else 0} keys moved")
 
 
 @keys.command()
