@@ -287,7 +287,7 @@ def test_explain_says_why_a_packet_reaches_a_handler_or_not(folder: Path) -> Non
     done = run(folder, "explain", "app", "-", text='{"user": "root", "foo": 1}')
     assert done.returncode == 1
     assert "group 1: everything would match, but a guard refuses it\n" in done.stdout
-    assert done.stdout.endswith("A guard refuses it: no handler would run.\n")
+    assert done.stdout.endswith("A guard refuses it: no handler would run (ERR_NO_HANDLER).\n")
     done = run(folder, "explain", "app", "-", text="[1]")
     assert done.returncode == 1
     assert "must be a JSON object" in done.stderr
@@ -484,3 +484,39 @@ def test_a_server_without_handlers_says_so(folder: Path) -> None:
     )
     with serving(folder, "main.py") as server:
         server.wait_for("No handler is registered.*not under if __name__ == '__main__'")
+
+
+KEYED = """
+from asyncapy import Server
+from asyncapy.filters import Filters
+from asyncapy.util import APIKeyFactory
+
+keys = APIKeyFactory()
+server = Server(port=0)
+
+@server.add_handler(Filters.APIFactory(keys, "key", tell=True))
+async def members(client, packet):
+    return {"welcome": True}
+
+@server.add_handler()
+async def others(client, packet):
+    return {"welcome": False}
+"""
+
+
+def test_explain_names_the_failure_with_which_a_filter_answers(folder: Path) -> None:
+    (folder / "keyed.py").write_text(KEYED)
+    done = run(folder, "explain", "keyed", "-", text='{"key": "wrong"}')
+    assert (done.returncode, done.stdout.splitlines()) == (
+        1,
+        [
+            "group 0: members answers with ERR_UNAUTHORIZED",
+            "    FAILED  APIFactory(<APIKeyFactory>, 'key') (Failure: ERR_UNAUTHORIZED)",
+            "group 0: others would match, but a filter has answered",
+            "No handler would run (ERR_UNAUTHORIZED).",
+        ],
+    )
+    (folder / "guarded.py").write_text(KEYED + '\nserver.guard(Filters.APIFactory(keys, "key"))\n')
+    done = run(folder, "explain", "guarded", "-", text='{"key": "wrong"}')
+    assert done.stdout.splitlines()[0] == "guard: APIFactory(<APIKeyFactory>, 'key') answers with ERR_UNAUTHORIZED"
+    assert done.stdout.endswith("A guard refuses it: no handler would run (ERR_UNAUTHORIZED).\n")

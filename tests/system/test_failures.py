@@ -500,8 +500,59 @@ async def test_explain_knows_that_a_failure_is_the_answer() -> None:
     verdicts = {verdict.handler: verdict for verdict in await explain_packet(server, {"a": 1})}
     assert {name for name, verdict in verdicts.items() if verdict.runs} == {"first"}
     assert verdicts["refuses"].checks[0].reason == "Failure: ERR_NOT_FOUND: no such book"
+    assert {name: verdict.answer for name, verdict in verdicts.items() if verdict.answer} == {
+        "refuses": "ERR_NOT_FOUND"
+    }
     server.guard(Refuses())
-    assert not [verdict for verdict in await explain_packet(server, {"a": 1}) if verdict.runs]
+    (guard, *others) = await explain_packet(server, {"a": 1})
+    assert guard.answer == "ERR_NOT_FOUND"
+    assert not [verdict for verdict in others if verdict.runs or verdict.answer]
+
+
+class Finds(Filter):
+    """Passes all packets, and finds something."""
+
+    def check(self, c: Client, p: Packet) -> Mapping[str, Any]:
+        return {"found": len(p)}
+
+
+class Wants(Filter):
+    """Passes a packet about which a filter before has found something."""
+
+    def check(self, c: Client, p: Packet) -> bool:
+        return "found" in p.context
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+async def test_explain_gives_filters_the_findings_of_those_before(serve: Serve, guarded: bool) -> None:
+    server = Server(port=0)
+    ran: list[str] = []
+    if guarded:
+        server.guard(Finds())
+
+    @server.add_handler(Finds(), Filters.Fields(other=None))
+    async def other(client: Client, packet: Packet) -> None: ...
+
+    @server.add_handler(Wants())
+    async def wants(client: Client, packet: Packet) -> Mapping[str, Any]:
+        ran.append("wants")
+        return {"by": "wants"}
+
+    @server.add_handler(Finds())
+    async def finds(client: Client, packet: Packet) -> Mapping[str, Any]:
+        ran.append("finds")
+        return {"by": "finds"}
+
+    @server.add_handler(Wants(), group=1)
+    async def later(client: Client, packet: Packet) -> None:
+        ran.append("later")
+
+    explained = [verdict.handler for verdict in await explain_packet(server, {"a": 1}) if verdict.runs]
+    assert explained == ["wants" if guarded else "finds", "later"]
+    running = await serve(server)
+    async with await running.connect() as peer:
+        assert await peer.ask(a=1) == {"by": explained[0]}
+    assert ran == explained
 
 
 async def test_a_client_that_leaves_before_its_failure_is_no_failure_of_the_handler(serve: Serve) -> None:

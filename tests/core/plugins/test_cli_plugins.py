@@ -323,7 +323,7 @@ def test_explain_says_which_setups_it_has_not_run_and_runs_them_if_it_is_asked_t
     assert (status, output.splitlines()[-1]) == (0, "The packet would reach other.")
     assert "note: plugin 'ping' of ping 1.0 and the server's setup() may register" in errors
     status, output, _ = explained(site, '{"other": 1}', "--setup", OWN="1")
-    assert (status, output.splitlines()[-1]) == (1, "A guard refuses it: no handler would run.")
+    assert (status, output.splitlines()[-1]) == (1, "A guard refuses it: no handler would run (ERR_NO_HANDLER).")
 
 
 def test_explain_has_no_note_where_nothing_is_set_up(site: Site) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from asyncapy_core.errors import Failure
 from asyncapy_core.logs import escape_for_log
-from asyncapy_core.routing.filter import check
+from asyncapy_core.routing import filter as filters
+from asyncapy_core.routing.filter import ask, is_async
 from asyncapy_core.routing.handler import Handler
 from asyncapy_core.server.detached import Detached
 
@@ -42,6 +44,8 @@ class Verdict:
         checks: the results of the filters.
         passes: whether all filters pass.
         runs: whether the handler is called: the first of its group that passes, if all guards pass.
+        answer: the code of the `Failure` with which a filter answers the packet, so that no later handler gets it; or
+            nothing.
     """
 
     handler: str
@@ -49,6 +53,7 @@ class Verdict:
     checks: tuple[Check, ...]
     passes: bool
     runs: bool
+    answer: str = ""
 
     @property
     def guard(self) -> bool:
@@ -76,32 +81,51 @@ async def explain_packet(server: Server, fields: Any, address: str = "127.0.0.1"
     """
     detached = _Silent(address, server=server)
     client, packet = detached.client, detached.packet(fields)
-    verdicts = []
-    answered = False  # by a filter that raised a Failure
+    verdicts: list[Verdict] = []
+    over = False  # a guard has refused the packet, or a filter has answered it
     for guard in server.guards:
-        checks, failed = await _checks(guard, client, packet)
-        answered = answered or failed
-        verdicts.append(Verdict(checks[0].filter, None, checks, all(each.passed for each in checks), runs=False))
-    refused = not all(verdict.passes for verdict in verdicts)
+        checks, found, answer = await _check_all(guard, client, packet)
+        passes = found is not None
+        verdicts.append(Verdict(checks[0].filter, None, checks, passes, runs=False, answer="" if over else answer))
+        over = over or not passes
+        packet.context.update(found or {})
     for group, handlers in server.handlers.items():
-        taken = refused or answered
+        taken = over
         for handler in handlers:
-            checks, failed = await _checks(handler, client, packet)
-            passes = all(each.passed for each in checks)
-            verdicts.append(Verdict(handler.name, group, checks, passes, runs=passes and not taken))
-            answered = answered or (failed and not taken)
-            taken = taken or passes or answered
+            checks, found, answer = await _check_all(handler, client, packet)
+            passes, answer = found is not None, "" if taken else answer
+            verdicts.append(Verdict(handler.name, group, checks, passes, runs=passes and not taken, answer=answer))
+            if not taken:
+                packet.context.update(found or {})
+            over = over or bool(answer)
+            taken = taken or passes or over
     return verdicts
 
 
-async def _checks(handler: Handler, client: Client, packet: Packet) -> tuple[tuple[Check, ...], bool]:
-    """Check all filters of a handler; return the results, and whether a `Failure` is the answer."""
-    checks, passes, answered = list[Check](), True, False
+async def _check_all(
+    handler: Handler, client: Client, packet: Packet
+) -> tuple[tuple[Check, ...], Mapping[str, Any] | None, str]:
+    """Check all filters of a handler, also those after one that does not pass.
+
+    Returns:
+        The results; the findings of the filters, or None if one does not pass; and the code of the `Failure` of the
+        first that does not, or nothing.
+    """
+    checks: list[Check] = []
+    found: dict[str, Any] | None = {}
+    answer = ""
     for filter in handler.filters:
+        verdict: filters.Verdict = False
+        reason = ""
         try:
-            checks.append(Check(repr(filter), await check(filter, client, packet)))
+            verdict = await ask(filter.check, is_async(filter), client, packet)
         except Exception as error:
-            answered = answered or (passes and isinstance(error, Failure))
-            checks.append(Check(repr(filter), passed=False, reason=f"{type(error).__name__}: {escape_for_log(error)}"))
-        passes = passes and checks[-1].passed
-    return tuple(checks), answered
+            reason = f"{type(error).__name__}: {escape_for_log(error)}"
+            if found is not None and isinstance(error, Failure):
+                answer = error.code
+        checks.append(Check(repr(filter), verdict is not False, reason))
+        if verdict is False:
+            found = None
+        elif found is not None and verdict is not True:
+            found.update(verdict)
+    return tuple(checks), found, answer

@@ -46,14 +46,19 @@ def explain(*, target: str, packet: str, address: str, with_setup: bool) -> None
             "shown; see them with --setup"
         )
     refused = any(verdict.guard and not verdict.passes for verdict in verdicts)
+    answers = [verdict.answer for verdict in verdicts if verdict.answer]
+    hindrance = "an earlier handler of the group runs"
     for verdict in verdicts:
-        echo(_line(verdict, "a guard refuses it" if refused else "an earlier handler of the group runs"))
+        echo(_line(verdict, "a guard refuses it" if refused else hindrance))
+        if verdict.answer:
+            hindrance = "a filter has answered"
     running = [verdict.handler for verdict in verdicts if verdict.runs]
     if running:
         echo(f"The packet would reach {', then '.join(running)}.")
         return
     known = " that is registered before the start" if unseen else ""
-    echo("A guard refuses it: no handler would run." if refused else f"No handler{known} would run (ERR_NO_HANDLER).")
+    code = answers[0] if answers else "ERR_NO_HANDLER"
+    echo(f"A guard refuses it: no handler would run ({code})." if refused else f"No handler{known} would run ({code}).")
     sys.exit(1)
 
 
@@ -82,7 +87,7 @@ def _line(verdict: Verdict, hindrance: str) -> str:
     elif verdict.passes:
         state = "passes" if verdict.guard else f"would match, but {hindrance}"
     else:
-        state = "does not match"
+        state = f"answers with {verdict.answer}" if verdict.answer else "does not match"
     lines = [f"{where}: {verdict.handler} {state}"]
     for check in verdict.checks:
         reason = f" ({check.reason})" if check.reason else ""
