@@ -19,9 +19,9 @@ from asyncapy_core.errors import BrokenCodec, ClientDisconnected, ConnectionLost
 from asyncapy_core.logs import SessionLog, escape_for_log
 from asyncapy_core.net.corking import run_with_wait_hook
 from asyncapy_core.net.outbox import Outbox
-from asyncapy_core.net.transport import Transport, Woken
+from asyncapy_core.net.transport import Transport
 from asyncapy_core.protocol.packet import SharedPacket
-from asyncapy_core.protocol.wire import FrameDecoder
+from asyncapy_core.server.intake import Intake
 from asyncapy_core.server.request import Answered, Request
 from asyncapy_core.session import Client, Session
 
@@ -30,23 +30,8 @@ if TYPE_CHECKING:
     from asyncapy_core.protocol.packet import Packet
     from asyncapy_core.server.state import ServerState
 
-MAX_READ: Final = 256 * 1024
-"""The most bytes of one read."""
-
 _NOT: Final = Answered.NOT
 _BY_HANDLER: Final = Answered.BY_HANDLER
-
-
-class TimedOut(ProtocolError):
-    """No whole packet came within ``timeout``."""
-
-    code = ErrorCode.TIMED_OUT
-
-
-class BufferFull(ProtocolError):
-    """The incomplete packets of all connections exceed ``max_buffered``, and this one is the largest."""
-
-    code = ErrorCode.SERVER_BUSY
 
 
 class Connection:
@@ -63,15 +48,12 @@ class Connection:
         "_between_turns",
         "_closing",
         "_debug",
-        "_decoder",
         "_dispatch",
         "_encoding",
         "_encoding_known",
         "_encodings",
-        "_expired",
+        "_intake",
         "_outbox",
-        "_overflowed",
-        "_partial",
         "_request",
         "_state",
         "_transport",
@@ -85,16 +67,13 @@ class Connection:
     ) -> None:
         self._state = state
         self._transport = transport
-        self._decoder = FrameDecoder(state.encodings.wire, state.encodings.by_id)
+        self._intake = Intake(state, transport)
         self._outbox = Outbox(transport, state.writing, state.config.max_output, self._start)
         self._encodings = state.encodings.by_id
         self._encoding = state.encodings.default
         self._encoding_known = False
-        self._expired = False
         self._between_turns = False
         self._closing = False
-        self._overflowed = False
-        self._partial = 0
         self._debug = state.log.isEnabledFor(logging.DEBUG)
         limit = state.config.handler_timeout
         self._request = Request(self, state.peers, state.dispatcher.errors, limit)
@@ -158,11 +137,11 @@ class Connection:
         Returns:
             Whether the peer may have sent bytes that are not read.
         """
-        decoder, outbox, request = self._decoder, self._outbox, self._request
+        intake, outbox, request = self._intake, self._outbox, self._request
         encodings, dispatch, client, state = self._encodings, self._dispatch, self.client, self._state
         limit, dropped = state.config.packets_per_turn, state.peers.dropped.by_task
-        context = copy_context()
-        while data := await self._receive():
+        decoder, context = intake.decoder, copy_context()
+        while data := await intake.receive(self):
             decoder.feed(data)
             del data  # a connection that waits keeps no data, payload or packet
             while not state.draining and (frames := decoder.frames(limit)):
@@ -194,40 +173,6 @@ class Connection:
         """Return True if no further packet is to be handled: closed, broken, or the server drains."""
         return self._closing or self._outbox.poisoned or self._state.draining
 
-    async def _receive(self) -> bytes:
-        """Yield to other tasks, then return received bytes; ``b""`` at the end of the stream, after a close or a stop.
-
-        The deadline runs from the first wait for a packet until the packet is complete.
-
-        Raises:
-            TimedOut: the deadline has passed.
-            BufferFull: this packet is the largest incomplete one, and all together exceed ``max_buffered``.
-            ConnectionLost: the connection broke.
-        """
-        await trio.lowlevel.checkpoint()
-        if self._state.draining:
-            return b""
-        size = self._state.config.buf
-        if buffered := self._decoder.buffered:
-            size = max(size, min(self._decoder.missing, MAX_READ))
-        data = self._transport.receive_now(size)
-        while data is None and not (self._closing or self._state.draining):
-            if self._expired:
-                raise TimedOut(f"no whole packet within {self._state.config.timeout:g} s")
-            if buffered != self._partial:
-                self._partial = buffered
-                self._state.hold_partial(self, buffered)
-            if self._overflowed:
-                raise BufferFull(f"{self._partial} bytes of an incomplete packet, while max_buffered is exceeded")
-            self._state.reading.start(self)
-            try:
-                data = await self._transport.receive(size)
-            except Woken:
-                continue
-        if buffered and data:
-            self._state.heap.count(len(data))
-        return data or b""
-
     async def _yield_turn(self) -> None:
         """Yield to other connections between two packets, without sending the replies yet."""
         self._between_turns = True
@@ -250,12 +195,7 @@ class Connection:
 
     def _packet_arrived(self, wire_id: int, payload: bytes) -> None:
         """Handle the arrival of a packet while nothing is held back; the first one fixes the session's encoding."""
-        self._state.reading.stop(self)
-        self._expired = False
-        if self._partial:
-            self._partial = 0
-            self._overflowed = False
-            self._state.hold_partial(self, 0)
+        self._intake.complete(self)
         if not self._encoding_known:
             self._encoding_known = True
             self._encoding = self._encodings[wire_id]
@@ -316,20 +256,14 @@ class Connection:
             trio.WouldBlock: the queue of the connection is full; nothing was sent.
             ClientDisconnected, EncodeError: as for `post`.
         """
-        if self._closing:
-            raise ClientDisconnected("the connection to this client was closed before", self.client)
-        if isinstance(packet, SharedPacket):
-            data = packet.packed(self._encoding.pack)
-        else:
-            encoding = self._encoding if packet.sender is not None else self._state.encodings.by_name(packet.encoding)
-            data = encoding.pack(packet.fields)
+        data = self._encoded(packet)
         if not self._outbox.hold(data):
             try:
                 if not self._outbox.put_now(data):
                     raise trio.WouldBlock
             except ConnectionLost as error:
                 raise ClientDisconnected("this client has left", self.client) from error
-        self._note_answer()
+        self._request.note_answer()
 
     async def post_shared(self, packet: SharedPacket) -> None:
         """Send a packet that is encoded once for all sessions.
@@ -337,28 +271,28 @@ class Connection:
         Raises:
             ClientDisconnected, EncodeError: as for `post`.
         """
-        if self._closing:
-            raise ClientDisconnected("the connection to this client was closed before", self.client)
-        data = packet.packed(self._encoding.pack)
+        data = self._encoded(packet)
         if self._outbox.hold(data):
-            self._note_answer()
+            self._request.note_answer()
         else:
             await self._put(data)
 
+    def _encoded(self, packet: Packet | SharedPacket) -> bytes:
+        if self._closing:
+            raise ClientDisconnected("the connection to this client was closed before", self.client)
+        if isinstance(packet, SharedPacket):
+            return packet.packed(self._encoding.pack)
+        encoding = self._encoding if packet.sender is not None else self._state.encodings.by_name(packet.encoding)
+        return encoding.pack(packet.fields)
+
     async def _put(self, data: bytes) -> None:
-        self._note_answer()
+        self._request.note_answer()
         self.log.debug("{Response handler} Sending response to client")
         try:
             await self._outbox.put(data)
         except ConnectionLost as error:
             raise ClientDisconnected("this client has left", self.client) from error
         self.log.debug("{Response handler} Response sent")
-
-    def _note_answer(self) -> None:
-        """Note that the current packet is answered, if the current task sends for its handlers."""
-        request = self._request
-        if request.answered is _NOT and request.is_answered_by(trio.lowlevel.current_task()):
-            request.answered = _BY_HANDLER
 
     async def close(self) -> None:
         """Close the connection after pending output; received packets that were not handled are dropped."""
@@ -377,7 +311,7 @@ class Connection:
         Raises:
             ConnectionLost: the connection broke, now or before.
         """
-        self._closing = True
+        self._closing = self._intake.closed = True
         self._state.end_session(self)
         self._outbox.uncork()  # the loop and senders notice a change where nothing is held back
         await self._outbox.flush()
@@ -389,8 +323,7 @@ class Connection:
 
     def expire(self) -> None:
         """End the current wait: its deadline has passed."""
-        self._expired = True
-        self._transport.wake()
+        self._intake.expire()
 
     def fileno(self) -> int:
         """Return the file descriptor of the socket, or -1 if it is closed."""
@@ -409,8 +342,7 @@ class Connection:
 
     def overflow(self) -> None:
         """Refuse the incomplete packet: all connections together have too many bytes of such packets."""
-        self._overflowed = True
-        self._transport.wake()
+        self._intake.overflow()
 
     def stop(self) -> None:
         """Begin no further packet; the loop notices, as nothing is held back any more."""
@@ -422,23 +354,10 @@ class Connection:
 
         A close with unread bytes would reset the connection, and the peer might lose the last reply.
         """
-        self._state.reading.stop(self)
-        self._state.hold_partial(self, 0)
-        self._state.heap.count(self._decoder.buffered)
-        self._decoder.clear()
+        self._intake.end(self)
         await self._finish()
-        if not linger:
-            return
-        self._expired = False
-        unread = self._state.linger(self)
-        while unread > 0 and not self._expired:
-            try:
-                data = await self._transport.receive(min(unread, MAX_READ))
-            except Woken:
-                continue
-            if not data:
-                return
-            unread -= len(data)
+        if linger:
+            await self._intake.skip(self._state.linger(self))
 
     def _start(self, function: Callable[..., Awaitable[object]], *args: Any) -> None:
         """Run a function for this peer in a task of its own."""

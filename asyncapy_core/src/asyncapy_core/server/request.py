@@ -96,6 +96,11 @@ class Request:
             return _current.get(None) is self  # a system task, in which trio runs calls from threads
         return is_descendant(task, self._task)
 
+    def note_answer(self) -> None:
+        """Note that the current packet is answered, if the current task sends for its handlers."""
+        if self.answered is Answered.NOT and self.is_answered_by(trio.lowlevel.current_task()):
+            self.answered = Answered.BY_HANDLER
+
     def cancel(self) -> None:
         """Cancel the handlers of the current packet, as their client has left."""
         if self._scope is not None:
