@@ -79,6 +79,13 @@ class Finder:
         self.answers[number if name is None else name] = answer
 
 
+async def occupy(nursery: trio.Nursery, finder: Finder, store: HeldStore) -> None:
+    """Begin as many calls as there may be, for the numbers 1 and 3; further look-ups wait."""
+    for number in (1, 3):
+        nursery.start_soon(finder.find, number)
+        await store.begin()
+
+
 @pytest.fixture
 def store() -> Iterator[HeldStore]:
     store = HeldStore()
@@ -124,9 +131,7 @@ async def test_networks_take_turns_in_a_call(store: HeldStore) -> None:
 async def test_look_ups_of_one_digest_share_the_answer_unless_its_call_has_begun(store: HeldStore) -> None:
     finder = Finder(store)
     async with trio.open_nursery() as nursery:
-        for number in (1, 3):
-            nursery.start_soon(finder.find, number)
-            await store.begin()
+        await occupy(nursery, finder, store)
         for name in "abc":
             nursery.start_soon(finder.find, 2, name, name)
         await wait_all_tasks_blocked()
@@ -164,9 +169,7 @@ async def test_tasks_that_share_an_answer_share_no_record(store: HeldStore) -> N
 async def test_a_look_up_that_nobody_waits_for_is_not_made(store: HeldStore) -> None:
     finder = Finder(store)
     async with trio.open_nursery() as nursery:
-        for number in (1, 3):
-            nursery.start_soon(finder.find, number)
-            await store.begin()
+        await occupy(nursery, finder, store)
         nursery.start_soon(finder.find, 4, "", "stays")
         async with trio.open_nursery() as leaving:
             leaving.start_soon(finder.find, 4)
@@ -184,9 +187,7 @@ async def test_a_damaged_record_fails_alone(store: HeldStore) -> None:
     store.damaged = {"4"}
     finder = Finder(store)
     async with trio.open_nursery() as nursery:
-        for number in (1, 3):
-            nursery.start_soon(finder.find, number)
-            await store.begin()
+        await occupy(nursery, finder, store)
         for number in (2, 4, 5):
             nursery.start_soon(finder.find, number)
         await wait_all_tasks_blocked()
@@ -198,9 +199,7 @@ async def test_a_damaged_record_fails_alone(store: HeldStore) -> None:
 async def test_a_store_that_hangs_fails_the_look_ups_that_wait_for_it(store: HeldStore, mock_clock: MockClock) -> None:
     finder = Finder(store)
     async with trio.open_nursery() as nursery:
-        for number in (1, 3):
-            nursery.start_soon(finder.find, number)
-            await store.begin()
+        await occupy(nursery, finder, store)
         for number in range(10, 10 + 3 * BATCH):
             nursery.start_soon(finder.find, number)
         await wait_all_tasks_blocked()
@@ -256,9 +255,7 @@ async def test_a_foreign_cancellation_of_the_store_is_an_error_of_the_store(stor
 async def test_a_full_queue_refuses_the_newest_look_up_of_the_network_with_the_most(store: HeldStore) -> None:
     finder = Finder(store, longest=4)
     async with trio.open_nursery() as nursery:
-        for number in (1, 3):
-            nursery.start_soon(finder.find, number)
-            await store.begin()
+        await occupy(nursery, finder, store)
         for number, network in ((2, "a"), (4, "a"), (6, "a"), (8, "b"), (10, "a"), (12, "c")):
             nursery.start_soon(finder.find, number, network)
             await wait_all_tasks_blocked()
