@@ -6,6 +6,6 @@
 `Client` is `asyncapy.core.Client`, the argument of handlers; the client of a server is `asyncapy.client.Client`.
 """
 
-from asyncapy_core import Client, Failure, Packet, Server, __version__
+from asyncapy_core import Client, Failure, Packet, Router, Server, __version__
 
-__all__ = ["Client", "Failure", "Packet", "Server", "__version__"]
+__all__ = ["Client", "Failure", "Packet", "Router", "Server", "__version__"]

@@ -4,7 +4,7 @@
 
 from typing import TYPE_CHECKING
 
-from asyncapy_core import Filter
+from asyncapy_core import Filter, Prefix
 
 if TYPE_CHECKING:
     from asyncapy_core.plugins.namespace import Filters as _Installed
@@ -19,4 +19,4 @@ if TYPE_CHECKING:
 else:
     from asyncapy_core import Filters
 
-__all__ = ["Filter", "Filters"]
+__all__ = ["Filter", "Filters", "Prefix"]

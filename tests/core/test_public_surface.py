@@ -25,7 +25,7 @@ from asyncapy_core.plugins import hookspecs
 HOOKS = [name for name in vars(hookspecs) if name.startswith("asyncapy_")]
 
 SURFACE: dict[str, set[str]] = {
-    "asyncapy": {"Client", "Failure", "Packet", "Server", "__version__"},
+    "asyncapy": {"Client", "Failure", "Packet", "Router", "Server", "__version__"},
     "asyncapy.client": {"AsyncClient", "Client", "Pool"},
     "asyncapy.core": {"Client", "Handler", "Packet", "Session", "SharedPacket"},
     "asyncapy.errors": {
@@ -73,8 +73,8 @@ SURFACE: dict[str, set[str]] = {
         "UnknownFilter",
         "UnknownKeyStore",
     },
-    "asyncapy.filters": {"Filter", "Filters"},
-    "asyncapy.server": {"Server"},
+    "asyncapy.filters": {"Filter", "Filters", "Prefix"},
+    "asyncapy.server": {"Registration", "Router", "Server"},
     "asyncapy.util": {"APIKeyFactory"},
     "asyncapy_core": {
         "APIKeyFactory",
@@ -90,6 +90,9 @@ SURFACE: dict[str, set[str]] = {
         "MemoryKeyStore",
         "Packet",
         "PluginManager",
+        "Prefix",
+        "Registration",
+        "Router",
         "Server",
         "ServerConfig",
         "Session",

@@ -19,7 +19,7 @@ def guarded(*guards: Any) -> tuple[Server, list[str]]:
     server = Server(port=0)
     called: list[str] = []
     for guard in guards:
-        assert server.guard(guard) is guard
+        assert server.guard(guard).registered is guard
 
     @server.add_handler(group=-1_000_000)
     async def first(client: Any, packet: Any) -> None:

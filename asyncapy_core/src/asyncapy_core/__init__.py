@@ -17,6 +17,9 @@ from asyncapy_core.protocol.codec import Codec
 from asyncapy_core.protocol.packet import Packet, SharedPacket
 from asyncapy_core.routing.filter import Filter
 from asyncapy_core.routing.handler import Handler
+from asyncapy_core.routing.registration import Registration
+from asyncapy_core.routing.router import Router
+from asyncapy_core.routing.selection import Prefix
 from asyncapy_core.server.server import Server
 from asyncapy_core.session import Client, Session
 
@@ -38,6 +41,9 @@ __all__ = [
     "MemoryKeyStore",
     "Packet",
     "PluginManager",
+    "Prefix",
+    "Registration",
+    "Router",
     "Server",
     "ServerConfig",
     "Session",

@@ -56,10 +56,18 @@ class ServerInterface(Protocol):
     def add_handler(self, *filters: Any, group: int = 0) -> Callable[[H], H]:
         """Return a decorator that registers a handler behind filters."""
 
-    def register_handler(self, handler: Callable[[Any, Any], Awaitable[object]], *filters: Any, group: int = 0) -> None:
+    def register_handler(
+        self, handler: Callable[[Any, Any], Awaitable[object]], *filters: Any, group: int = 0
+    ) -> RegistrationInterface:
         """Register a handler behind filters."""
 
-    def guard(self, check: Any) -> Any:
+    def operation(self, name: str, *filters: Any, group: int = 0) -> Callable[[H], H]:
+        """Return a decorator that registers a handler for an operation."""
+
+    def include(self, router: Any, *filters: Any, group: int = 0) -> RegistrationInterface:
+        """Register the handlers of a router."""
+
+    def guard(self, check: Any) -> RegistrationInterface:
         """Check every packet before any handler."""
 
     def on_error(self, kind: type[Exception]) -> Callable[[Any], Any]:
@@ -85,6 +93,16 @@ class ServerInterface(Protocol):
 
     def stop(self) -> None:
         """Drain the server, then end it."""
+
+
+class RegistrationInterface(Protocol):
+    """A handler, guard or router that was registered. `asyncapy_core.Registration` documents the members."""
+
+    def remove(self) -> None:
+        """Take it out again."""
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """Call the function that was registered."""
 
 
 class ClientInterface(Protocol):

@@ -7,10 +7,14 @@ from typing import Any, ClassVar, TypeAlias
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from asyncapy_core import Client, Filter, Packet
+from asyncapy_core import Client, Filter, Packet, Prefix
 
 FieldPattern: TypeAlias = str | re.Pattern[str] | None
 """A regular expression for `re.match`, or None for any value."""
+
+_LITERAL = re.compile(r"(\^|\\A)?(?P<text>([^\\.^$*+?{}\[\]|()]|\\[^a-zA-Z0-9])*)(?P<end>\$|\\[Zz])?", re.DOTALL)
+"""An expression without special characters, apart from those for its beginning and end."""
+_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 
 _patterns = TypeAdapter(dict[str, FieldPattern], config=ConfigDict(arbitrary_types_allowed=True, strict=True))
 
@@ -41,6 +45,16 @@ class HasFields(Filter):
     def check(self, c: Client, p: Packet) -> bool:
         """Return True if the packet has all these fields and their values match."""
         return p.fields.keys() >= self.names and (not self._matchers or self._values_match(p))
+
+    def selects(self) -> tuple[str, str] | None:
+        """Return the first field whose expression has no special characters, and its text."""
+        if type(self).check not in (HasFields.check, Fields.check):
+            return None  # a subclass that decides in another way
+        for name, pattern in self._matchers:
+            text = _literal(pattern)
+            if text is not None:
+                return name, text
+        return None
 
     def _values_match(self, packet: Packet) -> bool:
         for name, pattern in self._matchers:
@@ -88,3 +102,17 @@ def _compiled(name: str, pattern: str | re.Pattern[str]) -> re.Pattern[str]:
         return re.compile(pattern)
     except re.error as error:
         raise ValueError(f"{name}={pattern!r} is not a regular expression: {error}") from error
+
+
+def _literal(pattern: re.Pattern[str]) -> str | None:
+    r"""Return the text that an expression stands for, a `Prefix` unless it ends in ``\Z``.
+
+    None if it has special characters.
+    """
+    if pattern.flags != re.UNICODE:
+        return None
+    literal = _LITERAL.fullmatch(pattern.pattern)
+    if literal is None:
+        return None
+    text = _ESCAPE.sub(r"\1", literal["text"])
+    return text if literal["end"] in (r"\Z", r"\z") else Prefix(text)

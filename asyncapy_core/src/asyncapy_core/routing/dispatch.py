@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Iterable
 from typing import TYPE_CHECKING
 
 from asyncapy_core.routing.error_handlers import ErrorHandlers
-from asyncapy_core.routing.filter import Filter
-from asyncapy_core.routing.handler import Guard, GuardFunction, Handler
+from asyncapy_core.routing.handler import Guard, Handler
+from asyncapy_core.routing.selection import SelectionTable
 
 if TYPE_CHECKING:
     from asyncapy_core.protocol.packet import Packet
@@ -34,33 +34,33 @@ class Dispatcher:
 
     def __init__(self) -> None:
         self.guards: tuple[Guard, ...] = ()
-        self._groups: tuple[tuple[int, tuple[Handler, ...]], ...] = ()
-        self._without_waiting: tuple[Handler, ...] | None = ()
         self.errors: ErrorHandlers = ErrorHandlers()
+        self._groups: tuple[_Group, ...] = ()
+        self._without_waiting: _Group | None = None
+        self._prepared = False
 
-    def guard(self, check: Filter | GuardFunction) -> None:
+    def guard(self, guard: Guard) -> None:
         """Add a guard after the existing ones."""
-        self.guards = (*self.guards, Guard(check))
-        self._without_waiting = None
+        self.guards = (*self.guards, guard)
+        self._prepared, self._without_waiting = False, None
+
+    def remove_guard(self, guard: Guard) -> None:
+        """Remove a guard; packets being dispatched are checked by it."""
+        self.guards = tuple(each for each in self.guards if each is not guard)
+        self._prepared, self._without_waiting = False, None
 
     def register(self, handler: Handler, group: int) -> None:
-        """Add a handler after the others of its group; packets being dispatched do not see it.
+        """Add a handler after the others of its group; packets being dispatched do not see it."""
+        self._replace(group, (*self.groups.get(group, ()), handler))
 
-        Raises:
-            TypeError: the group is not an integer.
-        """
-        if isinstance(group, bool) or not isinstance(group, int):
-            raise TypeError(f"group must be an integer, the lower the earlier; got {group!r}")
-        groups = self.groups
-        groups[group] = (*groups.get(group, ()), handler)
-        self._groups = tuple(sorted(groups.items()))
-        only = self._groups[0][1] if len(self._groups) == 1 and not self.guards else None
-        self._without_waiting = only if only is not None and not any(handler.is_async for handler in only) else None
+    def unregister(self, handler: Handler, group: int) -> None:
+        """Remove a handler from its group; packets being dispatched still see it."""
+        self._replace(group, tuple(each for each in self.groups[group] if each is not handler))
 
     @property
     def groups(self) -> dict[int, tuple[Handler, ...]]:
         """The handlers by group, in the order in which they are matched."""
-        return dict(self._groups)
+        return {group.number: group.handlers for group in self._groups}
 
     def dispatch(self, client: Client, packet: Packet) -> Awaitable[object]:
         """Call the first matching handler of each group, the lowest group first.
@@ -75,10 +75,14 @@ class Dispatcher:
             Failure: a filter, a guard or a handler answers with a failure; later groups do not get the packet.
             Exception: any exception of a handler; later groups do not get the packet.
         """
-        if self._without_waiting is None:
-            return self._dispatch_by_group(client, packet, traced=False)
+        group = self._without_waiting
+        if group is None:
+            if self._prepared:
+                return self._dispatch_by_group(client, packet, traced=False)
+            self._prepare()
+            return self.dispatch(client, packet)
         failed = False
-        for handler in self._without_waiting:
+        for handler in group.handlers if group.table is None else group.table.candidates(packet.fields):
             match, function = handler.match, handler.function
             matches = match(client, packet)
             if matches:
@@ -102,21 +106,58 @@ class Dispatcher:
                     client.log.info(refused, client.address, guard.filters[0])
                 raise NoHandler(failed=failed)
         matched = False
-        for number, handlers in self._groups:
+        for group in self._groups:
             if traced:
-                client.log.debug("{API Parser} Checking group %d", number)
-            handler, filter_failed = await _first_match(handlers, client, packet)
+                client.log.debug("{API Parser} Checking group %d", group.number)
+            handler, filter_failed = await _first_match(group.candidates(packet), client, packet)
             failed = failed or filter_failed
             if handler is not None:
                 matched = True
                 packet.handler = handler
                 if traced:
-                    client.log.debug("{API Parser} Calling '%s' in group %d", handler.name, number)
+                    client.log.debug("{API Parser} Calling '%s' in group %d", handler.name, group.number)
                 result = await handler.function(client, packet)
                 if result is not None:
                     await client.stream.answer(result, packet)
         if not matched:
             raise NoHandler(failed=failed)
+
+    def _replace(self, number: int, handlers: tuple[Handler, ...]) -> None:
+        """Replace the handlers of a group. The tables are made with the next packet, once for many changes."""
+        groups = {group.number: group for group in self._groups}
+        groups[number] = _Group(number, handlers)
+        self._groups = tuple(groups[each] for each in sorted(groups) if groups[each].handlers)
+        self._prepared, self._without_waiting = False, None
+
+    def _prepare(self) -> None:
+        """Make the tables of the groups, and find out if `dispatch` can do without a coroutine of its own."""
+        for group in self._groups:
+            group.prepare()
+        only = self._groups[0] if len(self._groups) == 1 and not self.guards else None
+        self._without_waiting = only if only is not None and not any(each.is_async for each in only.handlers) else None
+        self._prepared = True
+
+
+class _Group:
+    """The handlers of one group, with a table if many of them select packets."""
+
+    __slots__ = ("_prepared", "handlers", "number", "table")
+
+    def __init__(self, number: int, handlers: tuple[Handler, ...]) -> None:
+        self.number = number
+        self.handlers = handlers
+        self.table: SelectionTable | None = None
+        self._prepared = False
+
+    def prepare(self) -> None:
+        """Make the table."""
+        if not self._prepared:
+            self.table = SelectionTable.of(self.handlers)
+            self._prepared = True
+
+    def candidates(self, packet: Packet) -> Iterable[Handler]:
+        """Return the handlers that can match a packet, in their order."""
+        return self.handlers if self.table is None else self.table.candidates(packet.fields)
 
 
 async def _first_match(handlers: Iterable[Handler], client: Client, packet: Packet) -> tuple[Handler | None, bool]:

@@ -47,6 +47,16 @@ class Filter(ABC):
         """Return the filter to be used where this one is a guard: one that raises a `Failure` to give the reason."""
         return self
 
+    def selects(self) -> tuple[str, str] | None:
+        """Return a field, and the text that it has in every packet that passes; or None if there is no such field.
+
+        The text is that of ``str()`` for numbers, booleans and null; bytes, maps and arrays have none. It may be a
+        `Prefix`, with which the field begins. If this is the first filter of a handler, packets with another text are
+        not checked, so that the time to find one of many handlers does not depend on their number. The result must
+        never change.
+        """
+        return None
+
     def __and__(self, other: object) -> Filter:
         return And(self, other) if isinstance(other, Filter) else NotImplemented
 
@@ -149,6 +159,9 @@ class And(_Compound):
     def authenticates(self) -> bool:  # type: ignore[override]  # computed from the operands
         """Whether an operand authenticates."""
         return any(operand.authenticates for operand in self.operands)
+
+    def selects(self) -> tuple[str, str] | None:
+        return self.operands[0].selects()
 
     async def decide(self, c: Client, p: Packet) -> Verdict:
         found: Mapping[str, Any] | None = None

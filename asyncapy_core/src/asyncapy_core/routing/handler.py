@@ -34,13 +34,15 @@ class Handler:
     Attributes:
         is_async: whether a filter is ``async``, so that the result of `match` must be awaited.
         match: returns whether all filters pass, or None if one raised. The failure is logged, at most once a second.
+        selection: the result of `Filter.selects` of the first filter.
         should_log: limits the log lines of this handler's filters.
 
     Raises:
-        TypeError: the function is not asynchronous, cannot be called with two arguments, or a filter is not a `Filter`.
+        TypeError: the function is not asynchronous, cannot be called with two arguments, a filter is not a `Filter`, or
+            ``selects`` of the first one returned something else.
     """
 
-    __slots__ = ("_checks", "filters", "function", "is_async", "match", "should_log")
+    __slots__ = ("_checks", "filters", "function", "is_async", "match", "selection", "should_log")
 
     def __init__(self, function: HandlerFunction, filters: Sequence[Filter] | None = None) -> None:
         _require_async(function)
@@ -54,6 +56,7 @@ class Handler:
         self.is_async: bool = any(awaited for _, awaited in self._checks)
         plain = self._match if self._checks else _match_all
         self.match: Callable[[Client, Packet], Any] = self._match_async if self.is_async else plain
+        self.selection: tuple[str, str] | None = _selection(self.filters[0]) if self.filters else None
         self.should_log: RateLimited = RateLimited()
 
     @property
@@ -154,6 +157,15 @@ class FunctionFilter(Filter):
 
     def __repr__(self) -> str:
         return str(getattr(self.check, "__name__", "function"))
+
+
+def _selection(filter: Filter) -> tuple[str, str] | None:
+    selection: object = filter.selects()
+    if selection is None:
+        return None
+    if isinstance(selection, tuple) and len(selection) == 2 and all(isinstance(each, str) for each in selection):
+        return selection
+    raise TypeError(f"selects() of {filter!r} returned {selection!r}; return a field and its text, or None")
 
 
 def _match_all(client: Client, packet: Packet) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import inspect
 import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -21,7 +20,9 @@ from asyncapy_core.net.listener import accept_forever, check_listening, close_li
 from asyncapy_core.plugins.manager import PluginManager, default_manager
 from asyncapy_core.routing.dispatch import Dispatcher
 from asyncapy_core.routing.error_handlers import ErrorFunction
-from asyncapy_core.routing.handler import Guard, GuardFunction, Handler, HandlerFunction
+from asyncapy_core.routing.handler import Guard, GuardFunction, Handler
+from asyncapy_core.routing.registration import Registration
+from asyncapy_core.routing.router import Route, Routes
 from asyncapy_core.server.admission import Admission
 from asyncapy_core.server.arguments import record_arguments
 from asyncapy_core.server.lifecycle import NOTHING, Lifetime, set_up
@@ -41,14 +42,13 @@ if TYPE_CHECKING:
     from asyncapy_core.server.settings import FurtherSettings, ServerSettings
     from asyncapy_core.server.state import ServerState
 
-H = TypeVar("H", bound=HandlerFunction)
 G = TypeVar("G", bound="Filter | GuardFunction")
 E = TypeVar("E", bound=ErrorFunction)
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 
-class Server(Configured):
+class Server(Configured, Routes):
     """Serves handlers over AsyncAProto.
 
     Settings that are not passed here come from ``ASYNCAPY_*`` environment variables, then from ``cfg_parser``, then
@@ -155,47 +155,31 @@ class Server(Configured):
         super().configure(path=path, **settings)
         adjust_logger(self.log, self.config.logging_level, self.config.console_format, self.config.datefmt)
 
-    def add_handler(self, *filters: Filter, group: int = 0) -> Callable[[H], H]:
-        """Return a decorator that registers a handler, and returns the function unchanged.
+    def add_route(self, route: Route) -> Registration[Any]:
+        """Register a route; called by `register_handler`, `operation` and `include`."""
+        handler = route.handler()
+        self._dispatcher.register(handler, route.group)
+        return Registration(route.function, functools.partial(self._dispatcher.unregister, handler, route.group))
 
-        Args:
-            filters: all of these must pass for a packet to reach the handler.
-            group: in each group, the first handler whose filters pass gets the packet; lower groups come first.
-        """
-        for filter in filters:
-            if inspect.isroutine(filter):
-                raise TypeError("add_handler is called before it decorates: write @server.add_handler()")
-
-        def register(handler: H) -> H:
-            self.register_handler(handler, *filters, group=group)
-            return handler
-
-        return register
-
-    def register_handler(self, handler: HandlerFunction, *filters: Filter, group: int = 0) -> None:
-        """Register a handler.
-
-        Args:
-            handler: an ``async def`` that takes a `Client` and a `Packet`.
-            filters: all of these must pass for a packet to reach the handler.
-            group: in each group, the first handler whose filters pass gets the packet; lower groups come first.
-
-        Raises:
-            TypeError: the handler is not asynchronous, a filter is not a `Filter`, or the group is not an integer.
-        """
-        self._dispatcher.register(Handler(handler, filters), group)
-
-    def guard(self, check: G) -> G:
-        """Check every packet before any group gets it; a decorator, which returns ``check`` unchanged.
+    def guard(self, check: G) -> Registration[G]:
+        """Check every packet before any group gets it; a decorator.
 
         A packet that does not pass reaches no handler, and is answered with ERR_NO_HANDLER. If the guard raises, the
         packet does not pass.
 
         Args:
             check: a filter, or a function of client and packet, plain or ``async``, that returns whether it passes.
+
+        Returns:
+            The registration, to take the guard out again. That of a function can be called like the function.
+
+        Raises:
+            TypeError: ``check`` is neither a filter nor a function.
         """
-        self._dispatcher.guard(check)
-        return check
+        registered = check.registered if isinstance(check, Registration) else check
+        guard = Guard(registered)
+        self._dispatcher.guard(guard)
+        return Registration(registered, functools.partial(self._dispatcher.remove_guard, guard))
 
     def on_error(self, kind: type[Exception]) -> Callable[[E], E]:
         """Return a decorator for a function that turns exceptions of handlers into answers.

@@ -19,6 +19,7 @@ import trio
 from asyncapy_core.plugins import PluginManager, hookimpl
 from asyncapy_core.protocol.codec import Codec
 from asyncapy_core.routing.filter import Filter, check
+from asyncapy_core.routing.selection import is_selected
 from asyncapy_core.server.detached import Detached
 from asyncapy_core.server.server import Server
 from asyncapy_core.testing.memory import serving
@@ -141,6 +142,20 @@ class FilterContract(ABC):
                 for value in ODD_VALUES:
                     odd = {**sample.fields, name: value}
                     assert await _ask(filter, Sample(odd, sample.address, sample.tls_peer)) in {True, False}
+
+    def test_passes_only_packets_that_it_selects(self) -> None:
+        trio.run(self._select)
+
+    async def _select(self) -> None:
+        selection = self.filter().selects()
+        assert self.filter().selects() == selection, "the result of selects() must never change"
+        if selection is None:
+            return
+        for sample in self._samples([*self.passing, *self.failing]):
+            for value in (*ODD_VALUES, sample.fields.get(selection[0])):
+                odd = Sample({**sample.fields, selection[0]: value}, sample.address, sample.tls_peer)
+                if await _ask(self.filter(), odd):
+                    assert is_selected(selection, odd.fields), f"{odd} passes, although selects() returns {selection}"
 
     def test_says_what_it_is(self) -> None:
         filter = self.filter()
