@@ -64,8 +64,8 @@ class Running:
     @property
     def connections(self) -> int:
         """The number of open connections, including refused ones that are not closed yet."""
-        state = self.server._state
-        return 0 if state is None else len(state.connections) + len(state.refused)
+        statistics = self.server.statistics()
+        return statistics.connections + statistics.refused
 
     async def settle(self, connections: int = 0) -> None:
         """Wait until the server has this number of connections."""
@@ -79,11 +79,11 @@ class Running:
     @property
     def footprint(self) -> dict[str, int]:
         """The number of resources that the server holds; it is the same before and after a session."""
-        state = self.server._state
+        statistics = self.server.statistics()
         return {
-            "sessions": 0 if state is None else len(state.sessions),
+            "sessions": statistics.sessions,
             "connections": self.connections,
-            "deadlines": 0 if state is None else len(state.writing) + len(state.lingering),
+            "queued": statistics.bytes_queued,
             "tasks": trio.lowlevel.current_statistics().tasks_living,
             "descriptors": len(list(Path("/proc/self/fd").iterdir())),
         }

@@ -42,6 +42,7 @@ def test_the_codes_are_those_of_the_protocol_to_the_letter() -> None:
         "ERR_SERVER_BUSY",
         "ERR_NO_HANDLER",
         "ERR_HANDLER_FAILED",
+        "ERR_NO_REPLY",
         "ERR_UNAUTHORIZED",
         "ERR_FORBIDDEN",
         "ERR_INVALID",

@@ -29,6 +29,7 @@ SURFACE: dict[str, set[str]] = {
     "asyncapy.client": {"AsyncClient", "Client", "Pool"},
     "asyncapy.core": {"Client", "Handler", "Packet", "Session", "SharedPacket"},
     "asyncapy.errors": {
+        "AlreadyAnswered",
         "AsyncAPYError",
         "BindError",
         "BrokenCodec",
@@ -51,6 +52,7 @@ SURFACE: dict[str, set[str]] = {
         "KeyStoreUnavailable",
         "MalformedPacket",
         "NoHandlerFound",
+        "NoReply",
         "NotConnected",
         "PacketTooLarge",
         "PluginCollision",

@@ -54,13 +54,13 @@ def add_handlers(server: Server, servers: dict[str, Server]) -> None:
         if "sleep" in packet:
             await trio.sleep(packet["sleep"])
         if "stats" in packet:
-            states = [each._state for each in servers.values() if each._state is not None]
+            statistics = [each.statistics() for each in servers.values()]
             figures = {
                 "tasks": trio.lowlevel.current_statistics().tasks_living,
                 "threads": threading.active_count(),
-                "connections": sum(len(state.connections) + len(state.refused) for state in states),
-                "handshakes": sum(len(state.handshakes) for state in states),
-                "sessions": sum(len(state.sessions) for state in states),
+                "connections": sum(each.connections + each.refused for each in statistics),
+                "handshakes": sum(each.handshakes for each in statistics),
+                "sessions": sum(each.sessions for each in statistics),
                 "milliseconds": round(PAUSES.longest * 1000),
             }
             await client.send(figures)

@@ -210,9 +210,8 @@ async def test_leaving_ends_every_request_that_is_pending(serve: Serve) -> None:
     assert outcomes == ["the client was closed before the reply came"] * 3
     with pytest.raises(NotConnected, match="use it within 'async with"):
         await client.request({"a": 1})
-    assert running.server._state is not None
-    for connection in tuple(running.server._state.connections):
-        connection.drop()
+    for session in running.server.sessions:
+        await session.close()
 
 
 @pytest.mark.parametrize("raising", [True, False])

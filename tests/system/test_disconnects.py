@@ -54,9 +54,8 @@ class SlowServer(Server):
 
 
 async def places(running: Running) -> tuple[int, int, int]:
-    state = running.server._state
-    assert state is not None
-    return len(state.connections), len(state.sessions), len(state.abandoned)
+    statistics = running.server.statistics()
+    return statistics.connections, statistics.sessions, statistics.abandoned
 
 
 async def until(running: Running, expected: tuple[int, int, int]) -> None:
@@ -175,7 +174,7 @@ async def test_a_drain_waits_for_the_handlers_of_clients_that_have_left(serve: S
     assert server.outcomes == []
     server.release.set()
     with trio.fail_after(5):
-        while server._state is not None:  # noqa: ASYNC110  # the server has no event for this
+        while server.addresses:  # noqa: ASYNC110  # the server has no event for this
             await trio.sleep(0.005)
     assert server.outcomes == [True, "ClientDisconnected"]
 

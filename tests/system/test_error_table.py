@@ -115,10 +115,8 @@ async def test_a_peer_that_does_not_leave_after_an_error_is_left_after_two_secon
         await peer.send(packet(JSON, b"{}"))
         assert await peer.failure() == "ERR_REQUEST_MALFORMED"
         assert await peer.closed()
-        state = running.server._state
-        assert state is not None
-        assert len(state.sessions) == 0, "the session ends with the reply"
-        while state.connections:  # noqa: ASYNC110  # the server has no event for this
+        assert running.server.statistics().sessions == 0, "the session ends with the reply"
+        while running.server.statistics().connections:  # noqa: ASYNC110  # the server has no event for this
             await trio.sleep(0.25)
     assert 2 <= trio.current_time() - began <= 2.25
 

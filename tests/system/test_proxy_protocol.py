@@ -251,7 +251,7 @@ async def test_haproxy_spreads_clients_over_two_servers_and_goes_on_with_one(ser
         assert [reply["address"] for reply in replies] == [f"127.0.0.{number}" for number in range(2, 12)]
         first.server.stop()
         with trio.fail_after(10):
-            while first.server._state is not None:  # noqa: ASYNC110  # the server has no event for this
+            while first.server.addresses:  # noqa: ASYNC110  # the server has no event for this
                 await trio.sleep(0.01)
         with trio.fail_after(10):
             while True:

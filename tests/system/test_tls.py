@@ -349,14 +349,12 @@ async def test_a_burst_of_peers_that_do_not_finish_their_handshakes_is_bounded(
     serve: Serve, certificates: Certificates
 ) -> None:
     running = await serve(tls_cert=certificates.server, max_connections=2)
-    state = running.server._state
-    assert state is not None
     async with contextlib.AsyncExitStack() as stack:
         for number in range(200):
             await stack.enter_async_context(await Peer.connect_from(f"127.0.1.{number}", running.port))
-            assert len(state.handshakes) <= MIN_HANDSHAKES
+            assert running.server.statistics().handshakes <= MIN_HANDSHAKES
         await trio.testing.wait_all_tasks_blocked(0.01)
-        assert len(state.handshakes) == MIN_HANDSHAKES
+        assert running.server.statistics().handshakes == MIN_HANDSHAKES
     await running.settle()
 
 

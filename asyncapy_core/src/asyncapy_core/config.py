@@ -137,7 +137,7 @@ class ServerConfig(BaseModel, extra="forbid", frozen=True):
         default=256 * 1024 * 1024, description="bytes of incomplete packets of all connections, 1 or more", ge=1
     )
     packets_per_turn: int = Field(
-        default=20, description="pipelined packets until other connections get their turn, 1 or more", ge=1
+        default=40, description="pipelined packets until other connections get their turn, 1 or more", ge=1
     )
     send_timeout: float = Field(default=10, description="seconds, more than 0", gt=0, allow_inf_nan=False)
     handler_timeout: float | None = Field(
@@ -148,6 +148,11 @@ class ServerConfig(BaseModel, extra="forbid", frozen=True):
     )
     cancel_on_disconnect: bool = Field(
         default=False, description="true or false: whether to cancel the handler of a client that has left"
+    )
+    measure: bool = Field(default=False, description="true or false: whether statistics have the durations of requests")
+    replies: Literal["any", "one"] = Field(
+        default="any",
+        description="'any', or 'one': a packet without an answer gets ERR_NO_REPLY, and a second one is refused",
     )
     handshake_timeout: float = Field(
         default=10, description="seconds for a TLS handshake, more than 0", gt=0, allow_inf_nan=False
@@ -201,7 +206,7 @@ class ServerConfig(BaseModel, extra="forbid", frozen=True):
     @field_validator("*", mode="before")
     @classmethod
     def _not_a_bool(cls, value: object, info: ValidationInfo) -> object:
-        if isinstance(value, bool) and info.field_name != "cancel_on_disconnect":
+        if isinstance(value, bool) and info.field_name not in {"cancel_on_disconnect", "measure"}:
             raise ValueError("Input should not be a boolean")
         return value
 

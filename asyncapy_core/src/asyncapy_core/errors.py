@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 __all__ = [
+    "AlreadyAnswered",
     "AsyncAPYError",
     "BindError",
     "BrokenCodec",
@@ -29,6 +30,7 @@ __all__ = [
     "KeyStoreUnavailable",
     "MalformedPacket",
     "NoHandlerFound",
+    "NoReply",
     "NotConnected",
     "PacketTooLarge",
     "PluginCollision",
@@ -64,6 +66,7 @@ class ErrorCode(StrEnum):
     SERVER_BUSY = "ERR_SERVER_BUSY"
     NO_HANDLER = "ERR_NO_HANDLER"
     HANDLER_FAILED = "ERR_HANDLER_FAILED"
+    NO_REPLY = "ERR_NO_REPLY"
     UNAUTHORIZED = "ERR_UNAUTHORIZED"
     FORBIDDEN = "ERR_FORBIDDEN"
     INVALID = "ERR_INVALID"
@@ -212,6 +215,10 @@ class ClientDisconnected(ConnectionLost):
         self.client = client
 
 
+class AlreadyAnswered(AsyncAPYError, RuntimeError):
+    """A handler answered a packet that may have no further answer; nothing was sent."""
+
+
 class RemoteError(AsyncAPYError):
     """The root of the exceptions of clients. The message gives the cause and the remedy."""
 
@@ -276,6 +283,10 @@ class NoHandlerFound(FailureReply):
 
 class HandlerFailed(FailureReply):
     """ERR_HANDLER_FAILED: the handler on the server raised an exception; the session goes on."""
+
+
+class NoReply(FailureReply):
+    """ERR_NO_REPLY: the handler on the server sent no answer, and ``replies`` of the server is ``"one"``."""
 
 
 class Unauthorized(FailureReply):

@@ -173,6 +173,18 @@ class SessionInterface(Protocol):
         """Close the connection after pending output."""
 
 
+class OutcomesInterface(Protocol):
+    """The counters of a handler."""
+
+    succeeded: int
+
+    def count(self, outcome: str) -> None:
+        """Count a request."""
+
+    def measure(self, outcome: str, nanoseconds: int) -> None:
+        """Note the duration of a request."""
+
+
 class HandlerInterface(Protocol):
     """A registered handler. `asyncapy_core.Handler` documents the members."""
 
@@ -184,3 +196,9 @@ class HandlerInterface(Protocol):
 
     @property
     def filters(self) -> Sequence[object]: ...
+
+    @property
+    def outcomes(self) -> OutcomesInterface: ...
+
+    def notes(self, subject: str) -> bool:
+        """Return True the first time that it is called with this subject."""

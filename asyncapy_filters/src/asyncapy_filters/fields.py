@@ -44,7 +44,9 @@ class HasFields(Filter):
 
     def check(self, c: Client, p: Packet) -> bool:
         """Return True if the packet has all these fields and their values match."""
-        return p.fields.keys() >= self.names and (not self._matchers or self._values_match(p))
+        if self._matchers:
+            return p.fields.keys() >= self.names and self._values_match(p)
+        return p.fields.keys() >= self.names
 
     def selects(self) -> tuple[str, str] | None:
         """Return the first field whose expression has no special characters, and its text."""
@@ -84,7 +86,9 @@ class Fields(HasFields):
 
     def check(self, c: Client, p: Packet) -> bool:
         """Return True if the packet has these fields and no others, and their values match."""
-        return p.fields.keys() == self.names and (not self._matchers or self._values_match(p))
+        if self._matchers:
+            return p.fields.keys() == self.names and self._values_match(p)
+        return p.fields.keys() == self.names
 
 
 def _validated(title: str, fields: dict[str, Any]) -> dict[str, FieldPattern]:

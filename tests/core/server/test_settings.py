@@ -102,6 +102,8 @@ def test_each_setting_can_be_read_and_set_as_an_attribute(name: str) -> None:
         "header_size": 2,
         "byteorder": "little",
         "cancel_on_disconnect": True,
+        "measure": True,
+        "replies": "one",
         "tls_key": None,
         "tls_client_ca": None,
         "tls_cert": "a.pem",

@@ -38,6 +38,7 @@ class Outbox:
     Attributes:
         corked: whether `hold` may hold back output, to send it in one piece.
         poisoned: whether nothing more is sent.
+        sent: the number of bytes sent.
     """
 
     __slots__ = (
@@ -50,14 +51,20 @@ class Outbox:
         "_spawn",
         "_transport",
         "_turn",
+        "_unsent",
         "_waiting",
         "_writing",
         "corked",
         "poisoned",
+        "sent",
     )
 
     def __init__(
-        self, transport: Transport, deadlines: Deadlines[Outbox], limit: int, spawn: Callable[..., None]
+        self,
+        transport: Transport,
+        deadlines: Deadlines[Outbox],
+        limit: int,
+        spawn: Callable[..., None],
     ) -> None:
         self._transport = transport
         self._deadlines = deadlines
@@ -68,10 +75,17 @@ class Outbox:
         self._writing = False
         self._waiting = 0
         self._turn = 0
+        self._unsent = 0
         self._line: trio.StrictFIFOLock | None = None
         self._parked: trio.lowlevel.ParkingLot | None = None
         self.corked: bool = False
         self.poisoned: bool = False
+        self.sent: int = 0
+
+    @property
+    def queued(self) -> int:
+        """The bytes that wait for the peer to read them, with those of the current write."""
+        return self._queued + self._unsent
 
     def hold(self, data: bytes) -> bool:
         """Hold back bytes until the next `uncork` or `flush`; return False, without effect, if that is not allowed."""
@@ -198,7 +212,7 @@ class Outbox:
         self.corked = False
         self._spawn = _spawn_nothing  # no reference to the connection is left
         self._queue.clear()
-        self._queued = 0
+        self._queued = self._unsent = 0
         self._transport.abort()
         self._unpark()
 
@@ -212,6 +226,7 @@ class Outbox:
         except ConnectionLost:
             self.poison()
             raise
+        self.sent += sent
         return memoryview(data)[sent:] if sent < len(data) else b""
 
     async def _send(self, data: bytes | memoryview) -> None:
@@ -241,9 +256,13 @@ class Outbox:
         view = memoryview(data)
         try:
             for start in range(0, len(view), CHUNK):
+                self._unsent = len(view) - start
                 self._deadlines.start(self)
-                await self._transport.send(view[start : start + CHUNK])
+                chunk = view[start : start + CHUNK]
+                await self._transport.send(chunk)
                 self._deadlines.stop(self)
+                self.sent += len(chunk)
+            self._unsent = 0
         except BaseException:  # also a cancelled write: an unknown part of it was sent
             self._deadlines.stop(self)
             self._writing = False

@@ -12,6 +12,7 @@ from asyncapy_core.errors import Failure
 from asyncapy_core.interrupts import is_interrupt
 from asyncapy_core.logs import RateLimited, describe
 from asyncapy_core.routing.filter import Filter, Verdict, ask, is_async, merged, passed, returns_coroutine
+from asyncapy_core.routing.outcomes import Outcomes
 
 if TYPE_CHECKING:
     from asyncapy_core.protocol.packet import Packet
@@ -34,6 +35,7 @@ class Handler:
     Attributes:
         is_async: whether a filter is ``async``, so that the result of `match` must be awaited.
         match: returns whether all filters pass, or None if one raised. The failure is logged, at most once a second.
+        outcomes: the counters of its requests.
         selection: the result of `Filter.selects` of the first filter.
         should_log: limits the log lines of this handler's filters.
 
@@ -42,7 +44,18 @@ class Handler:
             ``selects`` of the first one returned something else.
     """
 
-    __slots__ = ("_checks", "filters", "function", "is_async", "match", "selection", "should_log")
+    __slots__ = (
+        "_checks",
+        "_noted",
+        "_only",
+        "filters",
+        "function",
+        "is_async",
+        "match",
+        "outcomes",
+        "selection",
+        "should_log",
+    )
 
     def __init__(self, function: HandlerFunction, filters: Sequence[Filter] | None = None) -> None:
         _require_async(function)
@@ -54,10 +67,17 @@ class Handler:
                 raise TypeError(f"a filter must be a Filter, such as Filters.Fields(a=None); got {filter!r}")
         self._checks = tuple((filter.check, is_async(filter)) for filter in self.filters)
         self.is_async: bool = any(awaited for _, awaited in self._checks)
-        plain = self._match if self._checks else _match_all
-        self.match: Callable[[Client, Packet], Any] = self._match_async if self.is_async else plain
+        self.match: Callable[[Client, Packet], Any] = self._choose_match()
         self.selection: tuple[str, str] | None = _selection(self.filters[0]) if self.filters else None
         self.should_log: RateLimited = RateLimited()
+        self.outcomes: Outcomes = Outcomes()
+        self._noted: set[str] = set()
+
+    def notes(self, subject: str) -> bool:
+        """Return True the first time that it is called with this subject, to log it once."""
+        first = subject not in self._noted
+        self._noted.add(subject)
+        return first
 
     @property
     def name(self) -> str:
@@ -84,6 +104,32 @@ class Handler:
             packet.context.update(found)
         return True
 
+    def _choose_match(self) -> Callable[[Client, Packet], Any]:
+        if self.is_async:
+            return self._match_async
+        if not self._checks:
+            return _match_all
+        if len(self._checks) > 1:
+            return self._match
+        self._only = self._checks[0][0]
+        return self._match_one
+
+    def _match_one(self, client: Client, packet: Packet) -> bool | None:
+        """Match a packet against the only filter: as `_match`, without a loop."""
+        check = self._only
+        try:
+            result = check(client, packet)
+            if result is True or result is False:
+                return result
+            verdict = passed(result)
+            if isinstance(verdict, bool):
+                return verdict
+            packet.context.update(verdict)
+        except BaseException as error:  # a filter may raise anything
+            self._fail(client, packet, error, awaited=False)
+            return None
+        return True
+
     def _match(self, client: Client, packet: Packet) -> bool | None:
         found: Mapping[str, Any] | None = None
         try:
@@ -97,9 +143,7 @@ class Handler:
             if found is not None:
                 packet.context.update(found)
         except BaseException as error:  # a filter may raise anything
-            if _propagates(error, awaited=False):
-                raise
-            self._log_failure(client, packet, error)
+            self._fail(client, packet, error, awaited=False)
             return None
         return True
 
@@ -107,12 +151,17 @@ class Handler:
         try:
             return await self.check(client, packet)
         except BaseException as error:  # a filter may raise anything
-            if _propagates(error, awaited=True):
-                raise
-            self._log_failure(client, packet, error)
+            self._fail(client, packet, error, awaited=True)
             return None
 
-    def _log_failure(self, client: Client, packet: Packet, error: BaseException) -> None:
+    def _fail(self, client: Client, packet: Packet, error: BaseException, *, awaited: bool) -> None:
+        """Log that a filter has raised.
+
+        Raises:
+            BaseException: the exception, if it is no failure of the filter.
+        """
+        if _propagates(error, awaited=awaited):
+            raise error
         if self.should_log():
             client.log.error(
                 "{API Parser} A filter of '%s' raised %s, so the packet does not pass",

@@ -21,6 +21,7 @@ from asyncapy_core.net.corking import run_with_wait_hook
 from asyncapy_core.net.outbox import Outbox
 from asyncapy_core.net.transport import Transport
 from asyncapy_core.protocol.packet import SharedPacket
+from asyncapy_core.routing.outcomes import SUCCEEDED
 from asyncapy_core.server.intake import Intake
 from asyncapy_core.server.request import Answered, Request
 from asyncapy_core.session import Client, Session
@@ -75,12 +76,11 @@ class Connection:
         self._between_turns = False
         self._closing = False
         self._debug = state.log.isEnabledFor(logging.DEBUG)
-        limit = state.config.handler_timeout
-        self._request = Request(self, state.peers, state.dispatcher.errors, limit)
+        self._request = Request(self, state.peers, state.dispatcher.errors, state.counters, state.config)
         dispatch = state.dispatcher.dispatch_traced if self._debug else state.dispatcher.dispatch
         self._dispatch: Callable[[Client, Packet], Awaitable[object]] = (
             functools.partial(self._request.dispatch_in_scope, dispatch)
-            if limit is not None or state.config.cancel_on_disconnect
+            if state.config.handler_timeout is not None or state.config.cancel_on_disconnect
             else dispatch
         )
         self.client: Client = Client(address, state.server, self, encoding=self._encoding.name)
@@ -103,6 +103,7 @@ class Connection:
             except ProtocolError as error:
                 if isinstance(error, BrokenCodec) and self._state.should_log_codec():
                     self.log.error("{API Parser} A packet could not be decoded: %s", error)
+                self._state.counters.refuse(error.code)
                 if not self._closing:  # no reply after a close
                     address, reason = self.client.address, escape_for_log(error)
                     self.log.info("{Client handler} %s for %s: %s", error.code.value, address, reason)
@@ -131,7 +132,7 @@ class Connection:
         finally:
             self._end()
 
-    async def _serve(self) -> bool:
+    async def _serve(self) -> bool:  # noqa: C901, PLR0912  # a coroutine for each turn would cost 0.5 us
         """Read, dispatch the whole packets, a limited number in a turn, and send the replies in one piece.
 
         Returns:
@@ -139,7 +140,7 @@ class Connection:
         """
         intake, outbox, request = self._intake, self._outbox, self._request
         encodings, dispatch, client, state = self._encodings, self._dispatch, self.client, self._state
-        limit, dropped = state.config.packets_per_turn, state.peers.dropped.by_task
+        limit, measured, dropped = state.config.packets_per_turn, state.config.measure, state.peers.dropped.by_task
         decoder, context = intake.decoder, copy_context()
         while data := await intake.receive(self):
             decoder.feed(data)
@@ -152,12 +153,20 @@ class Connection:
                         self._packet_arrived(wire_id, payload)
                     packet = encodings[wire_id].unpack(payload, client)
                     request.answered = _NOT
+                    if measured:
+                        request.started = time.perf_counter_ns()
                     try:
                         result = await dispatch(client, packet)
                         if result is not None:
                             await self.answer(result, packet)
+                        if request.answered is not _BY_HANDLER:
+                            request.check_answers(packet)
                     except BaseException as error:  # a handler may raise anything
                         await request.fail(error, packet)
+                    else:
+                        packet.handler.outcomes.succeeded += 1  # type: ignore[union-attr]  # there is a handler
+                        if measured:
+                            request.measure(packet, SUCCEEDED)
                     if dropped or copy_context() != context:
                         await self._clean_up(context)
                 del packet, payload
@@ -239,13 +248,18 @@ class Connection:
         Raises:
             ClientDisconnected: the connection was closed before; from the awaitable, also if the peer has left.
             EncodeError: the packet cannot be encoded; nothing was sent.
+            AlreadyAnswered: ``replies`` is ``"one"``, and the handlers have answered their packet.
         """
         if self._closing:
             raise ClientDisconnected("the connection to this client was closed before", self.client)
         encoding = self._encoding if packet.sender is not None else self._state.encodings.by_name(packet.encoding)
         data = encoding.pack(packet.fields)
+        request = self._request
+        if request.answered is not _NOT:
+            request.repeat()
         if self._outbox.hold(data):
-            self._request.answered = _BY_HANDLER
+            if request.answered is _NOT:
+                request.answered = _BY_HANDLER
             return None
         return self._put(data)
 
@@ -257,6 +271,7 @@ class Connection:
             ClientDisconnected, EncodeError: as for `post`.
         """
         data = self._encoded(packet)
+        self._request.repeat()
         if not self._outbox.hold(data):
             try:
                 if not self._outbox.put_now(data):
@@ -272,6 +287,7 @@ class Connection:
             ClientDisconnected, EncodeError: as for `post`.
         """
         data = self._encoded(packet)
+        self._request.repeat()
         if self._outbox.hold(data):
             self._request.note_answer()
         else:
@@ -320,6 +336,11 @@ class Connection:
     def sessions(self) -> list[Session]:
         """Return the active sessions of this peer's address."""
         return self._state.sessions.of(self.client.address)
+
+    @property
+    def traffic(self) -> tuple[int, int, int]:
+        """The numbers of bytes that were received, that were sent, and that wait for the peer to read them."""
+        return self._intake.received, self._outbox.sent, self._outbox.queued
 
     def expire(self) -> None:
         """End the current wait: its deadline has passed."""
@@ -371,5 +392,8 @@ class Connection:
 
     def drop(self) -> None:
         """Close at once, without pending output; dropping twice does nothing."""
+        counters, intake, outbox = self._state.counters, self._intake, self._outbox
+        counters.received, intake.received = counters.received + intake.received, 0
+        counters.sent, outbox.sent = counters.sent + outbox.sent, 0
         self._state.forget(self)
         self._outbox.poison()

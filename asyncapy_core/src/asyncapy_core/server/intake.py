@@ -44,10 +44,11 @@ class Intake:
 
     Attributes:
         decoder: cuts the bytes into packets.
+        received: the number of bytes received.
         closed: whether the connection was closed, so that `receive` waits no more; the connection sets it.
     """
 
-    __slots__ = ("_expired", "_overflowed", "_partial", "_state", "_transport", "closed", "decoder")
+    __slots__ = ("_expired", "_overflowed", "_partial", "_state", "_transport", "closed", "decoder", "received")
 
     def __init__(self, state: ServerState, transport: Transport) -> None:
         self._state = state
@@ -57,6 +58,7 @@ class Intake:
         self._partial = 0
         self.decoder: FrameDecoder = FrameDecoder(state.encodings.wire, state.encodings.by_id)
         self.closed: bool = False
+        self.received: int = 0
 
     async def receive(self, connection: ConnectionInterface) -> bytes:
         """Yield to other tasks, then return received bytes; ``b""`` at the end of the stream, after a close or a stop.
@@ -89,9 +91,12 @@ class Intake:
                 data = await self._transport.receive(size)
             except Woken:
                 continue
-        if buffered and data:
+        if not data:
+            return b""
+        self.received += len(data)
+        if buffered:
             state.heap.count(len(data))
-        return data or b""
+        return data
 
     def complete(self, connection: ConnectionInterface) -> None:
         """Stop the deadline, as a packet is complete, and forget that it was incomplete."""

@@ -6,6 +6,7 @@ A packet of version 22 is answered by its handlers or by the server, never by bo
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from enum import Enum
@@ -13,14 +14,24 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import trio
 
-from asyncapy_core.errors import ClientDisconnected, EncodeError, ErrorCode, StopPropagation
+from asyncapy_core.errors import (
+    AlreadyAnswered,
+    ClientDisconnected,
+    EncodeError,
+    ErrorCode,
+    Failure,
+    StopPropagation,
+)
 from asyncapy_core.logs import escape_for_log, first_leaf
 from asyncapy_core.routing.dispatch import NoHandler
+from asyncapy_core.routing.outcomes import DISCONNECTED, SUCCEEDED
 from asyncapy_core.server.isolation import Peer, is_descendant
 
 if TYPE_CHECKING:
+    from asyncapy_core.config import ServerConfig
     from asyncapy_core.protocol.packet import Packet
     from asyncapy_core.routing.error_handlers import ErrorHandlers
+    from asyncapy_core.server.counters import Counters
     from asyncapy_core.server.isolation import PeerTasks
     from asyncapy_core.session import Client
 
@@ -36,6 +47,7 @@ class Answered(Enum):
     NOT = 0
     BY_HANDLER = 1
     BY_SERVER = 2
+    TWICE = 3
 
 
 class Replier(Peer, Protocol):
@@ -58,22 +70,42 @@ class Request:
         connection: sends the replies.
         peers: splits exceptions, and closes dropped generators.
         errors: the functions for exceptions of the application.
-        limit: ``handler_timeout``, which holds for these functions as well.
+        counters: counts the packets that no handler gets.
+        config: the settings of the server. ``handler_timeout`` holds for the functions of ``errors``, too.
 
     Attributes:
+        started: the time at which the current packet was dispatched, by `time.perf_counter_ns`, if ``measure`` is set.
         answered: the side that has answered the current packet; the connection resets it for each packet.
     """
 
-    __slots__ = ("_connection", "_errors", "_limit", "_peers", "_scope", "_task", "answered")
+    __slots__ = (
+        "_connection",
+        "_counters",
+        "_errors",
+        "_limit",
+        "_measured",
+        "_one_reply",
+        "_peers",
+        "_scope",
+        "_task",
+        "answered",
+        "started",
+    )
 
-    def __init__(self, connection: Replier, peers: PeerTasks, errors: ErrorHandlers, limit: float | None) -> None:
+    def __init__(
+        self, connection: Replier, peers: PeerTasks, errors: ErrorHandlers, counters: Counters, config: ServerConfig
+    ) -> None:
         self._connection = connection
         self._peers = peers
         self._errors = errors
-        self._limit = limit
+        self._counters = counters
+        self._limit = config.handler_timeout
+        self._measured = config.measure
+        self._one_reply = config.replies == "one"
         self._task: trio.lowlevel.Task | None = None
         self._scope: trio.CancelScope | None = None
         self.answered: Answered = Answered.NOT
+        self.started: int = 0
 
     def enter_task(self) -> None:
         """Note that the current task runs the handlers."""
@@ -100,6 +132,46 @@ class Request:
         """Note that the current packet is answered, if the current task sends for its handlers."""
         if self.answered is Answered.NOT and self.is_answered_by(trio.lowlevel.current_task()):
             self.answered = Answered.BY_HANDLER
+
+    def repeat(self) -> None:
+        """Note that the handlers send another answer, if they do, before it is sent.
+
+        Raises:
+            AlreadyAnswered: ``replies`` is ``"one"``.
+        """
+        if self.answered is not Answered.BY_HANDLER or not self.is_answered_by(trio.lowlevel.current_task()):
+            return
+        if self._one_reply:
+            raise AlreadyAnswered("the packet was answered before, and this server has replies = 'one'")
+        self.answered = Answered.TWICE
+
+    def check_answers(self, packet: Packet) -> None:
+        """Log once for each handler that a packet has no answer, or two: its client cannot match later answers.
+
+        Raises:
+            Failure: there is none, and ``replies`` is ``"one"``.
+        """
+        if self.answered is Answered.TWICE:
+            self._note_once(
+                packet,
+                "has answered a packet that was answered before: a client takes the second answer for that of its next "
+                "request",
+            )
+        elif self.answered is Answered.NOT and (failure := self._missing_answer(packet)) is not None:
+            raise failure
+
+    def _missing_answer(self, packet: Packet) -> Failure | None:
+        """Log once for each handler that a packet has no answer; return the failure to send if it must have one."""
+        if self.answered is not Answered.NOT:
+            return None
+        self._note_once(packet, "has not answered a packet: a client takes the answer to its next request for it")
+        return Failure(ErrorCode.NO_REPLY) if self._one_reply else None
+
+    def _note_once(self, packet: Packet, text: str) -> None:
+        handler = packet.handler
+        if handler is not None and handler.notes(text):
+            line = "{API Parser} Handler '%s' %s (docs/answers.md)"
+            self._connection.log.warning(line, escape_for_log(handler.name), text)
 
     def cancel(self) -> None:
         """Cancel the handlers of the current packet, as their client has left."""
@@ -140,6 +212,11 @@ class Request:
             raise ClientDisconnected("this client has left", client)
         raise TimeoutError(f"cut off after {self._limit:g} s (handler_timeout)")
 
+    def measure(self, packet: Packet, outcome: str) -> None:
+        """Note the duration of the current packet; not part of its answer."""
+        if packet.handler is not None:
+            packet.handler.outcomes.measure(outcome, time.perf_counter_ns() - self.started)
+
     async def fail(self, error: BaseException, packet: Packet) -> None:
         """End a request whose dispatch raised: log a failure of the handler, and send an error reply.
 
@@ -149,29 +226,49 @@ class Request:
         Raises:
             BaseException: the part of ``error`` that belongs to the server; see `PeerTasks.is_servers`.
         """
-        if type(error) is NoHandler:
-            return await self._no_handler(error)
+        outcome = await (self._no_handler(error) if type(error) is NoHandler else self._fail(error, packet))
+        if packet.handler is None:
+            self._counters.refuse(outcome)
+            return
+        packet.handler.outcomes.count(outcome)
+        if self._measured:
+            self.measure(packet, outcome)
 
-        def expected(leaf: BaseException) -> bool:
-            own = isinstance(leaf, ClientDisconnected) and leaf.client is self._connection.client
-            return own or isinstance(leaf, StopPropagation)
-
+    async def _fail(self, error: BaseException, packet: Packet) -> str:
+        """Do the same, and return the outcome of the request: see `HandlerStatistics`."""
         through, failure = self._peers.split(error)
-        if isinstance(failure, BaseExceptionGroup):
-            failure = failure.split(expected)[1]
-        elif failure is not None and expected(failure):
-            failure = None
-        if failure is not None and through is None and self.answered is Answered.NOT:
-            failure = await self._answer_with(failure, packet)
+        outcome, failure = self._without_expected(failure)
+        if outcome == SUCCEEDED and failure is None and through is None:
+            failure = self._missing_answer(packet)
+        if failure is not None:
+            outcome = ErrorCode.HANDLER_FAILED
+            if through is None and self.answered is Answered.NOT:
+                outcome, failure = await self._answer_with(failure, packet)
         if failure is not None:
             self._report(failure, packet)
         if through is not None:
             raise through
-        if failure is None:
-            return None
-        if self.answered is not Answered.NOT:
-            return await self._connection.close()
-        return await self._reply(ErrorCode.HANDLER_FAILED)
+        if failure is not None and self.answered is Answered.NOT:
+            await self._reply(ErrorCode.HANDLER_FAILED)
+        elif failure is not None and not (self._one_reply and self.answered is Answered.BY_HANDLER):
+            await self._connection.close()
+        return outcome
+
+    def _without_expected(self, failure: BaseException | None) -> tuple[str, BaseException | None]:
+        """Return an outcome, and the part of an exception that is a failure: a stop and a lost client are none."""
+        disconnected = False
+
+        def expected(leaf: BaseException) -> bool:
+            nonlocal disconnected
+            left = isinstance(leaf, ClientDisconnected) and leaf.client is self._connection.client
+            disconnected = disconnected or left
+            return left or isinstance(leaf, StopPropagation)
+
+        if isinstance(failure, BaseExceptionGroup):
+            failure = failure.split(expected)[1]
+        elif failure is not None and expected(failure):
+            failure = None
+        return DISCONNECTED if disconnected else SUCCEEDED, failure
 
     def checked_answer(self, result: object, packet: Packet) -> Packet | Mapping[str, Any] | None:
         """Return the return value of a handler to be sent, or None for a wrong one of a handler that has answered.
@@ -191,36 +288,37 @@ class Request:
         name = "A filter" if packet.handler is None else f"Handler '{escape_for_log(packet.handler.name)}'"
         self._peers.failures.report(self._connection.log, f"{{API Parser}} {name}", failure, packet.fields)
 
-    async def _answer_with(self, error: BaseException, packet: Packet) -> BaseException | None:
+    async def _answer_with(self, error: BaseException, packet: Packet) -> tuple[str, BaseException | None]:
         """Send the reply of a `Failure`, or of an exception for which the application has a function.
 
         It may be the only exception of a group.
 
         Returns:
-            None, or the exception that is to be logged: this one, or that of the function or of its reply.
+            The outcome, and the exception that is to be logged: this one, that of the function or of its reply, or
+            None.
 
         Raises:
             BaseException: the part of an exception of the function that belongs to the server.
         """
         leaf, others = first_leaf(error)
         if others:
-            return error
+            return ErrorCode.HANDLER_FAILED, error
         try:
             answer = await self._in_scope(self._errors.translate, self._connection.client, packet, leaf)
         except BaseException as fault:  # the function may raise anything
             through, failure = self._peers.split(fault)
             if through is not None:
                 raise through from None
-            return failure
+            return ErrorCode.HANDLER_FAILED, failure
         if answer is None:
-            return error
+            return ErrorCode.HANDLER_FAILED, error
         try:
             if self.answered is Answered.NOT:  # the function may have sent an answer
                 await self._reply(answer.code, answer.fields)
         except EncodeError as fault:
             self.answered = Answered.NOT
-            return fault
-        return None
+            return ErrorCode.HANDLER_FAILED, fault
+        return answer.code, None
 
     async def close_dropped(self) -> None:
         """Close the async generators that the handlers have left open, before the next packet."""
@@ -231,12 +329,13 @@ class Request:
         if by_server and self.answered is not Answered.NOT:
             await self._connection.close()  # the clean-up of a generator has sent a second answer
 
-    async def _no_handler(self, outcome: NoHandler) -> None:
+    async def _no_handler(self, outcome: NoHandler) -> str:
         """Answer a packet that no handler got, unless a guard or a filter has answered it."""
         if self.answered is Answered.NOT:
             await self._reply(ErrorCode.NO_HANDLER)
         elif outcome.failed:
             await self._connection.close()  # the answer may be half of one
+        return ErrorCode.NO_HANDLER
 
     async def _reply(self, code: str, fields: Mapping[str, Any] | None = None) -> None:
         self.answered = Answered.BY_SERVER

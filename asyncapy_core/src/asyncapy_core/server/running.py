@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from asyncapy_core.interfaces import ServerInterface
     from asyncapy_core.plugins.manager import PluginManager
     from asyncapy_core.routing.dispatch import Dispatcher
+    from asyncapy_core.server.counters import Counters
     from asyncapy_core.server.threads import ThreadCalls
 
 
@@ -65,6 +66,7 @@ async def serving(
     codecs: Iterable[Codec],
     tls: ssl.SSLContext | None,
     threads: ThreadCalls,
+    counters: Counters,
 ) -> AsyncIterator[ServerState]:
     """Create the state of a server for the block; after it, drain the server.
 
@@ -74,6 +76,7 @@ async def serving(
         codecs: the codecs.
         tls: the TLS context, or None without TLS.
         threads: the blocking calls of handlers, which are abandoned if they outlast the drain.
+        counters: its counters.
     """
     failure: BaseException | None = None
     watch = CancellationWatch()
@@ -83,7 +86,7 @@ async def serving(
                 peers = PeerTasks(nursery, watch, server.log)
                 stack.enter_context(peers.dropped.collected())
                 await nursery.start(watch.run)
-                state = _make_state(server, dispatcher, codecs, tls, peers)
+                state = _make_state(server, dispatcher, codecs, tls, peers, counters)
                 try:
                     for deadlines in state.deadlines:
                         nursery.start_soon(deadlines.run)
@@ -117,6 +120,7 @@ def _make_state(
     codecs: Iterable[Codec],
     tls: ssl.SSLContext | None,
     peers: PeerTasks,
+    counters: Counters,
 ) -> ServerState:
     config = server.config
     return ServerState(
@@ -128,6 +132,7 @@ def _make_state(
         log=server.log,
         peers=peers,
         max_connections=connection_limit(config.max_connections),
+        counters=counters,
         tls=tls,
         proxies=Proxies(config.proxy_protocol_from),
     )

@@ -25,11 +25,13 @@ from asyncapy_core.routing.registration import Registration
 from asyncapy_core.routing.router import Route, Routes
 from asyncapy_core.server.admission import Admission
 from asyncapy_core.server.arguments import record_arguments
+from asyncapy_core.server.counters import Counters
 from asyncapy_core.server.lifecycle import NOTHING, Lifetime, set_up
 from asyncapy_core.server.notices import announce
 from asyncapy_core.server.program import run_program
 from asyncapy_core.server.running import prepare_plugins, serving, tls_context
 from asyncapy_core.server.settings import Configured
+from asyncapy_core.server.statistics import ServerStatistics, take_statistics
 from asyncapy_core.server.threads import ThreadCalls
 from asyncapy_core.session import Session, State
 
@@ -115,6 +117,7 @@ class Server(Configured, Routes):
         self.addresses: tuple[Any, ...] = ()
         self._dispatcher = Dispatcher()
         self._threads = ThreadCalls(self.log)
+        self._counters = Counters()
         self._state: ServerState | None = None
         self._admission: Admission | None = None
         self._stopping = trio.Event()
@@ -148,6 +151,13 @@ class Server(Configured, Routes):
     def guards(self) -> tuple[Guard, ...]:
         """The guards, in the order in which they are checked."""
         return self._dispatcher.guards
+
+    def statistics(self) -> ServerStatistics:
+        """Return the sessions, requests, refusals, bytes and queues of this server at this moment.
+
+        Call this in the trio loop while the server serves. Counters have the values since the server was made.
+        """
+        return take_statistics(self._counters, self.handlers, self._state)
 
     def configure(self, *, path: str | os.PathLike[str] | None = None, **settings: Unpack[ServerSettings]) -> None:
         if self._token is not None:
@@ -345,7 +355,7 @@ class Server(Configured, Routes):
                 for listener in listeners:
                     check_listening(listener)
                 self.addresses = tuple(listener.getsockname() for listener in listeners)
-                async with serving(self, self._dispatcher, codecs, tls, self._threads) as state:
+                async with serving(self, self._dispatcher, codecs, tls, self._threads, self._counters) as state:
                     lifetime.listens()
                     self._state = state
                     await self._accept(state, listeners, task_status)

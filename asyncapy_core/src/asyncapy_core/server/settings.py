@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, Self, TypedDict, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypedDict, TypeVar, Unpack, overload
 
 from asyncapy_core.plugins.loading import Restriction
 from asyncapy_core.protocol.wire import ByteOrder
@@ -35,6 +35,8 @@ class FurtherSettings(TypedDict, total=False):
     send_timeout: float
     handler_timeout: float | None
     cancel_on_disconnect: bool
+    measure: bool
+    replies: Literal["any", "one"]
     handshake_timeout: float
     drain_timeout: float
     tls_cert: Path | None
@@ -113,6 +115,8 @@ class Configured:
     send_timeout: Setting[float, float] = Setting()
     handler_timeout: Setting[float | None, float | None] = Setting()
     cancel_on_disconnect: Setting[bool, bool] = Setting()
+    measure: Setting[bool, bool] = Setting()
+    replies: Setting[Literal["any", "one"], Literal["any", "one"]] = Setting()
     handshake_timeout: Setting[float, float] = Setting()
     drain_timeout: Setting[float, float] = Setting()
     tls_cert: Setting[str | None, Path | None] = Setting()

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from asyncapy_core.interfaces import ServerInterface
     from asyncapy_core.protocol.encoding import EncodingRegistry
     from asyncapy_core.routing.dispatch import Dispatcher
+    from asyncapy_core.server.counters import Counters
     from asyncapy_core.server.session_table import SessionTable
     from asyncapy_core.session import Session
 
@@ -87,6 +88,10 @@ class ConnectionInterface(Peer, Protocol):
     def lose(self) -> None:
         """Note that the peer has reset the connection while a handler runs."""
 
+    @property
+    def traffic(self) -> tuple[int, int, int]:
+        """The numbers of bytes that were received, that were sent, and that wait for the peer to read them."""
+
     def overflow(self) -> None:
         """Refuse the incomplete packet: all connections together have too many bytes of such packets."""
 
@@ -99,6 +104,7 @@ class ServerState:
         server: the server, for `Client.server`.
         tls: the TLS context, or None without TLS; `Server.reload_certificates` replaces it.
         proxies: the peers that begin with a PROXY header.
+        counters: the counters of the server.
         draining: whether the server is stopping.
         connections: connections with a session.
         refused: connections that have been sent a refusal, and are read until the peer closes them as well.
@@ -121,6 +127,7 @@ class ServerState:
     log: logging.Logger
     peers: PeerTasks
     max_connections: int
+    counters: Counters
     tls: ssl.SSLContext | None = None
     proxies: Proxies = field(default_factory=lambda: Proxies([]))
     draining: bool = False
@@ -157,6 +164,12 @@ class ServerState:
         self.disconnects = DisconnectWatch(self._busy, lambda connection: call(connection.lose, peer=connection))
 
     @property
+    def waits(self) -> int:
+        """The number of waits for a peer that have a deadline."""
+        of_connections = len(self.reading) + len(self.writing) + len(self.lingering) + len(self.leaving)
+        return of_connections + len(self.proxying) + len(self.handshaking)
+
+    @property
     def deadlines(self) -> tuple[Deadlines[Any], ...]:
         """The deadlines to watch while the server serves; ``leaving`` is watched while it drains."""
         return self.reading, self.writing, self.lingering, self.proxying, self.handshaking, self.heap.deadlines
@@ -184,6 +197,7 @@ class ServerState:
             self._refuse(connection, ErrorCode.SESSION_LIMIT_REACHED)
         else:
             self.connections.add(connection)
+            self.counters.sessions += 1
             self._limit_closing(connection)
             self.peers.start(connection, connection.run)
 
@@ -263,6 +277,7 @@ class ServerState:
 
     def _refuse(self, connection: ConnectionInterface, code: ErrorCode) -> None:
         """Send an error reply at once, so that no later connection takes its place, then read until the peer closes."""
+        self.counters.refuse(code)
         self.peers.call(connection.send_refusal, code, peer=connection)
         address = connection.session.client.address
         if not is_unix(address) and self.refused.count(address) >= MAX_REFUSED_PER_NETWORK:

@@ -1,0 +1,140 @@
+"""`Outcomes`, the counters of one handler, and `HandlerStatistics`, their values at one moment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+SUCCEEDED: Final = "ok"
+"""The outcome of a request whose handler has not failed."""
+
+DISCONNECTED: Final = "disconnected"
+"""The outcome of a request whose client has left before its handler could answer."""
+
+OTHER: Final = "other"
+"""Takes the place of further outcomes, if a handler has more than `MAX_OUTCOMES`."""
+
+MAX_OUTCOMES: Final = 64
+"""The most outcomes of one handler: the codes of failures may be any text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Durations:
+    """Durations of requests, counted in buckets.
+
+    Attributes:
+        count: the number of requests.
+        total: the sum of their durations, in seconds.
+        buckets: the number of requests by the upper bound of their duration, in seconds. The bounds are nanoseconds
+            times a power of two; a request is in one bucket, and buckets without a request are left out.
+    """
+
+    count: int
+    total: float
+    buckets: Mapping[float, int]
+
+    def quantile(self, fraction: float) -> float:
+        """Return a duration in seconds that is not exceeded by this fraction of the requests; 0 without requests.
+
+        Args:
+            fraction: 0 to 1; 0.5 for the median. The result is the bound of a bucket, up to twice the exact value.
+        """
+        if not 0 <= fraction <= 1:
+            raise ValueError(f"a fraction is 0 to 1, such as 0.99; got {fraction!r}")
+        left = self.count * fraction
+        for bound, number in self.buckets.items():
+            left -= number
+            if left <= 0:
+                return bound
+        return 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerStatistics:
+    """The requests of one handler.
+
+    Attributes:
+        name: the name of its function.
+        group: its group.
+        outcomes: the number of its requests by outcome: ``"ok"``, the code of a failure, or ``"disconnected"`` for a
+            client that left before it could be answered. A packet for handlers of several groups counts for the last
+            one.
+        durations: the durations of these requests by outcome, if ``measure`` is set, from the search for a handler to
+            its end.
+    """
+
+    name: str
+    group: int
+    outcomes: Mapping[str, int]
+    durations: Mapping[str, Durations]
+
+    @property
+    def requests(self) -> int:
+        """The number of requests."""
+        return sum(self.outcomes.values())
+
+
+class Outcomes:
+    """The counters of one handler.
+
+    Attributes:
+        succeeded: the number of requests that have succeeded.
+    """
+
+    __slots__ = ("_durations", "_others", "succeeded")
+
+    def __init__(self) -> None:
+        self.succeeded: int = 0
+        self._others: dict[str, int] = {}
+        self._durations: dict[str, _Histogram] = {}
+
+    def count(self, outcome: str) -> None:
+        """Count a request."""
+        if outcome == SUCCEEDED:
+            self.succeeded += 1
+        else:
+            increase(self._others, outcome)
+
+    def measure(self, outcome: str, nanoseconds: int) -> None:
+        """Note the duration of a request, after it was counted."""
+        name = outcome if outcome == SUCCEEDED or outcome in self._others else OTHER
+        histogram = self._durations.get(name)
+        if histogram is None:
+            histogram = self._durations[name] = _Histogram()
+        histogram.add(nanoseconds)
+
+    def counts(self) -> Mapping[str, int]:
+        """Return the number of requests by outcome, without outcomes that no request had."""
+        return MappingProxyType({**({SUCCEEDED: self.succeeded} if self.succeeded else {}), **self._others})
+
+    def durations(self) -> Mapping[str, Durations]:
+        """Return the durations of requests by outcome."""
+        return MappingProxyType({name: histogram.read() for name, histogram in self._durations.items()})
+
+
+class _Histogram:
+    """Durations: at index n, the number of those of less than 2 to the n nanoseconds, and at least half of it."""
+
+    __slots__ = ("_counts", "_sum")
+
+    def __init__(self) -> None:
+        self._counts = [0] * 64
+        self._sum = 0
+
+    def add(self, nanoseconds: int) -> None:
+        self._counts[nanoseconds.bit_length()] += 1
+        self._sum += nanoseconds
+
+    def read(self) -> Durations:
+        buckets = {2**index / 1e9: number for index, number in enumerate(self._counts) if number}
+        return Durations(sum(buckets.values()), self._sum / 1e9, MappingProxyType(buckets))
+
+
+def increase(counts: dict[str, int], name: str) -> None:
+    """Count an outcome; further ones than `MAX_OUTCOMES` are counted as `OTHER`."""
+    name = str(name)
+    if name not in counts and len(counts) >= MAX_OUTCOMES:
+        name = OTHER
+    counts[name] = counts.get(name, 0) + 1
