@@ -164,16 +164,6 @@ def test_no_more_is_held_than_one_packet_and_the_last_piece(pieces: list[bytes],
         assert decoder.buffered < 1 + max_packet + 5
 
 
-def test_nothing_that_is_fed_after_an_error_is_held() -> None:
-    decoder = decoder_of(Settings(max_packet=100))
-    decoder.feed(packet(0, 9, length=106))
-    for _ in range(10):
-        with pytest.raises(PacketTooLarge):
-            decoder.frames(1)
-        decoder.feed(bytes(1000))
-    assert decoder.buffered == 0
-
-
 def test_an_error_is_final_and_keeps_its_number() -> None:
     decoder = decoder_of(Settings())
     decoder.feed(packet(0, 5, b"{}", encoding=9))
@@ -221,30 +211,6 @@ def test_kinds_and_payloads_have_their_types_however_they_came() -> None:
         ((kind, _, _, payload),), _, _ = decoded(pieces, Settings())
         assert kind is Kind.REQUEST
         assert type(payload) is bytes
-
-
-def test_missing_counts_the_bytes_that_the_current_packet_lacks() -> None:
-    decoder = decoder_of(Settings())
-    data = packet(0, 1, b"{}")
-    assert decoder.missing == 4
-    decoder.feed(data[:3])
-    assert decoder.missing == 1
-    decoder.feed(data[3:6])
-    assert decoder.missing == 7
-    decoder.feed(data[6:])
-    assert decoder.missing == 1
-    assert decoder.frames(1) != []
-    assert decoder.missing == 4
-
-
-def test_cleared_bytes_are_not_decoded() -> None:
-    decoder = decoder_of(Settings())
-    decoder.feed(packet(0, 1, b"{}")[:-1])
-    assert decoder.frames(1) == []
-    decoder.clear()
-    assert decoder.buffered == 0
-    decoder.feed(packet(0, 1, b"{}"))
-    assert decoder.frames(1) == [(Kind.REQUEST, 1, 0, b"{}")]
 
 
 def test_nothing_is_allocated_for_a_length() -> None:

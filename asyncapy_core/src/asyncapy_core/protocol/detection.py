@@ -67,20 +67,22 @@ class DetectingDecoder(FrameDecoder):
 
     def _detect(self) -> None:
         """Set the version, or raise the error of the first header, if its bytes so far suffice for that."""
-        if len(self._buffer) < self._header_size:
+        have = len(self._buffer) - self._header_size
+        if have < 0:
             return
-        length, version = self._length(), self._buffer[self._header_size : self._header_size + 1]
+        length = self._length()
         if MIN_PACKET <= length <= self._wire.max_numbered:
-            if not version:
+            if have == 0:
                 return  # the bounds of the length depend on the version
-            if version[0] == NUMBERED_VERSION:
+            version = self._buffer[self._header_size]
+            if version == NUMBERED_VERSION:
                 if length < NUMBERED_AFTER_LENGTH:
                     least = f"in version {NUMBERED_VERSION} it is at least {NUMBERED_AFTER_LENGTH}"
                     self._fail(MalformedPacket, f"Content-Length is {length}; {least}")
-                self.version = NUMBERED_VERSION
+                self.version = version
                 return
-            if version[0] == PROTOCOL_VERSION and length <= self._max_packet:
-                self.version = PROTOCOL_VERSION
+            if version == PROTOCOL_VERSION and length <= self._max_packet:
+                self.version = version
                 return
         super()._judge()
 

@@ -6,7 +6,7 @@ Payloads are not decoded here; nor is it known which requests are in flight.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Collection, Container
+from collections.abc import Callable, Container
 from typing import Final, TypeAlias
 
 from asyncapy_core.errors import InvalidHeader, MalformedPacket, PacketTooLarge, ProtocolError
@@ -138,7 +138,7 @@ class NumberedDecoder(StreamDecoder):
         elif len(after) == NUMBERED_AFTER_LENGTH:
             number, least = self._number(after), self._least[kind]
             if not least <= number <= _MOST[kind]:
-                wanted = f"{least} or more" if number < least else "0"
+                wanted = "0" if kind is Kind.EVENT else f"{least} or more"
                 self._fail(InvalidHeader, f"the number of {kind.name} is {number}; it must be {wanted}")
 
     def _fail_numbered(self, error: type[ProtocolError], message: str, after: bytes) -> None:
@@ -162,13 +162,14 @@ def _may_be_request(after: bytes) -> bool:
     return after[:1] in (b"", bytes((NUMBERED_VERSION,))) and after[2:3] in (b"", bytes((Kind.REQUEST,)))
 
 
-def _by_code(kinds: Collection[Kind]) -> tuple[Kind | None, ...]:
-    """Return a table of these kinds by the value of the Kind byte, with None for all other values."""
-    return tuple(Kind(code) if code in kinds else None for code in range(256))
-
-
-_KINDS: Final = {role: (_by_code(kinds), _by_code(kinds - WITHOUT_PAYLOAD)) for role, kinds in RECEIVED.items()}
-"""Tables of the kinds that each side may receive, and of those that may have a payload."""
+_KINDS: Final = {
+    role: tuple(
+        tuple(Kind(code) if code in kinds else None for code in range(256))
+        for kinds in (received, received - WITHOUT_PAYLOAD)
+    )
+    for role, received in RECEIVED.items()
+}
+"""Tables by the Kind byte: of the kinds that each side may receive, and of those among them that may have a payload."""
 
 
 def _header_reader(wire: WireFormat) -> Callable[[bytes | bytearray, int], tuple[int, ...]]:
