@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PROJECTS := asyncapy_core asyncapy_codecs asyncapy_filters $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml)) .
 COMMA := ,
 # The modules whose branch coverage may not fall below 98 %.
-COVERED := keys/* plugins/namespace protocol/encoding protocol/wire routing/* storage
+COVERED := keys/* plugins/namespace $(addprefix protocol/,detection encoding frames kinds numbered stream wire) routing/* storage
 COVERED := $(subst $() $(),$(COMMA),$(COVERED:%=*/asyncapy_core/%.py) */asyncapy_filters/*)
 
 .PHONY: demo test floors lint docs format bench bench-quick bench-keys bench-cluster profile fuzz soak mutants version changelog dist clean
@@ -106,7 +106,7 @@ $(VENV)/.fuzz: $(VENV)/.installed tests/fuzz/requirements.txt
 
 fuzz: $(VENV)/.fuzz
 	mkdir -p .fuzz
-	for target in config frames json proxy tls ziproto; do \
+	for target in config frames json numbered proxy tls ziproto; do \
 	    mkdir -p .fuzz/$$target; \
 	    PYTHONPATH=tests $(BIN)/python tests/fuzz/fuzz.py $$target .fuzz/$$target -max_total_time=$(SECONDS) -max_len=400 \
 	        -print_final_stats=1 || exit 1; \

@@ -89,6 +89,12 @@ def test_an_error_of_the_peer_knows_what_the_peer_is_told(error: type[ProtocolEr
     assert error("why").code == code
 
 
+def test_an_error_of_the_peer_may_have_the_number_of_a_request_also_in_another_process() -> None:
+    assert MalformedPacket("why").number == 0
+    error = pickle.loads(pickle.dumps(PacketTooLarge("why", number=7)))
+    assert (str(error), error.number) == ("why", 7)
+
+
 @pytest.mark.parametrize(
     ("error", "kinds"),
     [

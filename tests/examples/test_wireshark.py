@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import struct
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 from installed import TSHARK, needs_tshark
-from peer import JSON, framed, json_packet, packet
+from peer import JSON, ZIPROTO, framed, json_packet, packet, zi_map
 from tcp_proxy import TcpProxy
 
 ROOT = Path(__file__).parents[2]
@@ -114,6 +115,75 @@ def test_headers_of_another_size_and_order_are_read(tmp_path: Path) -> None:
     (found,) = packets(dissected(tmp_path / "odd.pcap", *options))
     assert found["asyncaproto.length"] == "9"
     assert found["asyncaproto.text"] == '{"a":1}'
+
+
+def numbered(kind: int, number: int, body: bytes = b"", encoding: int = JSON) -> bytes:
+    """A packet of version 23."""
+    return struct.pack(">IBBBI", len(body) + 7, 23, encoding, kind, number) + body
+
+
+def test_numbered_packets_are_dissected(tmp_path: Path) -> None:
+    failure = b'{"status":"failure","error":"ERR_NO_HANDLER"}'
+    asked = numbered(0, 1, b'{"a":1}') + numbered(0, 258, zi_map(a="b"), ZIPROTO) + numbered(6, 1) + numbered(7, 3)
+    answered = numbered(2, 1, b'{"a":1}') + numbered(3, 1) + numbered(4, 258, failure, ZIPROTO) + numbered(5, 0, b"{}")
+    left = numbered(9, 2**32 - 1) + numbered(200, 1, b"\xff")
+    chunks = [(1, True, asked[:20]), (1, True, asked[20:]), (1, False, answered), (1, False, left)]
+    write_capture(tmp_path / "numbered.pcap", chunks)
+    frames = dissected(tmp_path / "numbered.pcap")
+    found = packets(frames)
+    assert [(each["asyncaproto.kind"], each["asyncaproto.number"]) for each in found] == [
+        ("0", "1"), ("0", "258"), ("6", "1"), ("7", "3"), ("2", "1"), ("3", "1"), ("4", "258"), ("5", "0"),
+        ("9", "4294967295"), ("200", "1"),
+    ]  # fmt: skip
+    assert {each["asyncaproto.version"] for each in found} == {"23"}
+    assert [each.get("asyncaproto.payload") is not None for each in found] == [
+        True, True, False, False, True, False, True, True, False, True
+    ]  # fmt: skip
+    assert [each.get("asyncaproto.error") for each in found if "asyncaproto.error" in each] == ["ERR_NO_HANDLER"]
+    assert [any(name.startswith(("json", "msgpack")) for name in each) for each in found[:2]] == [True, True]
+    assert found[0]["asyncaproto.text"] == '{"a":1}'
+    assert "expert" not in json.dumps(frames)
+
+
+def test_kinds_are_named(tmp_path: Path) -> None:
+    assert TSHARK is not None
+    stream = b"".join(numbered(kind, 7, b"" if kind in {3, 6, 7, 9} else b"{}") for kind in range(10))
+    write_capture(tmp_path / "kinds.pcap", [(1, True, stream + numbered(130, 7))])
+    script = f"lua_script:{ROOT / 'wireshark/asyncaproto.lua'}"
+    done = subprocess.run(
+        [TSHARK, "-X", script, "-r", str(tmp_path / "kinds.pcap")], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"\[(\w+ \d+)", done.stdout.replace("kind 130", "kind_130")) == [
+        "REQUEST 7", "REPLY 7", "PART 7", "END 7", "FAILURE 7", "EVENT 7", "CANCEL 7", "PING 7", "PONG 7", "LEAVING 7",
+        "kind_130 7",
+    ]  # fmt: skip
+    assert "[REQUEST 7, JSON, 2 bytes]" in done.stdout
+    assert "[END 7]" in done.stdout
+
+
+def test_numbers_are_read_in_the_byte_order(tmp_path: Path) -> None:
+    data = struct.pack("<HBBBI", 9, 23, JSON, 0, 258) + b"{}"
+    write_capture(tmp_path / "little.pcap", [(1, True, data)])
+    options = ("-o", "asyncaproto.header_size:2", "-o", "asyncaproto.byteorder:little")
+    (found,) = packets(dissected(tmp_path / "little.pcap", *options))
+    assert (found["asyncaproto.length"], found["asyncaproto.number"]) == ("9", "258")
+
+
+@pytest.mark.parametrize(
+    ("data", "mark"),
+    [
+        (b"\0\0\0\6\x17\0\0\0\0\0", "A packet of version 23 has a Content-Length of 7 at least"),
+        (numbered(10, 1), "Kinds 10 to 127 are errors"),
+        (numbered(127, 1), "Kinds 10 to 127 are errors"),
+        (numbered(6, 1, b"{}"), "Packets of this kind have no payload"),
+        (packet(JSON, b"{ }", version=24), "The version is neither 22 nor 23"),
+    ],
+)
+def test_errors_of_either_version_are_marked(data: bytes, mark: str, tmp_path: Path) -> None:
+    write_capture(tmp_path / "wrong.pcap", [(1, True, data)])
+    (frame,) = dissected(tmp_path / "wrong.pcap")
+    assert mark in json.dumps(frame)
 
 
 @pytest.mark.parametrize("data", [b"\0\0\0\0", b"\0\0\0\1\x16", b"\0\0\0\4\x16\0{}"])

@@ -10,6 +10,7 @@ from typing import Any
 import costs
 import msgpack
 from config_target import config
+from numbered_target import numbered
 from proxy_target import proxy
 from strict_msgpack import strict
 from tls_target import tls
@@ -17,7 +18,8 @@ from tls_target import tls
 from asyncapy_codecs import JsonCodec, ZiProtoCodec
 from asyncapy_codecs.trees import find_fault
 from asyncapy_core.errors import DecodeError, ProtocolError
-from asyncapy_core.protocol.wire import ByteOrder, FrameDecoder, WireFormat
+from asyncapy_core.protocol.frames import FrameDecoder
+from asyncapy_core.protocol.wire import ByteOrder, WireFormat
 
 JSON = JsonCodec()
 ZIPROTO = ZiProtoCodec()
@@ -105,6 +107,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "config": config,
     "frames": frames,
     "json": json_payload,
+    "numbered": numbered,
     "proxy": proxy,
     "tls": tls,
     "ziproto": ziproto_payload,

@@ -47,6 +47,7 @@ def _copy_tests(target: Path) -> None:
     ignored = shutil.ignore_patterns("__pycache__", *LEFT_OUT)
     for name in UNIT_TESTS:
         shutil.copytree(ROOT / "tests" / name, target / name, ignore=ignored)
+    shutil.copytree(ROOT / "tests/vectors", target / "vectors")
     for module in (ROOT / "tests").glob("*.py"):
         shutil.copy2(module, target)
 

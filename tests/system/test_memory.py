@@ -20,7 +20,7 @@ from asyncapy.errors import ClientDisconnected
 from asyncapy_core.net.outbox import Outbox
 from asyncapy_core.net.tls import TlsTransport
 from asyncapy_core.net.transport import SocketTransport
-from asyncapy_core.protocol.wire import FrameDecoder
+from asyncapy_core.protocol.frames import FrameDecoder
 from asyncapy_core.server.connection import Connection
 from asyncapy_core.server.request import Request
 from asyncapy_core.session import Client, Session

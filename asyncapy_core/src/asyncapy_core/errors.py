@@ -118,25 +118,40 @@ class Failure(AsyncAPYError):
 class ProtocolError(AsyncAPYError):
     """The peer broke a rule of docs/protocol.md.
 
+    Args:
+        args: the message.
+        number: see the attribute.
+
     Attributes:
         code: the code of the error reply.
+        number: in version 23, the number of the REQUEST with the fault; 0 if it has no valid number, or is no REQUEST.
     """
 
     code = ErrorCode.REQUEST_MALFORMED
 
+    def __init__(self, *args: object, number: int = 0) -> None:
+        super().__init__(*args)
+        self.number: int = number
+
 
 class MalformedPacket(ProtocolError):
-    """A packet is shorter than the minimum, or its payload is not a map in the announced encoding."""
+    """A packet is shorter than the minimum, or its payload is not a map in the announced encoding.
+
+    In version 23 also: a packet has a payload, and its kind has none.
+    """
 
 
 class InvalidHeader(ProtocolError):
-    """The protocol version is not 22, or no codec claims the encoding id."""
+    """The protocol version is not that of the session, or no codec claims the encoding id.
+
+    In version 23 also: the kind is unknown or not for this side, or the number is wrong.
+    """
 
     code = ErrorCode.HEADER_INVALID
 
 
 class PacketTooLarge(ProtocolError):
-    """A header announces more than ``max_packet`` bytes."""
+    """A header announces more than ``max_packet`` bytes, in version 23 more than ``max_packet`` + 5."""
 
     code = ErrorCode.PACKET_TOO_LARGE
 

@@ -25,8 +25,9 @@ from asyncapy_core.client.failures import failure
 from asyncapy_core.client.replies import ReplyDecoder
 from asyncapy_core.client.sockets import open_socket, remaining
 from asyncapy_core.errors import NotConnected, RemoteError, ReplyTimeout, ServerDisconnected
+from asyncapy_core.protocol.frames import Frame
 from asyncapy_core.protocol.packet import parse_fields
-from asyncapy_core.protocol.wire import ByteOrder, Frame
+from asyncapy_core.protocol.wire import ByteOrder
 
 if TYPE_CHECKING:
     import ssl

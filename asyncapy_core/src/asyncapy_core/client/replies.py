@@ -6,7 +6,7 @@ from typing import Any
 
 from asyncapy_core.errors import BrokenCodec, InvalidReply, MalformedPacket, PacketTooLarge, ProtocolError
 from asyncapy_core.protocol.encoding import EncodingRegistry
-from asyncapy_core.protocol.wire import Frame, FrameDecoder
+from asyncapy_core.protocol.frames import Frame, FrameDecoder
 
 
 class ReplyDecoder:

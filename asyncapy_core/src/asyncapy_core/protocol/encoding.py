@@ -1,10 +1,11 @@
-"""`Encoding`: packets of one codec in one wire format (docs/protocol.md, "A packet"). Servers and clients share it.
+"""`Encoding`: packets of one codec in one wire format, in both versions (docs/protocol.md); for servers and clients.
 
 Checks that a codec returns a map, and translates the exceptions that a codec raises.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,8 +13,9 @@ from asyncapy_core.errors import BrokenCodec, DecodeError, MalformedPacket, Plug
 from asyncapy_core.interrupts import is_interrupt
 from asyncapy_core.logs import describe, safe_str
 from asyncapy_core.protocol.codec import INSTALL_HINT, Codec
+from asyncapy_core.protocol.kinds import Kind
 from asyncapy_core.protocol.packet import Packet
-from asyncapy_core.protocol.wire import WireFormat
+from asyncapy_core.protocol.wire import NUMBERED_AFTER_LENGTH, NUMBERED_VERSION, WireFormat, numbered_header_writer
 
 if TYPE_CHECKING:
     from asyncapy_core.interfaces import ClientInterface
@@ -36,7 +38,7 @@ class Encoding:
         wire_id: its Content-Encoding byte.
     """
 
-    __slots__ = ("_decode", "_encode", "_headers", "_wire", "name", "wire_id")
+    __slots__ = ("_decode", "_encode", "_headers", "_wire", "_write_numbered_header", "name", "wire_id")
 
     def __init__(self, codec: Codec, wire: WireFormat) -> None:
         self.name: str = codec.name
@@ -45,9 +47,10 @@ class Encoding:
         self._decode = codec.decode
         self._wire = wire
         self._headers: dict[int, bytes] = {}
+        self._write_numbered_header = numbered_header_writer(wire)
 
     def pack(self, fields: Mapping[str, Any]) -> bytes:
-        """Return a whole packet with these fields.
+        """Return a whole packet of version 22 with these fields.
 
         Raises:
             EncodeError: the codec cannot encode a field, or the payload is too short or too long for a packet.
@@ -60,6 +63,35 @@ class Encoding:
         except KeyError:
             header = b""
         return (header or self._header(size)) + payload
+
+    def pack_numbered(self, kind: Kind, number: int, fields: Mapping[str, Any]) -> bytes:
+        """Return a whole packet of version 23 with these fields, which may be none.
+
+        Args:
+            kind: a kind whose payload is a map.
+            number: the number of the request; 0 for an EVENT, and for a FAILURE that answers no request.
+            fields: the fields.
+
+        Raises:
+            EncodeError: the codec cannot encode a field, or the payload is too long for a packet.
+        """
+        encode, write_header = self._encode, self._write_numbered_header
+        payload = encode(fields)
+        try:
+            header = write_header(len(payload) + NUMBERED_AFTER_LENGTH, NUMBERED_VERSION, self.wire_id, kind, number)
+        except (struct.error, OverflowError):
+            header = b""
+        if header and payload:
+            return header + payload
+        return self._wire.encode_numbered(kind, number, self.wire_id, payload)  # it raises the error
+
+    def pack_event(self, fields: Mapping[str, Any]) -> bytes:
+        """Return an EVENT of version 23 with these fields; `SharedPacket.packed` takes this method.
+
+        Raises:
+            EncodeError: as for `pack_numbered`.
+        """
+        return self.pack_numbered(Kind.EVENT, 0, fields)
 
     def unpack(self, payload: bytes, sender: ClientInterface | None = None) -> Packet:
         """Decode a payload.
@@ -90,6 +122,20 @@ class Encoding:
         packet.sender = sender
         packet.handler = None
         return packet
+
+    def unpack_numbered(self, payload: bytes, sender: ClientInterface | None = None) -> Packet:
+        """Decode the payload of a packet of version 23 whose payload is a map.
+
+        Args:
+            payload: the payload of a frame; none of them is empty in a valid packet, whatever the codec accepts.
+            sender: the client that sent it, on a server.
+
+        Raises:
+            MalformedPacket, BrokenCodec: as for `unpack`.
+        """
+        if not payload:
+            raise MalformedPacket("the packet has no payload; its kind needs one")
+        return self.unpack(payload, sender)
 
     def _header(self, size: int) -> bytes:
         """Return the header for a payload of ``size`` bytes, and cache it if the payload is short."""

@@ -1,38 +1,38 @@
-"""Frames of AsyncAProto, without I/O: `WireFormat` encodes them, `FrameDecoder` decodes them.
+"""`WireFormat`: the settings of the wire format, and payloads to packets of both versions (docs/protocol.md).
 
-docs/protocol.md, "A packet" and "Parsers". Payloads are not decoded here.
+Payloads are not encoded here, and packets are not decoded here.
 """
 
 from __future__ import annotations
 
-import functools
 import struct
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Literal, NoReturn, TypeAlias
+from typing import Final, Literal
 
 from asyncapy_core.defaults import BYTEORDER, HEADER_SIZE, MAX_PACKET, MIN_PACKET
-from asyncapy_core.errors import EncodeError, InvalidHeader, MalformedPacket, PacketTooLarge, ProtocolError
+from asyncapy_core.errors import EncodeError
+from asyncapy_core.protocol.kinds import MAX_NUMBER, WITH_PAYLOAD, WITHOUT_PAYLOAD, Kind
 
 ByteOrder = Literal["big", "little"]
 
 PROTOCOL_VERSION: Final = 22
+NUMBERED_VERSION: Final = 23
 
-_AFTER_LENGTH: Final = 2
-"""Bytes of header that Content-Length counts: version and encoding."""
+AFTER_LENGTH: Final = 2
+"""Bytes of header that Content-Length counts in version 22: version and encoding."""
 
-_MIN_PAYLOAD: Final = MIN_PACKET - _AFTER_LENGTH
-"""Bytes of the smallest payload."""
+NUMBERED_AFTER_LENGTH: Final = 7
+"""Bytes of header that Content-Length counts in version 23: version, encoding, kind and number."""
+
+_MIN_PAYLOAD: Final = MIN_PACKET - AFTER_LENGTH
+"""Bytes of the smallest payload of version 22."""
 
 _LENGTH_CODES: Final = {1: "B", 2: "H", 4: "I", 8: "Q"}
 """The format character of `struct` for a Content-Length, by its size in bytes."""
 
 _VERSION_AND_ENCODING: Final = tuple(bytes((PROTOCOL_VERSION, encoding)) for encoding in range(256))
-"""The version and encoding bytes of a header, by encoding."""
-
-
-Frame: TypeAlias = tuple[int, bytes]
-"""One packet: the wire id of its codec, and its encoded payload."""
+"""The version and encoding bytes of a header of version 22, by encoding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,8 @@ class WireFormat:
 
     Attributes:
         header_size: bytes of the Content-Length header, 1..8.
-        byteorder: the byte order of Content-Length.
-        max_packet: the largest Content-Length accepted, in bytes.
+        byteorder: the byte order of Content-Length, and of the number in version 23.
+        max_packet: the largest Content-Length accepted, in bytes; 5 more in version 23, whose header is longer.
     """
 
     header_size: int = HEADER_SIZE
@@ -57,8 +57,13 @@ class WireFormat:
         if self.max_packet < MIN_PACKET:
             raise ValueError(f"max_packet is {self.max_packet!r}; no packet is shorter than {MIN_PACKET} bytes")
 
+    @property
+    def max_numbered(self) -> int:
+        """The largest Content-Length accepted in version 23: that of the largest payload of version 22."""
+        return self.max_packet - AFTER_LENGTH + NUMBERED_AFTER_LENGTH
+
     def encode(self, encoding: int, payload: bytes) -> bytes:
-        """Return the packet with this payload (docs/protocol.md, "A packet").
+        """Return the packet of version 22 with this payload (docs/protocol.md, "A packet").
 
         Args:
             encoding: the wire id of the codec.
@@ -70,7 +75,7 @@ class WireFormat:
         return self.header(encoding, len(payload)) + payload
 
     def header(self, encoding: int, size: int) -> bytes:
-        """Return the header for a payload of ``size`` bytes.
+        """Return the header of version 22 for a payload of ``size`` bytes.
 
         Raises:
             EncodeError: see `encode`.
@@ -81,155 +86,73 @@ class WireFormat:
                 "send at least one field"
             )
         try:
-            length = (size + _AFTER_LENGTH).to_bytes(self.header_size, self.byteorder)
+            length = (size + AFTER_LENGTH).to_bytes(self.header_size, self.byteorder)
         except OverflowError:
-            raise EncodeError(
-                f"a payload of {size} bytes does not fit into a packet with a {self.header_size}-byte "
-                f"Content-Length; send less, or give both sides a larger header_size"
-            ) from None
+            raise self._too_long(size) from None
         return length + _VERSION_AND_ENCODING[encoding]
 
+    def encode_numbered(self, kind: Kind, number: int, encoding: int = 0, payload: bytes = b"") -> bytes:
+        """Return a packet of version 23 (docs/protocol.md, "Version 23").
 
-class FrameDecoder:
-    """Splits a stream of bytes into frames.
+        Args:
+            kind: the kind.
+            number: the number, 0..4294967295.
+            encoding: the wire id of the codec; without a payload, that of the request that the packet belongs to, or 0.
+            payload: the encoded fields; empty for a packet without a payload.
 
-    The same bytes give the same frames and the same error, in one piece or in several. An error is final: every later
-    call raises it again. Memory is bounded by one packet and the last bytes fed; the cost is linear.
+        Raises:
+            EncodeError: the number is out of range, the kind needs a payload or has none, or the length of the payload
+                does not fit into the header.
+        """
+        return self.numbered_header(kind, number, encoding, len(payload)) + payload
+
+    def numbered_header(self, kind: Kind, number: int, encoding: int, size: int) -> bytes:
+        """Return the header of version 23 for a payload of ``size`` bytes, 0 for a packet without a payload.
+
+        Raises:
+            EncodeError: see `encode_numbered`.
+        """
+        if size == 0 and kind in WITH_PAYLOAD:
+            raise EncodeError(f"the payload of {kind.name} is empty; it must be a map, such as {{}} in JSON")
+        if size > 0 and kind in WITHOUT_PAYLOAD:
+            raise EncodeError(f"{kind.name} has no payload; got one of {size} bytes")
+        if not 0 <= number <= MAX_NUMBER:
+            raise EncodeError(f"number is {number}; it must be 0 to {MAX_NUMBER}; then use another connection")
+        try:
+            length = (size + NUMBERED_AFTER_LENGTH).to_bytes(self.header_size, self.byteorder)
+        except OverflowError:
+            raise self._too_long(size) from None
+        return length + bytes((NUMBERED_VERSION, encoding, kind)) + number.to_bytes(4, self.byteorder)
+
+    def _too_long(self, size: int) -> EncodeError:
+        return EncodeError(
+            f"a payload of {size} bytes does not fit into a packet with a {self.header_size}-byte "
+            f"Content-Length; send less, or give both sides a larger header_size"
+        )
+
+
+def header_struct(wire: WireFormat, fields: str) -> struct.Struct | None:
+    """Return the struct of a header, or None if `struct` has no integer of the size of Content-Length.
 
     Args:
         wire: the wire format.
-        encodings: the wire ids of the installed codecs; any other raises `InvalidHeader`.
+        fields: the format characters of `struct` for the fields after Content-Length.
     """
-
-    __slots__ = (
-        "_buffer",
-        "_byteorder",
-        "_encodings",
-        "_error",
-        "_header_size",
-        "_max_packet",
-        "_read_header",
-        "_start",
-    )
-
-    def __init__(self, wire: WireFormat, encodings: Container[int]) -> None:
-        self._header_size = wire.header_size
-        self._byteorder = wire.byteorder
-        self._max_packet = wire.max_packet
-        self._read_header = _header_reader(wire)
-        self._encodings = encodings
-        self._buffer: bytes | bytearray = b""
-        self._start = 0
-        self._error: Callable[[], ProtocolError] | None = None
-
-    @property
-    def buffered(self) -> int:
-        """The number of bytes fed and not returned yet; not 0 at the end of the stream if a packet was cut."""
-        return len(self._buffer) - self._start
-
-    @property
-    def missing(self) -> int:
-        """The number of bytes that the current packet lacks, as far as its header is known; at least 1."""
-        have = len(self._buffer) - self._start
-        if have < self._header_size:
-            return self._header_size - have
-        return max(1, self._header_size + self._length() - have)
-
-    def feed(self, data: bytes) -> None:
-        """Append received bytes."""
-        if self._error is not None:
-            return
-        if not self.buffered:
-            self._buffer = data
-        elif type(self._buffer) is bytearray:
-            del self._buffer[: self._start]
-            self._buffer += data
-        else:
-            self._buffer = bytearray(memoryview(self._buffer)[self._start :])
-            self._buffer += data
-        self._start = 0
-
-    def clear(self) -> None:
-        """Drop the buffered bytes; the stream cannot be decoded further."""
-        self._buffer = b""
-        self._start = 0
-
-    def frames(self, limit: int) -> list[Frame]:
-        """Return the next complete frames, at most ``limit``; none if more bytes are needed.
-
-        Frames before an invalid one are returned first; the next call raises the error.
-
-        Raises:
-            PacketTooLarge: Content-Length exceeds ``max_packet``; raised before version and encoding are checked.
-            MalformedPacket: Content-Length is below the minimum.
-            InvalidHeader: the version is wrong or the encoding unknown; raised as soon as that byte has arrived.
-        """
-        if self._error is not None:
-            raise self._error()
-        frames: list[Frame] = []
-        buffer, start, read_header = self._buffer, self._start, self._read_header
-        header, encodings, largest = self._header_size, self._encodings, self._max_packet
-        payload_at = header + _AFTER_LENGTH
-        size = len(buffer)
-        last = size - payload_at
-        whole = buffer if isinstance(buffer, bytes) else None
-        while start <= last and len(frames) < limit:
-            length, version, encoding = read_header(buffer, start)
-            if version != PROTOCOL_VERSION or encoding not in encodings or not MIN_PACKET <= length <= largest:
-                break
-            end = start + header + length
-            if end > size:
-                break
-            if whole is not None:
-                payload = whole[start + payload_at : end]
-            else:
-                payload = bytes(memoryview(buffer)[start + payload_at : end])
-            start = end
-            frames.append((encoding, payload))
-        if start == size:
-            self._buffer = b""
-            self._start = 0
-        else:
-            self._start = start
-            if not frames:
-                self._judge()
-        return frames
-
-    def _judge(self) -> None:
-        """Raise the error of the current packet, if its bytes so far have one."""
-        buffer = self._buffer
-        body = self._start + self._header_size
-        have = len(buffer) - body
-        if have < 0:
-            return
-        length = self._length()
-        if length < MIN_PACKET:
-            self._fail(MalformedPacket, f"Content-Length is {length}; a packet has at least {MIN_PACKET}")
-        if length > self._max_packet:
-            self._fail(PacketTooLarge, f"Content-Length is {length}; at most {self._max_packet} are accepted")
-        if have > 0 and buffer[body] != PROTOCOL_VERSION:
-            self._fail(InvalidHeader, f"protocol version {buffer[body]}; this is version {PROTOCOL_VERSION}")
-        if have > 1 and buffer[body + 1] not in self._encodings:
-            self._fail(InvalidHeader, f"no codec claims encoding {buffer[body + 1]}")
-
-    def _length(self) -> int:
-        return int.from_bytes(self._buffer[self._start : self._start + self._header_size], self._byteorder)
-
-    def _fail(self, kind: type[ProtocolError], message: str) -> NoReturn:
-        """Raise an error now and in later calls: a new exception each time, as a kept one would keep its traceback."""
-        self._error = functools.partial(kind, message)
-        self.clear()
-        raise self._error()
+    code = _LENGTH_CODES.get(wire.header_size)
+    return None if code is None else struct.Struct(f"{'>' if wire.byteorder == 'big' else '<'}{code}{fields}")
 
 
-def _header_reader(wire: WireFormat) -> Callable[[bytes | bytearray, int], tuple[int, ...]]:
-    """Return a function that reads Content-Length, version and encoding from a buffer at an offset."""
+def numbered_header_writer(wire: WireFormat) -> Callable[[int, int, int, int, int], bytes]:
+    """Return a function that writes Content-Length, version, encoding, kind and number; `numbered_header` is slower.
+
+    The function raises `struct.error` or OverflowError if one of them is out of range.
+    """
+    if (header := header_struct(wire, "BBBI")) is not None:
+        return header.pack
     size, order = wire.header_size, wire.byteorder
-    if size in _LENGTH_CODES:
-        return struct.Struct(f"{'>' if order == 'big' else '<'}{_LENGTH_CODES[size]}BB").unpack_from
+    rest = struct.Struct(f"{'>' if order == 'big' else '<'}BBBI").pack
 
-    def read(buffer: bytes | bytearray, start: int) -> tuple[int, ...]:
-        body = start + size
-        return int.from_bytes(buffer[start:body], order), buffer[body], buffer[body + 1]
+    def write(length: int, version: int, encoding: int, kind: int, number: int) -> bytes:
+        return length.to_bytes(size, order) + rest(version, encoding, kind, number)
 
-    return read
+    return write

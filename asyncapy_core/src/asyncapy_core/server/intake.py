@@ -11,7 +11,7 @@ import trio
 
 from asyncapy_core.errors import ErrorCode, ProtocolError
 from asyncapy_core.net.transport import Transport, Woken
-from asyncapy_core.protocol.wire import FrameDecoder
+from asyncapy_core.protocol.frames import FrameDecoder
 
 if TYPE_CHECKING:
     from asyncapy_core.server.state import ConnectionInterface, ServerState
