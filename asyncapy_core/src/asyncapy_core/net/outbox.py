@@ -139,6 +139,15 @@ class Outbox:
             raise ConnectionLost("the connection broke before")
         return True
 
+    def has_room(self, size: int) -> bool:
+        """Return True if `put_now` would accept this number of bytes."""
+        return not (self._waiting or self._is_full(size))
+
+    async def wait_for_room(self) -> None:
+        """Wait until the queue has room, or the connection is poisoned."""
+        while not (self.poisoned or self.has_room(1)):
+            await self._park()
+
     def flush_now(self) -> bool:
         """Send the held-back bytes as far as possible without waiting; return True if none are left.
 

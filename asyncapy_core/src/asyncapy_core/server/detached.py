@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from asyncapy_core.errors import ClientDisconnected
 from asyncapy_core.logs import SessionLog
 from asyncapy_core.protocol.packet import Packet, SharedPacket
-from asyncapy_core.server.request import as_answer
+from asyncapy_core.server.handling import as_answer
 from asyncapy_core.session import Client, Session
 
 if TYPE_CHECKING:

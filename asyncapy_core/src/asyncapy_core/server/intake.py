@@ -11,7 +11,9 @@ import trio
 
 from asyncapy_core.errors import ErrorCode, ProtocolError
 from asyncapy_core.net.transport import Transport, Woken
-from asyncapy_core.protocol.frames import FrameDecoder
+from asyncapy_core.protocol.detection import DetectingDecoder
+from asyncapy_core.protocol.numbered import NumberedDecoder
+from asyncapy_core.server.stage import Stage
 
 if TYPE_CHECKING:
     from asyncapy_core.server.state import ConnectionInterface, ServerState
@@ -45,25 +47,27 @@ class Intake:
     Attributes:
         decoder: cuts the bytes into packets.
         received: the number of bytes received.
-        closed: whether the connection was closed, so that `receive` waits no more; the connection sets it.
+        expired: whether the deadline has passed.
     """
 
-    __slots__ = ("_expired", "_overflowed", "_partial", "_state", "_transport", "closed", "decoder", "received")
+    __slots__ = ("_overflowed", "_partial", "_state", "_transport", "decoder", "expired", "received")
 
     def __init__(self, state: ServerState, transport: Transport) -> None:
         self._state = state
         self._transport = transport
-        self._expired = False
+        self.expired: bool = False
         self._overflowed = False
         self._partial = 0
-        self.decoder: FrameDecoder = FrameDecoder(state.encodings.wire, state.encodings.by_id)
-        self.closed: bool = False
+        self.decoder: DetectingDecoder | NumberedDecoder = DetectingDecoder(state.encodings.wire, state.encodings.by_id)
         self.received: int = 0
 
-    async def receive(self, connection: ConnectionInterface) -> bytes:
-        """Yield to other tasks, then return received bytes; ``b""`` at the end of the stream, after a close or a stop.
+    async def receive(self, connection: ConnectionInterface) -> bool:
+        """Yield to other tasks, then wait for bytes, and feed them to the decoder.
 
         The deadline runs from the first wait for a packet until the packet is complete.
+
+        Returns:
+            False at the end of the stream, after a close, and after a stop of the server.
 
         Raises:
             TimedOut: the deadline has passed.
@@ -73,35 +77,60 @@ class Intake:
         await trio.lowlevel.checkpoint()
         state = self._state
         if state.draining:
-            return b""
-        size = state.config.buf
+            return False
+        buffered, size = self._wanted()
+        data = self._transport.receive_now(size)
+        while data is None and connection.stage is Stage.OPEN and not state.draining:
+            if self.expired:
+                raise TimedOut(f"no whole packet within {state.config.timeout:g} s")
+            data = await self._wait(connection, buffered, size)
+        return self._feed(data, buffered)
+
+    async def receive_or_wake(self, connection: ConnectionInterface) -> bool | None:
+        """Do as `receive`, but in any stage of the connection, and return None after a wake-up.
+
+        The connection was woken as the deadline has passed (`expired`), or for a reason of the caller.
+        """
+        await trio.lowlevel.checkpoint()
+        buffered, size = self._wanted()
+        data = self._transport.receive_now(size)
+        if data is None and not self.expired:
+            data = await self._wait(connection, buffered, size)
+        return None if data is None else self._feed(data, buffered)
+
+    def _wanted(self) -> tuple[int, int]:
+        """Return the bytes of the incomplete packet, and the most bytes to read next."""
+        size = self._state.config.buf
         if buffered := self.decoder.buffered:
             size = max(size, min(self.decoder.missing, MAX_READ))
-        data = self._transport.receive_now(size)
-        while data is None and not (self.closed or state.draining):
-            if self._expired:
-                raise TimedOut(f"no whole packet within {state.config.timeout:g} s")
-            if buffered != self._partial:
-                self._partial = buffered
-                state.hold_partial(connection, buffered)
-            if self._overflowed:
-                raise BufferFull(f"{self._partial} bytes of an incomplete packet, while max_buffered is exceeded")
-            state.reading.start(connection)
-            try:
-                data = await self._transport.receive(size)
-            except Woken:
-                continue
+        return buffered, size
+
+    async def _wait(self, connection: ConnectionInterface, buffered: int, size: int) -> bytes | None:
+        """Wait for bytes within the deadline; return None after a wake-up."""
+        if buffered != self._partial:
+            self._partial = buffered
+            self._state.hold_partial(connection, buffered)
+        if self._overflowed:
+            raise BufferFull(f"{self._partial} bytes of an incomplete packet, while max_buffered is exceeded")
+        self._state.reading.start(connection)
+        try:
+            return await self._transport.receive(size)
+        except Woken:
+            return None
+
+    def _feed(self, data: bytes | None, buffered: int) -> bool:
         if not data:
-            return b""
+            return False
         self.received += len(data)
         if buffered:
-            state.heap.count(len(data))
-        return data
+            self._state.heap.count(len(data))
+        self.decoder.feed(data)
+        return True
 
     def complete(self, connection: ConnectionInterface) -> None:
         """Stop the deadline, as a packet is complete, and forget that it was incomplete."""
         self._state.reading.stop(connection)
-        self._expired = False
+        self.expired = False
         if self._partial:
             self._partial = 0
             self._overflowed = False
@@ -109,7 +138,7 @@ class Intake:
 
     def expire(self) -> None:
         """End the current wait: its deadline has passed."""
-        self._expired = True
+        self.expired = True
         self._transport.wake()
 
     def overflow(self) -> None:
@@ -123,11 +152,11 @@ class Intake:
         self._state.hold_partial(connection, 0)
         self._state.heap.count(self.decoder.buffered)
         self.decoder.clear()
-        self._expired = False  # the next deadline is that of `skip`
+        self.expired = False  # the next deadline is that of `skip`
 
     async def skip(self, most: int) -> None:
         """Read and drop bytes until the peer has closed, the deadline for this has passed, or ``most`` are read."""
-        while most > 0 and not self._expired:
+        while most > 0 and not self.expired:
             try:
                 data = await self._transport.receive(min(most, MAX_READ))
             except Woken:

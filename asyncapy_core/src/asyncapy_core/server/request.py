@@ -5,9 +5,8 @@ A packet of version 22 is answered by its handlers or by the server, never by bo
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from contextvars import ContextVar
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -16,15 +15,14 @@ import trio
 
 from asyncapy_core.errors import (
     AlreadyAnswered,
-    ClientDisconnected,
     EncodeError,
     ErrorCode,
     Failure,
-    StopPropagation,
 )
-from asyncapy_core.logs import escape_for_log, first_leaf
+from asyncapy_core.logs import escape_for_log
 from asyncapy_core.routing.dispatch import NoHandler
-from asyncapy_core.routing.outcomes import DISCONNECTED, SUCCEEDED
+from asyncapy_core.routing.outcomes import SUCCEEDED
+from asyncapy_core.server.handling import Handling, as_answer
 from asyncapy_core.server.isolation import Peer, is_descendant
 
 if TYPE_CHECKING:
@@ -63,7 +61,7 @@ class Replier(Peer, Protocol):
         """Close the connection after pending output."""
 
 
-class Request:
+class Request(Handling):
     """The packets of one connection, one after the other.
 
     Args:
@@ -81,12 +79,8 @@ class Request:
     __slots__ = (
         "_connection",
         "_counters",
-        "_errors",
-        "_limit",
         "_measured",
         "_one_reply",
-        "_peers",
-        "_scope",
         "_task",
         "answered",
         "started",
@@ -95,15 +89,12 @@ class Request:
     def __init__(
         self, connection: Replier, peers: PeerTasks, errors: ErrorHandlers, counters: Counters, config: ServerConfig
     ) -> None:
+        super().__init__(peers, errors, config.handler_timeout)
         self._connection = connection
-        self._peers = peers
-        self._errors = errors
         self._counters = counters
-        self._limit = config.handler_timeout
         self._measured = config.measure
         self._one_reply = config.replies == "one"
         self._task: trio.lowlevel.Task | None = None
-        self._scope: trio.CancelScope | None = None
         self.answered: Answered = Answered.NOT
         self.started: int = 0
 
@@ -173,45 +164,6 @@ class Request:
             line = "{API Parser} Handler '%s' %s (docs/answers.md)"
             self._connection.log.warning(line, escape_for_log(handler.name), text)
 
-    def cancel(self) -> None:
-        """Cancel the handlers of the current packet, as their client has left."""
-        if self._scope is not None:
-            self._scope.cancel()
-
-    async def dispatch_in_scope(
-        self, dispatch: Callable[[Client, Packet], Awaitable[object]], client: Client, packet: Packet
-    ) -> object:
-        """Dispatch a packet, and cancel handlers that take longer than ``handler_timeout``, or on `cancel`.
-
-        Returns:
-            The result of the dispatch.
-
-        Raises:
-            TimeoutError: the handlers took too long, and were cancelled.
-            ClientDisconnected: the handlers were cancelled as the client has left.
-        """
-
-        async def dispatched() -> object:
-            try:
-                return await dispatch(client, packet)
-            finally:
-                if self._peers.dropped.by_task:  # generators that were opened inside the scope are closed inside it
-                    await self._peers.close_dropped(self._connection)
-
-        return await self._in_scope(dispatched)
-
-    async def _in_scope(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
-        """Call code of the application in a scope that `cancel` cancels, with the time limit of handlers."""
-        try:
-            with trio.move_on_after(math.inf if self._limit is None else self._limit) as self._scope:
-                return await function(*args)
-        finally:
-            self._scope = None
-        client = self._connection.client
-        if client.gone:
-            raise ClientDisconnected("this client has left", client)
-        raise TimeoutError(f"cut off after {self._limit:g} s (handler_timeout)")
-
     def measure(self, packet: Packet, outcome: str) -> None:
         """Note the duration of the current packet; not part of its answer."""
         if packet.handler is not None:
@@ -236,8 +188,7 @@ class Request:
 
     async def _fail(self, error: BaseException, packet: Packet) -> str:
         """Do the same, and return the outcome of the request: see `HandlerStatistics`."""
-        through, failure = self._peers.split(error)
-        outcome, failure = self._without_expected(failure)
+        through, outcome, failure = self.split(error, self._connection.client)
         if outcome == SUCCEEDED and failure is None and through is None:
             failure = self._missing_answer(packet)
         if failure is not None:
@@ -245,7 +196,7 @@ class Request:
             if through is None and self.answered is Answered.NOT:
                 outcome, failure = await self._answer_with(failure, packet)
         if failure is not None:
-            self._report(failure, packet)
+            self.report(self._connection.log, packet, failure)
         if through is not None:
             raise through
         if failure is not None and self.answered is Answered.NOT:
@@ -253,22 +204,6 @@ class Request:
         elif failure is not None and not (self._one_reply and self.answered is Answered.BY_HANDLER):
             await self._connection.close()
         return outcome
-
-    def _without_expected(self, failure: BaseException | None) -> tuple[str, BaseException | None]:
-        """Return an outcome, and the part of an exception that is a failure: a stop and a lost client are none."""
-        disconnected = False
-
-        def expected(leaf: BaseException) -> bool:
-            nonlocal disconnected
-            left = isinstance(leaf, ClientDisconnected) and leaf.client is self._connection.client
-            disconnected = disconnected or left
-            return left or isinstance(leaf, StopPropagation)
-
-        if isinstance(failure, BaseExceptionGroup):
-            failure = failure.split(expected)[1]
-        elif failure is not None and expected(failure):
-            failure = None
-        return DISCONNECTED if disconnected else SUCCEEDED, failure
 
     def checked_answer(self, result: object, packet: Packet) -> Packet | Mapping[str, Any] | None:
         """Return the return value of a handler to be sent, or None for a wrong one of a handler that has answered.
@@ -281,37 +216,14 @@ class Request:
         except TypeError as error:
             if self.answered is Answered.NOT:
                 raise
-            self._report(error, packet)
+            self.report(self._connection.log, packet, error)
             return None
 
-    def _report(self, failure: BaseException, packet: Packet) -> None:
-        name = "A filter" if packet.handler is None else f"Handler '{escape_for_log(packet.handler.name)}'"
-        self._peers.failures.report(self._connection.log, f"{{API Parser}} {name}", failure, packet.fields)
-
     async def _answer_with(self, error: BaseException, packet: Packet) -> tuple[str, BaseException | None]:
-        """Send the reply of a `Failure`, or of an exception for which the application has a function.
-
-        It may be the only exception of a group.
-
-        Returns:
-            The outcome, and the exception that is to be logged: this one, that of the function or of its reply, or
-            None.
-
-        Raises:
-            BaseException: the part of an exception of the function that belongs to the server.
-        """
-        leaf, others = first_leaf(error)
-        if others:
-            return ErrorCode.HANDLER_FAILED, error
-        try:
-            answer = await self._in_scope(self._errors.translate, self._connection.client, packet, leaf)
-        except BaseException as fault:  # the function may raise anything
-            through, failure = self._peers.split(fault)
-            if through is not None:
-                raise through from None
-            return ErrorCode.HANDLER_FAILED, failure
+        """Send the failure for an exception; return the outcome, and the exception to log, or None."""
+        answer, failure = await self.translate(self._connection.client, packet, error)
         if answer is None:
-            return ErrorCode.HANDLER_FAILED, error
+            return ErrorCode.HANDLER_FAILED, failure
         try:
             if self.answered is Answered.NOT:  # the function may have sent an answer
                 await self._reply(answer.code, answer.fields)
@@ -340,19 +252,3 @@ class Request:
     async def _reply(self, code: str, fields: Mapping[str, Any] | None = None) -> None:
         self.answered = Answered.BY_SERVER
         await self._connection.reply(code, fields)
-
-
-def as_answer(result: object, packet: Packet) -> Packet | Mapping[str, Any]:
-    """Return the return value of a handler, if it can be sent.
-
-    Args:
-        result: the value.
-        packet: the packet that the handler got.
-
-    Raises:
-        TypeError: it is neither a mapping nor a packet.
-    """
-    if isinstance(result, Mapping):  # a packet is one, too
-        return result
-    name = "a handler" if packet.handler is None else repr(packet.handler.name)
-    raise TypeError(f"{name} returned a {type(result).__name__}; return a mapping, a Packet, or None for no answer")

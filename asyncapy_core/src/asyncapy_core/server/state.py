@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from asyncapy_core.routing.dispatch import Dispatcher
     from asyncapy_core.server.counters import Counters
     from asyncapy_core.server.session_table import SessionTable
+    from asyncapy_core.server.stage import Stage
     from asyncapy_core.session import Session
 
 MAX_REFUSED: Final = 24
@@ -63,6 +64,8 @@ PROXY_SECONDS: Final = 3.0
 
 class ConnectionInterface(Peer, Protocol):
     """A connection, as the state uses it."""
+
+    stage: Stage
 
     @property
     def session(self) -> Session: ...

@@ -1,0 +1,155 @@
+"""`Handling`: runs handlers within their limits, and decides how their exceptions are answered."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import trio
+
+from asyncapy_core.errors import ClientDisconnected, Failure, StopPropagation
+from asyncapy_core.logs import escape_for_log, first_leaf
+from asyncapy_core.routing.outcomes import DISCONNECTED, SUCCEEDED
+
+if TYPE_CHECKING:
+    import logging
+
+    from asyncapy_core.protocol.packet import Packet
+    from asyncapy_core.routing.error_handlers import ErrorHandlers
+    from asyncapy_core.server.isolation import Peer, PeerTasks
+    from asyncapy_core.session import Client
+
+T = TypeVar("T")
+
+
+class Handling:
+    """Runs the handlers of one task, one packet after the other.
+
+    Args:
+        peers: splits exceptions, and closes dropped generators.
+        errors: the functions for exceptions of the application.
+        limit: ``handler_timeout``, which holds for these functions as well.
+    """
+
+    __slots__ = ("_errors", "_limit", "_peers", "_scope")
+
+    def __init__(self, peers: PeerTasks, errors: ErrorHandlers, limit: float | None) -> None:
+        self._peers = peers
+        self._errors = errors
+        self._limit = limit
+        self._scope: trio.CancelScope | None = None
+
+    def cancel(self) -> None:
+        """Cancel the handlers of the current packet, as their client has left."""
+        if self._scope is not None:
+            self._scope.cancel()
+
+    async def dispatch_in_scope(
+        self, dispatch: Callable[[Client, Packet], Awaitable[object]], peer: Peer, client: Client, packet: Packet
+    ) -> object:
+        """Dispatch a packet, and cancel handlers that take longer than ``handler_timeout``, or on `cancel`.
+
+        Returns:
+            The result of the dispatch.
+
+        Raises:
+            TimeoutError: the handlers took too long, and were cancelled.
+            ClientDisconnected: the handlers were cancelled as the client has left.
+        """
+
+        async def dispatched() -> object:
+            try:
+                return await dispatch(client, packet)
+            finally:
+                if self._peers.dropped.by_task:  # generators that were opened inside the scope are closed inside it
+                    await self._peers.close_dropped(peer)
+
+        return await self._in_scope(client, dispatched)
+
+    async def _in_scope(self, client: Client, function: Callable[..., Awaitable[T]], *args: Any) -> T:
+        """Call code of the application in a scope that `cancel` cancels, with the time limit of handlers."""
+        try:
+            with trio.move_on_after(math.inf if self._limit is None else self._limit) as self._scope:
+                return await function(*args)
+        finally:
+            self._scope = None
+        if client.gone:
+            raise ClientDisconnected("this client has left", client)
+        raise TimeoutError(f"cut off after {self._limit:g} s (handler_timeout)")
+
+    def split(
+        self, error: BaseException, client: Client, *, cancelled: bool = False
+    ) -> tuple[BaseException | None, str, BaseException | None]:
+        """Split an exception of a handler.
+
+        Args:
+            error: the exception.
+            client: the client of the handler.
+            cancelled: whether the handler was cancelled by its client, so that a cancellation is no failure.
+
+        Returns:
+            The part that belongs to the server (`PeerTasks.is_servers`); the outcome of the request; and the part that
+            is a failure, which a stop of the propagation and a lost client are not.
+        """
+        disconnected = False
+
+        def expected(leaf: BaseException) -> bool:
+            nonlocal disconnected
+            kind = type(leaf)  # isinstance reads __class__, which may raise
+            left = issubclass(kind, ClientDisconnected) and leaf.client is client  # type: ignore[attr-defined]
+            disconnected = disconnected or left
+            return left or issubclass(kind, StopPropagation) or (cancelled and issubclass(kind, trio.Cancelled))
+
+        through, failure = self._peers.split(error)
+        if isinstance(failure, BaseExceptionGroup):
+            failure = failure.split(expected)[1]
+        elif failure is not None and expected(failure):
+            failure = None
+        return through, DISCONNECTED if disconnected else SUCCEEDED, failure
+
+    async def translate(
+        self, client: Client, packet: Packet, error: BaseException
+    ) -> tuple[Failure | None, BaseException | None]:
+        """Find the `Failure` to send for an exception: its own, or that of the application's function for it.
+
+        It may be the only exception of a group.
+
+        Returns:
+            The failure to send, or None; and the exception to log, or None: this one, or that of the function.
+
+        Raises:
+            BaseException: the part of an exception of the function that belongs to the server.
+        """
+        leaf, others = first_leaf(error)
+        if others:
+            return None, error
+        try:
+            answer = await self._in_scope(client, self._errors.translate, client, packet, leaf)
+        except BaseException as fault:  # the function may raise anything
+            through, failure = self._peers.split(fault)
+            if through is not None:
+                raise through from None
+            return None, failure
+        return answer, error if answer is None else None
+
+    def report(self, log: logging.LoggerAdapter[logging.Logger], packet: Packet, failure: BaseException) -> None:
+        """Log a failure of a handler or filter."""
+        name = "A filter" if packet.handler is None else f"Handler '{escape_for_log(packet.handler.name)}'"
+        self._peers.failures.report(log, f"{{API Parser}} {name}", failure, packet.fields)
+
+
+def as_answer(result: object, packet: Packet) -> Packet | Mapping[str, Any]:
+    """Return the return value of a handler, if it can be sent.
+
+    Args:
+        result: the value.
+        packet: the packet that the handler got.
+
+    Raises:
+        TypeError: it is neither a mapping nor a packet.
+    """
+    if isinstance(result, Mapping):  # a packet is one, too
+        return result
+    name = "a handler" if packet.handler is None else repr(packet.handler.name)
+    raise TypeError(f"{name} returned a {type(result).__name__}; return a mapping, a Packet, or None for no answer")
