@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import threading
 import time
 import weakref
@@ -260,6 +261,22 @@ async def test_a_packet_with_the_key_of_the_log_in_that_is_cancelled_ends_no_log
     assert metadata(await factory.alog_in(peer.client)) == {"owner": "bob"}
 
 
+async def test_a_log_out_during_a_log_in_is_the_last_word(held: Held) -> None:
+    factory = APIKeyFactory(store=held)
+    key, peer, answers = factory.issue(), Detached(), list[Any]()
+
+    async def log_in() -> None:
+        answers.append(metadata(await factory.alog_in(peer.client, key)))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(log_in)
+        await held.begin()
+        factory.log_out(peer.client)
+        held.go()
+    assert answers == [{}], "its packet passes"
+    assert await factory.alog_in(peer.client) is None
+
+
 async def test_a_store_that_is_away_decides_nothing_about_a_log_in(factory: APIKeyFactory, store: Store) -> None:
     key, peer = factory.issue(), Detached()
     store.error = KeyStoreUnavailable("away")
@@ -391,7 +408,7 @@ async def test_while_the_store_is_away_a_key_passes_for_a_second_and_its_session
     store.error = None
     assert await factory.alog_in(peer.client) is not None
     lines = [record.getMessage() for record in caplog.records]
-    assert lines == ["{Key store} 1 keys of open sessions cannot be checked: away"]
+    assert lines == ["{Key store} 1 keys of open sessions cannot be checked: KeyStoreUnavailable: away"]
 
 
 async def test_a_key_that_has_changed_does_not_pass_while_the_store_is_away(
@@ -534,6 +551,28 @@ def test_runs_of_trio_in_two_threads_learn_of_a_change_in_a_third(factory: APIKe
     for thread in threads:
         thread.join(10)
     assert closed == [True, True]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+async def test_a_forked_process_has_no_log_ins_of_its_parent(factory: APIKeyFactory) -> None:
+    key, peer = factory.issue(), Detached()
+    await factory.alog_in(peer.client, key)
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            factory.revoke(key)
+            status = len(watch_of(factory)._keys) + len(factory._runs_of_trio._active)
+        finally:
+            os._exit(status)
+    _, status = await trio.to_thread.run_sync(os.waitpid, pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    await wait_all_tasks_blocked()
+    assert await factory.alog_in(peer.client) is not None
+    assert not peer.closed
+    factory.revoke(key)
+    await wait_all_tasks_blocked()
+    assert peer.closed
 
 
 async def test_it_needs_trio() -> None:

@@ -215,6 +215,25 @@ async def test_a_record_that_cannot_be_read_is_the_matter_of_its_session(
     assert [peer.closed for peer in peers] == [False, False]
 
 
+async def test_a_record_with_a_time_that_is_no_number_is_the_matter_of_its_session(
+    factory: APIKeyFactory, store: Watched, autojump_clock: MockClock
+) -> None:
+    key, other = factory.issue(), factory.issue()
+    peers = [await log_in(factory, each) for each in (key, other)]
+    store.has_cache, odd = False, KeyRecord("id", expires="never")  # type: ignore[arg-type]  # the mistake that is tested
+    store.add(digest(key), odd)
+    watch = factory._run_of_trio.log_ins._watch
+    watch._keys[digest(key)].record = odd  # as an earlier version of a store may have given it
+    for _ in range(3):
+        await trio.sleep(1)
+        with pytest.raises(TypeError):
+            await factory.alog_in(peers[0].client)
+        assert await factory.alog_in(peers[1].client) is not None
+    store.remove(digest(other))
+    await trio.sleep(1)
+    assert peers[1].closed
+
+
 @pytest.mark.parametrize("fails_to_end", [False, True])
 async def test_a_store_that_cannot_be_watched_is_read(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, fails_to_end: bool

@@ -152,8 +152,7 @@ class ByDigest:
         if not isinstance(self._store, BatchKeyStore):
             return _one_by_one(self._get, subjects)
         found = read_many(self._store, subjects)
-        answers = ((subject, found.get(subject)) for subject in subjects)
-        return {subject: _unless_expired(each) if isinstance(each, KeyRecord) else each for subject, each in answers}
+        return {subject: _answer(found.get(subject)) for subject in subjects}
 
 
 class ByKey:
@@ -213,6 +212,16 @@ def _one_by_one(
         if time.monotonic() > end:
             break
     return answers
+
+
+def _answer(found: KeyRecord | Exception | None) -> KeyRecord | Exception | None:
+    """Return the result of a look-up, but None for an expired record, and an error for one that is no record."""
+    if found is None or isinstance(found, Exception):
+        return found
+    try:
+        return _unless_expired(found)
+    except Exception as error:  # raised where the key was sent
+        return error
 
 
 def _unless_expired(record: KeyRecord | None) -> KeyRecord | None:

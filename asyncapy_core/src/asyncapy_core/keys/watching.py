@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
-from weakref import WeakSet, WeakValueDictionary, ref
+from weakref import WeakValueDictionary, ref
 
 import trio
 
 from asyncapy_core.errors import KeyStoreError, KeyStoreUnavailable
+from asyncapy_core.keys.forking import ForkAware, watch_forks
 from asyncapy_core.keys.store import KeyRecord
-from asyncapy_core.logs import RateLimited, describe
+from asyncapy_core.keys.watched_key import Check, WatchedKey
+from asyncapy_core.logs import RateLimited, describe, reason_of
 
 if TYPE_CHECKING:
     from asyncapy_core.session import Client
@@ -68,87 +68,7 @@ class Checks(Protocol):
         """Call a function when keys change, as `WatchableKeyStore` does, and return a function that ends this."""
 
 
-class WatchedKey:
-    """A key with which sessions are logged in, or with which one logs in.
-
-    Attributes:
-        digest: its digest.
-        subject: its digest or the key itself, for `Checks`.
-        record: its record, if the last check has found it valid.
-        passes_until: the time of trio until which it passes packets without another check.
-        is_changed: whether it may have changed since the last check began.
-        is_due: whether a task will check it, unless another check begins before.
-        check: the check under way.
-        clients: the clients of the sessions that are logged in.
-    """
-
-    __slots__ = (
-        "__weakref__",
-        "check",
-        "clients",
-        "digest",
-        "is_changed",
-        "is_due",
-        "passes_until",
-        "record",
-        "subject",
-    )
-
-    def __init__(self, digest: str, subject: str) -> None:
-        self.digest: str = digest
-        self.subject: str = subject
-        self.record: KeyRecord | None = None
-        self.passes_until: float = 0.0
-        self.is_changed: bool = False
-        self.is_due: bool = False
-        self.check: Check | None = None
-        self.clients: WeakSet[Client] = WeakSet()
-
-    def passes(self) -> bool:
-        """Return whether packets need not wait for another check."""
-        record = self.record
-        return (
-            record is not None
-            and not self.is_changed
-            and trio.current_time() < self.passes_until
-            and (record.expires is None or record.expires > time.time())
-        )
-
-    def has_expired(self) -> bool:
-        """Return whether the last check has found it valid, and it has expired since."""
-        return self.record is not None and self.record.expired(time.time())
-
-    def begin_check(self) -> Check:
-        """Note that a check is under way, which will see the changes of which there was a notice."""
-        self.check = Check(was_changed=self.is_changed)
-        self.is_changed = self.is_due = False
-        return self.check
-
-
-@dataclass(slots=True, eq=False)
-class Check:
-    """A check under way, for which packets wait.
-
-    Attributes:
-        was_changed: whether there was a notice of a change before it.
-        decided: set when it is over.
-        is_answered: whether it has found out whether the key is valid; neither that nor an error: it was cancelled.
-        record: the record of a valid key.
-        error: its exception.
-    """
-
-    was_changed: bool
-    decided: trio.Event = field(default_factory=trio.Event)
-    is_answered: bool = False
-    record: KeyRecord | None = None
-    error: Exception | None = None
-
-    def answer(self, record: KeyRecord | None) -> None:
-        """Note the record of the key, or None if it is not valid."""
-        self.is_answered, self.record = True, record
-
-
-class KeyWatch:
+class KeyWatch(ForkAware):
     """The watched keys of one factory in one run of trio. A key is watched as long as its log-ins refer to it.
 
     A key passes packets for `TRUST` after a check, and not after a notice that it has changed. Then packets wait for
@@ -174,6 +94,7 @@ class KeyWatch:
         self._token = trio.lowlevel.current_trio_token()
         self._woken = trio.Event()
         self._should_log = RateLimited(10)
+        watch_forks(self)
 
     def watched(self, digest: str, key: str) -> WatchedKey:
         """Return a key, which has this digest."""
@@ -222,6 +143,11 @@ class KeyWatch:
                 self._token.run_sync_soon(self._wake, idempotent=True)
             except trio.RunFinishedError:
                 return
+
+    def after_fork_in_child(self) -> None:
+        """Forget all keys: the sessions are those of the parent, and trio's locks may be held for ever."""
+        self._active.pop(self, None)
+        self._keys.clear()
 
     def _wake(self) -> None:
         self._woken.set()
@@ -272,7 +198,7 @@ class KeyWatch:
         """Have the keys checked until none is left. A system task: it lets no exception out."""
         try:
             while self._keys:
-                part = max(SHORTEST_TURN, min(1.0, BATCH / len(self._queue)))
+                part = max(SHORTEST_TURN, min(1.0, BATCH / max(1, len(self._queue))))
                 await self._pause(INTERVAL * part)
                 number = min(len(self._queue), math.ceil(len(self._queue) * part))
                 turn = [self._queue.popleft() for _ in range(number)]
@@ -299,28 +225,31 @@ class KeyWatch:
     def _check_again(self, keys: Iterable[ref[WatchedKey]], *, only_changed: bool = False) -> None:
         """Have keys checked that have sessions, and are not being checked."""
         due: list[WatchedKey] = []
-        until = trio.current_time() + TRUST_IN_CACHE
         for each in keys:
             key = each()
             if key is None or key.check is not None or key.is_due or not key.clients:
                 continue
             if only_changed and not key.is_changed:
                 continue
-            if key.has_expired():
-                self._end(key)
-            elif not key.is_changed and (record := self._peek(key)) is not None:
-                key.record, key.passes_until = record, until
-            else:
+            if self._has_to_be_read(key):
                 key.is_due = True
                 due.append(key)
         for start in range(0, len(due), BATCH):
             trio.lowlevel.spawn_system_task(self._ask_again, due[start : start + BATCH])
 
-    def _peek(self, key: WatchedKey) -> KeyRecord | None:
+    def _has_to_be_read(self, key: WatchedKey) -> bool:
+        """End the sessions of a key that has expired, or confirm one from a cache; return whether it is neither."""
         try:
-            return self._checks.peek(key.subject)
-        except Exception:  # the code of a third party; the key is read
-            return None
+            if key.has_expired():
+                self._end(key)
+                return False
+            record = None if key.is_changed else self._checks.peek(key.subject)
+        except Exception:  # the code of a third party, or its record
+            return True
+        if record is None:
+            return True
+        key.record, key.passes_until = record, trio.current_time() + TRUST_IN_CACHE
+        return False
 
     async def _ask_again(self, keys: Sequence[WatchedKey]) -> None:
         """Check keys together. A system task: it lets no exception out."""
@@ -332,9 +261,10 @@ class KeyWatch:
                 answers = await self._checks.check_many([key.subject for key in checks])
             except BaseException as failure:  # a factory or a store may raise anything
                 await trio.lowlevel.checkpoint_if_cancelled()  # the run of trio ends; otherwise the store has raised it
-                error = failure if isinstance(failure, Exception) else KeyStoreError(f"the store raised {failure!r}")
+                reason = reason_of(failure)
+                error = failure if isinstance(failure, Exception) else KeyStoreError(f"the store raised {reason}")
                 if self._should_log():
-                    log.warning("{Key store} %d keys of open sessions cannot be checked: %s", len(checks), error)
+                    log.warning("{Key store} %d keys of open sessions cannot be checked: %s", len(checks), reason)
             finally:
                 if any(key.is_changed and key.subject in answers for key in checks):
                     self._wake()
