@@ -6,6 +6,7 @@ import gc
 import os
 import threading
 import time
+import traceback
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -487,6 +488,38 @@ async def test_a_subclass_with_keys_of_its_own_is_asked_at_the_log_in_and_again_
     del factory.found["sesame"]
     with trio.fail_after(1):
         await until(lambda: peer.closed)
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, KeyStoreUnavailable])
+@pytest.mark.parametrize("blocking", [False, True])
+async def test_no_exception_of_a_later_packet_and_no_line_of_the_log_quotes_the_key(
+    kind: type[Exception], blocking: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Chatty(APIKeyFactory):
+        fails = False
+
+        def get(self, key: str) -> dict[str, Any]:
+            if self.fails:
+                raise kind(f"no row for {key}")
+            return {}
+
+    Chatty.blocking = blocking  # type: ignore[method-assign,assignment]  # as a subclass may write it
+    factory, peer = Chatty(), Detached()
+    await factory.alog_in(peer.client, "sesame")
+    factory.fails = True
+    with trio.fail_after(5):
+        while True:
+            try:
+                await factory.alog_in(peer.client)
+            except Exception as error:  # one of the two, after the bound
+                failure = error
+                break
+            await trio.sleep(0.01)
+    assert str(failure).endswith("no row for [...]")
+    assert isinstance(failure, KeyStoreUnavailable) is (kind is KeyStoreUnavailable)
+    assert "sesame" not in "".join(traceback.format_exception(failure))
+    await until(lambda: kind is not KeyStoreUnavailable or bool(caplog.records))
+    assert "sesame" not in caplog.text
 
 
 @pytest.mark.parametrize("method", ["__contains__", "check", "acheck", "describe"])

@@ -5,21 +5,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import time
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Final, Protocol, TypeVar
 
 import trio
 
 from asyncapy_core.addresses import network_of
-from asyncapy_core.errors import KeyStoreUnavailable
+from asyncapy_core.errors import KeyStoreError, KeyStoreUnavailable
 from asyncapy_core.keys.calls import THREADS, CallQueue
 from asyncapy_core.keys.log_ins import LogIns
 from asyncapy_core.keys.lookups import LookUps, read_many
 from asyncapy_core.keys.store import BatchKeyStore, KeyRecord, KeyStore, WatchableKeyStore, copied
 from asyncapy_core.keys.watching import Checks, KeyWatch
+from asyncapy_core.logs import HIDDEN, reason_of
 
 SLOW_SECONDS: Final = 0.05
 """Seconds after which `ByKey.check_many` begins no further check, so that no packet waits for the checks of others."""
@@ -166,14 +168,19 @@ class ByKey:
         return key
 
     async def check(self, subject: str, address: str) -> KeyRecord | None:
-        return await self._factory.acheck(subject, address=address)
+        with _hidden(subject):
+            return await self._factory.acheck(subject, address=address)
 
     async def check_many(self, subjects: Sequence[str]) -> Mapping[str, KeyRecord | Exception | None]:
-        call = functools.partial(_one_by_one, self._factory.check, subjects)
+        call = functools.partial(_one_by_one, self._check, subjects)
         if not self._factory.blocking:
             return call()
         store = self._factory.key_store
         return await self._calls.run(call, math.inf if store is None else store.timeout, network=OF_SESSIONS)
+
+    def _check(self, subject: str) -> KeyRecord | None:
+        with _hidden(subject):
+            return self._factory.check(subject)
 
     def copy(self, record: KeyRecord) -> KeyRecord:
         """Return the record itself, whose metadata is the object that the factory has given for this."""
@@ -184,6 +191,19 @@ class ByKey:
 
     def watch(self, changed: Callable[[str | None], object]) -> Callable[[], None]:
         return _watch(self._factory.key_store, changed)
+
+
+@contextlib.contextmanager
+def _hidden(key: str) -> Iterator[None]:
+    """Replace an exception that quotes a key: the log hides the values of a packet, and this key is in no packet."""
+    try:
+        yield
+    except Exception as error:
+        text = reason_of(error)
+        if key not in text:
+            raise
+        kind = KeyStoreUnavailable if isinstance(error, KeyStoreUnavailable) else KeyStoreError
+        raise kind(text.replace(key, HIDDEN)) from None
 
 
 def _watch(store: KeyStore | None, changed: Callable[[str | None], object]) -> Callable[[], None]:

@@ -91,6 +91,7 @@ class KeyWatch(ForkAware):
         self._end_session = end
         self._keys: WeakValueDictionary[str, WatchedKey] = WeakValueDictionary()
         self._queue: deque[ref[WatchedKey]] = deque()
+        self._changed: deque[ref[WatchedKey]] = deque()
         self._token = trio.lowlevel.current_trio_token()
         self._woken = trio.Event()
         self._should_log = RateLimited(10)
@@ -138,6 +139,7 @@ class KeyWatch(ForkAware):
             changed = [] if key is None else [key]
         for each in changed:
             each.is_changed = True
+            self._changed.append(ref(each))
         if changed:
             try:
                 self._token.run_sync_soon(self._wake, idempotent=True)
@@ -220,16 +222,15 @@ class KeyWatch(ForkAware):
             while True:
                 await self._woken.wait()
                 self._woken = trio.Event()
-                self._check_again(self._keys.valuerefs(), only_changed=True)
+                noted = [self._changed.popleft() for _ in range(len(self._changed))]
+                self._check_again(each for each in noted if (key := each()) is not None and key.is_changed)
 
-    def _check_again(self, keys: Iterable[ref[WatchedKey]], *, only_changed: bool = False) -> None:
+    def _check_again(self, keys: Iterable[ref[WatchedKey]]) -> None:
         """Have keys checked that have sessions, and are not being checked."""
         due: list[WatchedKey] = []
         for each in keys:
             key = each()
             if key is None or key.check is not None or key.is_due or not key.clients:
-                continue
-            if only_changed and not key.is_changed:
                 continue
             if self._has_to_be_read(key):
                 key.is_due = True
@@ -266,7 +267,8 @@ class KeyWatch(ForkAware):
                 if self._should_log():
                     log.warning("{Key store} %d keys of open sessions cannot be checked: %s", len(checks), reason)
             finally:
-                if any(key.is_changed and key.subject in answers for key in checks):
+                if again := [ref(key) for key in checks if key.is_changed and key.subject in answers]:
+                    self._changed.extend(again)
                     self._wake()
                 for key, check in checks.items():
                     answer = answers.get(key.subject, error)
