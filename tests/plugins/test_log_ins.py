@@ -151,7 +151,8 @@ async def test_a_session_ends_within_a_second_of_a_revocation_in_the_file_by_ano
     serve: Serve, tmp_path: Path
 ) -> None:
     url = f"sqlite:///{tmp_path / 'keys.db'}"
-    with closing(APIKeyFactory(store=url)) as factory, closing(APIKeyFactory(store=url)) as elsewhere:
+    elsewhere, factory = APIKeyFactory(store=url), APIKeyFactory(store=f"{url}?recall_seconds={LONG}")
+    with closing(factory), closing(elsewhere):
         running = await serve(members(factory))
         async with await running.connect() as peer, await running.connect() as other:
             key = issue(elsewhere)

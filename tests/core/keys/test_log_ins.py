@@ -277,6 +277,69 @@ async def test_a_log_out_during_a_log_in_is_the_last_word(held: Held) -> None:
     assert answers == [{}], "its packet passes"
     assert await factory.alog_in(peer.client) is None
 
+    held.go()
+    other = Detached()
+    assert await factory.alog_in(other.client, key) is not None
+    async with trio.open_nursery() as nursery:
+        watch_of(factory).note_change(digest(key))
+        nursery.start_soon(log_in)
+        await held.begin()
+        await held.begin()
+        factory.log_out(peer.client)
+        held.go()
+    held.remove(digest(key))
+    watch_of(factory).note_change(digest(key))
+    held.go(2)
+    assert await factory.alog_in(peer.client, key) is None
+    await until(lambda: other.closed)
+    assert not peer.closed, "it was not logged in"
+
+
+async def test_a_packet_that_is_cancelled_beside_one_that_has_logged_the_session_in_ends_no_log_in(held: Held) -> None:
+    factory = APIKeyFactory(store=held)
+    key, peer, scope = factory.issue(), Detached(), trio.CancelScope()
+
+    async def log_in() -> None:
+        assert await factory.alog_in(peer.client, key) is not None
+        watch_of(factory).note_change(digest(key))  # so that the other packet asks again
+
+    async def log_in_too() -> None:
+        with scope:
+            await factory.alog_in(peer.client, key)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(log_in)
+        await held.begin()
+        nursery.start_soon(log_in_too)
+        await wait_all_tasks_blocked()
+        held.go()
+        await held.begin()
+        scope.cancel()
+    held.go(2)
+    assert await factory.alog_in(peer.client) is not None
+
+
+async def test_a_session_that_fails_to_log_in_again_with_a_revoked_key_stays_open(held: Held) -> None:
+    factory = APIKeyFactory(store=held)
+    key, peer, other = factory.issue(), Detached(), Detached()
+    held.go()
+    for each in (peer, other):
+        assert await factory.alog_in(each.client, key) is not None
+    factory.log_out(peer.client)
+    held.remove(digest(key))
+    watch_of(factory).note_change(digest(key))
+    held.go(2)
+    assert await factory.alog_in(peer.client, key) is None
+    await until(lambda: other.closed)
+    assert not peer.closed
+
+
+async def test_an_expired_key_logs_no_session_in(store: Store) -> None:
+    for each in (store, MemoryKeyStore()):
+        each.add(digest("key"), KeyRecord("id", expires=1.0))
+        factory = APIKeyFactory(store=each)
+        assert await factory.alog_in(Detached().client, "key") is None
+
 
 async def test_a_store_that_is_away_decides_nothing_about_a_log_in(factory: APIKeyFactory, store: Store) -> None:
     key, peer = factory.issue(), Detached()
@@ -372,6 +435,7 @@ async def test_a_session_is_closed_when_its_key_expires(
     store.error = None
     key, peer = factory.issue(expires_in=10), Detached()
     await factory.alog_in(peer.client, key)
+    store.error = KeyStoreUnavailable("away")
     now += 10
     began = trio.current_time()
     await until(lambda: peer.closed)
@@ -564,6 +628,35 @@ def test_each_run_of_trio_has_log_ins_of_its_own(factory: APIKeyFactory, store: 
     assert store.reads == 2
     assert factory._runs_of_trio._active == {}
     factory.revoke(key)
+
+
+def test_a_change_after_the_run_of_trio_is_no_error(factory: APIKeyFactory) -> None:
+    key, peer = factory.issue(), Detached()
+
+    async def log_in() -> KeyWatch:
+        assert await factory.alog_in(peer.client, key) is not None
+        return watch_of(factory)
+
+    watch = trio.run(log_in)
+    assert watch._keys
+    watch.note_change(digest(key))
+    watch.note_change(None)
+
+
+def test_a_run_of_trio_ends_during_a_check_without_a_line_in_the_log(
+    held: Held, caplog: pytest.LogCaptureFixture
+) -> None:
+    factory = APIKeyFactory(store=held)
+    key, peer = factory.issue(), Detached()
+
+    async def log_in() -> None:
+        held.go()
+        assert await factory.alog_in(peer.client, key) is not None
+        await held.begin()
+        await held.begin()  # a check of the open session
+
+    trio.run(log_in)
+    assert caplog.records == []
 
 
 def test_runs_of_trio_in_two_threads_learn_of_a_change_in_a_third(factory: APIKeyFactory) -> None:

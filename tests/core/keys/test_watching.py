@@ -14,7 +14,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from asyncapy_core import APIKeyFactory, KeyRecord, MemoryKeyStore
 from asyncapy_core.errors import KeyStoreUnavailable
-from asyncapy_core.keys.checks import SLOW_SECONDS
+from asyncapy_core.keys.checks import SLOW_SECONDS, one_by_one
 from asyncapy_core.keys.factory import digest
 from asyncapy_core.keys.watching import BATCH, INTERVAL, TRUST_IN_CACHE
 from asyncapy_core.testing import Detached
@@ -70,11 +70,11 @@ async def log_in(factory: APIKeyFactory, key: str | None = None) -> Detached:
 
 
 def system_tasks() -> int:
-    """The number of tasks of `KeyWatch` that run."""
+    """The number of tasks of `KeyWatch` and `LogIns` that run."""
     root = trio.lowlevel.current_root_task()
     assert root is not None
     names = [task.name for nursery in root.child_nurseries for task in nursery.child_tasks]
-    return len([name for name in names if "KeyWatch" in name])
+    return len([name for name in names if "KeyWatch" in name or "LogIns" in name])
 
 
 async def test_a_store_is_watched_while_sessions_are_logged_in(
@@ -160,6 +160,105 @@ async def test_a_notice_during_a_check_leads_to_another(factory: APIKeyFactory, 
         while not peer.closed:  # noqa: ASYNC110  # a peer without an event
             await trio.sleep(0.01)
     assert calls == 2
+
+
+class Held(MemoryKeyStore):
+    """A store whose reads wait in their threads until the test releases them."""
+
+    blocking = True
+    timeout = 10.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads = 0
+        self.go = threading.Semaphore(0)
+
+    def peek(self, digest: str) -> None:
+        return None
+
+    def get(self, digest: str) -> KeyRecord:
+        self.reads += 1
+        assert self.go.acquire(timeout=20)
+        return super().get(digest)
+
+    async def has_begun(self, reads: int) -> None:
+        """Wait until this number of reads have begun, and no further one has."""
+        with trio.fail_after(1000):
+            while self.reads < reads:
+                await wait_all_tasks_blocked(0.01)
+        await wait_all_tasks_blocked(0.01)
+        assert self.reads == reads
+
+
+async def test_a_key_is_not_checked_twice_at_a_time_and_checked_again_after_a_notice_meanwhile(
+    mock_clock: MockClock,
+) -> None:
+    store = Held()
+    factory = APIKeyFactory(store=store)
+    key = factory.issue()
+    store.go.release()
+    peer = await log_in(factory, key)
+    mock_clock.jump(INTERVAL)
+    await store.has_begun(2)
+    for _ in range(3):
+        mock_clock.jump(INTERVAL)
+        await store.has_begun(2)
+    store.remove(digest(key))
+    factory._runs_of_trio.note_change(digest(key))
+    await store.has_begun(2)
+    store.add(digest(key), KeyRecord("id"))
+    store.go.release()
+    await store.has_begun(3)
+    store.remove(digest(key))
+    store.go.release()
+    await wait_all_tasks_blocked(0.01)
+    assert peer.closed
+
+
+async def test_a_key_that_waits_for_its_check_is_not_checked_twice(factory: APIKeyFactory, store: Watched) -> None:
+    peer = await log_in(factory)
+    store.has_cache = False
+    watch = factory._run_of_trio.log_ins._watch
+    for _ in range(2):
+        watch._check_again(watch._keys.valuerefs())
+    await wait_all_tasks_blocked()
+    assert len(store.reads) == 1
+    assert not peer.closed
+
+
+async def test_the_cache_of_a_store_without_notices_is_not_trusted(autojump_clock: MockClock) -> None:
+    class Stale(MemoryKeyStore):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cache: dict[str, KeyRecord] = {}
+
+        def peek(self, digest: str) -> KeyRecord | None:
+            return self.cache.get(digest)
+
+        def get(self, digest: str) -> KeyRecord:
+            self.cache[digest] = super().get(digest)
+            return self.cache[digest]
+
+    store = Stale()
+    factory = APIKeyFactory(store=store)
+    key = factory.issue()
+    peer = await log_in(factory, key)
+    store.remove(digest(key))
+    await trio.sleep(1)
+    assert peer.closed
+
+
+async def test_a_session_that_has_ended_is_not_closed_and_not_in_the_log(
+    factory: APIKeyFactory, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    key = factory.issue()
+    ended, peer = await log_in(factory, key), await log_in(factory, key)
+    ended.client.session.end(list)
+    factory.revoke(key)
+    assert await factory.alog_in(peer.client) is None
+    await wait_all_tasks_blocked()
+    assert len(caplog.records) == 1
 
 
 async def test_a_check_that_fails_after_a_notice_is_made_again(
@@ -332,6 +431,23 @@ async def test_many_keys_are_checked_in_batches_each_once_and_spread_over_time(
     assert {len(each) for each in read} <= {BATCH, BATCH + 1}
     assert len(set.union(*read)) == len(keys)
     assert not any(peer.closed for peer in peers)
+
+
+def test_keys_that_are_checked_one_by_one_are_left_out_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+
+    def check(key: str) -> KeyRecord | None:
+        nonlocal now
+        now += SLOW_SECONDS * 0.4
+        if key == "b":
+            raise ValueError("broken")
+        return None if key == "a" else KeyRecord(key)
+
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    answers = one_by_one(check, "abcd")
+    assert list(answers) == ["a", "b", "c"]
+    assert (answers["a"], answers["c"]) == (None, KeyRecord("c"))
+    assert isinstance(answers["b"], ValueError)
 
 
 async def test_a_subclass_that_takes_long_delays_no_packet_of_another_key(

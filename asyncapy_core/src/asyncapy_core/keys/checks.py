@@ -152,7 +152,7 @@ class ByDigest:
 
     def _read(self, subjects: Sequence[str]) -> Mapping[str, KeyRecord | Exception | None]:
         if not isinstance(self._store, BatchKeyStore):
-            return _one_by_one(self._get, subjects)
+            return one_by_one(self._get, subjects)
         found = read_many(self._store, subjects)
         return {subject: _answer(found.get(subject)) for subject in subjects}
 
@@ -172,7 +172,7 @@ class ByKey:
             return await self._factory.acheck(subject, address=address)
 
     async def check_many(self, subjects: Sequence[str]) -> Mapping[str, KeyRecord | Exception | None]:
-        call = functools.partial(_one_by_one, self._check, subjects)
+        call = functools.partial(one_by_one, self._check, subjects)
         if not self._factory.blocking:
             return call()
         store = self._factory.key_store
@@ -216,7 +216,7 @@ def _nothing() -> None:
     """End nothing: the store is not watched."""
 
 
-def _one_by_one(
+def one_by_one(
     check: Callable[[str], KeyRecord | None], subjects: Sequence[str]
 ) -> dict[str, KeyRecord | Exception | None]:
     """Check keys one after the other, and leave out the others after `SLOW_SECONDS`."""
