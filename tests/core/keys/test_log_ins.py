@@ -50,10 +50,12 @@ class Held(Store):
         super().__init__()
         self._begun = threading.Semaphore(0)
         self._go = threading.Semaphore(0)
+        self.released = 0
 
     def get(self, digest: str) -> KeyRecord:
         self._begun.release()
         assert self._go.acquire(timeout=20)
+        self.released += 1
         return super().get(digest)
 
     async def begin(self) -> None:
@@ -236,7 +238,9 @@ async def test_a_check_whose_packet_is_cancelled_is_made_by_one_that_waits(held:
             await wait_all_tasks_blocked()
             scope.cancel()
             await held.begin()
+            released = held.released
             held.go(2)
+        await until(lambda: held.released == released + 2)  # also the read of the packet that was cancelled
         assert answers == [{"owner": "alice"}]
         assert metadata(await factory.alog_in(peer.client)) == stays, "a log-in that is cancelled is none"
 
