@@ -1,9 +1,9 @@
 """Measure the key checks per second of each store: `make bench-keys`.
 
 A check is a call of `Filters.APIFactory` for a packet with a valid key. "hot" checks one key repeatedly, as an active
-client causes it; "cold" checks each of many keys once, so that no record is cached. The rounds of all stores are
-interleaved. The median is printed, with the lowest and the highest value, and the ratio to memory. For Redis, the
-program starts a redis-server on a free port.
+client causes it; "once" is the same without the key, in a session that is logged in; and "cold" checks each of many
+keys once, so that no record is cached. The rounds of all stores are interleaved. The median is printed, with the lowest
+and the highest value, and the ratio to memory. For Redis, the program starts a redis-server on a free port.
 """
 
 import shutil
@@ -53,11 +53,13 @@ def redis_server(folder: Path) -> Iterator[str]:
         process.wait()
 
 
-async def checks_per_second(factory: APIKeyFactory, keys: list[str]) -> float:
-    """Check each of these keys once and return the rate."""
-    passing = Filters.APIFactory(factory, "key")
-    packets = [Packet({"key": key}) for key in keys]
+async def checks_per_second(factory: APIKeyFactory, keys: list[str], *, once: bool = False) -> float:
+    """Check each of these keys once and return the rate; with ``once``, packets without a key behind a log-in."""
+    passing = Filters.APIFactory(factory, "key", once=once)
+    packets = [Packet({"a": 1} if once else {"key": key}) for key in keys]
     client = Detached().client
+    if once:
+        assert await check(passing, client, Packet({"key": keys[0]}))
     started = time.perf_counter()
     for packet in packets:
         assert await check(passing, client, packet)
@@ -78,8 +80,10 @@ async def main() -> None:
             for name, factory in factories.items():
                 keys = [factory.issue() for _ in range(COLD_KEYS)]
                 results.setdefault((name, "cold"), []).append(await checks_per_second(factory, keys))
-                results.setdefault((name, "hot"), []).append(await checks_per_second(factory, keys[-1:] * HOT_CHECKS))
-        for kind in ("hot", "cold"):
+                hot = keys[-1:] * HOT_CHECKS
+                results.setdefault((name, "hot"), []).append(await checks_per_second(factory, hot))
+                results.setdefault((name, "once"), []).append(await checks_per_second(factory, hot, once=True))
+        for kind in ("hot", "once", "cold"):
             memory = statistics.median(results["memory", kind])
             for name in factories:
                 rates = results[name, kind]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -89,6 +90,35 @@ def test_one_program_keeps_its_keys_where_the_url_says(program: str, store_url: 
     with serving(path, store_url, "0") as client:
         assert ask(client, key=key) == {"welcome": "alice"}
         assert ask(client, key="wrong").get("welcome") is None
+
+
+@pytest.mark.parametrize("program", SERVERS)
+def test_the_server_of_the_readme_asks_redis_for_no_key_in_use_and_refuses_a_revoked_one(
+    program: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "members.py"
+    path.write_text(readme_programs()[2].replace("port=1500", "port=0"))
+    with RedisServer(program, tmp_path) as redis_server, closing(APIKeyFactory(store=redis_server.url)) as keys:
+        key = keys.issue({"owner": "alice"})
+        with serving(path, redis_server.url) as client:
+            welcome, refused = {"welcome": "alice"}, {"status": "failure", "error": "ERR_UNAUTHORIZED"}
+            for _ in range(2):
+                assert ask(client, key=key) == welcome
+            redis_server.until(lambda redis: int(redis.info("clients")["tracking_clients"]) == 1)
+            end = time.monotonic() + 0.6  # a record that was read before the notices began is read once more
+            while time.monotonic() < end:
+                assert ask(client, key=key) == welcome
+            before = redis_server.calls("get")
+            for _ in range(1000):
+                assert ask(client, key=key) == welcome
+            assert redis_server.calls("get") == before
+            keys.revoke(key)
+            end = time.monotonic() + 1
+            while (answer := ask(client, key=key)) == welcome:
+                assert time.monotonic() < end
+            assert answer == refused
+            for _ in range(50):
+                assert ask(client, key=key) == refused
 
 
 def test_the_server_on_an_open_port_wants_tls_and_a_key(tmp_path: Path, certificates: Certificates) -> None:

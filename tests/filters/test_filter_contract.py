@@ -27,6 +27,11 @@ class TestIp(IpContract): ...
 class TestAPIFactory(APIFactoryContract): ...
 
 
+class TestAPIFactoryWithLogIns(APIFactoryContract):
+    def filter(self) -> Filter:
+        return APIFactory(KEYS, "key", once=True)
+
+
 class TestACombination(FilterContract):
     passing = (Sample({"key": KEY}, "10.0.0.1"),)
     failing = ({"key": KEY}, Sample({"key": KEY}, "10.0.0.9"), Sample({"key": "?"}, "10.0.0.1"))

@@ -19,6 +19,11 @@ async def secret(client: Client, packet: Packet) -> None:
     await client.send({"passed": True})
 
 
+@server.add_handler(Filters.HasFields(number=None), Filters.APIFactory(factory, "log_in", tell=True, once=True))
+async def member(client: Client, packet: Packet) -> dict[str, Any]:
+    return {"number": packet["number"], "plan": packet.context["api_key"].metadata["plan"]}
+
+
 @server.add_handler(Filters.Fields(do=None, on=None))
 async def manage(client: Client, packet: Packet) -> None:
     key: str = packet.fields["on"]

@@ -240,7 +240,7 @@ async def test_a_change_that_was_reported_as_failed_is_not_made_afterwards(name:
     finally:
         store.free.set()
     with trio.fail_after(5):
-        while factory._calls.running:  # noqa: ASYNC110  # until the abandoned thread has ended
+        while factory._run_of_trio.calls.running:  # noqa: ASYNC110  # until the abandoned thread has ended
             await trio.sleep(0.005)
     assert factory.records() == [record]
     assert key in factory
@@ -291,7 +291,7 @@ async def test_a_hanging_store_behind_a_filter_fails_closed_and_holds_up_nobody(
             await one.send(json_packet(key=key))
             for _ in range(5):
                 assert await other.ask(ping=1) == {"pong": True}
-            assert factory._calls.running == 1, "the call of the store still runs"
+            assert factory._run_of_trio.calls.running == 1, "the call of the store still runs"
             assert await one.json() == UNAVAILABLE
         finally:
             store.free.set()

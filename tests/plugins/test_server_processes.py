@@ -84,6 +84,31 @@ async def test_what_one_server_revokes_the_other_refuses_within_a_second(
             assert await other.ask(key=key) == REFUSED
 
 
+@pytest.mark.parametrize("how", ["revoke", "reissue"])
+async def test_a_session_that_is_logged_in_at_one_server_ends_within_a_second_of_a_revocation_by_another(
+    two_servers: tuple[int, ...], how: str
+) -> None:
+    async with AsyncExitStack() as stack:
+        one, other, idle, stays = [
+            await stack.enter_async_context(await Peer.connect(port)) for port in (*two_servers, *two_servers)
+        ]
+        key = await manage(one, "issue")
+        assert await stays.ask(number=0, log_in=await manage(one, "issue")) == {"number": 0, "plan": "gold"}
+        for peer in (other, idle):
+            assert await peer.ask(number=1) == failure("ERR_UNAUTHORIZED")
+            assert await peer.ask(number=2, log_in=key) == {"number": 2, "plan": "gold"}
+            assert await peer.ask(number=3) == {"number": 3, "plan": "gold"}
+        new = await manage(one, how, key)
+        with trio.fail_after(1):
+            assert await idle.closed()
+            while (reply := await other.ask(number=4)) == {"number": 4, "plan": "gold"}:  # noqa: ASYNC110  # no event
+                await trio.sleep(0.005)
+            assert reply is None or (reply == failure("ERR_UNAUTHORIZED") and await other.closed())
+        assert await stays.ask(number=5) == {"number": 5, "plan": "gold"}
+        if how == "reissue":
+            assert await stays.ask(number=6, log_in=new) == {"number": 6, "plan": "gold"}
+
+
 async def test_of_two_servers_that_reissue_a_key_one_succeeds(two_servers: tuple[int, ...]) -> None:
     async with AsyncExitStack() as stack:
         peers = [await stack.enter_async_context(await Peer.connect(port)) for port in two_servers]

@@ -17,6 +17,8 @@ from peer import JSON, Peer, json_packet, packet
 
 from asyncapy import Server
 from asyncapy.errors import ClientDisconnected
+from asyncapy.filters import Filters
+from asyncapy.util import APIKeyFactory
 from asyncapy_core.net.outbox import Outbox
 from asyncapy_core.net.tls import TlsTransport
 from asyncapy_core.net.transport import SocketTransport
@@ -146,6 +148,27 @@ async def test_an_ended_tls_connection_is_freed_at_once(serve: Serve, certificat
         async with await Peer.connect_tls(running.port, certificates.client_context()) as peer:
             assert await peer.ask(a=1) == {"a": 1}
         del peer
+
+
+@pytest.mark.parametrize("is_revoked", [False, True])
+async def test_the_ended_connection_of_a_session_that_was_logged_in_is_freed_at_once(
+    serve: Serve, is_revoked: bool
+) -> None:
+    factory = APIKeyFactory()
+    server = server_with_handlers()
+    server.guard(Filters.APIFactory(factory, "key", once=True))
+    running = await serve(server)
+    key = factory.issue()
+    async with await running.connect() as stays:
+        assert await stays.ask(key=factory.issue()) is not None
+        async with without_collector(running, connections=1):
+            async with await running.connect() as peer:
+                for fields in ({"key": key}, {"a": 1}):
+                    assert await peer.ask(**fields) == fields
+                if is_revoked:
+                    factory.revoke(key)
+                    assert await peer.closed()
+            del peer
 
 
 class Marker:

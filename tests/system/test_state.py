@@ -62,6 +62,28 @@ async def test_the_open_sessions_are_listed(serve: Serve) -> None:
     assert server.sessions == []
 
 
+async def test_a_session_has_a_memo_for_filters_until_it_ends(serve: Serve) -> None:
+    sessions: list[Session] = []
+    server = Server(port=0)
+
+    @server.guard
+    def remember(client: Client, packet: Packet) -> bool:
+        sessions.append(client.session)
+        client.session.memo["packets"] = [*client.session.memo.get("packets", []), packet["number"]]
+        return True
+
+    running = await serve(server)
+    async with await running.connect() as one, await running.connect() as other:
+        for number in range(3):
+            assert await one.ask(number=number) == {"number": number}
+        await other.ask(number=5)
+        assert [session.memo["packets"] for session in sessions] == [[0, 1, 2]] * 3 + [[5]]
+        assert "packets" not in sessions[0].state
+    await running.settle()
+    sessions[0].memo["late"] = True
+    assert [session.memo for session in sessions] == [{}] * 4
+
+
 async def test_the_state_of_an_ended_session_is_freed_with_it(serve: Serve) -> None:
     class Marker:
         pass

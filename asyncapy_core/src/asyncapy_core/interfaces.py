@@ -161,6 +161,9 @@ class SessionInterface(Protocol):
     def client(self) -> ClientInterface: ...
 
     @property
+    def memo(self) -> dict[object, Any]: ...
+
+    @property
     def state(self) -> Any: ...
 
     async def send(self, packet: Mapping[str, Any] | str | bytes) -> None:

@@ -219,13 +219,14 @@ class Session:
         date: the UNIX time of the accept, in seconds.
     """
 
-    __slots__ = ("_client", "_ended_client", "_state", "date", "session_id")
+    __slots__ = ("_client", "_ended_client", "_memo", "_state", "date", "session_id")
 
     def __init__(self, session_id: uuid.UUID, client: Client, date: float) -> None:
         self.session_id: uuid.UUID = session_id
         self.date: float = date
         self._client: Client | weakref.ref[Client] = client
         self._ended_client: _EndedClient | None = None
+        self._memo: dict[object, Any] | None = None
         self._state: State | None = None
 
     @property
@@ -234,6 +235,15 @@ class Session:
         if self._state is None:
             self._state = State()
         return self._state
+
+    @property
+    def memo(self) -> dict[object, Any]:
+        """A place for filters to keep an answer about this session, by a key of their own; lost when it ends."""
+        if self._ended_client is not None:
+            return {}
+        if self._memo is None:
+            self._memo = {}
+        return self._memo
 
     @property
     def client(self) -> Client:
@@ -257,6 +267,7 @@ class Session:
             sessions: returns the active sessions of the client's address.
         """
         client = self.client
+        self._memo = None
         self._ended_client = _EndedClient(client, sessions)
         self._ended_client.close(client)
         self._client = weakref.ref(client)

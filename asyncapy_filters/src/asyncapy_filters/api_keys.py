@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Awaitable, Iterator, Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
@@ -16,6 +15,7 @@ LONGEST_KEY: Final = 4096
 """Characters of the longest value that is looked up. A longer one is not a key."""
 
 _field_name = TypeAdapter(str)
+_NOT_ASKED: Final = object()
 
 
 class APIFactory(Filter):
@@ -28,6 +28,9 @@ class APIFactory(Filter):
         field_name: the name of the field that holds the key.
         tell: whether a packet without a valid key is answered with ERR_UNAUTHORIZED. Otherwise it does not pass, and
             other handlers may get it. None: only if the filter is a guard.
+        once: whether the key is a log-in of the session: later packets pass without the field, until the key is revoked
+            or expires, which closes the session within a second. Another value of the field ends the log-in, and is a
+            new one if it is a valid key; None counts as no field. See `asyncapy_core.APIKeyFactory.alog_in`.
 
     Raises:
         TypeError: ``factory`` is not an `APIKeyFactory`.
@@ -36,7 +39,9 @@ class APIFactory(Filter):
 
     authenticates = True
 
-    def __init__(self, factory: APIKeyFactory, field_name: str, *, tell: bool | None = None) -> None:
+    def __init__(
+        self, factory: APIKeyFactory, field_name: str, *, tell: bool | None = None, once: bool = False
+    ) -> None:
         if not isinstance(factory, APIKeyFactory):
             raise TypeError(f"the factory must be an APIKeyFactory; got {factory!r}")
         try:
@@ -45,30 +50,52 @@ class APIFactory(Filter):
             raise ValueError(f"field_name must be the name of a field; got {field_name!r}") from error
         self.factory = factory
         self.tell = tell
+        self.once = once
         self._should_log = RateLimited()
-        if factory.blocking:
-            self.check = self._check_without_blocking  # type: ignore[method-assign]  # decided once, not for each packet
+        if once:
+            self.check = self._check_log_in  # type: ignore[method-assign]  # decided once, not for each packet
+        elif factory.blocking:
+            self.check = self._check_without_blocking  # type: ignore[method-assign]  # as above
 
     def as_guard(self) -> Filter:
         """Return a filter that answers with ERR_UNAUTHORIZED, unless ``tell`` says otherwise."""
-        return APIFactory(self.factory, self.field_name, tell=True) if self.tell is None else self
+        return APIFactory(self.factory, self.field_name, tell=True, once=self.once) if self.tell is None else self
 
     def check(self, c: Client, p: Packet) -> Mapping[str, Any] | bool | Awaitable[Mapping[str, Any] | bool]:
-        """Return the record of the key if it is valid. With a blocking store the result has to be awaited."""
+        """Return the record of the key if it is valid. With ``once`` or a blocking store it has to be awaited."""
         key = self._key(p)
         memo = self._memo(p)
         if key is not None and key not in memo:
-            with self._failures(c):
+            try:
                 memo[key] = self.factory.check(key)
+            except KeyStoreUnavailable as error:
+                raise self._unavailable(c, error) from error
         return self._verdict(memo.get(key))
 
     async def _check_without_blocking(self, c: Client, p: Packet) -> Mapping[str, Any] | bool:
         key = self._key(p)
         memo = self._memo(p)
         if key is not None and key not in memo:
-            with self._failures(c):
+            try:
                 memo[key] = await self.factory.acheck(key, address=c.address)
+            except KeyStoreUnavailable as error:
+                raise self._unavailable(c, error) from error
         return self._verdict(memo.get(key))
+
+    async def _check_log_in(self, c: Client, p: Packet) -> Mapping[str, Any] | bool:
+        key = self._key(p)
+        if key is None and p.fields.get(self.field_name) is not None:
+            self.factory.log_out(c)
+            return self._verdict(None)
+        if key is not None and self._memo(p).get(key, _NOT_ASKED) is None:
+            return self._verdict(None)
+        try:
+            record = await self.factory.alog_in(c, key)
+        except KeyStoreUnavailable as error:
+            raise self._unavailable(c, error) from error
+        if key is not None and record is None:
+            self._memo(p)[key] = None
+        return self._verdict(record)
 
     def _memo(self, packet: Packet) -> dict[str | None, KeyRecord | None]:
         """Return the records that filters with this factory have found for a packet, by key."""
@@ -82,15 +109,11 @@ class APIFactory(Filter):
             raise Failure(ErrorCode.UNAUTHORIZED)
         return False
 
-    @contextlib.contextmanager
-    def _failures(self, client: Client) -> Iterator[None]:
-        """Log that the store does not answer, and raise the `Failure` for the client."""
-        try:
-            yield
-        except KeyStoreUnavailable as error:
-            if self._should_log():
-                client.log.error("{API Parser} API keys cannot be checked: %s", safe_str(error))
-            raise Failure(ErrorCode.UNAVAILABLE) from error
+    def _unavailable(self, client: Client, error: KeyStoreUnavailable) -> Failure:
+        """Log that the store does not answer, and return the failure for the client."""
+        if self._should_log():
+            client.log.error("{API Parser} API keys cannot be checked: %s", safe_str(error))
+        return Failure(ErrorCode.UNAVAILABLE)
 
     def _key(self, packet: Packet) -> str | None:
         """Return the value of the field, or None if it cannot be a key."""
@@ -100,15 +123,17 @@ class APIFactory(Filter):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, APIFactory):
             return NotImplemented
-        return (type(self), id(self.factory), self.field_name, self.tell) == (
+        return (type(self), id(self.factory), self.field_name, self.tell, self.once) == (
             type(other),
             id(other.factory),
             other.field_name,
             other.tell,
+            other.once,
         )
 
     def __hash__(self) -> int:
         return hash((type(self), id(self.factory), self.field_name))
 
     def __repr__(self) -> str:
-        return f"APIFactory(<{type(self.factory).__name__}>, {self.field_name!r})"
+        once = ", once=True" if self.once else ""
+        return f"APIFactory(<{type(self.factory).__name__}>, {self.field_name!r}{once})"

@@ -9,19 +9,24 @@ import math
 import secrets
 import time
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import trio
 
 from asyncapy_core.addresses import network_of
 from asyncapy_core.event_loops import REMEDY, require_trio
-from asyncapy_core.keys.calls import THREADS, CallQueue
-from asyncapy_core.keys.lookups import LookUps
-from asyncapy_core.keys.store import BatchKeyStore, KeyRecord, KeyStore, copied
+from asyncapy_core.keys.checks import FactoryRun, FactoryRuns
+from asyncapy_core.keys.store import KeyRecord, KeyStore, copied
 from asyncapy_core.keys.urls import open_store
+
+if TYPE_CHECKING:
+    from asyncapy_core.session import Client
 
 MINIMUM_SIZE: Final = 8
 MAXIMUM_SIZE: Final = 1024
+CHECKING: Final = ("__contains__", "acheck", "check", "describe", "get")
+"""The methods that decide which keys are valid. A subclass that overrides one is asked, and not its store."""
+
 IN_A_THREAD: Final = f"{REMEDY}; or call get(), issue() and the others without a in a thread"
 
 T = TypeVar("T")
@@ -250,12 +255,36 @@ class APIKeyFactory:
             cached = self._cached(key)
             if cached is not None:
                 return copied(cached)
-            if isinstance(store, BatchKeyStore):
-                require_trio("APIKeyFactory", IN_A_THREAD)
-                look_ups = self._look_ups(store)
+            require_trio("APIKeyFactory", IN_A_THREAD)
+            look_ups = self._run_of_trio.look_ups
+            if look_ups is not None:
                 record = await look_ups.find(digest(key), store.timeout, network=network_of(address))
                 return None if record is None or record.expired(time.time()) else record
         return await self._without_blocking(self.check, key, address=address)
+
+    async def alog_in(self, client: Client, key: str | None = None) -> KeyRecord | None:
+        """Log the session of a client in with a key, or find the key of its log-in; return the record, or None.
+
+        A log-in lasts until the session ends, `log_out`, or a log-in with another key, valid or not. If the key is
+        revoked, reissued or expires, the session is closed within a second. Meanwhile the key is not looked up for each
+        packet, but twice a second for all sessions.
+
+        Args:
+            client: the client.
+            key: the key. None: the key of the log-in, also of one under way, for which this waits.
+
+        Raises:
+            KeyStoreUnavailable: the store does not answer; a session that was logged in with this key stays so.
+        """
+        require_trio("APIKeyFactory.alog_in")
+        if key is None:
+            return await self._run_of_trio.log_ins.record(client)
+        return await self._run_of_trio.log_ins.log_in(client, digest(key), key)
+
+    def log_out(self, client: Client) -> None:
+        """End the log-in of a session; the session stays open."""
+        require_trio("APIKeyFactory.log_out")
+        self._run_of_trio.log_ins.log_out(client)
 
     @property
     def _store(self) -> KeyStore:
@@ -265,31 +294,17 @@ class APIKeyFactory:
             )
         return self.key_store
 
-    @functools.cached_property
-    def _look_ups_of_run(self) -> trio.lowlevel.RunVar[LookUps]:
-        return trio.lowlevel.RunVar("the look-ups of a key factory")
-
-    def _look_ups(self, store: BatchKeyStore) -> LookUps:
-        """Return the look-ups of this run of trio."""
-        try:
-            return self._look_ups_of_run.get()
-        except LookupError:
-            self._look_ups_of_run.set(look_ups := LookUps(store, self._calls))
-            return look_ups
-
-    @functools.cached_property
-    def _calls_of_run(self) -> trio.lowlevel.RunVar[CallQueue]:
-        return trio.lowlevel.RunVar("the calls of a key factory")
+    @property
+    def _runs_of_trio(self) -> FactoryRuns:
+        found: FactoryRuns | None = vars(self).get("_asyncapy_runs")
+        if found is None:  # a subclass need not call super().__init__()
+            by_digest = all(getattr(type(self), name) is getattr(APIKeyFactory, name) for name in CHECKING)
+            found = vars(self).setdefault("_asyncapy_runs", FactoryRuns(by_digest=by_digest))
+        return found
 
     @property
-    def _calls(self) -> CallQueue:
-        """The queue of this run of trio. A thread that a finished run abandoned does not count in the next run."""
-        try:
-            return self._calls_of_run.get()
-        except LookupError:
-            threads = max(1, min(THREADS, getattr(self.key_store, "concurrency", THREADS)))
-            self._calls_of_run.set(calls := CallQueue(threads))
-            return calls
+    def _run_of_trio(self) -> FactoryRun:
+        return self._runs_of_trio.current(self)
 
     def _cached(self, key: str) -> KeyRecord | None:
         """Return the record of a key if the store knows without waiting that it is valid. Do not change it."""
@@ -301,7 +316,9 @@ class APIKeyFactory:
             return function(*args)
         require_trio("APIKeyFactory", IN_A_THREAD)
         timeout = math.inf if self.key_store is None else self.key_store.timeout
-        return await self._calls.run(functools.partial(function, *args), timeout, network=network_of(address))
+        return await self._run_of_trio.calls.run(
+            functools.partial(function, *args), timeout, network=network_of(address)
+        )
 
     def _find(self, key_id: str) -> str:
         try:
@@ -337,7 +354,7 @@ class APIKeyFactory:
     def _random_key(self) -> str:
         return secrets.token_urlsafe(self.size)[: self.size]
 
-    def _change(self, method: Callable[..., T], *args: Any) -> T:
+    def _change(self, method: Callable[..., T], key_digest: str, *args: Any) -> T:
         """Call a changing method of the store, unless the caller has already got a timeout.
 
         A KeyError is replaced by one without the digest.
@@ -345,9 +362,11 @@ class APIKeyFactory:
         with contextlib.suppress(RuntimeError):  # this is not one of trio's threads
             trio.from_thread.check_cancelled()
         try:
-            return method(*args)
+            return method(key_digest, *args)
         except KeyError:
             raise _no_such_key() from None
+        finally:
+            self._runs_of_trio.note_change(key_digest)
 
 
 def digest(key: str) -> str:

@@ -106,7 +106,7 @@ class LookUps:
 
     async def _call(self, batch: list[_LookUp], seconds: float) -> None:
         earlier = list(self._waiting.values())
-        read = functools.partial(_read, self._store, [look_up.digest for look_up in batch])
+        read = functools.partial(read_many, self._store, [look_up.digest for look_up in batch])
         try:
             found = await self._calls.run(read, seconds)
         except trio.Cancelled as error:
@@ -149,8 +149,12 @@ class _LookUp:
         self.decided.set()
 
 
-def _read(store: BatchKeyStore, digests: Sequence[str]) -> Mapping[str, KeyRecord | Exception]:
-    """Read records in a thread. A record that the store cannot read is an error of its own."""
+def read_many(store: BatchKeyStore, digests: Sequence[str]) -> Mapping[str, KeyRecord | Exception]:
+    """Return the records with these digests, by digest. A record that the store cannot read is an error of its own.
+
+    Raises:
+        KeyStoreUnavailable: the store does not answer.
+    """
     try:
         return store.get_many(digests)
     except KeyStoreUnavailable:

@@ -119,7 +119,8 @@ class WatchableKeyStore(Protocol):
         """Call a function with the digest of each record that is changed, moved or deleted, soon after the change.
 
         The function is called with None when changes may have been missed, and each second while changes cannot be
-        noticed: any record may have changed. It may be called several times for one change.
+        noticed: any record may have changed. It may be called several times for one change. A record is not in the
+        cache of the store any more when the function is called with its digest. This method does not wait.
 
         Args:
             changed: called in any thread; it must not wait. An exception is logged.

@@ -84,7 +84,7 @@ async def explain_packet(server: Server, fields: Any, address: str = "127.0.0.1"
     verdicts: list[Verdict] = []
     over = False  # a guard has refused the packet, or a filter has answered it
     for guard in server.guards:
-        checks, found, answer = await _check_all(guard, client, packet)
+        checks, found, answer = await _check_all(guard, _beside(client) if over else client, packet)
         passes = found is not None
         verdicts.append(Verdict(checks[0].filter, None, checks, passes, runs=False, answer="" if over else answer))
         over = over or not passes
@@ -92,7 +92,7 @@ async def explain_packet(server: Server, fields: Any, address: str = "127.0.0.1"
     for group, handlers in server.handlers.items():
         taken = over
         for handler in handlers:
-            checks, found, answer = await _check_all(handler, client, packet)
+            checks, found, answer = await _check_all(handler, _beside(client) if taken else client, packet)
             passes, answer = found is not None, "" if taken else answer
             verdicts.append(Verdict(handler.name, group, checks, passes, runs=passes and not taken, answer=answer))
             if not taken:
@@ -100,6 +100,13 @@ async def explain_packet(server: Server, fields: Any, address: str = "127.0.0.1"
             over = over or bool(answer)
             taken = taken or passes or over
     return verdicts
+
+
+def _beside(client: Client) -> Client:
+    """Return a client for filters that a server would not ask: if they log a session in, it is another one."""
+    other = _Silent(client.address, server=client.server).client
+    other.session.memo.update(client.session.memo)
+    return other
 
 
 async def _check_all(
@@ -125,7 +132,7 @@ async def _check_all(
                 answer = error.code
         checks.append(Check(repr(filter), verdict is not False, reason))
         if verdict is False:
-            found = None
+            found, client = None, _beside(client)
         elif found is not None and verdict is not True:
             found.update(verdict)
     return tuple(checks), found, answer
