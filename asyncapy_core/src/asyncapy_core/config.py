@@ -139,6 +139,15 @@ class ServerConfig(BaseModel, extra="forbid", frozen=True):
     packets_per_turn: int = Field(
         default=40, description="pipelined packets until other connections get their turn, 1 or more", ge=1
     )
+    max_in_flight: int = Field(
+        default=100, description="requests of a session of version 23 that are handled at a time, 1 or more", ge=1
+    )
+    session_age: float | None = Field(
+        default=None,
+        description="seconds, give or take 10 %, after which a session of version 23 ends; none for no limit",
+        gt=0,
+        allow_inf_nan=False,
+    )
     send_timeout: float = Field(default=10, description="seconds, more than 0", gt=0, allow_inf_nan=False)
     handler_timeout: float | None = Field(
         default=None,

@@ -200,6 +200,8 @@ class HandlerInterface(Protocol):
     @property
     def filters(self) -> Sequence[object]: ...
 
+    waits: bool
+
     @property
     def outcomes(self) -> OutcomesInterface: ...
 

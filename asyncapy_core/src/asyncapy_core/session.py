@@ -8,6 +8,7 @@ from __future__ import annotations
 import uuid
 import weakref
 from collections.abc import Awaitable, Callable, Generator, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -34,7 +35,11 @@ class Stream(Protocol):
 
     async def post_shared(self, packet: SharedPacket) -> None: ...
 
+    async def post_last(self, packet: Packet) -> None: ...
+
     async def answer(self, result: object, packet: Packet) -> None: ...
+
+    def answering(self) -> AbstractAsyncContextManager[object]: ...
 
     async def close(self) -> None: ...
 
@@ -61,7 +66,7 @@ class Client:
             ``{"DNS": (), "email": (), "URI": ("spiffe://example.org/billing",)}``; empty without a certificate.
     """
 
-    __slots__ = ("__weakref__", "_gone", "address", "encoding", "server", "session", "stream", "tls_names", "tls_peer")
+    __slots__ = ("__weakref__", "address", "encoding", "server", "session", "stream", "tls_names", "tls_peer")
 
     session: Session
     tls_peer: Mapping[str, str] | None
@@ -81,7 +86,6 @@ class Client:
         self.encoding: str = encoding
         self.tls_peer = None
         self.tls_names = _NO_NAMES
-        self._gone: Gone | None = None
         if session is not None:
             self.session = session
 
@@ -102,26 +106,42 @@ class Client:
         ``if client.gone: return`` in a long loop; ``await client.gone`` in a task beside the handler. A reset of the
         connection is noticed within 0.1 seconds, also while a handler runs.
         """
-        if self._gone is None:
-            self._gone = Gone()
-        return self._gone
+        return self.session.gone
 
-    async def send(self, packet: Packet | Mapping[str, Any] | str | bytes, close: bool = False) -> None:  # noqa: FBT001, FBT002  # the documented signature
-        """Send a packet.
+    async def send(
+        self,
+        packet: Packet | Mapping[str, Any] | str | bytes,
+        close: bool = False,  # noqa: FBT001, FBT002  # the documented signature
+        *,
+        last: bool = False,
+    ) -> None:
+        """Send a packet: in version 23 an answer to the request of this client, from whichever task.
 
         Args:
             packet: a `Packet`; or its fields, to be sent in the session's encoding.
             close: close the connection after the packet.
+            last: this is the last answer to the request, so that it is sent as such at once. Version 22 has no mark for
+                it.
 
         Raises:
+            AlreadyAnswered: the last answer was sent before, with ``last`` or by the handler's return value.
             ClientDisconnected: the peer has closed the connection, or the server closed it before.
             EncodeError: the packet cannot be encoded; nothing was sent.
         """
-        under_way = self.stream.post(packet if isinstance(packet, Packet) else Packet(packet, self.encoding, self))
+        ready = packet if isinstance(packet, Packet) else Packet(packet, self.encoding, self)
+        under_way = self.stream.post_last(ready) if last else self.stream.post(ready)
         if under_way is not None:
             await under_way
         if close:
             await self.stream.close()
+
+    def answering(self) -> AbstractAsyncContextManager[object]:
+        """Return a context manager that keeps the request of this client open after its handler has returned.
+
+        Call it in the handler, and enter it in the task that goes on with the answer. The request ends with the block.
+        Version 22 has no requests that stay open: a packet that is sent later is a push.
+        """
+        return self.stream.answering()
 
     def send_nowait(self, packet: Packet | SharedPacket | Mapping[str, Any] | str | bytes) -> None:
         """Send a packet without waiting for a slow peer.
@@ -219,7 +239,7 @@ class Session:
         date: the UNIX time of the accept, in seconds.
     """
 
-    __slots__ = ("_client", "_ended_client", "_memo", "_state", "date", "session_id")
+    __slots__ = ("_client", "_ended_client", "_gone", "_memo", "_state", "date", "session_id")
 
     def __init__(self, session_id: uuid.UUID, client: Client, date: float) -> None:
         self.session_id: uuid.UUID = session_id
@@ -228,6 +248,7 @@ class Session:
         self._ended_client: _EndedClient | None = None
         self._memo: dict[object, Any] | None = None
         self._state: State | None = None
+        self._gone: Gone | None = None
 
     @property
     def state(self) -> State:
@@ -244,6 +265,13 @@ class Session:
         if self._memo is None:
             self._memo = {}
         return self._memo
+
+    @property
+    def gone(self) -> Gone:
+        """Whether the connection has ended; see `Client.gone`."""
+        if self._gone is None:
+            self._gone = Gone()
+        return self._gone
 
     @property
     def client(self) -> Client:
@@ -330,8 +358,14 @@ class _ClosedStream:
     async def post_shared(self, packet: SharedPacket) -> None:
         self.post_now(packet)
 
+    async def post_last(self, packet: Packet) -> None:
+        self.post(packet)
+
     async def answer(self, result: object, packet: Packet) -> None:
         raise ClientDisconnected("the connection to this client was closed before", self._client())
+
+    def answering(self) -> AbstractAsyncContextManager[object]:
+        return nullcontext()
 
     async def close(self) -> None:
         """Do nothing: the connection is closed."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import re
@@ -41,6 +42,11 @@ class Stream:
     def post_now(self, packet: Packet | SharedPacket) -> None: ...
 
     async def post_shared(self, packet: SharedPacket) -> None: ...
+
+    async def post_last(self, packet: Packet) -> None: ...
+
+    def answering(self) -> contextlib.AbstractAsyncContextManager[object]:
+        return contextlib.nullcontext()
 
     async def answer(self, result: object, packet: Packet) -> None: ...
 

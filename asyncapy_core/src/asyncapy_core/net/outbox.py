@@ -143,6 +143,13 @@ class Outbox:
         """Return True if `put_now` would accept this number of bytes."""
         return not (self._waiting or self._is_full(size))
 
+    def queue(self, data: bytes) -> None:
+        """Queue bytes also where there is no room, and send them as soon as possible; nothing is raised."""
+        if not self.poisoned:
+            self._queue.append(data)
+            self._queued += len(data)
+            self.uncork()
+
     async def wait_for_room(self) -> None:
         """Wait until the queue has room, or the connection is poisoned."""
         while not (self.poisoned or self.has_room(1)):

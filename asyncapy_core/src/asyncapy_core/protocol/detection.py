@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Container
-from typing import Final
+from typing import Final, NoReturn
 
 from asyncapy_core.defaults import MIN_PACKET
-from asyncapy_core.errors import MalformedPacket
+from asyncapy_core.errors import MalformedPacket, PacketTooLarge
 from asyncapy_core.protocol.frames import FrameDecoder
 from asyncapy_core.protocol.kinds import Role
 from asyncapy_core.protocol.numbered import NumberedDecoder
@@ -38,6 +38,21 @@ class DetectingDecoder(FrameDecoder):
         self._read_known_header = self._read_header
         self._read_header = _read_nothing  # so that `frames` calls `_judge`, and later packets pay nothing for this
         self.version: int | None = None
+
+    @property
+    def lacks_version(self) -> bool:
+        """Whether the length is too large for version 22, and would be allowed in version 23: the next byte decides."""
+        if self.version is not None or len(self._buffer) != self._header_size:
+            return False
+        return self._max_packet < self._length() <= self._wire.max_numbered
+
+    def assume_ordered(self) -> NoReturn:
+        """Raise the error of the first header in version 22, as the byte that decides does not come.
+
+        Raises:
+            PacketTooLarge: its Content-Length exceeds ``max_packet``.
+        """
+        self._fail(PacketTooLarge, f"Content-Length is {self._length()}; at most {self._max_packet} are accepted")
 
     def numbered(self) -> NumberedDecoder:
         """Return the decoder of a session of version 23, and move the buffered bytes to it.

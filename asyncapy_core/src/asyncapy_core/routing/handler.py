@@ -37,6 +37,7 @@ class Handler:
         match: returns whether all filters pass, or None if one raised. The failure is logged, at most once a second.
         outcomes: the counters of its requests.
         selection: the result of `Filter.selects` of the first filter.
+        waits: whether its function has waited for something; then requests of version 23 run in tasks of their own.
         should_log: limits the log lines of this handler's filters.
 
     Raises:
@@ -55,6 +56,7 @@ class Handler:
         "outcomes",
         "selection",
         "should_log",
+        "waits",
     )
 
     def __init__(self, function: HandlerFunction, filters: Sequence[Filter] | None = None) -> None:
@@ -71,6 +73,7 @@ class Handler:
         self.selection: tuple[str, str] | None = _selection(self.filters[0]) if self.filters else None
         self.should_log: RateLimited = RateLimited()
         self.outcomes: Outcomes = Outcomes()
+        self.waits: bool = False
         self._noted: set[str] = set()
 
     def notes(self, subject: str) -> bool:

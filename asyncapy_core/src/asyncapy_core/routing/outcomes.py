@@ -13,6 +13,9 @@ SUCCEEDED: Final = "ok"
 DISCONNECTED: Final = "disconnected"
 """The outcome of a request whose client has left before its handler could answer."""
 
+CANCELLED: Final = "cancelled"
+"""The outcome of a request of version 23 that its client has cancelled."""
+
 OTHER: Final = "other"
 """Takes the place of further outcomes, if a handler has more than `MAX_OUTCOMES`."""
 

@@ -6,16 +6,19 @@ Uses the peer through its transport, and the server through the `ServerState` th
 from __future__ import annotations
 
 import functools
+import math
 import time
 import uuid
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
 
 from asyncapy_core.errors import BrokenCodec, ConnectionLost, ErrorCode, ProtocolError
 from asyncapy_core.logs import SessionLog, escape_for_log
-from asyncapy_core.net.corking import run_with_wait_hook
 from asyncapy_core.net.outbox import Outbox
 from asyncapy_core.net.transport import Transport
+from asyncapy_core.protocol.detection import DetectingDecoder
 from asyncapy_core.protocol.wire import NUMBERED_VERSION
 from asyncapy_core.server.intake import Intake
 from asyncapy_core.server.numbered import NumberedSession
@@ -26,6 +29,9 @@ from asyncapy_core.session import Client, Session
 if TYPE_CHECKING:
     from asyncapy_core.net.tls import PeerCertificate
     from asyncapy_core.server.state import ServerState
+
+VERSION_SECONDS: Final = 0.1
+"""The time from the first Content-Length to the byte of the version, if it is too large for version 22 alone."""
 
 
 class Connection:
@@ -41,7 +47,7 @@ class Connection:
         stage: the part of its life that the connection is in.
     """
 
-    __slots__ = ("_talk", "_transport", "client", "intake", "log", "outbox", "session", "stage", "state")
+    __slots__ = ("_detector", "_talk", "_transport", "client", "intake", "log", "outbox", "session", "stage", "state")
 
     def __init__(
         self, state: ServerState, transport: Transport, address: str, certificate: PeerCertificate | None = None
@@ -49,9 +55,10 @@ class Connection:
         self.state: ServerState = state
         self._transport = transport
         self.stage: Stage = Stage.OPEN
-        self.intake: Intake = Intake(state, transport)
+        self._detector = detector = DetectingDecoder(state.encodings.wire, state.encodings.by_id)
+        self.intake: Intake = Intake(state, transport, detector)
         self.outbox: Outbox = Outbox(transport, state.writing, state.config.max_output, self.start)
-        self._talk: OrderedSession | NumberedSession = OrderedSession(self)
+        self._talk: OrderedSession | NumberedSession = OrderedSession(self, detector)
         self.client: Client = Client(address, state.server, self._talk, encoding=state.encodings.default.name)
         if certificate is not None:
             self.client.tls_peer = certificate.subject
@@ -105,16 +112,20 @@ class Connection:
 
     async def _serve(self) -> bool | None:
         """Read until the version of the session is known, then serve it."""
-        decoder = self.intake.decoder
-        while decoder.version is None:
-            if not await self.intake.receive(self):
+        detector = self._detector
+        while detector.version is None:
+            with trio.move_on_after(VERSION_SECONDS if detector.lacks_version else math.inf) as scope:
+                received = await self.intake.receive(self)
+            if scope.cancelled_caught:
+                detector.assume_ordered()
+            if not received:
                 return self.stage is not Stage.OPEN or self.state.draining
-            decoder.frames(0)
-        if decoder.version == NUMBERED_VERSION:
-            self._talk = talk = NumberedSession(self, decoder.numbered())
-            self.client.stream = talk
-            return await talk.lead()
-        return await run_with_wait_hook(self._talk.serve(), self._talk.before_wait)
+            detector.frames(0)
+        if detector.version == NUMBERED_VERSION:
+            self._talk = talk = NumberedSession(self, detector.numbered())
+            self.client.stream = talk.output
+        del self._detector
+        return await self._talk.lead()
 
     async def _refuse(self, error: ProtocolError) -> None:
         """Answer a packet that breaks a rule of the protocol, unless the connection is closed."""
@@ -203,6 +214,7 @@ class Connection:
         """Begin no further packet; the loop notices, as nothing is held back any more."""
         self.outbox.uncork()
         self._transport.wake()
+        self._talk.stop()
 
     async def _shut_down(self, *, linger: bool) -> None:
         """Send the pending output, then half-close; with ``linger``, read on until the peer has closed as well.

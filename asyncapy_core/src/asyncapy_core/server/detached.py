@@ -6,6 +6,7 @@ import logging
 import time
 import uuid
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from asyncapy_core.errors import ClientDisconnected
@@ -70,6 +71,14 @@ class Detached:
     async def post_shared(self, packet: SharedPacket) -> None:
         """Record a packet; `Session.send` calls this."""
         self.post_now(packet)
+
+    async def post_last(self, packet: Packet) -> None:
+        """Record a packet; ``Client.send(..., last=True)`` calls this."""
+        self.post(packet)
+
+    def answering(self) -> AbstractAsyncContextManager[object]:
+        """Return a context manager that does nothing; `Client.answering` calls this."""
+        return nullcontext()
 
     async def answer(self, result: object, packet: Packet) -> None:
         """Record the return value of a handler as a packet."""

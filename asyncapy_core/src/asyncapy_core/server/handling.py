@@ -57,15 +57,19 @@ class Handling:
             TimeoutError: the handlers took too long, and were cancelled.
             ClientDisconnected: the handlers were cancelled as the client has left.
         """
+        return await self.within_limit(peer, client, dispatch(client, packet))
 
-        async def dispatched() -> object:
+    async def within_limit(self, peer: Peer, client: Client, under_way: Awaitable[object]) -> object:
+        """Await handlers; see `dispatch_in_scope`."""
+
+        async def handled() -> object:
             try:
-                return await dispatch(client, packet)
+                return await under_way
             finally:
                 if self._peers.dropped.by_task:  # generators that were opened inside the scope are closed inside it
                     await self._peers.close_dropped(peer)
 
-        return await self._in_scope(client, dispatched)
+        return await self._in_scope(client, handled)
 
     async def _in_scope(self, client: Client, function: Callable[..., Awaitable[T]], *args: Any) -> T:
         """Call code of the application in a scope that `cancel` cancels, with the time limit of handlers."""
@@ -97,7 +101,7 @@ class Handling:
         def expected(leaf: BaseException) -> bool:
             nonlocal disconnected
             kind = type(leaf)  # isinstance reads __class__, which may raise
-            left = issubclass(kind, ClientDisconnected) and leaf.client is client  # type: ignore[attr-defined]
+            left = issubclass(kind, ClientDisconnected) and _is_of_session(leaf.client, client)  # type: ignore[attr-defined]
             disconnected = disconnected or left
             return left or issubclass(kind, StopPropagation) or (cancelled and issubclass(kind, trio.Cancelled))
 
@@ -137,6 +141,11 @@ class Handling:
         """Log a failure of a handler or filter."""
         name = "A filter" if packet.handler is None else f"Handler '{escape_for_log(packet.handler.name)}'"
         self._peers.failures.report(log, f"{{API Parser}} {name}", failure, packet.fields)
+
+
+def _is_of_session(other: object, client: Client) -> bool:
+    """Return True if an object is a client of the same session."""
+    return other is client or getattr(other, "session", None) is client.session
 
 
 def as_answer(result: object, packet: Packet) -> Packet | Mapping[str, Any]:

@@ -11,11 +11,10 @@ import trio
 
 from asyncapy_core.errors import ErrorCode, ProtocolError
 from asyncapy_core.net.transport import Transport, Woken
-from asyncapy_core.protocol.detection import DetectingDecoder
-from asyncapy_core.protocol.numbered import NumberedDecoder
 from asyncapy_core.server.stage import Stage
 
 if TYPE_CHECKING:
+    from asyncapy_core.protocol.stream import StreamDecoder
     from asyncapy_core.server.state import ConnectionInterface, ServerState
 
 MAX_READ: Final = 256 * 1024
@@ -43,6 +42,7 @@ class Intake:
     Args:
         state: the state of the server.
         transport: the connection.
+        decoder: cuts the bytes into packets.
 
     Attributes:
         decoder: cuts the bytes into packets.
@@ -52,13 +52,13 @@ class Intake:
 
     __slots__ = ("_overflowed", "_partial", "_state", "_transport", "decoder", "expired", "received")
 
-    def __init__(self, state: ServerState, transport: Transport) -> None:
+    def __init__(self, state: ServerState, transport: Transport, decoder: StreamDecoder) -> None:
         self._state = state
         self._transport = transport
         self.expired: bool = False
         self._overflowed = False
         self._partial = 0
-        self.decoder: DetectingDecoder | NumberedDecoder = DetectingDecoder(state.encodings.wire, state.encodings.by_id)
+        self.decoder: StreamDecoder = decoder
         self.received: int = 0
 
     async def receive(self, connection: ConnectionInterface) -> bool:

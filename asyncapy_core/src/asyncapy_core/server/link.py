@@ -40,6 +40,15 @@ class Link(Protocol):
     def sessions(self) -> list[Session]:
         """Return the active sessions of the address."""
 
+    def wake(self) -> None:
+        """Make the task that reads check the state of the connection."""
+
+    def lose(self) -> None:
+        """Note that the connection broke."""
+
+    def stop(self) -> None:
+        """Make the session check whether it is to end."""
+
     def start(self, function: Callable[..., Awaitable[object]], *args: Any) -> None:
         """Run a function for this peer in a task of its own."""
 

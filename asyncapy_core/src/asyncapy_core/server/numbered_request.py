@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 from asyncapy_core.errors import AlreadyAnswered, ClientDisconnected
 from asyncapy_core.logs import escape_for_log
@@ -13,10 +14,12 @@ from asyncapy_core.protocol.packet import Packet
 from asyncapy_core.server.handling import as_answer
 
 if TYPE_CHECKING:
+    import trio
+
+    from asyncapy_core.interfaces import HandlerInterface
     from asyncapy_core.logs import SessionLog
     from asyncapy_core.protocol.encoding import Encoding
     from asyncapy_core.protocol.packet import SharedPacket
-    from asyncapy_core.server.worker import Worker
     from asyncapy_core.session import Client, Session
 
 
@@ -36,50 +39,62 @@ class Progress(Enum):
 
 
 _OPEN: Final = Progress.OPEN
+_ANSWERED: Final = "the last answer to this request was sent, with last=True or a return; no other can follow"
+_CLOSED: Final = "the connection to this client was closed before"
 
 
-class Exchange(Protocol):
-    """The session, as its requests use it."""
+class Output(Protocol):
+    """The output of the session, as its requests use it; see `NumberedOutput`."""
 
     @property
     def log(self) -> SessionLog: ...
 
     @property
+    def client(self) -> Client: ...
+
+    @property
     def is_open(self) -> bool: ...
 
-    def keep(self, request: NumberedRequest, part: bytes) -> bool:
-        """Keep a PART until it is known whether it is the last answer; return False if it must be sent at once."""
+    def keep(self, request: NumberedRequest, part: bytes) -> bool: ...
 
-    def flush(self) -> None:
-        """Send the PART that is kept, if there is one."""
+    def flush(self) -> None: ...
 
-    def send_last(self, request: NumberedRequest) -> Awaitable[None] | None:
-        """Send the PART that is kept for a request as its REPLY, or an END."""
+    def send_last(self, request: NumberedRequest) -> Awaitable[None] | None: ...
 
-    def send(self, data: bytes) -> Awaitable[None] | None:
-        """Send a packet; return an awaitable, or None if it is held back."""
+    def send(self, data: bytes) -> Awaitable[None] | None: ...
 
-    def send_now(self, data: bytes) -> None:
-        """Send a packet without waiting."""
+    def send_now(self, data: bytes) -> None: ...
 
-    def post(self, packet: Packet | SharedPacket) -> Awaitable[None] | None:
-        """Send an EVENT."""
+    def post(self, packet: Packet | SharedPacket) -> Awaitable[None] | None: ...
 
-    def post_now(self, packet: Packet | SharedPacket) -> None:
-        """Send an EVENT without waiting."""
+    def post_now(self, packet: Packet | SharedPacket) -> None: ...
 
-    def leave(self) -> None:
-        """End the session after the answers to the requests in flight."""
+    def leave(self) -> None: ...
 
-    def sessions(self) -> list[Session]:
-        """Return the active sessions of the address."""
+    def sessions(self) -> list[Session]: ...
+
+
+class Requests(Protocol):
+    """The requests of the session."""
+
+    def forget(self, request: NumberedRequest) -> None:
+        """Remove a request that has ended, and whose handler has ended."""
+
+
+class Runner(Protocol):
+    """The task of a handler; see `Worker`."""
+
+    leads: bool
+    scope: trio.CancelScope
+    task: trio.lowlevel.Task
 
 
 class NumberedRequest:
     """A request.
 
     Args:
-        exchange: its session.
+        output: the output of its session.
+        requests: the requests of its session.
         number: its number.
         encoding: its encoding, and that of its answers.
         size: bytes of its payload.
@@ -87,29 +102,42 @@ class NumberedRequest:
     Attributes:
         progress: how far it has come.
         answered: whether an answer was sent or is kept.
-        client: the client that its handler gets.
-        packet: its packet, once it is decoded.
+        returned: whether its handler has ended.
+        handler: its handler, once one was found.
         worker: the task of its handler, while that runs.
     """
 
-    __slots__ = ("_exchange", "answered", "client", "encoding", "number", "packet", "progress", "size", "worker")
+    __slots__ = (
+        "_holds",
+        "_output",
+        "_requests",
+        "answered",
+        "encoding",
+        "handler",
+        "number",
+        "progress",
+        "returned",
+        "size",
+        "worker",
+    )
 
-    client: Client
-    packet: Packet
-
-    def __init__(self, exchange: Exchange, number: int, encoding: Encoding, size: int) -> None:
-        self._exchange = exchange
+    def __init__(self, output: Output, requests: Requests, number: int, encoding: Encoding, size: int) -> None:
+        self._output = output
+        self._requests = requests
+        self._holds = 0
         self.number: int = number
         self.encoding: Encoding = encoding
         self.size: int = size
         self.progress: Progress = _OPEN
         self.answered: bool = False
-        self.worker: Worker | None = None
+        self.returned: bool = False
+        self.handler: HandlerInterface | None = None
+        self.worker: Runner | None = None
 
     @property
     def log(self) -> SessionLog:
         """The logger of the session."""
-        return self._exchange.log
+        return self._output.log
 
     def post(self, packet: Packet | SharedPacket) -> Awaitable[None] | None:
         """Send an answer: the REPLY if nothing follows before the handler waits or ends, otherwise a PART.
@@ -124,24 +152,13 @@ class NumberedRequest:
             ClientDisconnected: the connection has ended.
             EncodeError: the packet cannot be encoded; nothing was sent.
         """
-        exchange = self._exchange
+        output = self._output
         if self.progress is not _OPEN:
-            return exchange.post(packet) if self._is_event() else None
-        if not exchange.is_open:
-            raise self._disconnected()
-        part = self.encoding.pack_numbered(Kind.PART, self.number, packet.fields)
-        exchange.flush()
+            return output.post(packet) if self._is_event() else None
+        part = self._part(packet)
+        output.flush()
         self.answered = True
-        return None if exchange.keep(self, part) else exchange.send(part)
-
-    async def post_last(self, packet: Packet | SharedPacket) -> None:
-        """Send the last answer; see `post`."""
-        if self.progress is not _OPEN:
-            raise AlreadyAnswered("this request has ended, or its last answer was sent")
-        under_way = self.post(packet)
-        if under_way is not None:
-            await under_way
-        await self.close_with(Progress.ANSWERED)
+        return None if output.keep(self, part) else output.send(part)
 
     def post_now(self, packet: Packet | SharedPacket) -> None:
         """Send an answer without waiting; see `post`.
@@ -150,17 +167,11 @@ class NumberedRequest:
             trio.WouldBlock: the queue of the connection is full; nothing was sent.
             AlreadyAnswered, ClientDisconnected, EncodeError: as for `post`.
         """
-        exchange = self._exchange
-        if self.progress is not _OPEN:
-            if self._is_event():
-                exchange.post_now(packet)
-            return
-        if not exchange.is_open:
-            raise self._disconnected()
-        part = self.encoding.pack_numbered(Kind.PART, self.number, packet.fields)
-        exchange.flush()
-        exchange.send_now(part)
-        self.answered = True
+        if self.progress is _OPEN:
+            self._output.send_now(self._part(packet))
+            self.answered = True
+        elif self._is_event():
+            self._output.post_now(packet)
 
     async def post_shared(self, packet: SharedPacket) -> None:
         """Send an answer; see `post`."""
@@ -168,50 +179,94 @@ class NumberedRequest:
         if under_way is not None:
             await under_way
 
+    async def post_last(self, packet: Packet) -> None:
+        """Send the last answer; see `post`.
+
+        Raises:
+            AlreadyAnswered: the last answer was sent before.
+        """
+        if self.progress in {Progress.ANSWERED, Progress.ENDED}:
+            raise AlreadyAnswered(_ANSWERED)
+        under_way = self.post(packet)
+        if under_way is not None:
+            await under_way
+        await self.end(Progress.ANSWERED)
+
     async def answer(self, result: object, packet: Packet) -> None:
-        """Send the return value of a handler; it is the last answer if it is that of the last group."""
+        """Send the return value of a handler; it is the last answer if no other group answers."""
         answer = as_answer(result, packet)
         under_way = self.post(answer if isinstance(answer, Packet) else Packet(answer))
         if under_way is not None:
             await under_way
 
-    async def close_with(self, progress: Progress) -> None:
-        """Send the last packet of this request: its kept answer as the REPLY, or an END; do nothing if it was sent.
+    async def end(self, progress: Progress) -> None:
+        """Send the last packet of this request: the answer that is kept, as the REPLY, or an END.
+
+        Does nothing if the last packet was sent.
 
         Args:
             progress: the progress from now on.
         """
-        if self.progress is not _OPEN:
-            return
-        self.progress = progress
-        under_way = self._exchange.send_last(self)
-        if under_way is not None:
-            await under_way
+        if self.progress is _OPEN:
+            self.progress = progress
+            under_way = self._output.send_last(self)
+            if under_way is not None:
+                await under_way
 
-    async def fail_with(self, code: str, fields: Mapping[str, Any] | None = None) -> None:
-        """Send a FAILURE as the last packet of this request; do nothing if its last packet was sent.
+    async def fail(self, code: str, fields: Mapping[str, Any] | None = None) -> None:
+        """Send a FAILURE as the last packet of this request, unless its last packet was sent.
 
         Raises:
             EncodeError: the further fields cannot be encoded; nothing was sent.
         """
-        if self.progress is not _OPEN:
-            return
-        failure = {"status": "failure", "error": str(code), **(fields or {})}
-        data = self.encoding.pack_numbered(Kind.FAILURE, self.number, failure)
-        self.progress = Progress.ENDED
-        self._exchange.flush()
-        under_way = self._exchange.send(data)
-        if under_way is not None:
-            await under_way
+        if self.progress is _OPEN:
+            failure = {"status": "failure", "error": str(code), **(fields or {})}
+            data = self.encoding.pack_numbered(Kind.FAILURE, self.number, failure)
+            self.progress = Progress.ENDED
+            under_way = self._output.send(data)
+            if under_way is not None:
+                await under_way
+
+    async def finish(self, result: object, packet: Packet) -> None:
+        """Send the last packet, as the handlers have returned, unless `Client.answering` keeps the request open."""
+        if result is not None:
+            await self.answer(result, packet)
+        if not self._holds:
+            await self.end(Progress.ENDED if result is None else Progress.ANSWERED)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its handler has ended, and `Client.answering` does not keep it open."""
+        return self.returned and not self._holds
+
+    def answering(self) -> Answering:
+        """Return a context manager that keeps this request open after its handler has returned."""
+        return Answering(self)
+
+    def hold(self) -> None:
+        """Keep the request open until `release`."""
+        self._holds += 1
+
+    async def release(self) -> None:
+        """End the request if its handler has ended, and nothing else keeps it open."""
+        self._holds -= 1
+        if self.is_over:
+            self._requests.forget(self)
+            await self.end(Progress.ENDED)
 
     async def close(self) -> None:
         """End this request, then the session after the answers to the other requests in flight."""
-        await self.close_with(Progress.CLOSED)
-        self._exchange.leave()
+        await self.end(Progress.CLOSED)
+        self._output.leave()
 
     def sessions(self) -> list[Session]:
         """Return the active sessions of this peer's address."""
-        return self._exchange.sessions()
+        return self._output.sessions()
+
+    def _part(self, packet: Packet | SharedPacket) -> bytes:
+        if not self._output.is_open:
+            raise ClientDisconnected(_CLOSED, self._output.client)
+        return self.encoding.pack_numbered(Kind.PART, self.number, packet.fields)
 
     def _is_event(self) -> bool:
         """Return True if a packet that is sent now is an EVENT, False if it is dropped.
@@ -222,17 +277,37 @@ class NumberedRequest:
         if self.progress is Progress.CANCELLED:
             return False
         if self.progress is Progress.ANSWERED:
-            raise AlreadyAnswered("this request has ended: its last answer was sent, with last=True or a return")
+            raise AlreadyAnswered(_ANSWERED)
         if self.progress is Progress.CLOSED:
-            raise self._disconnected()
-        handler = self.packet.handler
-        if handler is not None and handler.notes("late"):
+            raise ClientDisconnected(_CLOSED, self._output.client)
+        if self.handler is not None and self.handler.notes("late"):
             self.log.warning(
-                "{API Parser} A client of handler '%s' was sent a packet after its request has ended: the peer gets it "
-                "as an event; see Client.answering",
-                escape_for_log(handler.name),
+                "{API Parser} Handler '%s' has ended its request, and its client was sent a further packet: the peer "
+                "gets it as an event; see Client.answering",
+                escape_for_log(self.handler.name),
             )
         return True
 
-    def _disconnected(self) -> ClientDisconnected:
-        return ClientDisconnected("the connection to this client was closed before", self.client)
+
+class Answering:
+    """Keeps a request open for the length of an ``async with`` block, also after its handler has returned.
+
+    It counts from its creation in the handler, so that it can be passed to another task.
+    """
+
+    __slots__ = ("_held", "_request")
+
+    def __init__(self, request: NumberedRequest) -> None:
+        self._request = request
+        self._held = True
+        request.hold()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._held:
+            self._held = False
+            await self._request.release()

@@ -6,12 +6,14 @@ import functools
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
 from asyncapy_core.errors import ClientDisconnected, ConnectionLost, ProtocolError
+from asyncapy_core.net.corking import run_with_wait_hook
 from asyncapy_core.protocol.packet import SharedPacket
 from asyncapy_core.routing.outcomes import SUCCEEDED
 from asyncapy_core.server.request import Answered, Request
@@ -19,6 +21,7 @@ from asyncapy_core.server.stage import Stage
 
 if TYPE_CHECKING:
     from asyncapy_core.logs import SessionLog
+    from asyncapy_core.protocol.frames import FrameDecoder
     from asyncapy_core.protocol.packet import Packet
     from asyncapy_core.server.link import Link
     from asyncapy_core.session import Client, Session
@@ -33,11 +36,13 @@ class OrderedSession:
 
     Args:
         link: the connection.
+        decoder: the decoder of its bytes.
     """
 
     __slots__ = (
         "_between_turns",
         "_debug",
+        "_decoder",
         "_dispatch",
         "_encoding",
         "_encoding_known",
@@ -46,9 +51,10 @@ class OrderedSession:
         "_request",
     )
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, decoder: FrameDecoder) -> None:
         state = link.state
         self._link = link
+        self._decoder = decoder
         self._outbox = link.outbox
         self._encoding = state.encodings.default
         self._encoding_known = False
@@ -72,7 +78,19 @@ class OrderedSession:
         """The logger of the session."""
         return self._link.log
 
-    async def serve(self) -> bool:  # noqa: C901, PLR0912  # a coroutine for each turn would cost 0.5 us
+    async def lead(self) -> bool:
+        """Serve the peer in the current task.
+
+        Returns:
+            Whether the peer may have sent bytes that are not read.
+
+        Raises:
+            ProtocolError: a packet breaks a rule of the protocol.
+            ConnectionLost: the connection broke.
+        """
+        return await run_with_wait_hook(self._serve(), self._before_wait)
+
+    async def _serve(self) -> bool:  # noqa: C901, PLR0912  # a coroutine for each turn would cost 0.5 us
         """Read, dispatch the whole packets, a limited number in a turn, and send the replies in one piece.
 
         Returns:
@@ -81,7 +99,7 @@ class OrderedSession:
         intake, outbox, request = self._link.intake, self._outbox, self._request
         dispatch, client, state = self._dispatch, self._link.client, self._link.state
         limit, measured, dropped = state.config.packets_per_turn, state.config.measure, state.peers.dropped.by_task
-        decoder, encodings, context = intake.decoder, state.encodings.by_id, copy_context()
+        decoder, encodings, context = self._decoder, state.encodings.by_id, copy_context()
         request.enter_task()
         while True:
             while not state.draining and (frames := decoder.frames(limit)):
@@ -136,7 +154,7 @@ class OrderedSession:
             trio.lowlevel.current_task().context = context.copy()
             await self._yield_turn()  # trio uses the context when it resumes the task
 
-    def before_wait(self) -> None:
+    def _before_wait(self) -> None:
         """Send the held-back replies; called before each wait of the task."""
         if not self._between_turns:
             self._outbox.uncork()
@@ -177,6 +195,10 @@ class OrderedSession:
     def end(self) -> None:
         """Drop the references to the connection, which has ended."""
         self._request.end()
+        del self._dispatch
+
+    def stop(self) -> None:
+        """Do nothing: the loop checks before each packet whether the server drains."""
 
     def retire(self) -> None:
         """Do nothing: a peer of version 22 cannot be told to use another connection."""
@@ -252,6 +274,16 @@ class OrderedSession:
                 raise ClientDisconnected("this client has left", self._link.client) from error
         self._request.note_answer()
 
+    async def post_last(self, packet: Packet) -> None:
+        """Send a packet; version 22 does not tell which answer is the last."""
+        under_way = self.post(packet)
+        if under_way is not None:
+            await under_way
+
+    def answering(self) -> AbstractAsyncContextManager[object]:
+        """Return a context manager that does nothing: a packet that is sent later is a push."""
+        return nullcontext()
+
     async def post_shared(self, packet: SharedPacket) -> None:
         """Send a packet that is encoded once for all sessions.
 
@@ -281,4 +313,3 @@ class OrderedSession:
         except ConnectionLost as error:
             raise ClientDisconnected("this client has left", self._link.client) from error
         self._link.log.debug("{Response handler} Response sent")
-

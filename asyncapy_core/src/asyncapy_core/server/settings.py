@@ -32,6 +32,8 @@ class FurtherSettings(TypedDict, total=False):
     max_output: int
     max_buffered: int
     packets_per_turn: int
+    max_in_flight: int
+    session_age: float | None
     send_timeout: float
     handler_timeout: float | None
     cancel_on_disconnect: bool
@@ -112,6 +114,8 @@ class Configured:
     max_output: Setting[int, int] = Setting()
     max_buffered: Setting[int, int] = Setting()
     packets_per_turn: Setting[int, int] = Setting()
+    max_in_flight: Setting[int, int] = Setting()
+    session_age: Setting[float | None, float | None] = Setting()
     send_timeout: Setting[float, float] = Setting()
     handler_timeout: Setting[float | None, float | None] = Setting()
     cancel_on_disconnect: Setting[bool, bool] = Setting()
