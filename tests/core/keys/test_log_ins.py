@@ -63,6 +63,10 @@ class Held(Store):
         assert await trio.to_thread.run_sync(self._begun.acquire, True, 20)
         await wait_all_tasks_blocked()
 
+    async def until_released(self, number: int) -> None:
+        """Wait until this number of reads has returned."""
+        await until(lambda: self.released == number)
+
     def go(self, number: int = 1) -> None:
         """Let this number of reads return."""
         self._go.release(number)
@@ -238,9 +242,9 @@ async def test_a_check_whose_packet_is_cancelled_is_made_by_one_that_waits(held:
             await wait_all_tasks_blocked()
             scope.cancel()
             await held.begin()
-            released = held.released
+            reads = held.released + 2
             held.go(2)
-        await until(lambda: held.released == released + 2)  # also the read of the packet that was cancelled
+        await held.until_released(reads)  # also the read of the packet that was cancelled
         assert answers == [{"owner": "alice"}]
         assert metadata(await factory.alog_in(peer.client)) == stays, "a log-in that is cancelled is none"
 
