@@ -210,17 +210,22 @@ class Outbox:
         if rest:
             await self._send(rest)
 
-    def uncork(self) -> None:
-        """Send the held-back bytes without waiting, and forbid `hold` until the next `cork`."""
+    def uncork(self) -> bool:
+        """Send the held-back bytes without waiting, and forbid `hold` until the next `cork`.
+
+        Returns:
+            Whether no write is under way: the peer has accepted all bytes.
+        """
         self.corked = False
         if self._queue and not self._writing:
             try:
                 rest = self._send_now()
             except ConnectionLost:
-                return  # the next sender gets the error
+                return True  # the next sender gets the error
             if rest:
                 self._writing = True
                 self._spawn(self._send_quietly, rest)
+        return not self._writing
 
     def poison(self) -> None:
         """Abort the connection: nothing more is sent, and waiting tasks get ConnectionLost."""

@@ -38,7 +38,15 @@ class Encoding:
         wire_id: its Content-Encoding byte.
     """
 
-    __slots__ = ("_decode", "_encode", "_headers", "_wire", "_write_numbered_header", "name", "wire_id")
+    __slots__ = (
+        "_decode",
+        "_encode",
+        "_headers",
+        "_wire",
+        "_write_numbered_header",
+        "name",
+        "wire_id",
+    )
 
     def __init__(self, codec: Codec, wire: WireFormat) -> None:
         self.name: str = codec.name
@@ -64,7 +72,7 @@ class Encoding:
             header = b""
         return (header or self._header(size)) + payload
 
-    def pack_numbered(self, kind: Kind, number: int, fields: Mapping[str, Any]) -> bytes:
+    def pack_numbered(self, kind: int, number: int, fields: Mapping[str, Any]) -> bytes:
         """Return a whole packet of version 23 with these fields, which may be none.
 
         Args:
@@ -83,7 +91,7 @@ class Encoding:
             header = b""
         if header and payload:
             return header + payload
-        return self._wire.encode_numbered(kind, number, self.wire_id, payload)  # it raises the error
+        return self._wire.encode_numbered(Kind(kind), number, self.wire_id, payload)  # it raises the error
 
     def pack_event(self, fields: Mapping[str, Any]) -> bytes:
         """Return an EVENT of version 23 with these fields; `SharedPacket.packed` takes this method.

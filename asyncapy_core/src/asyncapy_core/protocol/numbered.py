@@ -78,6 +78,21 @@ class NumberedDecoder(StreamDecoder):
         while start <= last and len(frames) < limit:
             length, version, encoding, code, number = read_header(buffer, start)
             end = start + header + length
+            if (
+                not code
+                and _MIN_LENGTH < length <= largest
+                and version == NUMBERED_VERSION
+                and end <= size
+                and number >= least[0]
+                and kinds[0] is _REQUEST
+                and encoding in encodings
+            ):  # a valid request: most packets are
+                least[0] = number + 1
+                body = start + payload_at
+                payload = whole[body:end] if whole is not None else bytes(memoryview(buffer)[body:end])
+                frames.append((_REQUEST, number, encoding, payload))
+                start = end
+                continue
             if version != NUMBERED_VERSION or not _MIN_LENGTH <= length <= largest or end > size:
                 break
             if length == _MIN_LENGTH:

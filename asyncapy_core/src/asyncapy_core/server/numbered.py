@@ -16,17 +16,13 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from asyncapy_core.errors import (
-    BrokenCodec,
     ConnectionLost,
-    EncodeError,
     ErrorCode,
-    MalformedPacket,
     ProtocolError,
 )
 from asyncapy_core.net.corking import run_with_wait_hook
 from asyncapy_core.protocol.kinds import Kind
-from asyncapy_core.routing.dispatch import NoHandler
-from asyncapy_core.routing.outcomes import CANCELLED, DISCONNECTED, SUCCEEDED
+from asyncapy_core.routing.outcomes import SUCCEEDED
 from asyncapy_core.server.intake import TimedOut
 from asyncapy_core.server.numbered_output import NumberedOutput
 from asyncapy_core.server.numbered_request import NumberedRequest, Progress
@@ -34,10 +30,13 @@ from asyncapy_core.server.worker import Worker
 from asyncapy_core.session import Client
 
 if TYPE_CHECKING:
+    from asyncapy_core.interfaces import ServerInterface
     from asyncapy_core.logs import SessionLog
+    from asyncapy_core.protocol.encoding import Encoding
     from asyncapy_core.protocol.numbered import NumberedDecoder, NumberedFrame
     from asyncapy_core.protocol.packet import Packet
     from asyncapy_core.server.link import Link
+    from asyncapy_core.session import Session
 
 _REQUEST: Final = Kind.REQUEST
 
@@ -65,6 +64,7 @@ class NumberedSession:
         "_highest",
         "_link",
         "_pinged",
+        "_plain",
         "_requests",
         "_waiting",
         "output",
@@ -86,6 +86,7 @@ class NumberedSession:
         self._between_turns = False
         self._base: Context = copy_context()
         self._changed: trio.Event | None = None
+        self._plain = state.config.handler_timeout is None and not state.config.measure
         debug = state.log.isEnabledFor(logging.DEBUG)
         self._dispatch = state.dispatcher.dispatch_traced if debug else state.dispatcher.dispatch
 
@@ -147,8 +148,8 @@ class NumberedSession:
 
     def forget(self, request: NumberedRequest) -> None:
         """Remove a request that has ended, and begin those that wait for its place."""
-        del self._requests[request.number]
-        self._bytes_in_flight -= request.size
+        if self._requests.pop(request.number, None) is not None:
+            self._bytes_in_flight -= request.size
         while self._waiting and self._has_place(len(self._waiting[0][2])):
             number, wire_id, payload = self._waiting.popleft()
             self._bytes_waiting -= len(payload)
@@ -162,8 +163,9 @@ class NumberedSession:
             self.output.flush()
             if worker.leads:
                 worker.leads = False
-                if request.handler is not None:
-                    request.handler.waits = True
+                self._count(request)
+                if worker.packet is not None and worker.packet.handler is not None:
+                    worker.packet.handler.waits = True
                 self._start(self._link.proceed, self.lead)
         elif self._between_turns:
             return
@@ -171,76 +173,192 @@ class NumberedSession:
         if state.disconnects.asleep:
             state.disconnects.wake()
 
-    async def _lead(self, worker: Worker) -> bool | None:
-        """Lead until the session ends (True), or until another worker leads (None)."""
-        outbox = self._link.outbox
-        while True:
-            if not await self._dispatch_frames(worker):
-                return None
-            outbox.uncork()
-            if self._is_to_end():
-                return await self._leave()
-            if self._bytes_waiting > self._link.state.config.max_packet:
-                await self._wait_for_change()
-            else:
-                await outbox.wait_for_room()
-                if await self._receive() is False:
-                    await self._wait_until_idle()
-                    return await self._leave(readable=False)
-            if outbox.poisoned:
-                raise ConnectionLost("the connection broke")
+    async def _lead(self, worker: Worker) -> bool | None:  # noqa: C901, PLR0912, PLR0915  # a coroutine costs 2 us here
+        """Read packets, and handle each request in place.
 
-    async def _dispatch_frames(self, worker: Worker) -> bool:
-        """Handle the packets that are complete; return False if another worker leads."""
-        frames, outbox, intake = self._frames, self._link.outbox, self._link.intake
-        limit, most = self._link.state.config.packets_per_turn, self._link.state.config.max_packet
-        dropped, handled = self._link.state.peers.dropped.by_task, 0
-        while not self._is_to_end() and self._bytes_waiting <= most:
+        Returns:
+            True at the end of the session; None when another worker leads.
+        """
+        link, frames, requests, output = self._link, self._frames, self._requests, self.output
+        outbox, intake, decoder, connection = link.outbox, link.intake, self._decoder, link.interface
+        dispatch, dropped, base = self._dispatch, link.state.peers.dropped.by_task, self._base
+        encodings, limit = link.state.encodings.by_id, link.state.config.packets_per_turn
+        address, server, session, secured = self._client_arguments()
+        plain, handled, partial = self._plain, 0, decoder.buffered
+        while True:
             if not frames:
-                frames.extend(self._decoder.frames(limit))
+                frames.extend(decoder.frames(limit))
                 if not frames:
-                    break
+                    if partial != decoder.buffered and not partial:
+                        link.state.reading.stop(connection)  # a packet has its time from its first byte on
+                    ready = outbox.uncork()
+                    if self._is_to_end():
+                        return await self._leave()
+                    if not ready or self._waiting:
+                        await self._wait_for_room()
+                    partial = decoder.buffered
+                    received = await intake.receive_or_wake(connection)
+                    if not received and not await self._wake(received):
+                        return await self._leave(readable=False)
+                    continue
+                intake.complete(connection)
             if not outbox.corked:
-                intake.complete(self._link.interface)
+                if self._is_to_end():
+                    return await self._leave()
                 outbox.cork()
             kind, number, wire_id, payload = frames.popleft()
+            handled += 1
             if kind is not _REQUEST:
                 await self._control(kind, number)
-            elif self._waiting or not self._has_place(len(payload)):
+            elif requests and not self._has_place(len(payload)):
                 self._waiting.append((number, wire_id, payload))
                 self._bytes_waiting += len(payload)
+                if not self._may_read():
+                    await self._wait_for_room()
             else:
-                await self._handle(worker, self._admit(number, wire_id, len(payload)), payload)
+                encoding = encodings.get(wire_id, output.encoding)
+                if not self._highest:
+                    self._begin(encoding)
+                self._highest = number
+                request = worker.request = NumberedRequest(output, self, number, encoding, len(payload))
+                request.worker = worker
+                client = Client(address, server, request, session, encoding.name)
+                if secured:
+                    self._secure(client)
+                packet, outcome = None, ""
+                try:
+                    packet = worker.packet = encoding.unpack_numbered(payload, client)
+                    under_way = dispatch(client, packet)
+                    handler = packet.handler
+                    if handler is not None and handler.waits:
+                        self._pass_on(worker, request, packet, under_way)
+                        continue
+                    result = await (under_way if plain else self._measured(worker, packet, under_way))
+                    if result is not None or not request.end_now():
+                        await request.finish(result, packet)
+                    packet.handler.outcomes.succeeded += 1  # type: ignore[union-attr]  # there is a handler
+                except BaseException as error:  # a handler may raise anything
+                    outcome = await worker.fail(request, client, packet, error)
+                if outcome or dropped:
+                    await self._clean_up(packet, outcome)
+                del packet, payload, client  # a connection that waits keeps no data, payload or packet
+                self._release(worker, request)
                 if not worker.leads:
-                    return False
-                if dropped or copy_context() != self._base:
-                    await self._clean_up()
-            handled += 1
+                    return None
+                if copy_context() != base:
+                    await self._restore_context()
             if handled == limit:
                 handled = 0
                 await self._yield_turn()
-        return True
 
-    async def _receive(self) -> bool | None:
-        """Receive bytes; return False at the end of the stream, and None after a wake-up.
+    async def _wait_for_room(self) -> None:
+        """Wait until a request may begin to wait for its turn, and the output queue has room."""
+        while not (self._may_read() or self._is_to_end()):
+            await self._wait_for_change()
+        if not self._link.outbox.has_room(1):
+            await self._link.outbox.wait_for_room()
+
+    async def _wake(self, received: bool | None) -> bool:  # noqa: FBT001  # a result, passed on
+        """Handle the end of the stream (False), and a wake-up while the session waited for bytes (None).
 
         A silent peer gets a PING after ``timeout``, and has to send something within the same time again.
 
+        Returns:
+            False at the end of the stream, when all requests have been answered.
+
         Raises:
-            TimedOut: it has not, or a packet was not complete in time.
+            TimedOut: the peer has sent nothing, or a packet was not complete in time.
+            ConnectionLost: the connection broke.
         """
-        link, partial = self._link, self._decoder.buffered
-        received = await link.intake.receive_or_wake(link.interface)
-        if received:
-            if not partial:
-                link.state.reading.stop(link.interface)  # a packet has its time from its first byte on
-        elif received is None and link.intake.expired:
+        link = self._link
+        if received is False:
+            await self._wait_until_idle()
+            return False
+        if link.intake.expired:
             link.intake.expired = False
-            if partial or self._pinged or not self._highest:
+            if self._decoder.buffered or self._pinged or not self._highest:
                 raise TimedOut(f"no whole packet within {link.state.config.timeout:g} s")
             self._pinged = True
             await self.output.send_and_wait(self.output.bare(Kind.PING, 1))
-        return received
+        elif link.outbox.poisoned:
+            raise ConnectionLost("the connection broke")
+        return True
+
+    def _may_read(self) -> bool:
+        return self._bytes_waiting <= self._link.state.config.max_packet
+
+    def _pass_on(self, worker: Worker, request: NumberedRequest, packet: Packet, under_way: Awaitable[object]) -> None:
+        """Let another task handle a request whose handler is known to wait."""
+        worker.request = worker.packet = request.worker = None
+        self._count(request)
+        self._start(self._follow, self._finish, request, packet, under_way)
+
+    async def _handle(self, worker: Worker, request: NumberedRequest, payload: bytes) -> None:
+        """Handle a request that has waited for its turn, in a task of its own."""
+        client, packet = self._client(request), None
+        request.worker, worker.request = worker, request
+        try:
+            packet = request.encoding.unpack_numbered(payload, client)
+            under_way = self._dispatch(client, packet)
+        except BaseException as error:  # a filter may raise anything
+            await self._clean_up(packet, await worker.fail(request, client, packet, error))
+            self._release(worker, request)
+        else:
+            await self._finish(worker, request, packet, under_way)
+
+    async def _finish(
+        self, worker: Worker, request: NumberedRequest, packet: Packet, under_way: Awaitable[object]
+    ) -> None:
+        """Await the handlers of a request in a task of its own, and answer it."""
+        client: Any = packet.sender
+        request.worker, worker.request, worker.packet = worker, request, packet
+        outcome: str = SUCCEEDED
+        try:
+            if request.progress is Progress.CANCELLED:
+                worker.scope.cancel()
+            if not self._plain:
+                under_way = self._measured(worker, packet, under_way)
+            result = await under_way
+            await request.finish(result, packet)
+        except BaseException as error:  # a handler may raise anything
+            outcome = await worker.fail(request, client, packet, error)
+        await self._clean_up(packet, outcome)
+        self._release(worker, request)
+
+    async def _measured(self, worker: Worker, packet: Packet, under_way: Awaitable[object]) -> object:
+        """Await handlers within ``handler_timeout``, and note their duration if ``measure`` is set."""
+        config, client = self._link.state.config, packet.sender
+        started = time.perf_counter_ns()
+        outcome: str = ErrorCode.HANDLER_FAILED
+        try:
+            if config.handler_timeout is not None:
+                under_way = worker.within_limit(self, client, under_way)  # type: ignore[arg-type]  # a Client
+            result = await under_way
+            outcome = SUCCEEDED
+        finally:
+            if config.measure and packet.handler is not None:
+                packet.handler.outcomes.measure(outcome, time.perf_counter_ns() - started)
+        return result
+
+    async def _clean_up(self, packet: Packet | None, outcome: str) -> None:
+        """Count a request, and close the generators that its handlers have dropped."""
+        if packet is None or packet.handler is None:
+            self._link.state.counters.refuse(outcome)
+        elif outcome:
+            packet.handler.outcomes.count(outcome)
+        if self._link.state.peers.dropped.by_task:
+            await self._link.state.peers.close_dropped(self)  # another task leads if this waits
+
+    def _release(self, worker: Worker, request: NumberedRequest) -> None:
+        """Separate a request from the task of its handler, which has ended."""
+        packet = worker.packet
+        request.handler = None if packet is None else packet.handler
+        request.returned = True
+        worker.packet = worker.request = request.worker = None
+        if request.holds:
+            self._count(request)
+        elif self._requests:
+            self.forget(request)
 
     async def _control(self, kind: Kind, number: int) -> None:
         """Handle a packet that is no request."""
@@ -272,122 +390,24 @@ class NumberedSession:
         if request.worker is not None:
             request.worker.scope.cancel()
 
+    def _begin(self, encoding: Encoding) -> None:
+        """Fix the encoding of events: that of the first request."""
+        self.output.encoding = encoding
+        self._link.client.encoding = encoding.name
+
+    def _count(self, request: NumberedRequest) -> None:
+        """Count a request as one in flight: other packets are read before it ends."""
+        if request.number not in self._requests:
+            self._requests[request.number] = request
+            self._bytes_in_flight += request.size
+
     def _admit(self, number: int, wire_id: int, size: int) -> NumberedRequest:
-        """Count a request as one in flight."""
+        """Return a request in flight, whose handler begins later."""
         encoding = self._link.state.encodings.by_id.get(wire_id, self.output.encoding)
-        if not self._highest:
-            self.output.encoding = encoding
-            self._link.client.encoding = encoding.name
         self._highest = number
-        request = self._requests[number] = NumberedRequest(self.output, self, number, encoding, size)
-        self._bytes_in_flight += size
+        request = NumberedRequest(self.output, self, number, encoding, size)
+        self._count(request)
         return request
-
-    async def _handle(self, worker: Worker, request: NumberedRequest, payload: bytes) -> None:
-        """Dispatch a request, and answer it; in a task of its own if its handler is known to wait."""
-        client = self._client(request)
-        request.worker, worker.request = worker, request
-        packet: Packet | None = None
-        try:
-            packet = request.encoding.unpack_numbered(payload, client)
-            under_way = self._dispatch(client, packet)
-            request.handler = packet.handler
-            if worker.leads and request.handler is not None and request.handler.waits:
-                request.worker = worker.request = None
-                self._start(self._follow, self._finish, request, packet, under_way)
-                return
-        except BaseException as error:  # a filter may raise anything
-            await self._conclude(worker, request, await self._fail(worker, request, client, packet, error))
-            return
-        await self._finish(worker, request, packet, under_way)
-
-    async def _finish(
-        self, worker: Worker, request: NumberedRequest, packet: Packet, under_way: Awaitable[object]
-    ) -> None:
-        """Await the handlers of a request, and answer it."""
-        client: Any = packet.sender
-        request.worker, worker.request = worker, request
-        started = time.perf_counter_ns()
-        outcome: str = SUCCEEDED
-        try:
-            if request.progress is Progress.CANCELLED:
-                worker.scope.cancel()
-            if self._link.state.config.handler_timeout is not None:
-                under_way = worker.within_limit(self, client, under_way)
-            result = await under_way
-            request.handler = packet.handler
-            await request.finish(result, packet)
-        except BaseException as error:  # a handler may raise anything
-            request.handler = packet.handler
-            outcome = await self._fail(worker, request, client, packet, error)
-        if request.handler is not None and self._link.state.config.measure:
-            request.handler.outcomes.measure(outcome, time.perf_counter_ns() - started)
-        await self._conclude(worker, request, outcome)
-
-    async def _conclude(self, worker: Worker, request: NumberedRequest, outcome: str) -> None:
-        """Count a request whose handlers have ended, and give its place to another."""
-        if request.handler is None:
-            self._link.state.counters.refuse(outcome)
-        else:
-            request.handler.outcomes.count(outcome)
-        if self._link.state.peers.dropped.by_task:
-            await self._link.state.peers.close_dropped(self)  # another task leads if this waits
-        request.worker = worker.request = None
-        request.returned = True
-        if request.is_over:
-            self.forget(request)
-
-    async def _fail(
-        self, worker: Worker, request: NumberedRequest, client: Client, packet: Packet | None, error: BaseException
-    ) -> str:
-        """Answer a request whose dispatch raised; return its outcome.
-
-        Raises:
-            BaseException: the part of the exception that belongs to the server.
-        """
-        try:
-            if packet is None:
-                return await self._refuse_payload(request, error)
-            if type(error) is NoHandler:
-                await (request.end(Progress.ENDED) if request.answered else request.fail(ErrorCode.NO_HANDLER))
-                return ErrorCode.NO_HANDLER
-            return await self._answer_failure(worker, request, client, packet, error)
-        except ConnectionLost:
-            return DISCONNECTED
-
-    async def _refuse_payload(self, request: NumberedRequest, error: BaseException) -> str:
-        """Answer a request whose payload cannot be decoded: only this request is malformed."""
-        if not isinstance(error, MalformedPacket):
-            raise error
-        if isinstance(error, BrokenCodec) and self._link.state.should_log_codec():
-            self.log.error("{API Parser} A packet could not be decoded: %s", error)
-        await request.fail(error.code)
-        return error.code
-
-    async def _answer_failure(
-        self, worker: Worker, request: NumberedRequest, client: Client, packet: Packet, error: BaseException
-    ) -> str:
-        cancelled = request.progress is Progress.CANCELLED
-        through, outcome, failure = worker.split(error, client, cancelled=cancelled)
-        if cancelled:
-            outcome = CANCELLED
-        elif failure is not None and through is None:
-            answer, failure = await worker.translate(client, packet, failure)
-            outcome = ErrorCode.HANDLER_FAILED if answer is None else answer.code
-            if answer is not None:
-                try:
-                    await request.fail(answer.code, answer.fields)
-                except EncodeError as fault:
-                    outcome, failure = ErrorCode.HANDLER_FAILED, fault
-        if failure is not None:
-            worker.report(self.log, packet, failure)
-        if through is not None:
-            raise through
-        if failure is not None:
-            await request.fail(ErrorCode.HANDLER_FAILED)
-        elif request.progress is Progress.OPEN:
-            await request.end(Progress.ENDED)
-        return outcome
 
     async def _leave(self, *, readable: bool = True) -> bool:
         """Send LEAVING, then wait for the answers to the requests in flight; meanwhile read CANCEL and PONG.
@@ -452,24 +472,30 @@ class NumberedSession:
         await trio.lowlevel.checkpoint()
         self._between_turns = False
 
-    async def _clean_up(self) -> None:
-        """Close dropped generators, and undo the context variables of a handler: the next packet must not see them."""
-        if self._link.state.peers.dropped.by_task:
-            await self._link.state.peers.close_dropped(self)
-        if copy_context() != self._base:
-            trio.lowlevel.current_task().context = self._base.copy()
-            await self._yield_turn()  # trio uses the context when it resumes the task
+    async def _restore_context(self) -> None:
+        """Undo the context variables of a handler: the next packet must not see them."""
+        trio.lowlevel.current_task().context = self._base.copy()
+        await self._yield_turn()  # trio uses the context when it resumes the task
+
+    def _client_arguments(self) -> tuple[str, ServerInterface, Session, bool]:
+        """Return the arguments of the clients of requests, and whether the peer has a certificate."""
+        client = self._link.client
+        return client.address, client.server, client.session, client.tls_peer is not None
+
+    def _secure(self, client: Client) -> None:
+        """Set the certificate of the peer in the client of a request."""
+        client.tls_peer, client.tls_names = self._link.client.tls_peer, self._link.client.tls_names
 
     def _client(self, request: NumberedRequest) -> Client:
         """Return a client whose packets answer a request."""
-        of_session = self._link.client
-        client = Client(of_session.address, of_session.server, request, of_session.session, request.encoding.name)
-        client.tls_peer, client.tls_names = of_session.tls_peer, of_session.tls_names
+        address, server, session, secured = self._client_arguments()
+        client = Client(address, server, request, session, request.encoding.name)
+        if secured:
+            self._secure(client)
         return client
 
     def _worker(self, *, leads: bool) -> Worker:
-        state = self._link.state
-        return Worker(self, state.peers, state.dispatcher.errors, state.config.handler_timeout, leads=leads)
+        return Worker(self, self._link.state, leads=leads)
 
     def _start(self, function: Callable[..., Awaitable[object]], *args: Any) -> None:
         """Run a function in a task of its own, with the context variables of the connection; raises nothing."""

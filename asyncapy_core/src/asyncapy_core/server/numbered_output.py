@@ -15,13 +15,14 @@ from asyncapy_core.server.stage import Stage
 
 if TYPE_CHECKING:
     from asyncapy_core.logs import SessionLog
+    from asyncapy_core.net.outbox import Outbox
     from asyncapy_core.protocol.encoding import Encoding
     from asyncapy_core.protocol.packet import Packet
     from asyncapy_core.server.link import Link
     from asyncapy_core.server.numbered_request import NumberedRequest
     from asyncapy_core.session import Client, Session
 
-_REPLY: Final = bytes((Kind.REPLY,))
+_PART: Final = bytes((Kind.PART,))
 
 
 class NumberedOutput:
@@ -31,18 +32,20 @@ class NumberedOutput:
         link: the connection.
 
     Attributes:
+        outbox: the output queue of the connection.
         encoding: the encoding of events: that of the first request, JSON before it.
+        kept: an answer to the current request, as a REPLY; see `keep`.
         leaving: whether the session ends after the answers to the requests in flight.
     """
 
-    __slots__ = ("_kept", "_kind_at", "_outbox", "_wire", "encoding", "leaving", "link")
+    __slots__ = ("_kind_at", "_wire", "encoding", "kept", "leaving", "link", "outbox")
 
     def __init__(self, link: Link) -> None:
         self.link: Link = link
-        self._outbox = link.outbox
+        self.outbox: Outbox = link.outbox
         self._wire = link.state.encodings.wire
+        self.kept: bytes | None = None
         self._kind_at = self._wire.header_size + 2
-        self._kept: tuple[NumberedRequest, bytes] | None = None
         self.encoding: Encoding = link.state.encodings.default
         self.leaving: bool = False
 
@@ -59,7 +62,7 @@ class NumberedOutput:
     @property
     def is_open(self) -> bool:
         """Whether packets can be sent."""
-        return self.link.stage is Stage.OPEN and not self._outbox.poisoned
+        return self.link.stage is Stage.OPEN and not self.outbox.poisoned
 
     def sessions(self) -> list[Session]:
         """Return the active sessions of this peer's address."""
@@ -107,34 +110,34 @@ class NumberedOutput:
         """Raise an error: the clients of requests answer them."""
         raise AssertionError("the client of a session answers no request")  # pragma: no cover
 
-    def keep(self, request: NumberedRequest, part: bytes) -> bool:
-        """Keep a PART until it is known whether it is the last answer; return False if it must be sent at once.
+    def keep(self, request: NumberedRequest, reply: bytes) -> bool:
+        """Keep an answer until it is known whether it is the last; return False if it must be sent at once.
 
         It is kept until the next answer, the next wait of its task, or the end of its handler. No other task runs
         before one of these, so one is kept at most.
         """
         worker = request.worker
-        if worker is None or not self._outbox.has_room(len(part)):
+        if worker is None or not self.outbox.has_room(len(reply)):
             return False
-        if not (self._outbox.corked and worker.leads) and trio.lowlevel.current_task() is not worker.task:
+        if trio.lowlevel.current_task() is not worker.task:
             return False
-        self._kept = request, part
+        self.kept = reply
         return True
 
     def flush(self) -> None:
-        """Send the PART that is kept, if there is one; raises nothing."""
-        kept, self._kept = self._kept, None
+        """Send the answer that is kept, if there is one, as a PART: it is not the last; raises nothing."""
+        kept, self.kept = self.kept, None
         if kept is not None:
-            self.queue(kept[1])
+            self.queue(self.part(kept))
 
-    def send_last(self, request: NumberedRequest) -> Awaitable[None] | None:
-        """Send the PART that is kept for a request as its REPLY, or an END."""
-        kept = self._kept
-        if kept is not None and kept[0] is request:
-            self._kept = None
-            at = self._kind_at
-            return self.send(kept[1][:at] + _REPLY + kept[1][at + 1 :])
-        return self.send(self.bare(Kind.END, request.number, request.encoding.wire_id))
+    def part(self, reply: bytes) -> bytes:
+        """Return a REPLY as a PART."""
+        return reply[: self._kind_at] + _PART + reply[self._kind_at + 1 :]
+
+    def last(self, request: NumberedRequest) -> bytes:
+        """Return the last packet of the current request: the answer that is kept, or an END."""
+        kept, self.kept = self.kept, None
+        return self.bare(Kind.END, request.number, request.encoding.wire_id) if kept is None else kept
 
     def bare(self, kind: Kind, number: int, wire_id: int = 0) -> bytes:
         """Return a packet without a payload."""
@@ -142,9 +145,9 @@ class NumberedOutput:
 
     def send(self, data: bytes) -> Awaitable[None] | None:
         """Send a packet after the one that is kept; return an awaitable, or None if it is held back."""
-        if self._kept is not None:
+        if self.kept is not None:
             self.flush()
-        return None if self._outbox.hold(data) else self._put(data)
+        return None if self.outbox.hold(data) else self._put(data)
 
     async def send_and_wait(self, data: bytes) -> None:
         """Send a packet; wait if the queue is full."""
@@ -164,23 +167,23 @@ class NumberedOutput:
             trio.WouldBlock: the queue of the connection is full; nothing was sent.
             ClientDisconnected: the peer has left.
         """
-        if self._kept is not None:
+        if self.kept is not None:
             self.flush()
-        if not self._outbox.hold(data):
+        if not self.outbox.hold(data):
             try:
-                if not self._outbox.put_now(data):
+                if not self.outbox.put_now(data):
                     raise trio.WouldBlock
             except ConnectionLost as error:
                 raise ClientDisconnected("this client has left", self.link.client) from error
 
     def queue(self, data: bytes) -> None:
         """Send a packet for which there is room, or a short one; raises nothing."""
-        if not self._outbox.hold(data):
-            self._outbox.queue(data)
+        if not self.outbox.hold(data):
+            self.outbox.queue(data)
 
     async def _put(self, data: bytes) -> None:
         try:
-            await self._outbox.put(data)
+            await self.outbox.put(data)
         except ConnectionLost as error:
             raise ClientDisconnected("this client has left", self.link.client) from error
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from asyncapy_core.interfaces import HandlerInterface
     from asyncapy_core.logs import SessionLog
+    from asyncapy_core.net.outbox import Outbox
     from asyncapy_core.protocol.encoding import Encoding
     from asyncapy_core.protocol.packet import SharedPacket
     from asyncapy_core.session import Client, Session
@@ -39,12 +40,18 @@ class Progress(Enum):
 
 
 _OPEN: Final = Progress.OPEN
+_PART: Final = int(Kind.PART)
+_REPLY: Final = int(Kind.REPLY)
+_FAILURE: Final = int(Kind.FAILURE)
 _ANSWERED: Final = "the last answer to this request was sent, with last=True or a return; no other can follow"
 _CLOSED: Final = "the connection to this client was closed before"
 
 
 class Output(Protocol):
     """The output of the session, as its requests use it; see `NumberedOutput`."""
+
+    kept: bytes | None
+    outbox: Outbox
 
     @property
     def log(self) -> SessionLog: ...
@@ -55,11 +62,13 @@ class Output(Protocol):
     @property
     def is_open(self) -> bool: ...
 
-    def keep(self, request: NumberedRequest, part: bytes) -> bool: ...
+    def keep(self, request: NumberedRequest, reply: bytes) -> bool: ...
+
+    def part(self, reply: bytes) -> bytes: ...
 
     def flush(self) -> None: ...
 
-    def send_last(self, request: NumberedRequest) -> Awaitable[None] | None: ...
+    def last(self, request: NumberedRequest) -> bytes: ...
 
     def send(self, data: bytes) -> Awaitable[None] | None: ...
 
@@ -102,18 +111,19 @@ class NumberedRequest:
     Attributes:
         progress: how far it has come.
         answered: whether an answer was sent or is kept.
+        holds: the number of `Client.answering` that keep it open.
         returned: whether its handler has ended.
         handler: its handler, once one was found.
         worker: the task of its handler, while that runs.
     """
 
     __slots__ = (
-        "_holds",
         "_output",
         "_requests",
         "answered",
         "encoding",
         "handler",
+        "holds",
         "number",
         "progress",
         "returned",
@@ -124,15 +134,15 @@ class NumberedRequest:
     def __init__(self, output: Output, requests: Requests, number: int, encoding: Encoding, size: int) -> None:
         self._output = output
         self._requests = requests
-        self._holds = 0
+        self.holds: int = 0
         self.number: int = number
         self.encoding: Encoding = encoding
         self.size: int = size
+        self.worker: Runner | None = None
         self.progress: Progress = _OPEN
         self.answered: bool = False
         self.returned: bool = False
         self.handler: HandlerInterface | None = None
-        self.worker: Runner | None = None
 
     @property
     def log(self) -> SessionLog:
@@ -152,13 +162,20 @@ class NumberedRequest:
             ClientDisconnected: the connection has ended.
             EncodeError: the packet cannot be encoded; nothing was sent.
         """
-        output = self._output
+        output, worker = self._output, self.worker
         if self.progress is not _OPEN:
             return output.post(packet) if self._is_event() else None
-        part = self._part(packet)
-        output.flush()
+        in_place = output.outbox.corked and worker is not None and worker.leads  # no other task runs then
+        if not in_place and not output.is_open:
+            raise ClientDisconnected(_CLOSED, output.client)
+        reply = self.encoding.pack_numbered(_REPLY, self.number, packet.fields)
+        if output.kept is not None:
+            output.flush()
         self.answered = True
-        return None if output.keep(self, part) else output.send(part)
+        if in_place:
+            output.kept = reply
+            return None
+        return None if output.keep(self, reply) else output.send(output.part(reply))
 
     def post_now(self, packet: Packet | SharedPacket) -> None:
         """Send an answer without waiting; see `post`.
@@ -168,7 +185,9 @@ class NumberedRequest:
             AlreadyAnswered, ClientDisconnected, EncodeError: as for `post`.
         """
         if self.progress is _OPEN:
-            self._output.send_now(self._part(packet))
+            if not self._output.is_open:
+                raise ClientDisconnected(_CLOSED, self._output.client)
+            self._output.send_now(self.encoding.pack_numbered(_PART, self.number, packet.fields))
             self.answered = True
         elif self._is_event():
             self._output.post_now(packet)
@@ -209,9 +228,24 @@ class NumberedRequest:
         """
         if self.progress is _OPEN:
             self.progress = progress
-            under_way = self._output.send_last(self)
+            under_way = self._output.send(self._output.last(self))
             if under_way is not None:
                 await under_way
+
+    def end_now(self) -> bool:
+        """Do as `end`, without waiting; return False, without effect, if that is not possible."""
+        output = self._output
+        outbox, kept = output.outbox, output.kept
+        if self.progress is not _OPEN or self.holds or not outbox.corked:
+            return False
+        if kept is None:
+            kept = output.last(self)
+        else:
+            output.kept = None
+        self.progress = Progress.ENDED
+        if not outbox.hold(kept):
+            outbox.queue(kept)
+        return True
 
     async def fail(self, code: str, fields: Mapping[str, Any] | None = None) -> None:
         """Send a FAILURE as the last packet of this request, unless its last packet was sent.
@@ -221,7 +255,7 @@ class NumberedRequest:
         """
         if self.progress is _OPEN:
             failure = {"status": "failure", "error": str(code), **(fields or {})}
-            data = self.encoding.pack_numbered(Kind.FAILURE, self.number, failure)
+            data = self.encoding.pack_numbered(_FAILURE, self.number, failure)
             self.progress = Progress.ENDED
             under_way = self._output.send(data)
             if under_way is not None:
@@ -231,13 +265,13 @@ class NumberedRequest:
         """Send the last packet, as the handlers have returned, unless `Client.answering` keeps the request open."""
         if result is not None:
             await self.answer(result, packet)
-        if not self._holds:
+        if not self.holds:
             await self.end(Progress.ENDED if result is None else Progress.ANSWERED)
 
     @property
     def is_over(self) -> bool:
         """Whether its handler has ended, and `Client.answering` does not keep it open."""
-        return self.returned and not self._holds
+        return self.returned and not self.holds
 
     def answering(self) -> Answering:
         """Return a context manager that keeps this request open after its handler has returned."""
@@ -245,11 +279,11 @@ class NumberedRequest:
 
     def hold(self) -> None:
         """Keep the request open until `release`."""
-        self._holds += 1
+        self.holds += 1
 
     async def release(self) -> None:
         """End the request if its handler has ended, and nothing else keeps it open."""
-        self._holds -= 1
+        self.holds -= 1
         if self.is_over:
             self._requests.forget(self)
             await self.end(Progress.ENDED)
@@ -262,11 +296,6 @@ class NumberedRequest:
     def sessions(self) -> list[Session]:
         """Return the active sessions of this peer's address."""
         return self._output.sessions()
-
-    def _part(self, packet: Packet | SharedPacket) -> bytes:
-        if not self._output.is_open:
-            raise ClientDisconnected(_CLOSED, self._output.client)
-        return self.encoding.pack_numbered(Kind.PART, self.number, packet.fields)
 
     def _is_event(self) -> bool:
         """Return True if a packet that is sent now is an EVENT, False if it is dropped.

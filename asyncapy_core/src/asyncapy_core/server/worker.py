@@ -6,47 +6,110 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
+from asyncapy_core.errors import BrokenCodec, ConnectionLost, EncodeError, ErrorCode, MalformedPacket
+from asyncapy_core.routing.dispatch import NoHandler
+from asyncapy_core.routing.outcomes import CANCELLED, DISCONNECTED
 from asyncapy_core.server.handling import Handling
+from asyncapy_core.server.numbered_request import NumberedRequest, Progress
 
 if TYPE_CHECKING:
-    from asyncapy_core.routing.error_handlers import ErrorHandlers
-    from asyncapy_core.server.isolation import PeerTasks
-    from asyncapy_core.server.numbered_request import NumberedRequest
+    from asyncapy_core.logs import SessionLog
+    from asyncapy_core.protocol.packet import Packet
+    from asyncapy_core.server.state import ServerState
+    from asyncapy_core.session import Client
 
 
 class Crew(Protocol):
     """The session of the workers."""
+
+    @property
+    def log(self) -> SessionLog: ...
 
     def before_wait(self, worker: Worker) -> None:
         """Prepare a wait of the task of this worker; raises nothing."""
 
 
 class Worker(Handling):
-    """A task of a session.
+    """A task of a session; created in it.
 
     Args:
         crew: the session.
-        peers, errors, limit: as for `Handling`.
+        state: the state of the server.
         leads: whether it reads and dispatches packets.
 
     Attributes:
         leads: whether it reads and dispatches packets. It ends when its handler waits: then another task does so.
         request: the request whose handler runs in this task.
+        packet: its packet, once it is decoded.
         scope: cancelled to cancel this request.
+        task: the task.
     """
 
-    __slots__ = ("_crew", "leads", "request", "scope", "task")
+    __slots__ = ("_crew", "_state", "leads", "packet", "request", "scope", "task")
 
-    def __init__(
-        self, crew: Crew, peers: PeerTasks, errors: ErrorHandlers, limit: float | None, *, leads: bool
-    ) -> None:
-        super().__init__(peers, errors, limit)
+    def __init__(self, crew: Crew, state: ServerState, *, leads: bool) -> None:
+        super().__init__(state.peers, state.dispatcher.errors, state.config.handler_timeout)
         self._crew = crew
+        self._state = state
         self.leads: bool = leads
         self.request: NumberedRequest | None = None
+        self.packet: Packet | None = None
         self.scope: trio.CancelScope = trio.CancelScope()
         self.task: trio.lowlevel.Task = trio.lowlevel.current_task()
 
     def before_wait(self) -> None:
         """Prepare a wait of the task; `run_with_wait_hook` calls this."""
         self._crew.before_wait(self)
+
+    async def fail(self, request: NumberedRequest, client: Client, packet: Packet | None, error: BaseException) -> str:
+        """Answer a request whose payload or dispatch raised; return its outcome.
+
+        Args:
+            request: the request.
+            client: the client of its handlers.
+            packet: its packet, or None if the payload could not be decoded.
+            error: the exception.
+
+        Raises:
+            BaseException: the part of the exception that belongs to the server.
+        """
+        try:
+            if packet is None:
+                return await self._refuse_payload(request, error)
+            if type(error) is NoHandler:
+                await (request.end(Progress.ENDED) if request.answered else request.fail(ErrorCode.NO_HANDLER))
+                return ErrorCode.NO_HANDLER
+            return await self._answer(request, client, packet, error)
+        except ConnectionLost:
+            return DISCONNECTED
+
+    async def _refuse_payload(self, request: NumberedRequest, error: BaseException) -> str:
+        if not isinstance(error, MalformedPacket):
+            raise error
+        if isinstance(error, BrokenCodec) and self._state.should_log_codec():
+            self._crew.log.error("{API Parser} A packet could not be decoded: %s", error)
+        await request.fail(error.code)
+        return error.code
+
+    async def _answer(self, request: NumberedRequest, client: Client, packet: Packet, error: BaseException) -> str:
+        cancelled = request.progress is Progress.CANCELLED
+        through, outcome, failure = self.split(error, client, cancelled=cancelled)
+        if cancelled:
+            outcome = CANCELLED
+        elif failure is not None and through is None:
+            answer, failure = await self.translate(client, packet, failure)
+            outcome = ErrorCode.HANDLER_FAILED if answer is None else answer.code
+            if answer is not None:
+                try:
+                    await request.fail(answer.code, answer.fields)
+                except EncodeError as fault:
+                    outcome, failure = ErrorCode.HANDLER_FAILED, fault
+        if failure is not None:
+            self.report(self._crew.log, packet, failure)
+        if through is not None:
+            raise through
+        if failure is not None:
+            await request.fail(ErrorCode.HANDLER_FAILED)
+        else:
+            await request.end(Progress.ENDED)
+        return outcome
