@@ -53,7 +53,17 @@ _REFUSALS: Final = (ErrorCode.SESSION_LIMIT_REACHED, ErrorCode.SERVER_BUSY)
 
 def is_refusal(reply: Mapping[str, Any]) -> bool:
     """Return True for a reply with which a server refuses a connection, if it is the first reply on it."""
-    return reply.keys() == {"status", "error"} and reply["error"] in _REFUSALS and failure(reply) is not None
+    return _has_code(reply, _REFUSALS)
+
+
+def is_time_out(reply: Mapping[str, Any]) -> bool:
+    """Return True for ERR_TIMED_OUT in the form in which the server itself sends it."""
+    return "error" in reply and _has_code(reply, (ErrorCode.TIMED_OUT,))
+
+
+def _has_code(reply: Mapping[str, Any], codes: tuple[ErrorCode, ...]) -> bool:
+    """Return True for a failure with one of these codes, and without further fields."""
+    return reply.get("error") in codes and reply.get("status") == "failure" and len(reply) == 2
 
 
 def failure(reply: Mapping[str, Any]) -> FailureReply | None:
