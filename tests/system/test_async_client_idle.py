@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -485,7 +487,7 @@ async def test_a_cancelled_request_is_not_sent_again(autojump_clock: MockClock, 
 
 @pytest.mark.parametrize("answer", [refuse, time_out])
 async def test_a_cancelled_request_behind_it_is_not_sent_again_and_the_connection_is_given_up(
-    autojump_clock: MockClock, answer: Answer
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, answer: Answer
 ) -> None:
     async def in_two_steps(stream: Any, packet: bytes) -> None:
         await refuse(stream, packet)
@@ -510,6 +512,7 @@ async def test_a_cancelled_request_behind_it_is_not_sent_again_and_the_connectio
         assert await client.request({"a": 3}) == {"a": 3}
         assert server.connections == 2
     assert behave.received.count({"a": 2}) <= 1
+    assert not caplog.records
 
 
 async def test_a_connection_that_was_given_up_is_closed_when_the_reply_that_is_held_back_is_delivered(
@@ -599,3 +602,123 @@ async def test_a_request_that_is_made_in_the_moment_in_which_the_connection_ends
                     assert json.loads(record[-2][6:]) == {"number": number}
                     assert await client.request({"number": -1}) == {"number": -1}
                 await trio.sleep(60)
+
+
+# Pushed packets
+
+
+async def pushed_once(client: AsyncClient) -> None:
+    assert await client.request({"a": 1}) == {"a": 1}
+    await trio.sleep(2)
+    assert await client.request({"a": 2}) == {"a": 2}
+
+
+def pushing(*packets_behind: dict[str, Any]) -> Callable[[Any, int], Awaitable[None]]:
+    """Return a server that sends these packets a second after each reply."""
+
+    async def behave(stream: Any, number: int) -> None:
+        async for packet in packets(stream):
+            await stream.send_all(packet)
+            await trio.sleep(1)
+            for fields in packets_behind:
+                await stream.send_all(json_packet(**fields))
+
+    return behave
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"key": "sesame"}, {**TIMED_OUT, "detail": "sesame"}, failure("ERR_NO_HANDLER"), failure("ERR_OF_MINE")],
+    ids=str,
+)
+async def test_a_pushed_packet_is_named_in_the_log_without_its_fields(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, fields: dict[str, str]
+) -> None:
+    async with scripted(pushing(fields)) as server, server.client() as client:
+        await pushed_once(client)
+        assert server.connections == 2, "the connection was given up"
+    (record,) = caplog.records
+    assert (record.name, record.levelno) == ("asyncapy.client", logging.WARNING)
+    line = record.getMessage()
+    assert line.startswith("The connection to nowhere:1 was given up: the server sent a packet that answers no request")
+    assert line.endswith("the synchronous Client receives pushed packets")
+    assert not [value for value in fields.values() if value in line]
+
+
+async def test_pushed_packets_are_named_once_a_minute(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with scripted(pushing({"b": 1}, {"b": 2})) as server, server.client() as client:
+        for _ in range(10):
+            await pushed_once(client)
+            await trio.sleep(2)
+        assert server.connections == 20
+    assert len(caplog.records) == 1
+
+
+CODES = ["ERR_TIMED_OUT", "ERR_SESSION_LIMIT_REACHED", "ERR_SERVER_BUSY", "ERR_REQUEST_MALFORMED"]
+CODES += ["ERR_HEADER_INVALID", "ERR_PACKET_TOO_LARGE"]
+
+
+@pytest.mark.parametrize("code", CODES)
+async def test_a_failure_with_which_a_server_closes_an_idle_connection_is_no_pushed_packet(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, code: str
+) -> None:
+    async with scripted(pushing(failure(code))) as server, server.client() as client:
+        await pushed_once(client)
+        assert server.connections == 2
+    assert not caplog.records
+
+
+async def test_the_second_answer_of_a_handler_is_named_as_well(
+    asyncapy_server: Start, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = Server()
+
+    @server.add_handler()
+    async def handler(client: Any, packet: Any) -> None:
+        await client.send(packet)
+        await trio.sleep(1)
+        await client.send(packet)
+
+    running = await asyncapy_server(server)
+    async with running.client() as client:
+        await pushed_once(client)
+    assert [record.name for record in caplog.records if record.levelno >= logging.WARNING] == ["asyncapy.client"]
+
+
+async def test_a_late_reply_is_no_pushed_packet(autojump_clock: MockClock, caplog: pytest.LogCaptureFixture) -> None:
+    async def behave(stream: Any, number: int) -> None:
+        async for packet in packets(stream):
+            await trio.sleep(5 if b"slow" in packet else 0)
+            await stream.send_all(packet)
+
+    async with scripted(behave) as server, server.client() as client, trio.open_nursery() as nursery:
+        nursery.start_soon(functools.partial(outcome, client, {"slow": 1}))
+        await wait_all_tasks_blocked()
+        assert await outcome(client, {"a": 1}, timeout=1) is ReplyTimeout
+        await trio.sleep(10)
+        assert await client.request({"a": 2}) == {"a": 2}
+    assert not caplog.records
+
+
+async def test_a_late_reply_behind_err_timed_out_is_no_pushed_packet(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def refuse_late(stream: Any, packet: bytes) -> None:
+        await trio.sleep(1)
+        await stream.send_all(json_packet(**TIMED_OUT) + json_packet(late=1))
+
+    outcomes: list[Any] = []
+    async with scripted(IdleServer(refuse_late)) as server, server.client() as client:
+        await idle(client)
+
+        async def ask() -> None:
+            outcomes.append(await outcome(client, {"a": 1}))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            await wait_all_tasks_blocked()
+            assert await outcome(client, {"a": 2}, timeout=0.5) is ReplyTimeout
+    assert outcomes == [TIMED_OUT]
+    assert not caplog.records

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import logging
 import math
 import os
 import random
@@ -18,20 +19,24 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import trio
 
 from asyncapy_core import defaults
+from asyncapy_core.addresses import endpoint
 from asyncapy_core.client.connecting import TlsOptions, check_port, check_timeout, client_encodings, unreachable
-from asyncapy_core.client.failures import failure
+from asyncapy_core.client.failures import closes_connection, failure
 from asyncapy_core.client.idle import END_WITHIN
 from asyncapy_core.client.pipeline import Pipeline
 from asyncapy_core.client.replies import ReplyDecoder
 from asyncapy_core.client.streams import connect
 from asyncapy_core.errors import NotConnected, RemoteError, ReplyTimeout, ServerDisconnected
 from asyncapy_core.event_loops import REMEDY, require_trio
+from asyncapy_core.logs import RateLimited
 from asyncapy_core.plugins.manager import PluginManager
 from asyncapy_core.protocol.packet import parse_fields
 from asyncapy_core.protocol.wire import ByteOrder
 
 if TYPE_CHECKING:
     import ssl
+
+log: logging.Logger = logging.getLogger("asyncapy.client")
 
 READ: Final = 64 * 1024
 FIRST_PAUSE: Final = 0.05
@@ -40,6 +45,12 @@ ELSEWHERE: Final = f"{REMEDY}; or call the synchronous Client in a thread, with 
 """The remedy for programs with another event loop."""
 LONGEST_PAUSE: Final = 5.0
 """Seconds between attempts to connect: doubled each time, and half of it left to chance."""
+
+PUSHED: Final = (
+    "The connection to %s was given up: the server sent a packet that answers no request. AsyncClient and Pool match "
+    "replies by their order, so handlers must answer each packet once and push no packets; the synchronous Client "
+    "receives pushed packets"
+)
 
 
 class AsyncClient:
@@ -108,6 +119,7 @@ class AsyncClient:
         self.raise_failures = raise_failures
         self._unsent = trio.Event()
         self._pipeline = Pipeline(self._request_added, trio.current_time)
+        self._should_log_push = RateLimited(60)
         self._connection_scope = trio.CancelScope()
         self._not_ready = NOT_CONNECTED_YET
         self._stack: AsyncExitStack | None = None
@@ -290,6 +302,7 @@ class AsyncClient:
             while (frame := replies.next_frame()) is not None:
                 reply = replies.fields(frame)
                 if not pipeline.answer(reply):  # for example ERR_TIMED_OUT
+                    self._log_push(reply)
                     meaning = failure(reply)
                     raise ServerDisconnected(f"the server sent an unrequested packet ({meaning or 'not a failure'})")
                 if pipeline.finished:
@@ -313,3 +326,8 @@ class AsyncClient:
             else:
                 self._pipeline.deliver_held()
         return data
+
+    def _log_push(self, packet: Mapping[str, Any]) -> None:
+        """Log that the server has sent a packet that answers no request, unless it closes the connection with it."""
+        if not self._pipeline.given_up and not closes_connection(packet) and self._should_log_push():
+            log.warning(PUSHED, endpoint(self.hostname, self.port))
