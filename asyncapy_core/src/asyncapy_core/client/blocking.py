@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import socket
 
     from asyncapy_core.protocol.encoding import EncodingRegistry
-    from asyncapy_core.protocol.wire import Frame
+    from asyncapy_core.protocol.frames import Frame
 
 MAX_READ: Final = 256 * 1024
 MIN_READ: Final = 4096
