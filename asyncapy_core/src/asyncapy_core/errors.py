@@ -239,7 +239,7 @@ class RemoteError(AsyncAPYError):
 
 
 class NotConnected(RemoteError, ConnectionError):
-    """The client is not connected, or could not connect; the request was not sent."""
+    """The client is not connected, or could not connect; the request was not sent, or the server has not read it."""
 
 
 class ServerDisconnected(RemoteError, ConnectionLost):

@@ -7,35 +7,36 @@ from __future__ import annotations
 
 import copy
 import functools
+import logging
 import math
 import os
 import random
-import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import trio
 
 from asyncapy_core import defaults
-from asyncapy_core.client.connecting import (
-    TlsOptions,
-    check_port,
-    check_timeout,
-    client_encodings,
-    handshake_failed,
-    server_name,
-    unreachable,
-)
-from asyncapy_core.client.failures import failure
+from asyncapy_core.addresses import endpoint
+from asyncapy_core.client.connecting import TlsOptions, check_port, check_timeout, client_encodings, unreachable
+from asyncapy_core.client.failures import closes_connection, failure
+from asyncapy_core.client.idle import END_WITHIN
 from asyncapy_core.client.pipeline import Pipeline
 from asyncapy_core.client.replies import ReplyDecoder
+from asyncapy_core.client.streams import connect
 from asyncapy_core.errors import NotConnected, RemoteError, ReplyTimeout, ServerDisconnected
 from asyncapy_core.event_loops import REMEDY, require_trio
+from asyncapy_core.logs import RateLimited
 from asyncapy_core.plugins.manager import PluginManager
 from asyncapy_core.protocol.packet import parse_fields
 from asyncapy_core.protocol.wire import ByteOrder
+
+if TYPE_CHECKING:
+    import ssl
+
+log: logging.Logger = logging.getLogger("asyncapy.client")
 
 READ: Final = 64 * 1024
 FIRST_PAUSE: Final = 0.05
@@ -45,13 +46,20 @@ ELSEWHERE: Final = f"{REMEDY}; or call the synchronous Client in a thread, with 
 LONGEST_PAUSE: Final = 5.0
 """Seconds between attempts to connect: doubled each time, and half of it left to chance."""
 
+PUSHED: Final = (
+    "The connection to %s was given up: the server sent a packet that answers no request. AsyncClient and Pool match "
+    "replies by their order, so handlers must answer each packet once and push no packets; the synchronous Client "
+    "receives pushed packets"
+)
+
 
 class AsyncClient:
     """A client for any number of tasks: ``async with AsyncClient(host, port) as client``, then `request`.
 
     Requests are sent in the order in which they are made, without waiting for earlier replies. When the connection is
     lost, requests that were sent fail, as the server may or may not have handled them. For the others, the client
-    connects again, at growing intervals.
+    connects again, at growing intervals. If the server closes an idle connection with ERR_TIMED_OUT before it has read
+    a request, the request is sent again, once.
 
     Replies are matched by their order alone (docs/protocol.md, "A session"), so the server's handlers must answer each
     packet exactly once. A connection is given up if a request on it is not answered in time or is cancelled, or if an
@@ -110,7 +118,8 @@ class AsyncClient:
         self.timeout = timeout
         self.raise_failures = raise_failures
         self._unsent = trio.Event()
-        self._pipeline = Pipeline(self._request_added)
+        self._pipeline = Pipeline(self._request_added, trio.current_time)
+        self._should_log_push = RateLimited(60)
         self._connection_scope = trio.CancelScope()
         self._not_ready = NOT_CONNECTED_YET
         self._stack: AsyncExitStack | None = None
@@ -138,8 +147,8 @@ class AsyncClient:
             ReplyTimeout: no whole reply came in time; the connection is given up.
             ServerDisconnected: the connection was lost, given up or closed after the request was sent; the server may
                 or may not have handled it.
-            NotConnected: the request was not sent: there was no connection in time, the server accepted no more data,
-                or the client is not open.
+            NotConnected: the request was not handled: there was no connection in time, the server accepted no more
+                data, or the client is not open.
             FailureReply: the reply is an error reply, and ``raise_failures`` is set.
             RemoteError: the certificate of the server is not trusted, or the server sent an invalid reply.
         """
@@ -156,7 +165,10 @@ class AsyncClient:
             with trio.move_on_after(math.inf if seconds is None else seconds):
                 await done.wait()
             if self._pipeline.is_unsent(request):
-                raise NotConnected(f"never sent within {seconds:g} s: {self._not_ready}")
+                sent = "timed out on an idle connection, and not sent again" if request.repeated else "never sent"
+                raise NotConnected(f"{sent} within {seconds:g} s: {self._not_ready}")
+            if self._pipeline.holds_reply_to(request):
+                self._pipeline.deliver_held()
             if not done.is_set():
                 raise ReplyTimeout(f"no whole reply within {seconds:g} s")
         finally:
@@ -233,37 +245,14 @@ class AsyncClient:
 
     async def _connect_in_time(self) -> trio.abc.Stream:
         with trio.move_on_after(math.inf if self.timeout is None else self.timeout):
-            return await self._connect()
+            return await connect(self._open_stream, self._tls, self.hostname, self.port)
         raise unreachable(TimeoutError(f"no answer within {self.timeout:g} s"), self.hostname, self.port)
-
-    async def _connect(self) -> trio.abc.Stream:
-        try:
-            plain = await self._open_stream()
-        except (OSError, ValueError, trio.BrokenResourceError) as error:  # ValueError: the host name is not valid
-            raise unreachable(error, self.hostname, self.port) from error
-        if not self._tls.tls:
-            return plain
-        try:
-            name = server_name(self.hostname)
-            stream = trio.SSLStream(plain, self._tls.context(), server_hostname=name, https_compatible=True)
-            await stream.do_handshake()
-        except (
-            trio.BrokenResourceError,
-            ssl.SSLError,
-            ValueError,
-        ) as error:  # ValueError: not a name for a certificate
-            await trio.aclose_forcefully(plain)
-            cause = error.__cause__ if isinstance(error.__cause__, OSError) else OSError(str(error))
-            raise handshake_failed(cause, self.hostname, self.port) from cause
-        except BaseException:  # raised again; the connection does not stay open
-            await trio.aclose_forcefully(plain)
-            raise
-        return stream
 
     async def _exchange(self, stream: trio.abc.Stream) -> RemoteError:
         """Send requests and read replies until the connection is lost; return the reason."""
         replies = ReplyDecoder(self._encodings)
         reason: RemoteError = ServerDisconnected("the connection was given up")
+        self._pipeline.connected()
         async with stream, trio.open_nursery() as nursery:
             self._connection_scope = nursery.cancel_scope
             nursery.start_soon(self._send_all, stream)
@@ -275,6 +264,7 @@ class AsyncClient:
                 cause = error.__cause__ or error
                 reason = ServerDisconnected(f"the connection was lost {replies.state}: {cause}")
                 reason.__cause__ = cause
+            self._pipeline.given_up = True  # the sender may run once more before it is cancelled
             nursery.cancel_scope.cancel()
         return reason
 
@@ -296,13 +286,48 @@ class AsyncClient:
             ServerDisconnected: the server closed the connection, or sent an unrequested packet.
             InvalidReply: the server sent an invalid packet.
         """
-        while data := await stream.receive_some(READ):
+        pipeline = self._pipeline
+        while True:
+            if pipeline.holds_reply:
+                data = await self._end_or_data(stream, replies)
+                if pipeline.finished:
+                    return
+                if data is None:
+                    continue
+            else:
+                data = await stream.receive_some(READ)
+            if not data:
+                raise ServerDisconnected(f"the server closed the connection {replies.state}")
             replies.feed(bytes(data))
             while (frame := replies.next_frame()) is not None:
                 reply = replies.fields(frame)
-                if not self._pipeline.answer(reply):  # for example ERR_TIMED_OUT
+                if not pipeline.answer(reply):  # for example ERR_TIMED_OUT
+                    self._log_push(reply)
                     meaning = failure(reply)
                     raise ServerDisconnected(f"the server sent an unrequested packet ({meaning or 'not a failure'})")
-                if self._pipeline.finished:
+                if pipeline.finished:
                     return
-        raise ServerDisconnected(f"the server closed the connection {replies.state}")
+
+    async def _end_or_data(self, stream: trio.abc.Stream, replies: ReplyDecoder) -> bytes | bytearray | None:
+        """Wait for the end of the connection, and settle or repeat the request whose reply is held back.
+
+        Returns:
+            Received bytes, ``b""`` if the connection has ended, or None if neither happens in time.
+        """
+        data: bytes | bytearray | None = None
+        with trio.move_on_after(END_WITHIN):
+            try:
+                data = await stream.receive_some(READ)
+            except trio.BrokenResourceError:  # closed with unread requests, which resets the connection
+                data = b""
+        if self._pipeline.holds_reply:  # if not, the request has timed out or was cancelled
+            if data == b"" and not replies.buffered:
+                self._pipeline.repeat()
+            else:
+                self._pipeline.deliver_held()
+        return data
+
+    def _log_push(self, packet: Mapping[str, Any]) -> None:
+        """Log that the server has sent a packet that answers no request, unless it closes the connection with it."""
+        if not self._pipeline.given_up and not closes_connection(packet) and self._should_log_push():
+            log.warning(PUSHED, endpoint(self.hostname, self.port))

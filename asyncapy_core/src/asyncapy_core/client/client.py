@@ -1,29 +1,21 @@
-"""`Client`: the synchronous client, on a socket of the standard library. `ReplyDecoder` decodes the replies."""
+"""`Client`: the synchronous client. `BlockingConnection` does its I/O."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from asyncapy_core import defaults
 from asyncapy_core.addresses import endpoint
-from asyncapy_core.client.connecting import (
-    TlsOptions,
-    check_port,
-    check_timeout,
-    client_encodings,
-    handshake_failed,
-    server_name,
-    unreachable,
-)
+from asyncapy_core.client.blocking import BlockingConnection
+from asyncapy_core.client.connecting import TlsOptions, check_port, check_timeout, client_encodings
 from asyncapy_core.client.failures import failure
 from asyncapy_core.client.replies import ReplyDecoder
-from asyncapy_core.client.sockets import open_socket, remaining
+from asyncapy_core.client.sockets import connect
 from asyncapy_core.errors import NotConnected, RemoteError, ReplyTimeout, ServerDisconnected
 from asyncapy_core.protocol.frames import Frame
 from asyncapy_core.protocol.packet import parse_fields
@@ -34,8 +26,7 @@ if TYPE_CHECKING:
 
     from asyncapy_core.plugins.manager import PluginManager
 
-MAX_READ: Final = 256 * 1024
-MIN_READ: Final = 4096
+T = TypeVar("T")
 
 
 class Client:
@@ -44,6 +35,9 @@ class Client:
     As a context manager, it disconnects at the end. Replies are matched by their order alone (docs/protocol.md, "A
     session"). So the client disconnects if a reply does not come in time: a late reply would be taken for the next.
     For the same reason, a client belongs to one thread at a time, and to the process that connected it.
+
+    If the server has closed an idle connection, on which each packet has its reply, `send` connects again. If it has
+    closed it with ERR_TIMED_OUT before it had read the packet, `receive` connects and sends the packet again, once.
 
     Args:
         byteorder: the byte order of Content-Length, ``"big"`` or ``"little"``; the same as the server's.
@@ -83,10 +77,8 @@ class Client:
         self._encodings = client_encodings(plugins, header_size, byteorder, max_packet)
         self._encoding = self._encodings.by_name(encoding)
         self._socket: socket.socket | None = None
-        self._replies: ReplyDecoder | None = None
-        self._fault: OSError | None = None
-        self._early: Frame | None = None
-        self._process = 0
+        self._connection: BlockingConnection | None = None
+        self._server: tuple[str, int, bool] = ("", 0, tls)
         self.tls = tls
         self.encoding = encoding
         self.timeout = timeout
@@ -101,28 +93,20 @@ class Client:
         check_port(port)
         if self._socket is not None:
             raise RemoteError("this client is connected already; disconnect it first, or make another")
-        deadline = self._deadline()
-        try:
-            connected = open_socket(hostname, port, deadline)
-        except TimeoutError as error:
-            raise ReplyTimeout(f"{endpoint(hostname, port)} did not answer within {self.timeout:g} s") from error
-        except (OSError, ValueError) as error:  # a UnicodeError is a ValueError
-            raise unreachable(error, hostname, port) from error
-        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._encoding = self._encodings.by_name(self.encoding)
-        self._replies = ReplyDecoder(self._encodings)
-        self._fault = self._early = None
-        self._process = os.getpid()
-        self._socket = self._secured(connected, hostname, port, deadline) if self.tls else connected
+        self._server = hostname, port, self.tls
+        self._open(self._deadline())
 
     def disconnect(self) -> None:
         """Close the connection. Disconnecting twice does nothing."""
         if self._socket is not None:
             self._socket.close()
-        self._socket = self._replies = None
+        self._socket = self._connection = None
 
     def send(self, payload: Mapping[str, Any] | str | bytes) -> None:
         """Send a packet.
+
+        If the server has closed the connection while it was idle, the packet is sent on a new one.
 
         A server that refuses a connection or a packet replies and closes, perhaps before it has read the packet. If it
         has left, and its reply has arrived, the packet counts as sent: `receive` returns the reply.
@@ -131,26 +115,26 @@ class Client:
             payload: the fields, or a JSON object as text.
 
         Raises:
-            NotConnected: there is no connection.
+            NotConnected: there is no connection, or no new one can be opened.
             ServerDisconnected: the server has left.
+            ReplyTimeout: the server did not accept the packet, or a new connection, within ``timeout``.
             EncodeError, TypeError, ValueError: the payload cannot be encoded.
         """
-        connected, _ = self._connection()
-        data = memoryview(self._encoding.pack(parse_fields(payload)))
-        if self._fault is not None:
-            raise ServerDisconnected(f"the server has left: {self._fault}") from self._fault
+        connection = self._connected()
+        packet = self._encoding.pack(parse_fields(payload))
+        if connection.fault is not None:
+            raise ServerDisconnected(f"the server has left: {connection.fault}") from connection.fault
         deadline = self._deadline()
         try:
-            while data:
-                connected.settimeout(remaining(deadline))
-                data = data[connected.send(data) :]
+            if connection.ended_while_idle():
+                connection = self._open(deadline)
+            connection.outstanding.sending(packet)
+            connection.send(packet, deadline)
+        except RemoteError:
+            raise
         except TimeoutError as error:
             self.disconnect()
             raise ReplyTimeout(f"the server did not take the packet within {self.timeout:g} s; disconnected") from error
-        except OSError as error:
-            self._fault = error
-            if not self._reply_has_arrived():
-                raise ServerDisconnected(f"the server has left: {error}") from error
         except BaseException:  # raised again; a part of the packet may have been sent, and nothing may follow it
             self.disconnect()
             raise
@@ -159,18 +143,19 @@ class Client:
         """Wait for a whole reply and return its fields.
 
         Raises:
-            NotConnected: there is no connection.
+            NotConnected: there is no connection; or the server timed out the idle connection before it had read the
+                packet, and no new one can be opened.
             ServerDisconnected: the server closed the connection before a whole reply had arrived.
             ReplyTimeout: no whole reply came within ``timeout``; the client has disconnected.
             InvalidReply: the received bytes are not a packet in an installed encoding.
             FailureReply: the reply is a failure, and ``raise_failures`` is set; the connection stays.
         """
-        with self._receiving() as (_, replies):
-            frame = self._next_frame()
-            if frame is None:
-                why = "" if self._fault is None else f": {self._fault}"
-                raise ServerDisconnected(f"the server closed the connection {replies.state}{why}") from self._fault
-            fields = replies.fields(frame)
+        fields = self._next_reply(ReplyDecoder.fields)
+        if fields is None:
+            connection = self._connected()
+            fault, state = connection.fault, connection.decoder.state
+            why = "" if fault is None else f": {fault}"
+            raise ServerDisconnected(f"the server closed the connection {state}{why}") from fault
         if self.raise_failures and (failed := failure(fields)) is not None:
             raise failed
         return fields
@@ -179,13 +164,11 @@ class Client:
         """Wait for a whole reply and return its bytes on the wire, with the header; ``b""`` if the server disconnected.
 
         Raises:
-            NotConnected: there is no connection.
+            NotConnected: as for `receive`.
             ReplyTimeout: no whole reply came within ``timeout``; the client has disconnected.
             InvalidReply: the received bytes are not a packet.
         """
-        with self._receiving() as (_, replies):
-            frame = self._next_frame()
-            return b"" if frame is None else replies.raw(frame)
+        return self._next_reply(ReplyDecoder.raw) or b""
 
     def __enter__(self) -> Self:
         return self
@@ -195,69 +178,58 @@ class Client:
     ) -> None:
         self.disconnect()
 
-    def _connection(self) -> tuple[socket.socket, ReplyDecoder]:
-        if self._socket is None or self._replies is None:
+    def _connected(self) -> BlockingConnection:
+        connection = self._connection
+        if connection is None:
             raise NotConnected("this client is not connected; call connect(hostname, port) first")
-        if self._process != os.getpid():
+        if connection.process != os.getpid():
             raise NotConnected(
-                f"this client was connected in process {self._process}, and this is process {os.getpid()}: they would "
-                "take each other's replies; connect a client in each process"
+                f"this client was connected in process {connection.process}, and this is process {os.getpid()}: they "
+                "would take each other's replies; connect a client in each process"
             )
-        return self._socket, self._replies
+        return connection
 
-    @contextlib.contextmanager
-    def _receiving(self) -> Iterator[tuple[socket.socket, ReplyDecoder]]:
-        """Disconnect if a Ctrl+C ends the wait for a reply: the next request would get the late reply."""
+    def _open(self, deadline: float | None) -> BlockingConnection:
+        """Connect to the server, after closing an earlier connection."""
+        self.disconnect()
+        hostname, port, tls = self._server
         try:
-            yield self._connection()
+            connected = connect(hostname, port, self._tls if tls else None, deadline)
+        except TimeoutError as error:
+            raise ReplyTimeout(f"{endpoint(hostname, port)} did not answer within {self.timeout:g} s") from error
+        connection = BlockingConnection(connected, self._encodings)
+        self._socket, self._connection = connected, connection
+        return connection
+
+    def _next_reply(self, convert: Callable[[ReplyDecoder, Frame], T]) -> T | None:
+        """Wait for a whole reply and convert it; return None if the server closes the connection before.
+
+        If the reply is ERR_TIMED_OUT for packets that the server had not read, send them again, and wait for the reply.
+        """
+        connection = self._connected()
+        deadline = self._deadline()
+        try:
+            frame = connection.next_frame(deadline)
+            if frame is not None and (packets := connection.unread_before(frame, deadline)):
+                connection = self._open(deadline)
+                connection.outstanding.repeating(len(packets))
+                for packet in packets:
+                    connection.send(packet, deadline)
+                frame = connection.next_frame(deadline)
+            if frame is None:
+                connection.outstanding.stop_counting()
+                return None
+            connection.outstanding.received()
+            return convert(connection.decoder, frame)
         except RemoteError:
             raise
-        except BaseException:  # raised again
+        except TimeoutError as error:
+            self.disconnect()
+            state = connection.decoder.state
+            raise ReplyTimeout(f"no whole reply within {self.timeout:g} s, {state}; disconnected") from error
+        except BaseException:  # raised again; after a Ctrl+C, the next request would get the late reply
             self.disconnect()
             raise
 
-    def _next_frame(self) -> Frame | None:
-        """Read until a reply is complete; return None if the server closes the connection before."""
-        connected, replies = self._connection()
-        frame, self._early = self._early, None
-        deadline = self._deadline()
-        while frame is None and (frame := replies.next_frame()) is None:
-            try:
-                connected.settimeout(remaining(deadline))
-                data = connected.recv(min(max(replies.missing, MIN_READ), MAX_READ))
-            except TimeoutError as error:
-                self.disconnect()
-                raise ReplyTimeout(
-                    f"no whole reply within {self.timeout:g} s, {replies.state}; disconnected"
-                ) from error
-            except OSError as error:
-                self._fault = error
-                return None
-            if not data:
-                return None
-            replies.feed(data)
-        return frame
-
-    def _reply_has_arrived(self) -> bool:
-        """Return True if a whole reply can be read without waiting; keep it for `receive`."""
-        connected, replies = self._connection()
-        connected.settimeout(0)
-        with contextlib.suppress(OSError):
-            while (frame := replies.next_frame()) is None and (data := connected.recv(MAX_READ)):
-                replies.feed(data)
-            self._early = frame
-        return self._early is not None
-
     def _deadline(self) -> float | None:
         return None if self.timeout is None else time.monotonic() + self.timeout
-
-    def _secured(self, connected: socket.socket, hostname: str, port: int, deadline: float | None) -> socket.socket:
-        try:
-            connected.settimeout(remaining(deadline))
-            return self._tls.context().wrap_socket(connected, server_hostname=server_name(hostname))
-        except (OSError, ValueError) as error:  # ValueError: not a name for a certificate
-            connected.close()
-            raise handshake_failed(error, hostname, port) from error
-        except BaseException:  # raised again; the connection does not stay open
-            connected.close()
-            raise

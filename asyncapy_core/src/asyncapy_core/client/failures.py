@@ -52,10 +52,34 @@ _MEANINGS: Final[dict[str, tuple[type[FailureReply], str]]] = {
 _REFUSALS: Final = (ErrorCode.SESSION_LIMIT_REACHED, ErrorCode.SERVER_BUSY)
 """Codes of replies with which a server refuses a connection, whatever was sent on it."""
 
+_CLOSING: Final = (
+    *_REFUSALS,
+    ErrorCode.TIMED_OUT,
+    ErrorCode.REQUEST_MALFORMED,
+    ErrorCode.HEADER_INVALID,
+    ErrorCode.PACKET_TOO_LARGE,
+)
+"""Codes of replies behind which a server closes the connection (docs/protocol.md, "Replies of the server")."""
+
 
 def is_refusal(reply: Mapping[str, Any]) -> bool:
     """Return True for a reply with which a server refuses a connection, if it is the first reply on it."""
-    return reply.keys() == {"status", "error"} and reply["error"] in _REFUSALS and failure(reply) is not None
+    return _has_code(reply, _REFUSALS)
+
+
+def is_time_out(reply: Mapping[str, Any]) -> bool:
+    """Return True for ERR_TIMED_OUT in the form in which the server itself sends it."""
+    return "error" in reply and _has_code(reply, (ErrorCode.TIMED_OUT,))
+
+
+def closes_connection(reply: Mapping[str, Any]) -> bool:
+    """Return True for a failure behind which a server closes the connection, if the server itself has sent it."""
+    return _has_code(reply, _CLOSING)
+
+
+def _has_code(reply: Mapping[str, Any], codes: tuple[ErrorCode, ...]) -> bool:
+    """Return True for a failure with one of these codes, and without further fields."""
+    return reply.get("error") in codes and reply.get("status") == "failure" and len(reply) == 2
 
 
 def failure(reply: Mapping[str, Any]) -> FailureReply | None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
-from asyncapy_core.errors import BrokenCodec, InvalidReply, MalformedPacket, PacketTooLarge, ProtocolError
+from asyncapy_core.client.failures import is_time_out
+from asyncapy_core.errors import BrokenCodec, ErrorCode, InvalidReply, MalformedPacket, PacketTooLarge, ProtocolError
 from asyncapy_core.protocol.encoding import EncodingRegistry
 from asyncapy_core.protocol.frames import Frame, FrameDecoder
+
+_TIMED_OUT: Final = ErrorCode.TIMED_OUT.encode()
 
 
 class ReplyDecoder:
@@ -25,6 +28,11 @@ class ReplyDecoder:
     def missing(self) -> int:
         """The number of bytes that the current reply lacks, as far as its header is known."""
         return self._decoder.missing
+
+    @property
+    def buffered(self) -> int:
+        """The number of received bytes that no returned reply contains."""
+        return self._decoder.buffered
 
     @property
     def state(self) -> str:
@@ -85,3 +93,15 @@ class ReplyDecoder:
             raise InvalidReply(str(error)) from error
         except MalformedPacket as error:
             raise InvalidReply(f"the server sent a payload that is not {encoding.name}: {error}") from error
+
+    def is_time_out(self, frame: Frame) -> bool:
+        """Return True for ERR_TIMED_OUT in the form in which the server itself sends it.
+
+        Payloads without this text are not decoded, so False is returned for codecs that encode text in another way.
+        """
+        if _TIMED_OUT not in frame[1]:
+            return False
+        try:
+            return is_time_out(self.fields(frame))
+        except InvalidReply:
+            return False

@@ -1,6 +1,6 @@
-"""`open_socket`: connects a socket of the standard library to a host name, with one deadline for everything.
+"""`connect`: connects a socket of the standard library to a server, with one deadline for everything.
 
-Knows nothing of TLS and packets. `AsyncClient` uses trio's function for this, which tries addresses concurrently.
+Knows nothing of packets. `AsyncClient` uses trio's functions for this, which try addresses concurrently.
 """
 
 from __future__ import annotations
@@ -8,7 +8,12 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from asyncapy_core.client.connecting import handshake_failed, server_name, unreachable
+
+if TYPE_CHECKING:
+    from asyncapy_core.client.connecting import TlsOptions
 
 _Addresses: TypeAlias = list[tuple[Any, ...]]
 """The result of `socket.getaddrinfo`."""
@@ -26,6 +31,40 @@ def remaining(deadline: float | None) -> float | None:
     if seconds <= 0:
         raise TimeoutError("timed out")
     return seconds
+
+
+def connect(hostname: str, port: int, tls: TlsOptions | None, deadline: float | None) -> socket.socket:
+    """Connect to a server, and verify its certificate if TLS is on.
+
+    Args:
+        hostname: a host name or IP address.
+        port: the TCP port.
+        tls: the options of TLS; None without TLS.
+        deadline: the time of `time.monotonic` at which to give up; None for never.
+
+    Raises:
+        TimeoutError: no address answered in time.
+        NotConnected: no address accepted a connection, or it broke during the TLS handshake.
+        RemoteError: the TLS handshake failed.
+    """
+    try:
+        connected = open_socket(hostname, port, deadline)
+    except TimeoutError:
+        raise
+    except (OSError, ValueError) as error:  # a UnicodeError is a ValueError
+        raise unreachable(error, hostname, port) from error
+    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if tls is None:
+        return connected
+    try:
+        connected.settimeout(remaining(deadline))
+        return tls.context().wrap_socket(connected, server_hostname=server_name(hostname))
+    except (OSError, ValueError) as error:  # ValueError: not a name for a certificate
+        connected.close()
+        raise handshake_failed(error, hostname, port) from error
+    except BaseException:  # raised again; the connection does not stay open
+        connected.close()
+        raise
 
 
 def open_socket(hostname: str, port: int, deadline: float | None) -> socket.socket:

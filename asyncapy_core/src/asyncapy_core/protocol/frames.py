@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from asyncapy_core.defaults import MIN_PACKET
 from asyncapy_core.errors import InvalidHeader, MalformedPacket, PacketTooLarge
-from asyncapy_core.protocol.stream import StreamDecoder
+from asyncapy_core.protocol.decoder import StreamDecoder
 from asyncapy_core.protocol.wire import AFTER_LENGTH, PROTOCOL_VERSION, WireFormat, header_struct
 
 Frame: TypeAlias = tuple[int, bytes]

@@ -10,8 +10,8 @@ from collections.abc import Callable, Container
 from typing import Final, TypeAlias
 
 from asyncapy_core.errors import InvalidHeader, MalformedPacket, PacketTooLarge, ProtocolError
+from asyncapy_core.protocol.decoder import StreamDecoder
 from asyncapy_core.protocol.kinds import FIRST_SKIPPED, MAX_NUMBER, RECEIVED, WITHOUT_PAYLOAD, Kind, Role
-from asyncapy_core.protocol.stream import StreamDecoder
 from asyncapy_core.protocol.wire import NUMBERED_AFTER_LENGTH, NUMBERED_VERSION, WireFormat, header_struct
 
 NumberedFrame: TypeAlias = tuple[Kind, int, int, bytes]
