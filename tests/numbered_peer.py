@@ -55,7 +55,7 @@ class NumberedPeer:
 
     async def answers(self, number: int) -> list[Answer]:
         """Return the packets up to the last answer to a request; all of them must answer it."""
-        answers = []
+        answers: list[Answer] = []
         while not answers or answers[-1].kind == "PART":
             answer = await self.read()
             assert answer is not None

@@ -14,7 +14,7 @@ from asyncapy_core.net.transport import Transport, Woken
 from asyncapy_core.server.stage import Stage
 
 if TYPE_CHECKING:
-    from asyncapy_core.protocol.stream import StreamDecoder
+    from asyncapy_core.protocol.decoder import StreamDecoder
     from asyncapy_core.server.state import ConnectionInterface, ServerState
 
 MAX_READ: Final = 256 * 1024
