@@ -182,7 +182,7 @@ class Connection:
 
     def wake(self) -> None:
         """Make the task that reads check the state of the connection."""
-        self._transport.wake()
+        self.intake.wake()
 
     def expire(self) -> None:
         """End the current wait: its deadline has passed."""
@@ -213,7 +213,7 @@ class Connection:
     def stop(self) -> None:
         """Begin no further packet; the loop notices, as nothing is held back any more."""
         self.outbox.uncork()
-        self._transport.wake()
+        self.intake.wake()
         self._talk.stop()
 
     async def _shut_down(self, *, linger: bool) -> None:
