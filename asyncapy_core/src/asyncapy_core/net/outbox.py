@@ -123,6 +123,27 @@ class Outbox:
             self._turn = 0
             await trio.lowlevel.checkpoint()
 
+    async def enqueue(self, data: bytes) -> None:
+        """Do as `put`, but let another task write: a caller that is cancelled does not poison the connection.
+
+        Raises:
+            ConnectionLost: the connection broke, now or before.
+        """
+        await self.make_room(len(data))
+        if not self.poisoned:
+            self._turn += len(data) + PER_PUT
+            self.queue(data)
+        if self.poisoned:
+            raise ConnectionLost("the connection broke before")
+        if self._turn >= CHUNK:
+            self._turn = 0
+            await trio.lowlevel.checkpoint()
+
+    async def make_room(self, size: int) -> None:
+        """Wait until `queue` may be called with this number of bytes; return at once if that is now."""
+        if self._waiting or self._is_full(size):
+            await self._wait_for_room(size)
+
     def put_now(self, data: bytes) -> bool:
         """Send or queue bytes without waiting; return False, without effect, if there is no room for them.
 
