@@ -96,9 +96,10 @@ class Outbox:
         self._queued = queued
         return True
 
-    def cork(self) -> None:
-        """Allow `hold`, unless a write is under way or the connection is poisoned."""
-        self.corked = not (self.poisoned or self._writing)
+    def cork(self) -> bool:
+        """Allow `hold`, unless a write is under way or the connection is poisoned; return whether it is allowed."""
+        self.corked = allowed = not (self.poisoned or self._writing)
+        return allowed
 
     async def put(self, data: bytes) -> None:
         """Send bytes after those held back; during the write of another task, queue them when there is room.

@@ -47,7 +47,19 @@ class Connection:
         stage: the part of its life that the connection is in.
     """
 
-    __slots__ = ("_detector", "_talk", "_transport", "client", "intake", "log", "outbox", "session", "stage", "state")
+    __slots__ = (
+        "_detector",
+        "_leader",
+        "_talk",
+        "_transport",
+        "client",
+        "intake",
+        "log",
+        "outbox",
+        "session",
+        "stage",
+        "state",
+    )
 
     def __init__(
         self, state: ServerState, transport: Transport, address: str, certificate: PeerCertificate | None = None
@@ -55,6 +67,7 @@ class Connection:
         self.state: ServerState = state
         self._transport = transport
         self.stage: Stage = Stage.OPEN
+        self._leader: trio.lowlevel.Task | None = None
         self._detector = detector = DetectingDecoder(state.encodings.wire, state.encodings.by_id)
         self.intake: Intake = Intake(state, transport, detector)
         self.outbox: Outbox = Outbox(transport, state.writing, state.config.max_output, self.start)
@@ -90,25 +103,29 @@ class Connection:
             serve: serves the peer. It returns whether the peer may have sent bytes that are not read; or None if
                 another task goes on with the connection.
         """
-        goes_on = False
+        task = self._leader = trio.lowlevel.current_task()
         try:
             try:
                 linger = await serve()
             except ProtocolError as error:
                 await self._refuse(error)
                 linger = True
-            goes_on = linger is None
             if linger is not None:
                 await self._shut_down(linger=linger)
         except ConnectionLost as error:
             self.log.info("{Client handler} The client has left: %s", escape_for_log(error))
             await self._talk.abandon()
         else:
-            if not goes_on:
+            if linger is not None:
                 self.log.info("{Client handler} The connection was closed")
         finally:
-            if not goes_on:
+            if self._leader is task:
                 self._end()
+
+    def hand_over(self, serve: Callable[[], Awaitable[bool | None]]) -> None:
+        """Let a new task go on with the connection, and end it; the current one only handles a request."""
+        self._leader = None
+        self.start(self.proceed, serve)
 
     async def _serve(self) -> bool | None:
         """Read until the version of the session is known, then serve it."""

@@ -134,15 +134,18 @@ class PeerTasks:
         """Close the dropped async generators that the current task has begun.
 
         Raises:
-            BaseException: the part of an exception of their clean-up that must propagate.
+            BaseException: the part of an exception of their clean-up that must propagate; a cancellation of an enclosing
+                scope after all of them are closed.
         """
+        cancellation: BaseException | None = None
         while (generator := self.dropped.pop()) is not None:
             name = escape_for_log(getattr(generator, "__qualname__", ""))
             try:
                 await generator.aclose()
             except BaseException as error:  # the clean-up of a generator may raise anything
                 if is_cancellation(error) and trio.current_effective_deadline() == -math.inf:
-                    raise  # of an enclosing scope
+                    cancellation = error  # of an enclosing scope
+                    continue
                 through, failure = self.split(error)
                 if isinstance(failure, BaseExceptionGroup):
                     failure = failure.split(GeneratorExit)[1]  # raised for the close by a nursery inside
@@ -156,6 +159,11 @@ class PeerTasks:
                     "use 'async with contextlib.aclosing(...)'",
                     name,
                 )
+        if cancellation is not None:
+            try:
+                raise cancellation
+            finally:
+                cancellation = None  # no reference cycle
 
     async def _run(self, peer: Peer, function: Callable[..., Awaitable[object]], args: tuple[Any, ...]) -> None:
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, Final
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 
 _REQUEST: Final = Kind.REQUEST
 
+MAX_WAITING: Final = 1000
+"""Requests that may wait their turn before the session is not read any more; their payloads have a bound as well."""
+
 
 class NumberedSession:
     """The requests of one connection.
@@ -62,8 +65,9 @@ class NumberedSession:
         "_dispatch",
         "_frames",
         "_highest",
+        "_left",
         "_link",
-        "_pinged",
+        "_pinged_at",
         "_plain",
         "_requests",
         "_waiting",
@@ -78,11 +82,12 @@ class NumberedSession:
         self.output: NumberedOutput = NumberedOutput(link)
         self._frames: deque[NumberedFrame] = deque()
         self._requests: dict[int, NumberedRequest] = {}
-        self._waiting: deque[tuple[int, int, bytes]] = deque()  # requests: number, encoding and payload
+        self._waiting: OrderedDict[int, tuple[int, bytes]] = OrderedDict()  # by number: encoding and payload
         self._bytes_in_flight = 0
         self._bytes_waiting = 0
         self._highest = 0  # the highest number that was handed to a handler or refused
-        self._pinged = False
+        self._pinged_at = -1  # the bytes received before the last PING was sent
+        self._left = False  # whether LEAVING was sent
         self._between_turns = False
         self._base: Context = copy_context()
         self._changed: trio.Event | None = None
@@ -115,22 +120,27 @@ class NumberedSession:
         return None  # the request was cancelled whose handler ran in this task
 
     async def refuse(self, error: ProtocolError) -> None:
-        """End the session, as a packet breaks a rule of the protocol; nothing more is read."""
+        """End the session, as a packet breaks a rule of the protocol; nothing more is read.
+
+        If it is a REQUEST with a valid number, the requests that wait before it are still handled.
+        """
         self._highest = max(self._highest, error.number)
         await self.output.send_failure(error.number, error.code)
         await self._leave(readable=False)
 
     async def abandon(self) -> None:
         """Cancel all requests, as the connection broke, and wait until their handlers have ended."""
-        self._waiting.clear()
         if self._requests:
             self._link.lose()
             await self._wait_until_idle()
 
     def cancel(self) -> None:
         """Cancel all requests, as the connection broke."""
+        self._drop_waiting()
         for request in tuple(self._requests.values()):
             self._cancel_request(request)
+            if request.returned:  # `Client.answering` keeps it open, for a task that is not awaited here
+                self.forget(request)
         self._note_change()
 
     def retire(self) -> None:
@@ -142,18 +152,17 @@ class NumberedSession:
         self._note_change()
 
     def end(self) -> None:
-        """Drop the packets that were received, as the connection has ended."""
+        """Drop the packets that were received, and cancel requests that are left, as the connection has ended."""
         self._frames.clear()
-        self._waiting.clear()
+        if self._requests:
+            self.cancel()
 
     def forget(self, request: NumberedRequest) -> None:
         """Remove a request that has ended, and begin those that wait for its place."""
         if self._requests.pop(request.number, None) is not None:
             self._bytes_in_flight -= request.size
-        while self._waiting and self._has_place(len(self._waiting[0][2])):
-            number, wire_id, payload = self._waiting.popleft()
-            self._bytes_waiting -= len(payload)
-            self._start(self._follow, self._handle, self._admit(number, wire_id, len(payload)), payload)
+        if self._waiting:
+            self._begin_waiting()
         self._note_change()
 
     def before_wait(self, worker: Worker) -> None:
@@ -166,7 +175,7 @@ class NumberedSession:
                 self._count(request)
                 if worker.packet is not None and worker.packet.handler is not None:
                     worker.packet.handler.waits = True
-                self._start(self._link.proceed, self.lead)
+                self._base.copy().run(self._link.hand_over, self.lead)
         elif self._between_turns:
             return
         self._link.outbox.uncork()
@@ -184,35 +193,43 @@ class NumberedSession:
         dispatch, dropped, base = self._dispatch, link.state.peers.dropped.by_task, self._base
         encodings, limit = link.state.encodings.by_id, link.state.config.packets_per_turn
         address, server, session, secured = self._client_arguments()
-        plain, handled, partial = self._plain, 0, decoder.buffered
+        plain, handled = self._plain, 0
         while True:
             if not frames:
                 frames.extend(decoder.frames(limit))
                 if not frames:
-                    if partial != decoder.buffered and not partial:
-                        link.state.reading.stop(connection)  # a packet has its time from its first byte on
                     ready = outbox.uncork()
                     if self._is_to_end():
                         return await self._leave()
                     if not ready or self._waiting:
                         await self._wait_for_room()
-                    partial = decoder.buffered
+                    partial, before = decoder.buffered, intake.received
                     received = await intake.receive_or_wake(connection)
-                    if not received and not await self._wake(received):
-                        return await self._leave(readable=False)
-                    continue
+                    if not received:
+                        if not await self._wake(received):
+                            return await self._leave(readable=False)
+                        continue
+                    frames.extend(decoder.frames(limit))
+                    if not frames:
+                        if not partial or decoder.buffered != partial + intake.received - before:
+                            intake.complete(connection)  # a packet has its time from its first byte on
+                        continue
                 intake.complete(connection)
             if not outbox.corked:
                 if self._is_to_end():
                     return await self._leave()
-                outbox.cork()
+                if not outbox.cork() and not outbox.has_room(1):
+                    await self._wait_for_room()
+                    continue
             kind, number, wire_id, payload = frames.popleft()
             handled += 1
             if kind is not _REQUEST:
+                del payload
                 await self._control(kind, number)
-            elif requests and not self._has_place(len(payload)):
-                self._waiting.append((number, wire_id, payload))
+            elif requests and (self._waiting or not self._has_place(len(payload))):
+                self._waiting[number] = wire_id, payload
                 self._bytes_waiting += len(payload)
+                del payload
                 if not self._may_read():
                     await self._wait_for_room()
             else:
@@ -225,38 +242,48 @@ class NumberedSession:
                 client = Client(address, server, request, session, encoding.name)
                 if secured:
                     self._secure(client)
-                packet, outcome = None, ""
+                packet, result, outcome, passed_on = None, None, "", False
                 try:
-                    packet = worker.packet = encoding.unpack_numbered(payload, client)
-                    under_way = dispatch(client, packet)
-                    handler = packet.handler
-                    if handler is not None and handler.waits:
-                        self._pass_on(worker, request, packet, under_way)
-                        continue
-                    result = await (under_way if plain else self._measured(worker, packet, under_way))
-                    if result is not None or not request.end_now():
-                        await request.finish(result, packet)
-                    packet.handler.outcomes.succeeded += 1  # type: ignore[union-attr]  # there is a handler
-                except BaseException as error:  # a handler may raise anything
-                    outcome = await worker.fail(request, client, packet, error)
-                if outcome or dropped:
-                    await self._clean_up(packet, outcome)
-                del packet, payload, client  # a connection that waits keeps no data, payload or packet
-                self._release(worker, request)
+                    try:
+                        packet = worker.packet = encoding.unpack_numbered(payload, client)
+                        under_way = dispatch(client, packet)
+                        handler = packet.handler
+                        if handler is not None and handler.waits:
+                            passed_on = True
+                            self._pass_on(worker, request, packet, under_way)
+                        else:
+                            result = await (under_way if plain else self._measured(worker, packet, under_way))
+                            if result is not None or not request.end_now():
+                                await request.finish(result, packet)
+                            packet.handler.outcomes.succeeded += 1  # type: ignore[union-attr]  # there is a handler
+                    except BaseException as error:  # a handler may raise anything
+                        outcome = await worker.fail(request, client, packet, error)
+                    if outcome or dropped:
+                        await self._clean_up(packet, outcome)
+                finally:
+                    if not passed_on:
+                        self._release(worker, request)
+                    # a connection that waits keeps no data, payload or packet
+                    packet = result = under_way = payload = client = request = None  # type: ignore[assignment]
                 if not worker.leads:
                     return None
                 if copy_context() != base:
                     await self._restore_context()
-            if handled == limit:
+            if handled >= limit:
                 handled = 0
                 await self._yield_turn()
 
     async def _wait_for_room(self) -> None:
         """Wait until a request may begin to wait for its turn, and the output queue has room."""
+        link = self._link
+        if self._may_read() and link.outbox.has_room(1):
+            return
+        link.state.reading.stop(link.interface)  # the peer is not late while nothing is read
         while not (self._may_read() or self._is_to_end()):
             await self._wait_for_change()
-        if not self._link.outbox.has_room(1):
-            await self._link.outbox.wait_for_room()
+        if not link.outbox.has_room(1):
+            await link.outbox.wait_for_room()
+        link.intake.expired = False
 
     async def _wake(self, received: bool | None) -> bool:  # noqa: FBT001  # a result, passed on
         """Handle the end of the stream (False), and a wake-up while the session waited for bytes (None).
@@ -272,39 +299,47 @@ class NumberedSession:
         """
         link = self._link
         if received is False:
-            await self._wait_until_idle()
+            link.state.reading.stop(link.interface)
+            while self._requests and not self._is_to_end():
+                await self._wait_for_change()
             return False
         if link.intake.expired:
             link.intake.expired = False
-            if self._decoder.buffered or self._pinged or not self._highest:
+            if self._decoder.buffered or self._pinged_at == link.intake.received:
                 raise TimedOut(f"no whole packet within {link.state.config.timeout:g} s")
-            self._pinged = True
+            self._pinged_at = link.intake.received
             await self.output.send_and_wait(self.output.bare(Kind.PING, 1))
         elif link.outbox.poisoned:
             raise ConnectionLost("the connection broke")
         return True
 
     def _may_read(self) -> bool:
-        return self._bytes_waiting <= self._link.state.config.max_packet
+        return self._bytes_waiting <= self._link.state.config.max_packet and len(self._waiting) <= MAX_WAITING
 
     def _pass_on(self, worker: Worker, request: NumberedRequest, packet: Packet, under_way: Awaitable[object]) -> None:
         """Let another task handle a request whose handler is known to wait."""
         worker.request = worker.packet = request.worker = None
         self._count(request)
-        self._start(self._follow, self._finish, request, packet, under_way)
+        self._link.start(self._follow, self._finish, request, packet, under_way)  # with the context of the filters
 
     async def _handle(self, worker: Worker, request: NumberedRequest, payload: bytes) -> None:
         """Handle a request that has waited for its turn, in a task of its own."""
         client, packet = self._client(request), None
         request.worker, worker.request = worker, request
         try:
-            packet = request.encoding.unpack_numbered(payload, client)
-            under_way = self._dispatch(client, packet)
+            if request.progress is not Progress.CANCELLED:
+                packet = worker.packet = request.encoding.unpack_numbered(payload, client)
+                under_way = self._dispatch(client, packet)
         except BaseException as error:  # a filter may raise anything
-            await self._clean_up(packet, await worker.fail(request, client, packet, error))
-            self._release(worker, request)
+            try:
+                await self._clean_up(packet, await worker.fail(request, client, packet, error))
+            finally:
+                self._release(worker, request)
         else:
-            await self._finish(worker, request, packet, under_way)
+            if packet is None:
+                self._release(worker, request)
+            else:
+                await self._finish(worker, request, packet, under_way)
 
     async def _finish(
         self, worker: Worker, request: NumberedRequest, packet: Packet, under_way: Awaitable[object]
@@ -314,16 +349,18 @@ class NumberedSession:
         request.worker, worker.request, worker.packet = worker, request, packet
         outcome: str = SUCCEEDED
         try:
-            if request.progress is Progress.CANCELLED:
-                worker.scope.cancel()
-            if not self._plain:
-                under_way = self._measured(worker, packet, under_way)
-            result = await under_way
-            await request.finish(result, packet)
-        except BaseException as error:  # a handler may raise anything
-            outcome = await worker.fail(request, client, packet, error)
-        await self._clean_up(packet, outcome)
-        self._release(worker, request)
+            try:
+                if request.progress is Progress.CANCELLED:
+                    worker.scope.cancel()
+                if not self._plain:
+                    under_way = self._measured(worker, packet, under_way)
+                result = await under_way
+                await request.finish(result, packet)
+            except BaseException as error:  # a handler may raise anything
+                outcome = await worker.fail(request, client, packet, error)
+            await self._clean_up(packet, outcome)
+        finally:
+            self._release(worker, request)
 
     async def _measured(self, worker: Worker, packet: Packet, under_way: Awaitable[object]) -> object:
         """Await handlers within ``handler_timeout``, and note their duration if ``measure`` is set."""
@@ -366,8 +403,6 @@ class NumberedSession:
             self._cancel(number)
         elif kind is Kind.PING:
             await self.output.send_and_wait(self.output.bare(Kind.PONG, number))
-        else:
-            self._pinged = False
 
     def _cancel(self, number: int) -> None:
         """End a request whose client no longer waits, unless it has ended."""
@@ -375,13 +410,11 @@ class NumberedSession:
         if request is not None and request.progress is Progress.OPEN:
             self.output.queue(self.output.bare(Kind.END, number, request.encoding.wire_id))
             self._cancel_request(request)
-            return
-        for waiting in self._waiting:
-            if waiting[0] == number:
-                self._waiting.remove(waiting)
-                self._bytes_waiting -= len(waiting[2])
-                self.output.queue(self.output.bare(Kind.END, number, waiting[1]))
-                return
+        elif (waiting := self._waiting.pop(number, None)) is not None:
+            wire_id, payload = waiting
+            self._bytes_waiting -= len(payload)
+            self.output.queue(self.output.bare(Kind.END, number, wire_id))
+            self._begin_waiting()
 
     @staticmethod
     def _cancel_request(request: NumberedRequest) -> None:
@@ -401,10 +434,25 @@ class NumberedSession:
             self._requests[request.number] = request
             self._bytes_in_flight += request.size
 
+    def _begin_waiting(self) -> None:
+        """Begin the requests that wait their turn, as far as there are places, unless the session is to end."""
+        while self._waiting and (self._left or not self._is_to_end()):
+            number, (wire_id, payload) = next(iter(self._waiting.items()))
+            if not self._has_place(len(payload)):
+                return
+            del self._waiting[number]
+            self._bytes_waiting -= len(payload)
+            self._start(self._follow, self._handle, self._admit(number, wire_id, len(payload)), payload)
+
+    def _drop_waiting(self) -> None:
+        """Drop the requests that wait their turn."""
+        self._waiting.clear()
+        self._bytes_waiting = 0
+
     def _admit(self, number: int, wire_id: int, size: int) -> NumberedRequest:
         """Return a request in flight, whose handler begins later."""
         encoding = self._link.state.encodings.by_id.get(wire_id, self.output.encoding)
-        self._highest = number
+        self._highest = max(self._highest, number)
         request = NumberedRequest(self.output, self, number, encoding, size)
         self._count(request)
         return request
@@ -417,10 +465,12 @@ class NumberedSession:
         """
         self.output.leaving = True
         self._frames.clear()
-        self._waiting.clear()
-        self._bytes_waiting = 0
+        if self._waiting and next(reversed(self._waiting)) > self._highest:
+            self._drop_waiting()
+        self._left = True
         await self.output.send_and_wait(self.output.bare(Kind.LEAVING, self._highest))
         self._link.outbox.uncork()
+        self._begin_waiting()
         while self._requests and readable:
             received = await self._link.intake.receive_or_wake(self._link.interface)
             self._link.intake.expired = False
@@ -450,8 +500,9 @@ class NumberedSession:
         return len(self._requests) < config.max_in_flight and self._bytes_in_flight + size <= config.max_packet
 
     async def _wait_until_idle(self) -> None:
-        """Wait until no request is in flight or waits."""
-        while self._requests or self._waiting:
+        """Wait until no request is in flight; nothing is read meanwhile."""
+        self._link.state.reading.stop(self._link.interface)
+        while self._requests:
             await self._wait_for_change()
 
     async def _wait_for_change(self) -> None:
