@@ -24,6 +24,7 @@ from asyncapy_core.protocol.packet import SharedPacket
 from asyncapy_core.routing.outcomes import SUCCEEDED
 from asyncapy_core.server.intake import Intake
 from asyncapy_core.server.request import Answered, Request
+from asyncapy_core.server.threads import begin_session
 from asyncapy_core.session import Client, Session
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ class Connection:
         """Serve the peer until it leaves, a deadline passes, the session is closed, or the server drains."""
         started = "{Client handler} New session started, UUID is %s, address is %s"
         self._state.log.info(started, self.session.session_id, self.client.address)
+        begin_session()
         self._request.enter_task()
         try:
             linger = True

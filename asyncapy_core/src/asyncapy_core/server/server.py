@@ -226,7 +226,8 @@ class Server(Configured, Routes):
             args: its arguments.
             cancellable: abandon the thread when this is cancelled, instead of waiting for it. A server that ends
                 abandons all threads.
-            limiter: bounds the number of threads; trio's default limiter if None.
+            limiter: bounds the number of threads. If None, trio's default limiter does, of which the handlers of one
+                session get at most a quarter.
         """
         require_trio("Server.run_sync_task")
         call = functools.partial(sync_fn, *args)
