@@ -24,6 +24,7 @@ from asyncapy_core.server.intake import Intake
 from asyncapy_core.server.numbered import NumberedSession
 from asyncapy_core.server.ordered import OrderedSession
 from asyncapy_core.server.stage import Stage
+from asyncapy_core.server.threads import begin_session
 from asyncapy_core.session import Client, Session
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ class Connection:
         """Serve the peer until it leaves, a deadline passes, the session is closed, or the server drains."""
         started = "{Client handler} New session started, UUID is %s, address is %s"
         self.state.log.info(started, self.session.session_id, self.client.address)
+        begin_session()
         await self.proceed(self._serve)
 
     async def proceed(self, serve: Callable[[], Awaitable[bool | None]]) -> None:
@@ -141,6 +143,7 @@ class Connection:
         if detector.version == NUMBERED_VERSION:
             self._talk = talk = NumberedSession(self, detector.numbered())
             self.client.stream = talk.output
+            self.state.age(self)
         del self._detector
         return await self._talk.lead()
 

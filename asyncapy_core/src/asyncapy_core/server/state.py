@@ -5,6 +5,7 @@ The sets are changed by its methods only. It uses connections through `Connectio
 
 from __future__ import annotations
 
+import random
 import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -58,6 +59,10 @@ DRAIN_LINGER_SECONDS: Final = 0.5
 DRAIN_SEND_SECONDS: Final = 0.5
 """The deadline for one chunk of output while the server drains, if ``send_timeout`` is not shorter."""
 
+AGES: Final = 8
+AGE_SPREAD: Final = 0.1
+"""``session_age`` is one of so many, spread by this part of it to both sides."""
+
 PROXY_SECONDS: Final = 3.0
 """The deadline for a PROXY header."""
 
@@ -95,6 +100,9 @@ class ConnectionInterface(Peer, Protocol):
     def traffic(self) -> tuple[int, int, int]:
         """The numbers of bytes that were received, that were sent, and that wait for the peer to read them."""
 
+    def retire(self) -> None:
+        """Ask the peer to use another connection, as this one is old."""
+
     def overflow(self) -> None:
         """Refuse the incomplete packet: all connections together have too many bytes of such packets."""
 
@@ -118,6 +126,7 @@ class ServerState:
         buffered: the sum of these bytes.
         heap: returns memory to the operating system after large packets.
         idle: set when the server drains and has no connection left.
+        ages: the deadlines of ``session_age``.
         reading, writing, lingering, leaving, proxying, handshaking: the deadlines of packets, of output, of closing
             connections, of these while the server drains, of PROXY headers and of TLS handshakes.
     """
@@ -151,6 +160,7 @@ class ServerState:
     proxying: Deadlines[SocketTransport] = field(init=False)
     handshaking: Deadlines[SocketTransport] = field(init=False)
     disconnects: DisconnectWatch[ConnectionInterface] = field(init=False)
+    ages: tuple[Deadlines[ConnectionInterface], ...] = field(init=False)
 
     def __post_init__(self) -> None:
         call = self.peers.call
@@ -164,6 +174,11 @@ class ServerState:
         self.leaving = Deadlines(DRAIN_LINGER_SECONDS, expire)
         self.proxying = Deadlines(PROXY_SECONDS, lambda transport: call(transport.abort))
         self.handshaking = Deadlines(self.config.handshake_timeout, lambda transport: call(transport.abort))
+        self.ages = ()
+        if self.config.session_age is not None:
+            spread = [1 - AGE_SPREAD + 2 * AGE_SPREAD * number / (AGES - 1) for number in range(AGES)]
+            age = self.config.session_age
+            self.ages = tuple(Deadlines(age * part, lambda each: call(each.retire, peer=each)) for part in spread)
         self.disconnects = DisconnectWatch(self._busy, lambda connection: call(connection.lose, peer=connection))
 
     @property
@@ -175,7 +190,8 @@ class ServerState:
     @property
     def deadlines(self) -> tuple[Deadlines[Any], ...]:
         """The deadlines to watch while the server serves; ``leaving`` is watched while it drains."""
-        return self.reading, self.writing, self.lingering, self.proxying, self.handshaking, self.heap.deadlines
+        of_peers = self.reading, self.writing, self.lingering, self.proxying, self.handshaking
+        return *of_peers, self.heap.deadlines, *self.ages
 
     def begin_handshake(self, transport: SocketTransport, address: str, *, proxied: bool) -> None:
         """Add a connection that waits for a PROXY header or a TLS handshake; see `HandshakeTable.add`."""
@@ -203,6 +219,11 @@ class ServerState:
             self.counters.sessions += 1
             self._limit_closing(connection)
             self.peers.start(connection, connection.run)
+
+    def age(self, connection: ConnectionInterface) -> None:
+        """Start the ``session_age`` of a connection, at random one of several: clients do not all return at once."""
+        if self.ages:
+            random.choice(self.ages).start(connection)  # noqa: S311  # no secret
 
     def end_session(self, connection: ConnectionInterface) -> None:
         """Remove the session of a closing connection, so that another of its address may begin."""
@@ -239,6 +260,8 @@ class ServerState:
         self.reading.stop(connection)
         self.lingering.stop(connection)
         self.leaving.stop(connection)
+        for age in self.ages:
+            age.stop(connection)
         self.connections.discard(connection)
         self.abandoned.discard(connection)
         self.closing.discard(connection)
