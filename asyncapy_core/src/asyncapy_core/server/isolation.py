@@ -134,8 +134,8 @@ class PeerTasks:
         """Close the dropped async generators that the current task has begun.
 
         Raises:
-            BaseException: the part of an exception of their clean-up that must propagate; a cancellation of an enclosing
-                scope after all of them are closed.
+            BaseException: the part of an exception of their clean-up that must propagate. A cancellation of an
+                enclosing scope is raised when all of them are closed.
         """
         cancellation: BaseException | None = None
         while (generator := self.dropped.pop()) is not None:

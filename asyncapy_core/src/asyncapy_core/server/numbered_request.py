@@ -209,7 +209,8 @@ class NumberedRequest:
         output, reply = self._output, b""
         if self.progress is _OPEN and output.is_open:
             reply = self.encoding.pack_numbered(_REPLY, self.number, packet.fields)
-            await output.outbox.make_room(len(reply))  # if this is cancelled, the request goes on
+            if not output.outbox.has_room(len(reply)):
+                await output.outbox.make_room(len(reply))  # if this is cancelled, the request goes on
         if self.progress in {Progress.ANSWERED, Progress.ENDED}:
             raise AlreadyAnswered(_ANSWERED)
         if self.progress is not _OPEN or not output.is_open:
@@ -270,10 +271,14 @@ class NumberedRequest:
 
     async def finish(self, result: object, packet: Packet) -> None:
         """Send the last packet, as the handlers have returned, unless `Client.answering` keeps the request open."""
+        if result is not None and not self.holds:
+            answer = as_answer(result, packet)
+            await self.post_last(answer if isinstance(answer, Packet) else Packet(answer))
+            return
         if result is not None:
             await self.answer(result, packet)
         if not self.holds:
-            self.end(Progress.ENDED if result is None else Progress.ANSWERED)
+            self.end(Progress.ENDED)
         elif self._output.kept is not None:
             self._output.flush()  # it must not become an answer to the next request
 
