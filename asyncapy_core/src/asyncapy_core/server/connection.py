@@ -141,7 +141,7 @@ class Connection:
         intake, outbox, request = self._intake, self._outbox, self._request
         encodings, dispatch, client, state = self._encodings, self._dispatch, self.client, self._state
         limit, measured, dropped = state.config.packets_per_turn, state.config.measure, state.peers.dropped.by_task
-        decoder, context = intake.decoder, copy_context()
+        decoder, context, now = intake.decoder, copy_context(), time.perf_counter_ns
         while data := await intake.receive(self):
             decoder.feed(data)
             del data  # a connection that waits keeps no data, payload or packet
@@ -154,7 +154,7 @@ class Connection:
                     packet = encodings[wire_id].unpack(payload, client)
                     request.answered = _NOT
                     if measured:
-                        request.started = time.perf_counter_ns()
+                        request.started = now()
                     try:
                         result = await dispatch(client, packet)
                         if result is not None:
@@ -164,9 +164,10 @@ class Connection:
                     except BaseException as error:  # a handler may raise anything
                         await request.fail(error, packet)
                     else:
-                        packet.handler.outcomes.succeeded += 1  # type: ignore[union-attr]  # there is a handler
+                        outcomes = packet.handler.outcomes  # type: ignore[union-attr]  # there is a handler
+                        outcomes.succeeded += 1
                         if measured:
-                            request.measure(packet, SUCCEEDED)
+                            outcomes.measure(SUCCEEDED, now() - request.started)
                     if dropped or copy_context() != context:
                         await self._clean_up(context)
                 del packet, payload
