@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from asyncapy_core.protocol.packet import Packet
     from asyncapy_core.server.state import ServerState
 
+_NO_PACKET: Final = Answered.NO_PACKET
 _NOT: Final = Answered.NOT
 _BY_HANDLER: Final = Answered.BY_HANDLER
 
@@ -171,6 +172,7 @@ class Connection:
                     if dropped or copy_context() != context:
                         await self._clean_up(context)
                 del packet, payload
+                request.answered = _NO_PACKET  # packets that tasks send from now on are no answers
                 if len(frames) == limit:
                     await self._yield_turn()
             if self._is_over():
@@ -272,14 +274,16 @@ class Connection:
             ClientDisconnected, EncodeError: as for `post`.
         """
         data = self._encoded(packet)
-        self._request.repeat()
-        if not self._outbox.hold(data):
-            try:
-                if not self._outbox.put_now(data):
-                    raise trio.WouldBlock
-            except ConnectionLost as error:
-                raise ClientDisconnected("this client has left", self.client) from error
-        self._request.note_answer()
+        request = self._request
+        if request.answered is not _NO_PACKET:
+            request.repeat()
+        try:
+            if not self._outbox.put_now(data):
+                raise trio.WouldBlock
+        except ConnectionLost as error:
+            raise ClientDisconnected("this client has left", self.client) from error
+        if request.answered is _NOT:
+            request.note_answer()
 
     async def post_shared(self, packet: SharedPacket) -> None:
         """Send a packet that is encoded once for all sessions.
