@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from asyncapy_core.protocol.packet import Packet
     from asyncapy_core.server.state import ServerState
 
+_NO_PACKET: Final = Answered.NO_PACKET
 _NOT: Final = Answered.NOT
 _BY_HANDLER: Final = Answered.BY_HANDLER
 
@@ -143,7 +144,7 @@ class Connection:
         intake, outbox, request = self._intake, self._outbox, self._request
         encodings, dispatch, client, state = self._encodings, self._dispatch, self.client, self._state
         limit, measured, dropped = state.config.packets_per_turn, state.config.measure, state.peers.dropped.by_task
-        decoder, context = intake.decoder, copy_context()
+        decoder, context, now = intake.decoder, copy_context(), time.perf_counter_ns
         while data := await intake.receive(self):
             decoder.feed(data)
             del data  # a connection that waits keeps no data, payload or packet
@@ -156,7 +157,7 @@ class Connection:
                     packet = encodings[wire_id].unpack(payload, client)
                     request.answered = _NOT
                     if measured:
-                        request.started = time.perf_counter_ns()
+                        request.started = now()
                     try:
                         result = await dispatch(client, packet)
                         if result is not None:
@@ -166,12 +167,14 @@ class Connection:
                     except BaseException as error:  # a handler may raise anything
                         await request.fail(error, packet)
                     else:
-                        packet.handler.outcomes.succeeded += 1  # type: ignore[union-attr]  # there is a handler
+                        outcomes = packet.handler.outcomes  # type: ignore[union-attr]  # there is a handler
+                        outcomes.succeeded += 1
                         if measured:
-                            request.measure(packet, SUCCEEDED)
+                            outcomes.measure(SUCCEEDED, now() - request.started)
                     if dropped or copy_context() != context:
                         await self._clean_up(context)
                 del packet, payload
+                request.answered = _NO_PACKET  # packets that tasks send from now on are no answers
                 if len(frames) == limit:
                     await self._yield_turn()
             if self._is_over():
@@ -273,14 +276,16 @@ class Connection:
             ClientDisconnected, EncodeError: as for `post`.
         """
         data = self._encoded(packet)
-        self._request.repeat()
-        if not self._outbox.hold(data):
-            try:
-                if not self._outbox.put_now(data):
-                    raise trio.WouldBlock
-            except ConnectionLost as error:
-                raise ClientDisconnected("this client has left", self.client) from error
-        self._request.note_answer()
+        request = self._request
+        if request.answered is not _NO_PACKET:
+            request.repeat()
+        try:
+            if not self._outbox.put_now(data):
+                raise trio.WouldBlock
+        except ConnectionLost as error:
+            raise ClientDisconnected("this client has left", self.client) from error
+        if request.answered is _NOT:
+            request.note_answer()
 
     async def post_shared(self, packet: SharedPacket) -> None:
         """Send a packet that is encoded once for all sessions.
