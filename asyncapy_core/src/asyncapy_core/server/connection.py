@@ -174,6 +174,7 @@ class Connection:
                     if dropped or copy_context() != context:
                         await self._clean_up(context)
                 del packet, payload
+                result = None
                 request.answered = _NO_PACKET  # packets that tasks send from now on are no answers
                 if len(frames) == limit:
                     await self._yield_turn()
