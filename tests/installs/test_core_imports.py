@@ -23,8 +23,6 @@ DEFERRED = {
     "asyncapy_core.keys.cache",
     "asyncapy_core.net.tls",
     "asyncapy_core.plugins.inventory",
-    "asyncapy_core.protocol.detection",
-    "asyncapy_core.protocol.numbered",
     "asyncapy_core.server.detached",
     "asyncapy_core.server.explain",
     "asyncapy_core.storage",
