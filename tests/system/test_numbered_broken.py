@@ -189,8 +189,8 @@ async def test_the_statistics_count_cancelled_requests_apart(serve: Serve) -> No
     assert await peer.read() == Answer("END", 2, None)
     await peer.reset()
     await running.settle()
+    await until(lambda: running.server.statistics().abandoned == 0)
     (statistics,) = running.server.statistics().handlers
-    print(dict(statistics.outcomes))
     assert statistics.outcomes == {"ok": 1, "cancelled": 3}
 
 
