@@ -21,12 +21,12 @@ from asyncapy_core.net.transport import SocketTransport
 from asyncapy_core.protocol.detection import DetectingDecoder
 from asyncapy_core.protocol.numbered import NumberedDecoder
 from asyncapy_core.protocol.packet import Packet
+from asyncapy_core.routing.filter import Filter
 from asyncapy_core.server.connection import Connection
 from asyncapy_core.server.numbered import NumberedSession
 from asyncapy_core.server.numbered_output import NumberedOutput
 from asyncapy_core.server.numbered_request import NumberedRequest
 from asyncapy_core.server.worker import Worker
-from asyncapy_core.routing.filter import Filter
 from asyncapy_core.session import Client, Session
 
 KINDS = (

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -58,39 +58,54 @@ class Program:
         return None
 
     async def take(self, step: str, number: int, client: Any) -> None:
+        """Do one step of a request."""
+        if step in ("fail", "raise"):
+            raise Failure("ERR_GONE", n=number) if step == "fail" else ValueError(number)
         with contextlib.suppress(AlreadyAnswered, ClientDisconnected):
-            if step == "send":
-                await client.send({"n": number})
-            elif step == "nowait":
-                client.send_nowait({"n": number})
-            elif step == "last":
-                await client.send({"n": number}, last=True)
-            elif step == "push":
-                await client.session.send({"event": number})
-            elif step == "close":
-                await client.close()
-            elif step == "child":
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(client.send, {"n": number})
-            elif step == "hold":
-                self.nursery.start_soon(self.go_on, client, client.answering(), number)
-            elif step == "generator":
-                async for _ in ticks():
-                    break
-        if step == "checkpoint":
-            await trio.lowlevel.checkpoint()
-        elif step == "wait":
+            await getattr(self, step)(number, client)
+
+    async def send(self, number: int, client: Any) -> None:
+        await client.send({"n": number})
+
+    async def nowait(self, number: int, client: Any) -> None:
+        client.send_nowait({"n": number})
+
+    async def last(self, number: int, client: Any) -> None:
+        await client.send({"n": number}, last=True)
+
+    async def push(self, number: int, client: Any) -> None:
+        await client.session.send({"event": number})
+
+    async def close(self, number: int, client: Any) -> None:
+        await client.close()
+
+    async def child(self, number: int, client: Any) -> None:
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(client.send, {"n": number})
+        except* (AlreadyAnswered, ClientDisconnected):
+            pass
+
+    async def hold(self, number: int, client: Any) -> None:
+        self.nursery.start_soon(self.go_on, client, client.answering(), number)
+
+    async def generator(self, number: int, client: Any) -> None:
+        async for _ in ticks():
+            break
+
+    async def checkpoint(self, number: int, client: Any) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def wait(self, number: int, client: Any) -> None:
+        await self.gate(number).wait()
+
+    async def shield(self, number: int, client: Any) -> None:
+        with trio.CancelScope(shield=True):
             await self.gate(number).wait()
-        elif step == "shield":
-            with trio.CancelScope(shield=True):
-                await self.gate(number).wait()
-        elif step == "swallow":
-            with contextlib.suppress(trio.Cancelled):
-                await self.gate(number).wait()
-        elif step == "fail":
-            raise Failure("ERR_GONE", n=number)
-        elif step == "raise":
-            raise ValueError(number)
+
+    async def swallow(self, number: int, client: Any) -> None:
+        with contextlib.suppress(trio.Cancelled):
+            await self.gate(number).wait()
 
     async def go_on(self, client: Any, answering: Any, number: int) -> None:
         async with answering:
@@ -110,6 +125,15 @@ STEPS = st.lists(
 )
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110  # the server has no event for this
+        await trio.sleep(0.001)
+
+
+def count_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 class SessionMachine(RuleBasedStateMachine):
     """The steps of a peer; they are run at the end."""
 
@@ -123,7 +147,7 @@ class SessionMachine(RuleBasedStateMachine):
 
     @initialize(in_flight=st.sampled_from([1, 2, 100]), max_packet=st.sampled_from([300, 1024 * 1024]))
     def begin(self, in_flight: int, max_packet: int) -> None:
-        self.settings = {"max_in_flight": in_flight, "max_packet": max_packet}
+        self.settings: dict[str, Any] = {"max_in_flight": in_flight, "max_packet": max_packet}
 
     @precondition(lambda self: not self.over)
     @rule(do=STEPS, more=st.integers(1, 3), gap=st.integers(1, 3), size=st.sampled_from([0, 0, 150]))
@@ -183,7 +207,7 @@ class SessionMachine(RuleBasedStateMachine):
 
     async def run_steps(self) -> None:
         server = Server(port=0, logging_level=100, drain_timeout=20, **self.settings)
-        descriptors = len(list(Path("/proc/self/fd").iterdir()))
+        descriptors = count_descriptors()
         async with trio.open_nursery() as nursery:
             program = Program(nursery)
             server.register_handler(program.handle)
@@ -194,11 +218,11 @@ class SessionMachine(RuleBasedStateMachine):
                 answers = await self.converse(server, program, address[1])
                 for gate in program.gates.values():
                     gate.set()
-                while server.statistics().connections or trio.lowlevel.current_statistics().tasks_living > tasks:
-                    await trio.sleep(0.001)  # noqa: ASYNC110  # the server has no event for this
+                await until(lambda: not server.statistics().connections)
+                await until(lambda: trio.lowlevel.current_statistics().tasks_living <= tasks)
                 assert server.statistics().abandoned == 0
                 server.stop()
-        assert len(list(Path("/proc/self/fd").iterdir())) <= descriptors + 1
+        assert count_descriptors() <= descriptors
         assert not program.leaks, "a handler saw the context variables of another"
         assert len(program.handled) == len(set(program.handled))
         if "reset" not in ends:
@@ -215,22 +239,8 @@ class SessionMachine(RuleBasedStateMachine):
 
             nursery.start_soon(read)
             for step, value in self.steps:
-                if step == "send":
-                    with contextlib.suppress(trio.BrokenResourceError):
-                        await peer.send(value)
-                elif step == "release":
-                    program.gate(value).set()
-                elif step == "turns":
-                    for _ in range(value):
-                        await trio.lowlevel.checkpoint()
-                elif step == "settle":
-                    await wait_all_tasks_blocked()
-                elif step == "stop":
-                    server.stop()
-                elif step == "half close":
-                    await peer.half_close()
-                elif step == "reset":
-                    await peer.reset()
+                await self.run_step(step, value, peer, server, program)
+                if step == "reset":
                     nursery.cancel_scope.cancel()
                     return answers
             await wait_all_tasks_blocked()
@@ -239,6 +249,25 @@ class SessionMachine(RuleBasedStateMachine):
             if not self.over:
                 await peer.half_close()
         return answers
+
+    @staticmethod
+    async def run_step(step: str, value: Any, peer: NumberedPeer, server: Server, program: Program) -> None:
+        if step == "send":
+            with contextlib.suppress(trio.BrokenResourceError):
+                await peer.send(value)
+        elif step == "release":
+            program.gate(value).set()
+        elif step == "turns":
+            for _ in range(value):
+                await trio.lowlevel.checkpoint()
+        elif step == "settle":
+            await wait_all_tasks_blocked()
+        elif step == "stop":
+            server.stop()
+        elif step == "half close":
+            await peer.half_close()
+        elif step == "reset":
+            await peer.reset()
 
     def check(self, answers: list[Answer], program: Program) -> None:
         """Check the packets of a session that has ended in order."""
