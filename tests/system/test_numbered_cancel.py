@@ -276,7 +276,7 @@ async def test_a_cancel_while_an_answer_is_written_leaves_the_connection_intact(
             await until(lambda: running.server.statistics().bytes_queued > 0)
             await trio.testing.wait_all_tasks_blocked(0.01)
             await peer.cancel(number)
-            answers = []
+            answers: list[Answer] = []
             while not answers or answers[-1].kind == "PART":
                 answer = await peer.read()
                 assert answer is not None

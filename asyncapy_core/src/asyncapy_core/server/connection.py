@@ -141,6 +141,7 @@ class Connection:
                 return self.stage is not Stage.OPEN or self.state.draining
             detector.frames(0)
         if detector.version == NUMBERED_VERSION:
+            self._talk.end()
             self._talk = talk = NumberedSession(self, detector.numbered())
             self.client.stream = talk.output
             self.state.age(self)

@@ -59,6 +59,13 @@ def is_cancellation(error: BaseException) -> bool:
     return isinstance(error, trio.Cancelled)
 
 
+def _split_cancellation(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
+    """Split an exception into its `trio.Cancelled`, and the others."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(trio.Cancelled)
+    return error, None
+
+
 def is_descendant(task: trio.lowlevel.Task, ancestor: trio.lowlevel.Task | None) -> bool:
     """Return True if a task is ``ancestor``, or a task of a nursery below it, at any depth."""
     while task is not ancestor:
@@ -143,10 +150,10 @@ class PeerTasks:
             try:
                 await generator.aclose()
             except BaseException as error:  # the clean-up of a generator may raise anything
+                rest: BaseException | None = error
                 if is_cancellation(error) and trio.current_effective_deadline() == -math.inf:
-                    cancellation = error  # of an enclosing scope
-                    continue
-                through, failure = self.split(error)
+                    cancellation, rest = _split_cancellation(error)  # of an enclosing scope
+                through, failure = (None, None) if rest is None else self.split(rest)
                 if isinstance(failure, BaseExceptionGroup):
                     failure = failure.split(GeneratorExit)[1]  # raised for the close by a nursery inside
                 if failure is not None:

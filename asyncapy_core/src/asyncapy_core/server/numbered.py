@@ -394,7 +394,10 @@ class NumberedSession:
         worker.packet = worker.request = request.worker = None
         if request.holds:
             self._count(request)
-        elif self._requests:
+            return
+        if request.progress is Progress.OPEN:  # `Client.answering` ended after the handler, and before this
+            request.end(Progress.ENDED)
+        if self._requests:
             self.forget(request)
 
     async def _control(self, kind: Kind, number: int) -> None:
