@@ -19,7 +19,7 @@ class Call:
     Args:
         packet: the request as a packet of version 23, with any number.
         wire_id: the wire id of its codec.
-        on_change: called when an answer has arrived, and at the end.
+        on_change: called at the end.
 
     Attributes:
         number: the number on the connection on which the request was sent last; 0 before.
@@ -47,7 +47,6 @@ class Call:
         """Note an answer whose payload has ``size`` bytes."""
         self.answered = True
         self.answer = fields
-        self._on_change()
 
     def finish(self) -> None:
         """Note that there are no more answers."""
@@ -72,7 +71,8 @@ class PartsCall(Call):
     """A request all of whose answers count: they are held until the consumer takes them.
 
     Args:
-        packet, wire_id, on_change: as for `Call`.
+        packet, wire_id: as for `Call`.
+        on_change: called when an answer has arrived, and at the end.
         limit: the most bytes of answers that are held, unless it is one answer.
 
     Attributes:

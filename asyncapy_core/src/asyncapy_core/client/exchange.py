@@ -10,9 +10,9 @@ from typing import Any, Final
 
 from asyncapy_core.client.answers import AnswerDecoder
 from asyncapy_core.client.calls import Call, Unsent
-from asyncapy_core.client.failures import failure
+from asyncapy_core.client.failures import failure, is_header_invalid
 from asyncapy_core.client.pipeline import BATCH
-from asyncapy_core.errors import InvalidReply, RemoteError, ServerDisconnected
+from asyncapy_core.errors import InvalidReply, RemoteError, ServerDisconnected, VersionTooOld
 from asyncapy_core.protocol.encoding import EncodingRegistry
 from asyncapy_core.protocol.kinds import MAX_NUMBER, Kind
 
@@ -26,16 +26,25 @@ class Exchange:
         unsent: the calls that wait to be sent; several exchanges may share them.
         encodings: the encodings of the client.
         on_event: called with the fields of each EVENT and the size of its payload.
+        asks: begin with a PING, alone, and send nothing else before a packet of version 23 has arrived.
 
     Attributes:
         answers: the decoder of received bytes.
         leaving: whether no more requests are sent on this connection.
         silent: whether a PING was sent, and nothing has arrived since.
-        useful: whether the server has answered anything.
+        received: how often bytes have arrived.
+        reason: the reason why the connection has ended.
+        useful: whether a packet of version 23 has arrived.
+        ordered: whether the server has answered the PING as a server of version 22.
     """
 
     def __init__(
-        self, unsent: Unsent, encodings: EncodingRegistry, on_event: Callable[[dict[str, Any], int], object]
+        self,
+        unsent: Unsent,
+        encodings: EncodingRegistry,
+        on_event: Callable[[dict[str, Any], int], object],
+        *,
+        asks: bool = False,
     ) -> None:
         self._unsent = unsent
         self._wire = encodings.wire
@@ -48,11 +57,17 @@ class Exchange:
         self._ping = b""
         self._pong = b""
         self._pinged = False
-        self._reason: str = ""
+        self._failure = ""
         self.answers: AnswerDecoder = AnswerDecoder(encodings)
         self.leaving: bool = False
         self.silent: bool = False
+        self.received: int = 0
+        self.reason: RemoteError = ServerDisconnected("the connection was given up")
         self.useful: bool = False
+        self.ordered: bool = False
+        self._asks = asks
+        if asks:
+            self.ping()
 
     def __len__(self) -> int:
         """Return the number of requests that wait for their last answer."""
@@ -66,7 +81,11 @@ class Exchange:
     @property
     def has_output(self) -> bool:
         """Whether `next_batch` would return bytes."""
-        return bool(self._pong or self._ping or self._cancels or (self._unsent and not self.leaving))
+        return bool(self._pong or self._ping or self._cancels or (self._unsent and self._sends_requests))
+
+    @property
+    def _sends_requests(self) -> bool:
+        return not (self.leaving or self._asks)
 
     def next_batch(self) -> bytes:
         """Return the next packets to send, joined, and mark their requests as in flight; ``b""`` if there is none."""
@@ -74,7 +93,7 @@ class Exchange:
         self._pong = self._ping = b""
         self._cancels.clear()
         size, at, order = 0, self._number_at, self._wire.byteorder
-        while self._unsent and size < BATCH and not self.leaving:
+        while self._unsent and size < BATCH and self._sends_requests:
             call = self._unsent.next()
             self._highest += 1
             call.number = self._highest
@@ -85,10 +104,12 @@ class Exchange:
             self.leaving = self._highest == MAX_NUMBER
         return b"".join(batch)
 
-    def cancel(self, call: Call) -> None:
-        """Remove a call whose caller no longer waits; if it is in flight, its further answers are dropped."""
-        if self._in_flight.get(call.number) is call:
-            self._drop(call)
+    def cancel(self, call: Call) -> bool:
+        """Drop the further answers to a call, as its caller no longer waits; return False if it is not in flight."""
+        if self._in_flight.get(call.number) is not call:
+            return False
+        self._drop(call)
+        return True
 
     def ping(self) -> None:
         """Ask the server for a sign of life, unless it has not answered the last question yet."""
@@ -103,14 +124,16 @@ class Exchange:
         Raises:
             InvalidReply: they break a rule of the protocol.
             ServerDisconnected: the server has refused the connection. The calls have this answer.
+            VersionTooOld: the server has version 22.
         """
         self.silent = False
+        self.received += 1
         answers = self.answers
         answers.feed(data)
         if (refusal := answers.ordered_reply()) is not None:
             self._refuse(refusal)
         while frames := answers.frames():
-            self.useful = True
+            self.useful, self._asks = True, False
             for kind, number, wire_id, payload in frames:
                 if kind is Kind.EVENT:
                     self._on_event(answers.fields(wire_id, payload), len(payload))
@@ -121,7 +144,7 @@ class Exchange:
                 elif kind is Kind.LEAVING:
                     self._leave(number)
                 elif kind is Kind.FAILURE and number == 0:
-                    self._reason = str(failure(answers.fields(wire_id, payload)) or "a failure without a code")
+                    self._failure = str(failure(answers.fields(wire_id, payload)) or "a failure without a code")
                 else:
                     self._answer(kind, number, wire_id, payload)
 
@@ -133,8 +156,9 @@ class Exchange:
         """
         self.leaving = True
         if error is None:
-            why = f"ended the session: {self._reason}" if self._reason else "closed the connection"
+            why = f"ended the session: {self._failure}" if self._failure else "closed the connection"
             error = ServerDisconnected(f"the server {why}, {self.answers.state}")
+        self.reason = error
         calls, self._in_flight = self._in_flight, {}
         for call in calls.values():
             call.fail(error)
@@ -184,6 +208,9 @@ class Exchange:
     def _refuse(self, refusal: dict[str, Any]) -> None:
         """Answer the requests with a packet of version 22, which comes before the server has read a request."""
         self.leaving = True
+        if self._asks and is_header_invalid(refusal):
+            self.ordered = True
+            raise VersionTooOld("the server has version 22 of the protocol, which has no streams and no events")
         meaning = failure(refusal)
         if meaning is None:
             raise InvalidReply("the server sent a packet of version 22 that is not a failure; is it of version 22?")
