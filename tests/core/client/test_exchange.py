@@ -23,6 +23,7 @@ from asyncapy_core.errors import (
     ServerDisconnected,
     SessionLimitReached,
     StreamOverflow,
+    VersionTooOld,
 )
 from asyncapy_core.protocol.encoding import EncodingRegistry
 from asyncapy_core.protocol.kinds import MAX_NUMBER, Kind
@@ -56,8 +57,8 @@ class Client:
     def _added(self) -> None:
         self.added += 1
 
-    def connect(self) -> Exchange:
-        self.exchange = Exchange(self.unsent, ENCODINGS, lambda fields, size: self.events.append(fields))
+    def connect(self, *, asks: bool = False) -> Exchange:
+        self.exchange = Exchange(self.unsent, ENCODINGS, lambda fields, size: self.events.append(fields), asks=asks)
         return self.exchange
 
     def call(self, name: int = 1, *, padding: int = 0) -> Call:
@@ -364,6 +365,80 @@ def test_a_last_answer_for_which_there_is_no_room_is_not_dropped_without_a_word(
     client.receive("REPLY", 1, {"n": 1})
     assert isinstance(stream.error, StreamOverflow)
     assert client.sent() == [], "the request has ended"
+
+
+def test_an_exchange_that_asks_sends_one_ping_alone_and_the_requests_behind_the_answer() -> None:
+    client = Client()
+    exchange = client.connect(asks=True)
+    client.call()
+    assert exchange.next_batch() == numbered("PING", 0)
+    assert client.sent() == []
+    assert not exchange.has_output
+    client.receive("PONG")
+    assert [kind for kind, _, _ in client.sent()] == ["REQUEST"]
+
+
+def test_the_answer_of_a_server_of_version_22_to_the_ping_leaves_the_requests_unsent() -> None:
+    client = Client()
+    exchange = client.connect(asks=True)
+    call = client.call()
+    with pytest.raises(VersionTooOld):
+        exchange.receive(packet(JSON, json.dumps(failure("ERR_HEADER_INVALID")).encode()))
+    assert exchange.finished
+    assert call in client.unsent
+    assert not call.ended
+
+
+def test_the_same_answer_to_a_request_is_its_failure() -> None:
+    client = Client()
+    call = client.call()
+    client.sent()
+    with pytest.raises(ServerDisconnected):
+        client.exchange.receive(packet(JSON, json.dumps(failure("ERR_HEADER_INVALID")).encode()))
+    assert call.answer == failure("ERR_HEADER_INVALID")
+
+
+@pytest.mark.parametrize("fields", [{"detail": "x", **failure("ERR_HEADER_INVALID")}, failure("ERR_TIMED_OUT")])
+def test_another_packet_of_version_22_is_the_failure_that_it_names(fields: dict[str, Any]) -> None:
+    client = Client()
+    exchange = client.connect(asks=True)
+    call = client.call()
+    with pytest.raises(ServerDisconnected):
+        exchange.receive(packet(JSON, json.dumps(fields).encode()))
+    assert call.answer == fields
+
+
+def test_an_abandoned_exchange_cancels_its_requests() -> None:
+    client = Client()
+    calls = [client.call(), client.call()]
+    client.sent()
+    client.receive("END", 1)
+    client.exchange.abandon(ServerDisconnected("closed"))
+    assert calls[0].error is None
+    assert isinstance(calls[1].error, ServerDisconnected)
+    assert client.sent() == [("CANCEL", 2, None)]
+    assert client.exchange.finished
+
+
+def test_the_state_of_the_answers_is_part_of_the_reason() -> None:
+    for data, state in (
+        (b"", "without an answer; is tls the same on both sides?"),
+        (numbered("PING", 1), "closed the connection, without an answer"),
+        (
+            numbered("PING", 1)[:4],
+            "in the middle of a packet: 4 bytes of it have arrived; do both sides use header_size",
+        ),
+        (
+            numbered("PING", 1)[:9],
+            "in the middle of a packet: 9 bytes of it have arrived; do both sides use header_size",
+        ),
+        (packet(JSON, b'{"a": 1}')[:9], "in the middle of a reply: 9 bytes have arrived"),
+    ):
+        exchange = Client().exchange
+        if data:
+            exchange.receive(data)
+        exchange.end(None)
+        assert state in str(exchange.reason)
 
 
 class Model:

@@ -49,12 +49,16 @@ class AsyncClient:
 
     Requests are sent in the order in which they are made, without waiting for earlier replies. When the connection is
     lost, requests that were sent fail, as the server may or may not have handled them. For the others, the client
-    connects again, at growing intervals. If the server closes an idle connection with ERR_TIMED_OUT before it has read
-    a request, the request is sent again, once.
+    connects again, at growing intervals.
 
-    Replies are matched by their order alone (docs/protocol.md, "A session"), so the server's handlers must answer each
-    packet exactly once. A connection is given up if a request on it is not answered in time or is cancelled, or if an
-    unrequested packet arrives: the requests after it fail, and later ones use a new connection.
+    In version 22, replies are matched by their order alone (docs/protocol.md, "A session"), so the server's handlers
+    must answer each packet exactly once. A connection is given up if a request on it is not answered in time or is
+    cancelled, or if an unrequested packet arrives: the requests after it fail, and later ones use a new connection. If
+    the server closes an idle connection with ERR_TIMED_OUT before it has read a request, the request is sent again,
+    once.
+
+    In version 23, answers are matched by numbers. A request that is not answered in time or is cancelled costs nothing
+    else, and the server stops its handler. Requests that the server has not begun when it leaves are sent again.
 
     Args:
         hostname: the host name or IP address of the server.

@@ -163,6 +163,13 @@ class Exchange:
         for call in calls.values():
             call.fail(error)
 
+    def abandon(self, error: RemoteError) -> None:
+        """Fail the requests in flight, and cancel them on the server, as the client is closed."""
+        self.leaving = True
+        for call in tuple(self._in_flight.values()):
+            self._drop(call)
+            call.fail(error)
+
     def _answer(self, kind: Kind, number: int, wire_id: int, payload: bytes) -> None:
         """Process a packet that answers a request."""
         call = self._in_flight.get(number)

@@ -6,6 +6,7 @@ another one takes new requests.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import math
@@ -32,6 +33,9 @@ SILENCE: Final = 30.0
 """The seconds within which the server has to send anything after a PING; if not, the connection is given up."""
 
 NOT_ANSWERED: Final = "the server has not answered the PING that asks for its version"
+
+CLOSING: Final = 1.0
+"""The most seconds to cancel the requests in flight when the client is closed."""
 
 KEEP_ALIVE: Final = 60.0
 """The seconds without a packet after which the server gets a PING, if events are expected."""
@@ -155,7 +159,7 @@ class NumberedRequests:
     def close(self) -> None:
         """Fail the requests that have no last answer."""
         for connection in self._connections:
-            connection.exchange.end(ServerDisconnected("the client was closed before the reply came"))
+            connection.exchange.abandon(ServerDisconnected("the client was closed before the reply came"))
         self._unsent.fail(NotConnected("the client was closed before the request was sent"))
         self._listeners.fail(NotConnected("the client was closed"))
 
@@ -206,7 +210,7 @@ class NumberedConnection:
         self._listeners = listeners
         self._output = Signal()
         self._scope = trio.CancelScope()
-        self._reason: RemoteError | None = None
+        self._sending = False
         self.exchange: Exchange = exchange
         self.left: trio.Event = trio.Event()
 
@@ -234,19 +238,35 @@ class NumberedConnection:
             self._scope.deadline = trio.current_time() + SILENCE
         try:
             with self._scope:
-                async with self._stream, trio.open_nursery() as nursery:
-                    nursery.start_soon(self._send_all)
-                    nursery.start_soon(self._keep_alive)
+                async with self._stream:
                     try:
-                        reason = await self._read(on_useful)
+                        reason = await self._read_and_send(on_useful)
                     finally:
-                        exchange.leaving = True  # the sender may run once more before it is cancelled
-                        nursery.cancel_scope.cancel()
+                        await self._send_cancels()
         finally:
             if trio.current_time() >= self._scope.deadline:
                 reason = ServerDisconnected(f"{self._where} has sent nothing for {SILENCE:g} s, and no PONG to a PING")
             exchange.end(reason)
         return exchange.reason
+
+    async def _read_and_send(self, on_useful: Callable[[], object]) -> RemoteError | None:
+        """Do as `_read`, while requests are sent."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._send_all)
+            nursery.start_soon(self._keep_alive)
+            try:
+                reason = await self._read(on_useful)
+            finally:
+                self.exchange.leaving = True  # the sender may run once more before it is cancelled
+                nursery.cancel_scope.cancel()
+        return reason
+
+    async def _send_cancels(self) -> None:
+        """Cancel the requests in flight on the server, which cannot tell a closed client from a half-closed one."""
+        if self.exchange.has_output and not self._sending:
+            with trio.move_on_after(CLOSING) as scope, contextlib.suppress(trio.BrokenResourceError):
+                scope.shield = True
+                await self._stream.send_all(self.exchange.next_batch())
 
     async def _send_all(self) -> None:
         exchange = self.exchange
@@ -254,10 +274,12 @@ class NumberedConnection:
             if batch := exchange.next_batch():
                 if exchange.leaving:
                     self.left.set()
+                self._sending = True
                 try:
                     await self._stream.send_all(batch)
                 except trio.BrokenResourceError:
                     return  # the reader finds the reason, perhaps after a last answer
+                self._sending = False
             else:
                 await self._output.wait()
 
