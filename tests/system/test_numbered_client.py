@@ -464,6 +464,19 @@ async def test_a_server_that_answers_a_ping_is_not_given_up(jumping_clock: trio.
         assert await client.request({"a": 2}) == {"n": 1}
 
 
+async def test_a_server_that_always_leaves_is_not_flooded(jumping_clock: trio.testing.MockClock) -> None:
+    async def behave(peer: NumberedPeer, number: int) -> None:
+        await peer.read()
+        await peer.send(numbered("LEAVING", 0))
+        await peer.read()
+
+    connections = Connections(behave)
+    async with fake_server(connections) as port, newer(port) as client:
+        with pytest.raises(NotConnected):
+            await client.request({"a": 1}, timeout=0.3)
+    assert 2 <= connections.count <= 7
+
+
 # version=None
 
 

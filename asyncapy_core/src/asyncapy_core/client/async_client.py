@@ -166,14 +166,19 @@ class AsyncClient:
         seconds = self._begin(timeout)
         fields = parse_fields(payload)
         deadline = math.inf if seconds is None else trio.current_time() + seconds
+        lost: ServerDisconnected | None = None
         for repeats in range(MAX_REPEATS if idempotent else 0, -1, -1):
             try:
                 answer = await self._ask(fields, seconds, deadline)
                 break
-            except ServerDisconnected:
+            except ServerDisconnected as error:
                 if not (repeats and self._open and deadline > trio.current_time()):
                     raise
-                seconds = _remaining(deadline)
+                lost, seconds = error, remaining(deadline)
+            except NotConnected:
+                if lost is not None:  # an earlier attempt may have been handled
+                    raise lost from None
+                raise
         if answer is not None and self.raise_failures and (failed := failure(answer)) is not None:
             raise failed
         return answer
@@ -293,7 +298,7 @@ class AsyncClient:
             except VersionTooOld:
                 if self._version.known != PROTOCOL_VERSION:
                     raise
-            seconds = _remaining(deadline)
+            seconds = remaining(deadline)
         return await self._ordered.request(self._encoding.pack(fields), seconds)
 
     def _packed(self, fields: dict[str, Any]) -> tuple[bytes, int]:
@@ -301,6 +306,6 @@ class AsyncClient:
         return self._encoding.pack_numbered(Kind.REQUEST, 1, fields), self._encoding.wire_id
 
 
-def _remaining(deadline: float) -> float | None:
+def remaining(deadline: float) -> float | None:
     """Return the seconds until a time, more than 0; None if it never comes."""
     return None if deadline == math.inf else max(deadline - trio.current_time(), 0.001)

@@ -35,6 +35,7 @@ class Exchange:
         received: how often bytes have arrived.
         reason: the reason why the connection has ended.
         useful: whether a packet of version 23 has arrived.
+        answered: whether the server has answered a request or a PING.
         ordered: whether the server has answered the PING as a server of version 22.
     """
 
@@ -64,6 +65,7 @@ class Exchange:
         self.received: int = 0
         self.reason: RemoteError = ServerDisconnected("the connection was given up")
         self.useful: bool = False
+        self.answered: bool = False
         self.ordered: bool = False
         self._asks = asks
         if asks:
@@ -140,7 +142,7 @@ class Exchange:
                 elif kind is Kind.PING:
                     self._pong = self._wire.encode_numbered(Kind.PONG, number)
                 elif kind is Kind.PONG:
-                    self._pinged = False
+                    self._pinged, self.answered = False, True
                 elif kind is Kind.LEAVING:
                     self._leave(number)
                 elif kind is Kind.FAILURE and number == 0:
@@ -173,6 +175,7 @@ class Exchange:
     def _answer(self, kind: Kind, number: int, wire_id: int, payload: bytes) -> None:
         """Process a packet that answers a request."""
         call = self._in_flight.get(number)
+        self.answered = True
         if call is None:
             if number not in self._cancelled:
                 raise InvalidReply(f"the server sent a {kind.name} for request {number}, which is not in flight")

@@ -141,6 +141,9 @@ class NumberedRequests:
                 try:
                     stream = await self._connector.connect()
                 except NotConnected as error:
+                    if not self._connector.patient:
+                        self._unsent.fail(error)
+                        continue
                     self._not_ready = str(error)
                     pause = await _pause(pause)
                     continue
@@ -154,7 +157,7 @@ class NumberedRequests:
                 self._not_ready = NOT_ANSWERED if exchange.silent else "the server accepts no more data"
                 nursery.start_soon(self._serve, connection)
                 await connection.left.wait()
-                pause = FIRST_PAUSE if exchange.useful else await _pause(pause)
+                pause = FIRST_PAUSE if exchange.answered or not self._connector.patient else await _pause(pause)
 
     def close(self) -> None:
         """Fail the requests that have no last answer."""
@@ -178,6 +181,8 @@ class NumberedRequests:
         elif not connection.exchange.useful:
             self._version.forget()
             self._not_ready = str(reason)
+            if not self._connector.patient:
+                self._unsent.fail(NotConnected(str(reason)))
         self._listeners.fail(reason)
         connection.left.set()
 

@@ -103,6 +103,9 @@ class OrderedRequests:
                 try:
                     stream = await self._connector.connect()
                 except NotConnected as error:
+                    if not self._connector.patient:
+                        self._pipeline.fail_unsent(error)
+                        continue
                     self._not_ready = str(error)
                     await trio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311  # so that clients do not reconnect all at once
                     pause = min(2 * pause, LONGEST_PAUSE)

@@ -25,6 +25,7 @@ class Connector:
 
     Attributes:
         timeout: as given.
+        patient: whether requests wait for another attempt if no connection can be made.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Connector:
         self._hostname = hostname
         self._port = port
         self.timeout: float | None = timeout
+        self.patient: bool = True
 
     @property
     def where(self) -> str:
