@@ -11,11 +11,12 @@ import os
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import trio
 
 from asyncapy_core import defaults
+from asyncapy_core.client.calls import MaybeNone
 from asyncapy_core.client.connecting import TlsOptions, check_port, check_timeout, client_encodings
 from asyncapy_core.client.failures import failure
 from asyncapy_core.client.numbered import NumberedRequests
@@ -39,9 +40,6 @@ ELSEWHERE: Final = f"{REMEDY}; or call the synchronous Client in a thread, with 
 
 MAX_REPEATS: Final = 3
 """How often an idempotent request is sent again; a request that makes each server fail must end."""
-
-MaybeNone: TypeAlias = Any
-"""None is possible in version 23 only; so type checkers do not ask for a check."""
 
 
 class AsyncClient:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from asyncapy_core.client.failures import failure
 from asyncapy_core.errors import RemoteError, StreamOverflow
 
 MAX_PARTS: Final = 256
 """The most answers, or events, that are held for a consumer that does not take them."""
+
+MaybeNone: TypeAlias = Any
+"""None is possible in version 23 only; so type checkers do not ask for a check."""
 
 
 class Call:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Final, Self, Unpack
 
 import trio
 
-from asyncapy_core.client.async_client import ELSEWHERE, MAX_REPEATS, AsyncClient, MaybeNone, remaining
+from asyncapy_core.client.async_client import ELSEWHERE, MAX_REPEATS, AsyncClient, remaining
+from asyncapy_core.client.calls import MaybeNone
 from asyncapy_core.client.connecting import check_timeout
 from asyncapy_core.client.ordered import FIRST_PAUSE, LONGEST_PAUSE
 from asyncapy_core.errors import NotConnected, ServerDisconnected
