@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class BlockingExchange:
-    """Sends one request at a time and reads its answers; packets that the server pushes are dropped.
+    """Sends requests and reads their answers; packets that the server pushes are dropped.
 
     Args:
         connected: the socket.
@@ -55,34 +55,42 @@ class BlockingExchange:
                     break
         return self._broken or self._exchange.leaving
 
-    def ask(self, call: Call, deadline: float | None) -> bool:
-        """Send a request, and wait until it has its last answer.
+    def begin(self, call: Call, deadline: float | None) -> None:
+        """Send a request.
+
+        Raises:
+            TimeoutError: the server did not accept it in time.
+        """
+        self._unsent.add(call)
+        self._send(deadline)
+
+    def wait(self, call: Call, deadline: float | None) -> bool:
+        """Wait until a request has an answer to take, or its last one.
 
         Args:
             call: the request.
             deadline: the time of `time.monotonic` at which to give up; None for never.
 
         Returns:
-            Whether the request has ended; if not, the server has not handled it.
+            False if the server has not handled the request, and never will.
 
         Raises:
-            TimeoutError: there is no last answer in time, and the request was cancelled.
+            TimeoutError: there is no answer in time.
         """
-        self._unsent.add(call)
-        try:
+        while not (call.ready or call in self._unsent):
+            self._receive(remaining(deadline))
             self._send(deadline)
-            while not (call.ended or call in self._unsent):
-                self._receive(remaining(deadline))
-                self._send(deadline)
-        except BaseException as error:  # raised again; the server does not handle the request for nothing
-            self._cancel(call, late=isinstance(error, TimeoutError))
-            raise
-        finally:
-            self._last_used = time.monotonic()
-        return call.ended
+        self._last_used = time.monotonic()
+        return call.ready
 
-    def _cancel(self, call: Call, *, late: bool) -> None:
-        """Cancel a request, and do not use this connection again if the server has vanished."""
+    def cancel(self, call: Call, *, late: bool) -> None:
+        """Cancel a request, unless it has ended.
+
+        Args:
+            call: the request.
+            late: whether it has no answer in time. If the server has sent nothing since an earlier such request, the
+                connection is given up.
+        """
         self._unsent.discard(call)
         if self._exchange.cancel(call) and late:
             self._broken = self._broken or self._exchange.silent  # since the PING of an earlier late request

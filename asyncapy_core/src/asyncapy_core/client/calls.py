@@ -46,6 +46,11 @@ class Call:
         self.error: Exception | None = None
         self.ended: bool = False
 
+    @property
+    def ready(self) -> bool:
+        """Whether the consumer need not wait."""
+        return self.ended
+
     def add(self, fields: dict[str, Any], size: int) -> None:
         """Note an answer whose payload has ``size`` bytes."""
         self.answered = True
@@ -89,6 +94,11 @@ class PartsCall(Call):
         self._limit = limit
         self._size = 0
         self.parts: deque[tuple[dict[str, Any], int]] = deque()
+
+    @property
+    def ready(self) -> bool:
+        """Whether the consumer need not wait."""
+        return self.ended or bool(self.parts)
 
     def add(self, fields: dict[str, Any], size: int) -> None:
         """Hold an answer, or fail with `StreamOverflow` if there is no room for it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
 
@@ -13,12 +13,12 @@ from asyncapy_core import defaults
 from asyncapy_core.addresses import endpoint
 from asyncapy_core.client.blocking import BlockingConnection
 from asyncapy_core.client.blocking_numbered import BlockingExchange
-from asyncapy_core.client.calls import Call, MaybeNone
+from asyncapy_core.client.calls import Call, MaybeNone, PartsCall
 from asyncapy_core.client.connecting import TlsOptions, check_port, check_timeout, client_encodings
 from asyncapy_core.client.failures import failure
 from asyncapy_core.client.replies import ReplyDecoder
 from asyncapy_core.client.sockets import connect
-from asyncapy_core.errors import NotConnected, RemoteError, ReplyTimeout, ServerDisconnected
+from asyncapy_core.errors import NotConnected, RemoteError, ReplyTimeout, ServerDisconnected, VersionTooOld
 from asyncapy_core.protocol.frames import Frame
 from asyncapy_core.protocol.kinds import Kind
 from asyncapy_core.protocol.packet import parse_fields
@@ -141,31 +141,34 @@ class Client:
         if self._version == PROTOCOL_VERSION:
             self.send(payload)
             return self.receive()
-        exchange = self._exchange
-        _check_process(exchange)
-        call = Call(
-            self._encoding.pack_numbered(Kind.REQUEST, 1, parse_fields(payload)), self._encoding.wire_id, _ignore
-        )
-        deadline = self._deadline()
-        try:
-            for _ in range(MAX_CONNECTIONS):
-                if exchange is None or exchange.has_ended():
-                    self._connect(deadline)
-                    exchange = self._exchange
-                    assert exchange is not None
-                if exchange.ask(call, deadline):
-                    break
-        except RemoteError:
-            raise
-        except TimeoutError as error:
-            raise ReplyTimeout(f"no whole reply within {self.timeout:g} s; the request was cancelled") from error
-        if not call.ended:
-            raise NotConnected(f"the server has ended {MAX_CONNECTIONS} sessions before it began with the request")
+        call = Call(*self._packed(payload), _ignore)
+        for _ in self._answers(call):
+            pass
         if call.error is not None:
             raise call.error
         if call.answer is not None and self.raise_failures and (failed := failure(call.answer)) is not None:
             raise failed
         return call.answer
+
+    def stream(self, payload: Mapping[str, Any] | str | bytes) -> Iterator[dict[str, Any]]:
+        """Send a packet, and iterate over all its answers: ``for part in client.stream({…})``; version 23 only.
+
+        The packet is sent when the loop begins. A loop that is left early cancels the request.
+
+        Args:
+            payload: the fields, or a JSON object as text.
+
+        Returns:
+            An iterator over the fields of the answers. It raises the exceptions of `request`; ``timeout`` is the most
+            seconds from one answer to the next, and a failure is always a `FailureReply`.
+
+        Raises:
+            VersionTooOld: the client has ``version=22``.
+            EncodeError, TypeError, ValueError: the payload cannot be encoded.
+        """
+        if self._version == PROTOCOL_VERSION:
+            raise VersionTooOld("stream() needs version 23 of the protocol; give the client version=23")
+        return self._parts(PartsCall(*self._packed(payload), _ignore, self._encodings.wire.max_packet))
 
     def send(self, payload: Mapping[str, Any] | str | bytes) -> None:
         """Send a packet.
@@ -249,6 +252,44 @@ class Client:
         _check_process(connection)
         assert connection is not None
         return connection
+
+    def _packed(self, payload: Mapping[str, Any] | str | bytes) -> tuple[bytes, int]:
+        """Return a REQUEST with any number, and the wire id of its codec."""
+        return self._encoding.pack_numbered(Kind.REQUEST, 1, parse_fields(payload)), self._encoding.wire_id
+
+    def _parts(self, call: PartsCall) -> Iterator[dict[str, Any]]:
+        for _ in self._answers(call):
+            while call.parts:
+                yield call.take()
+        if call.error is not None:
+            raise call.error
+
+    def _answers(self, call: Call) -> Iterator[None]:
+        """Send a request, and yield whenever it is ready, until it has ended; cancel it if it does not end in time."""
+        deadline, exchange = self._deadline(), self._exchange
+        _check_process(exchange)
+        try:
+            for _ in range(MAX_CONNECTIONS):
+                if exchange is None or exchange.has_ended():
+                    self._connect(deadline)
+                    exchange = self._exchange
+                    assert exchange is not None
+                exchange.begin(call, deadline)
+                while exchange.wait(call, deadline):
+                    yield
+                    if call.ended:
+                        return
+                    deadline = self._deadline()
+            raise NotConnected(f"the server has ended {MAX_CONNECTIONS} sessions before it began with the request")
+        except RemoteError:
+            raise
+        except BaseException as error:  # raised again; the server does not handle the request for nothing
+            late = isinstance(error, TimeoutError)
+            if exchange is not None:
+                exchange.cancel(call, late=late)
+            if late:
+                raise ReplyTimeout(f"no whole reply within {self.timeout:g} s; the request was cancelled") from error
+            raise
 
     def _open(self, deadline: float | None) -> BlockingConnection:
         """Connect to the server, after closing an earlier connection, in version 22."""

@@ -76,7 +76,7 @@ class ReplyStream:
         if self._token is None:
             self._token = trio.lowlevel.current_trio_token()
             self._send(call)
-        if call.parts or call.ended:
+        if call.ready:
             await trio.lowlevel.checkpoint()
         else:
             await self._wait()
@@ -116,12 +116,12 @@ class ReplyStream:
         call = self._call
         try:
             with trio.move_on_after(math.inf if self._seconds is None else self._seconds):
-                while not (call.parts or call.ended):
+                while not call.ready:
                     await self._changed.wait()
         except BaseException:  # raised again; a loop that is cancelled takes no further answer
             self._cancel()
             raise
-        if not (call.parts or call.ended):
+        if not call.ready:
             error = self._late(call, self._seconds)
             self._forget(call)
             call.fail(error)
