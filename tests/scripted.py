@@ -47,6 +47,19 @@ async def scripted(behave: Behaviour) -> AsyncIterator[Scripted]:
         nursery.cancel_scope.cancel()
 
 
+def client_of(port: int, **settings: Any) -> AsyncClient:
+    return AsyncClient("127.0.0.1", port, **{"tls": False, "timeout": 10, **settings})
+
+
+@asynccontextmanager
+async def fake_server(behave: Callable[[trio.SocketStream], Awaitable[None]], port: int = 0) -> AsyncIterator[int]:
+    """Serve connections over TCP with a function; yield the port."""
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(trio.serve_tcp, behave, port)
+        yield listeners[0].socket.getsockname()[1]
+        nursery.cancel_scope.cancel()
+
+
 class packets:
     """Iterates over the packets of a stream."""
 

@@ -188,6 +188,41 @@ def test_a_call_prints_the_reply_and_its_status_tells_what_it_was(folder: Path) 
     assert "is the server running there?" in done.stderr
 
 
+PARTS = """
+from asyncapy import Failure, Server
+
+server = Server(port=0)
+
+
+@server.add_handler()
+async def parts(client, packet):
+    for number in range(packet["parts"]):
+        await client.send({"n": number})
+    if "fail" in packet:
+        raise Failure("ERR_GONE", id=7)
+"""
+
+
+def test_a_call_in_version_23_prints_all_answers(folder: Path) -> None:
+    (folder / "parts.py").write_text(PARTS)
+    with serving(folder, "parts.py") as server:
+        where = f"localhost:{server.port}"
+        done = run(folder, "call", where, "--version", "23", '{"parts": 2}')
+        assert (done.returncode, done.stdout, done.stderr) == (0, '{"n": 0}\n{"n": 1}\n', "")
+        done = run(folder, "call", where, "--version", "23", "-", text='{"parts": 0}\n{"parts": 1, "fail": 1}\n')
+        failed = '{"status": "failure", "error": "ERR_GONE", "id": 7}'
+        assert (done.returncode, done.stdout) == (1, f'{{"n": 0}}\n{failed}\n')
+        assert done.stderr == "asyncapy: ERR_GONE: the server's own failure\n"
+        done = run(folder, "call", where, "--version", "22", '{"parts": 1}')
+        assert (done.returncode, done.stdout) == (0, '{"n": 0}\n')
+        done = run(folder, "call", where, "--version", "23", "[1]")
+        assert (done.returncode, "must be a JSON object" in done.stderr) == (2, True)
+        done = run(folder, "call", where, "--version", "23", "--raw", "{}")
+        assert (done.returncode, "--raw prints packets of version 22" in done.stderr) == (2, True)
+    done = run(folder, "call", where, "--version", "23", '{"parts": 1}')
+    assert (done.returncode, "is the server running there?" in done.stderr) == (3, True)
+
+
 def test_a_call_shows_a_terminal_nothing_that_moves_its_cursor(folder: Path) -> None:
     (folder / "rude.py").write_text(
         SLOW.replace("await trio.sleep(1)", "packet['\\x9b31m\\x7f'] = '\\x1b[2J käse'").replace(

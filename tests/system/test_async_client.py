@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -12,6 +10,7 @@ import trio
 from conftest import Certificates, Serve
 from peer import JSON, packet
 from ports import free_port
+from scripted import client_of, fake_server
 
 from asyncapy import Server
 from asyncapy.client import AsyncClient, Pool
@@ -28,19 +27,6 @@ from asyncapy.errors import (
     SessionLimitReached,
     UnknownCodec,
 )
-
-
-def client_of(port: int, **settings: Any) -> AsyncClient:
-    return AsyncClient("127.0.0.1", port, **{"tls": False, "timeout": 10, **settings})
-
-
-@asynccontextmanager
-async def fake_server(behave: Callable[[trio.SocketStream], Awaitable[None]], port: int = 0) -> AsyncIterator[int]:
-    """Serve connections with a function; yield the port."""
-    async with trio.open_nursery() as nursery:
-        listeners = await nursery.start(trio.serve_tcp, behave, port)
-        yield listeners[0].socket.getsockname()[1]
-        nursery.cancel_scope.cancel()
 
 
 async def test_requests_of_many_tasks_each_get_their_own_reply(serve: Serve) -> None:

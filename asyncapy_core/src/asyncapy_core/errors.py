@@ -46,12 +46,14 @@ __all__ = [
     "SessionLimitReached",
     "SessionTimedOut",
     "StopPropagation",
+    "StreamOverflow",
     "Unauthorized",
     "Unavailable",
     "UnexpectedEnd",
     "UnknownCodec",
     "UnknownFilter",
     "UnknownKeyStore",
+    "VersionTooOld",
 ]
 
 
@@ -252,6 +254,14 @@ class ReplyTimeout(RemoteError, TimeoutError):
 
 class InvalidReply(RemoteError):
     """The server sent bytes that are not a valid packet for this client."""
+
+
+class StreamOverflow(RemoteError):
+    """A stream was cancelled, as its consumer took the parts more slowly than the server sent them."""
+
+
+class VersionTooOld(RemoteError):
+    """The connection has version 22 of the protocol, which has no streams and no events."""
 
 
 class FailureReply(RemoteError):

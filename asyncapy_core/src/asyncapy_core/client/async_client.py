@@ -1,56 +1,45 @@
-"""`AsyncClient`: requests of many trio tasks, pipelined over one connection, which is reopened when it is lost.
+"""`AsyncClient`: requests of many trio tasks over one connection, in version 22 or 23 of the protocol.
 
-Does the I/O; `ReplyDecoder` decodes replies, and `Pipeline` matches them to requests.
+`OrderedRequests` and `NumberedRequests` do the I/O of these versions.
 """
 
 from __future__ import annotations
 
-import copy
 import functools
-import logging
 import math
 import os
-import random
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import trio
 
 from asyncapy_core import defaults
-from asyncapy_core.addresses import endpoint
-from asyncapy_core.client.connecting import TlsOptions, check_port, check_timeout, client_encodings, unreachable
-from asyncapy_core.client.failures import closes_connection, failure
-from asyncapy_core.client.idle import END_WITHIN
-from asyncapy_core.client.pipeline import Pipeline
-from asyncapy_core.client.replies import ReplyDecoder
-from asyncapy_core.client.streams import connect
-from asyncapy_core.errors import NotConnected, RemoteError, ReplyTimeout, ServerDisconnected
+from asyncapy_core.client.calls import MaybeNone
+from asyncapy_core.client.connecting import TlsOptions, check_port, check_timeout, client_encodings
+from asyncapy_core.client.failures import failure
+from asyncapy_core.client.numbered import NumberedRequests
+from asyncapy_core.client.ordered import OrderedRequests
+from asyncapy_core.client.streams import Connector
+from asyncapy_core.client.versions import ServerVersion
+from asyncapy_core.errors import NotConnected, RemoteError, ServerDisconnected, VersionTooOld
 from asyncapy_core.event_loops import REMEDY, require_trio
-from asyncapy_core.logs import RateLimited
 from asyncapy_core.plugins.manager import PluginManager
+from asyncapy_core.protocol.kinds import Kind
 from asyncapy_core.protocol.packet import parse_fields
-from asyncapy_core.protocol.wire import ByteOrder
+from asyncapy_core.protocol.wire import NUMBERED_VERSION, PROTOCOL_VERSION, ByteOrder
 
 if TYPE_CHECKING:
     import ssl
 
-log: logging.Logger = logging.getLogger("asyncapy.client")
+    from asyncapy_core.client.streaming import EventStream, ReplyStream
 
-READ: Final = 64 * 1024
-FIRST_PAUSE: Final = 0.05
-NOT_CONNECTED_YET: Final = "there was no connection in time"
 ELSEWHERE: Final = f"{REMEDY}; or call the synchronous Client in a thread, with asyncio.to_thread"
 """The remedy for programs with another event loop."""
-LONGEST_PAUSE: Final = 5.0
-"""Seconds between attempts to connect: doubled each time, and half of it left to chance."""
 
-PUSHED: Final = (
-    "The connection to %s was given up: the server sent a packet that answers no request. AsyncClient and Pool match "
-    "replies by their order, so handlers must answer each packet once and push no packets; the synchronous Client "
-    "receives pushed packets"
-)
+MAX_REPEATS: Final = 3
+"""How often an idempotent request is sent again; a request that makes each server fail must end."""
 
 
 class AsyncClient:
@@ -58,12 +47,16 @@ class AsyncClient:
 
     Requests are sent in the order in which they are made, without waiting for earlier replies. When the connection is
     lost, requests that were sent fail, as the server may or may not have handled them. For the others, the client
-    connects again, at growing intervals. If the server closes an idle connection with ERR_TIMED_OUT before it has read
-    a request, the request is sent again, once.
+    connects again, at growing intervals.
 
-    Replies are matched by their order alone (docs/protocol.md, "A session"), so the server's handlers must answer each
-    packet exactly once. A connection is given up if a request on it is not answered in time or is cancelled, or if an
-    unrequested packet arrives: the requests after it fail, and later ones use a new connection.
+    In version 22, replies are matched by their order alone (docs/protocol.md, "A session"), so the server's handlers
+    must answer each packet exactly once. A connection is given up if a request on it is not answered in time or is
+    cancelled, or if an unrequested packet arrives: the requests after it fail, and later ones use a new connection. If
+    the server closes an idle connection with ERR_TIMED_OUT before it has read a request, the request is sent again,
+    once.
+
+    In version 23, answers are matched by numbers. A request that is not answered in time or is cancelled costs nothing
+    else, and the server stops its handler. Requests that the server has not begun when it leaves are sent again.
 
     Args:
         hostname: the host name or IP address of the server.
@@ -79,6 +72,8 @@ class AsyncClient:
             header can express. Memory is allocated for bytes that have arrived, not for those announced.
         raise_failures: raise a `FailureReply` for an error reply of the server.
         plugins: the source of codecs; the installed plugins by default.
+        version: the version of the protocol: 22, or 23 for answers in any order, streams and events. With None, the
+            client asks the server with a PING, and remembers the result for an hour.
         open_stream: opens a stream to the server, instead of TCP to ``hostname`` and ``port``; for example
             ``functools.partial(trio.open_unix_socket, path)``.
 
@@ -102,49 +97,63 @@ class AsyncClient:
         max_packet: int | None = defaults.MAX_REPLY,
         raise_failures: bool = False,
         plugins: PluginManager | None = None,
+        version: Literal[22, 23] | None = 22,
         open_stream: Callable[[], Awaitable[trio.abc.Stream]] | None = None,
     ) -> None:
         if open_stream is None:
             check_port(port)
             open_stream = functools.partial(trio.open_tcp_stream, hostname, port)
-        self._open_stream = open_stream
-        self._tls = TlsOptions(tls, ssl_context, ca_file)
+        tls_options = TlsOptions(tls, ssl_context, ca_file)
         check_timeout(timeout)
         self._encodings = client_encodings(plugins, header_size, byteorder, max_packet)
         self._encoding = self._encodings.by_name(encoding)
+        self._connector = Connector(open_stream, tls_options, hostname, port, timeout)
+        self._version = ServerVersion(version, trio.current_time)
+        self._fixed = version
+        self._ordered = OrderedRequests(self._connector, self._encodings)
+        self._numbered = NumberedRequests(self._connector, self._encodings, self._version)
         self.hostname = hostname
         self.port = port
         self.encoding = encoding
-        self.timeout = timeout
         self.raise_failures = raise_failures
-        self._unsent = trio.Event()
-        self._pipeline = Pipeline(self._request_added, trio.current_time)
-        self._should_log_push = RateLimited(60)
-        self._connection_scope = trio.CancelScope()
-        self._not_ready = NOT_CONNECTED_YET
         self._stack: AsyncExitStack | None = None
         self._open = False
 
     @property
+    def timeout(self) -> float | None:
+        """The most seconds for a request, as given."""
+        return self._connector.timeout
+
+    @timeout.setter
+    def timeout(self, timeout: float | None) -> None:
+        self._connector.timeout = timeout
+
+    @property
     def pending(self) -> int:
         """The number of requests without a reply."""
-        return len(self._pipeline)
+        return len(self._ordered) + len(self._numbered)
 
     async def request(
         self,
         payload: Mapping[str, Any] | str | bytes,
         *,
         timeout: float | None = None,  # noqa: ASYNC109  # a late reply raises an exception of its own
-    ) -> dict[str, Any]:
+        idempotent: bool = False,
+    ) -> dict[str, Any] | MaybeNone:
         """Send a packet and return the fields of its reply.
 
         Args:
             payload: the fields, or a JSON object as text.
             timeout: the most seconds for this request; the client's ``timeout`` by default.
+            idempotent: the request may be handled more than once: where `ServerDisconnected` would be raised, it is
+                sent again, at most three times, within the same time.
+
+        Returns:
+            The fields of the reply; in version 23 of the last answer, or None if the handler has sent no answer.
 
         Raises:
             EncodeError, TypeError, ValueError: the payload cannot be encoded.
-            ReplyTimeout: no whole reply came in time; the connection is given up.
+            ReplyTimeout: no whole reply came in time. In version 22, the connection is given up.
             ServerDisconnected: the connection was lost, given up or closed after the request was sent; the server may
                 or may not have handled it.
             NotConnected: the request was not handled: there was no connection in time, the server accepted no more
@@ -152,37 +161,76 @@ class AsyncClient:
             FailureReply: the reply is an error reply, and ``raise_failures`` is set.
             RemoteError: the certificate of the server is not trusted, or the server sent an invalid reply.
         """
-        require_trio("AsyncClient", ELSEWHERE)
-        if not self._open:
-            raise NotConnected(
-                "this client is not open, or was closed; use it within 'async with AsyncClient(...) as client:'"
-            )
-        seconds = self.timeout if timeout is None else timeout
-        check_timeout(seconds)
-        done = trio.Event()
-        request = self._pipeline.add(self._encoding.pack(parse_fields(payload)), done.set)
-        try:
-            with trio.move_on_after(math.inf if seconds is None else seconds):
-                await done.wait()
-            if self._pipeline.is_unsent(request):
-                sent = "timed out on an idle connection, and not sent again" if request.repeated else "never sent"
-                raise NotConnected(f"{sent} within {seconds:g} s: {self._not_ready}")
-            if self._pipeline.holds_reply_to(request):
-                self._pipeline.deliver_held()
-            if not done.is_set():
-                raise ReplyTimeout(f"no whole reply within {seconds:g} s")
-        finally:
-            if not done.is_set():
-                self._pipeline.forget(request)
-                if self._pipeline.finished:
-                    self._connection_scope.cancel()
-        answer = request.answer
-        if isinstance(answer, Exception):
-            raise copy.copy(answer) from answer.__cause__  # other tasks may raise the same exception
-        assert answer is not None
-        if self.raise_failures and (failed := failure(answer)) is not None:
+        seconds = self._begin(timeout)
+        fields = parse_fields(payload)
+        deadline = math.inf if seconds is None else trio.current_time() + seconds
+        lost: ServerDisconnected | None = None
+        for repeats in range(MAX_REPEATS if idempotent else 0, -1, -1):
+            try:
+                answer = await self._ask(fields, seconds, deadline)
+                break
+            except ServerDisconnected as error:
+                if not (repeats and self._open and deadline > trio.current_time()):
+                    raise
+                lost, seconds = error, remaining(deadline)
+            except NotConnected:
+                if lost is not None:  # an earlier attempt may have been handled
+                    raise lost from None
+                raise
+        if answer is not None and self.raise_failures and (failed := failure(answer)) is not None:
             raise failed
         return answer
+
+    def stream(
+        self,
+        payload: Mapping[str, Any] | str | bytes,
+        *,
+        timeout: float | None = None,
+    ) -> ReplyStream:
+        """Send a packet, and iterate over all its answers: ``async for part in client.stream({…})``; version 23 only.
+
+        The packet is sent when the loop begins. A loop that is left early cancels the request. At most 256 answers, or
+        ``max_packet`` bytes of them, are held for a loop that takes them slowly; then the request is cancelled.
+
+        Args:
+            payload: the fields, or a JSON object as text.
+            timeout: the most seconds until the first answer, and from one answer to the next; the client's ``timeout``
+                by default.
+
+        Returns:
+            An asynchronous iterator over the fields of the answers, which raises:
+
+            - `StreamOverflow`: the answers were not taken quickly enough; raised behind those that are held.
+            - `FailureReply`: the last answer is a failure.
+            - the other exceptions of `request`.
+
+        Raises:
+            VersionTooOld: the connection has version 22. For ``version=None``, the loop may raise it.
+            NotConnected: the client is not open.
+            EncodeError, TypeError, ValueError: the payload cannot be encoded.
+        """
+        seconds = self._begin(timeout)
+        self._require_numbered("stream()")
+        return self._numbered.stream(*self._packed(parse_fields(payload)), seconds)
+
+    def events(self) -> EventStream:
+        """Iterate over the packets that the server pushes: ``async for event in client.events()``; version 23 only.
+
+        Events are received from this call on, and the client keeps a connection for them. At most 256 events, or
+        ``max_packet`` bytes of them, are held for a loop that takes them slowly; then the oldest ones are dropped, and
+        ``lost`` of the result counts them.
+
+        Returns:
+            An asynchronous iterator over the fields of the events. It raises `ServerDisconnected` at the end of the
+            session, as events may be missing: call `events` again, after what the server needs to push them.
+
+        Raises:
+            VersionTooOld: the connection has version 22. For ``version=None``, the loop may raise it.
+            NotConnected: the client is not open.
+        """
+        self._begin(None)
+        self._require_numbered("events()")
+        return self._numbered.events()
 
     async def __aenter__(self) -> Self:
         require_trio("AsyncClient", ELSEWHERE)
@@ -207,127 +255,55 @@ class AsyncClient:
     def _close(self) -> None:
         """Refuse further requests, and fail those that wait."""
         self._open = False
-        self._pipeline.fail_sent(ServerDisconnected("the client was closed before the reply came"))
-        self._pipeline.fail_unsent(NotConnected("the client was closed before the request was sent"))
+        self._ordered.close()
+        self._numbered.close()
 
     async def _keep_connected(self) -> None:
-        """Connect when a request is to be sent, and again when the connection is lost."""
         try:
-            pause = FIRST_PAUSE
-            while True:
-                await self._until_unsent()
-                try:
-                    stream = await self._connect_in_time()
-                except NotConnected as error:
-                    self._not_ready = str(error)
-                    await trio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311  # so that clients do not reconnect all at once
-                    pause = min(2 * pause, LONGEST_PAUSE)
-                    continue
-                except RemoteError as error:  # another attempt would fail as well
-                    self._pipeline.fail_unsent(error)
-                    continue
-                pause = FIRST_PAUSE
-                self._not_ready = "the server accepts no more data, as it has not answered earlier requests"
-                reason = await self._exchange(stream)
-                self._not_ready = NOT_CONNECTED_YET
-                self._pipeline.fail_sent(reason)
+            async with trio.open_nursery() as nursery:
+                if self._fixed != NUMBERED_VERSION:
+                    nursery.start_soon(self._ordered.run)
+                if self._fixed != PROTOCOL_VERSION:
+                    nursery.start_soon(self._numbered.run)
         finally:
             self._close()
 
-    def _request_added(self) -> None:
-        self._unsent.set()
-
-    async def _until_unsent(self) -> None:
-        """Wait until a request is to be sent."""
-        while not self._pipeline.has_unsent:
-            self._unsent = trio.Event()
-            await self._unsent.wait()
-
-    async def _connect_in_time(self) -> trio.abc.Stream:
-        with trio.move_on_after(math.inf if self.timeout is None else self.timeout):
-            return await connect(self._open_stream, self._tls, self.hostname, self.port)
-        raise unreachable(TimeoutError(f"no answer within {self.timeout:g} s"), self.hostname, self.port)
-
-    async def _exchange(self, stream: trio.abc.Stream) -> RemoteError:
-        """Send requests and read replies until the connection is lost; return the reason."""
-        replies = ReplyDecoder(self._encodings)
-        reason: RemoteError = ServerDisconnected("the connection was given up")
-        self._pipeline.connected()
-        async with stream, trio.open_nursery() as nursery:
-            self._connection_scope = nursery.cancel_scope
-            nursery.start_soon(self._send_all, stream)
-            try:
-                await self._read(stream, replies)
-            except RemoteError as error:
-                reason = error
-            except trio.BrokenResourceError as error:
-                cause = error.__cause__ or error
-                reason = ServerDisconnected(f"the connection was lost {replies.state}: {cause}")
-                reason.__cause__ = cause
-            self._pipeline.given_up = True  # the sender may run once more before it is cancelled
-            nursery.cancel_scope.cancel()
-        return reason
-
-    async def _send_all(self, stream: trio.abc.Stream) -> None:
-        """Send the requests in their order, all that wait in one batch."""
-        while not self._pipeline.given_up:
-            if batch := self._pipeline.next_batch():
-                try:
-                    await stream.send_all(batch)
-                except trio.BrokenResourceError:
-                    return  # the reader finds the reason, perhaps after a last reply
-            else:
-                await self._until_unsent()
-
-    async def _read(self, stream: trio.abc.Stream, replies: ReplyDecoder) -> None:
-        """Settle requests with replies until the connection is given up.
+    def _begin(self, timeout: float | None) -> float | None:
+        """Return the timeout of a request.
 
         Raises:
-            ServerDisconnected: the server closed the connection, or sent an unrequested packet.
-            InvalidReply: the server sent an invalid packet.
+            NotConnected: the client is not open.
+            ValueError: the timeout is out of range.
         """
-        pipeline = self._pipeline
-        while True:
-            if pipeline.holds_reply:
-                data = await self._end_or_data(stream, replies)
-                if pipeline.finished:
-                    return
-                if data is None:
-                    continue
-            else:
-                data = await stream.receive_some(READ)
-            if not data:
-                raise ServerDisconnected(f"the server closed the connection {replies.state}")
-            replies.feed(bytes(data))
-            while (frame := replies.next_frame()) is not None:
-                reply = replies.fields(frame)
-                if not pipeline.answer(reply):  # for example ERR_TIMED_OUT
-                    self._log_push(reply)
-                    meaning = failure(reply)
-                    raise ServerDisconnected(f"the server sent an unrequested packet ({meaning or 'not a failure'})")
-                if pipeline.finished:
-                    return
+        require_trio("AsyncClient", ELSEWHERE)
+        if not self._open:
+            raise NotConnected(
+                "this client is not open, or was closed; use it within 'async with AsyncClient(...) as client:'"
+            )
+        seconds = self.timeout if timeout is None else timeout
+        check_timeout(seconds)
+        return seconds
 
-    async def _end_or_data(self, stream: trio.abc.Stream, replies: ReplyDecoder) -> bytes | bytearray | None:
-        """Wait for the end of the connection, and settle or repeat the request whose reply is held back.
+    def _require_numbered(self, name: str) -> None:
+        if self._version.known == PROTOCOL_VERSION:
+            raise VersionTooOld(f"{name} needs version 23 of the protocol, and this connection has version 22")
 
-        Returns:
-            Received bytes, ``b""`` if the connection has ended, or None if neither happens in time.
-        """
-        data: bytes | bytearray | None = None
-        with trio.move_on_after(END_WITHIN):
+    async def _ask(self, fields: dict[str, Any], seconds: float | None, deadline: float) -> dict[str, Any] | None:
+        """Send a request in the version of the server, which the first one finds out."""
+        if self._version.known != PROTOCOL_VERSION:
             try:
-                data = await stream.receive_some(READ)
-            except trio.BrokenResourceError:  # closed with unread requests, which resets the connection
-                data = b""
-        if self._pipeline.holds_reply:  # if not, the request has timed out or was cancelled
-            if data == b"" and not replies.buffered:
-                self._pipeline.repeat()
-            else:
-                self._pipeline.deliver_held()
-        return data
+                return await self._numbered.request(*self._packed(fields), seconds)
+            except VersionTooOld:
+                if self._version.known != PROTOCOL_VERSION:
+                    raise
+            seconds = remaining(deadline)
+        return await self._ordered.request(self._encoding.pack(fields), seconds)
 
-    def _log_push(self, packet: Mapping[str, Any]) -> None:
-        """Log that the server has sent a packet that answers no request, unless it closes the connection with it."""
-        if not self._pipeline.given_up and not closes_connection(packet) and self._should_log_push():
-            log.warning(PUSHED, endpoint(self.hostname, self.port))
+    def _packed(self, fields: dict[str, Any]) -> tuple[bytes, int]:
+        """Return a REQUEST with any number, and the wire id of its codec."""
+        return self._encoding.pack_numbered(Kind.REQUEST, 1, fields), self._encoding.wire_id
+
+
+def remaining(deadline: float) -> float | None:
+    """Return the seconds until a time, more than 0; None if it never comes."""
+    return None if deadline == math.inf else max(deadline - trio.current_time(), 0.001)

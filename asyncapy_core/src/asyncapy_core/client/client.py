@@ -1,25 +1,28 @@
-"""`Client`: the synchronous client. `BlockingConnection` does its I/O."""
+"""`Client`: the synchronous client. `BlockingConnection` and `BlockingExchange` do its I/O."""
 
 from __future__ import annotations
 
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
 
 from asyncapy_core import defaults
 from asyncapy_core.addresses import endpoint
 from asyncapy_core.client.blocking import BlockingConnection
+from asyncapy_core.client.blocking_numbered import BlockingExchange
+from asyncapy_core.client.calls import Call, MaybeNone, PartsCall
 from asyncapy_core.client.connecting import TlsOptions, check_port, check_timeout, client_encodings
 from asyncapy_core.client.failures import failure
 from asyncapy_core.client.replies import ReplyDecoder
 from asyncapy_core.client.sockets import connect
-from asyncapy_core.errors import NotConnected, RemoteError, ReplyTimeout, ServerDisconnected
+from asyncapy_core.errors import NotConnected, RemoteError, ReplyTimeout, ServerDisconnected, VersionTooOld
 from asyncapy_core.protocol.frames import Frame
+from asyncapy_core.protocol.kinds import Kind
 from asyncapy_core.protocol.packet import parse_fields
-from asyncapy_core.protocol.wire import ByteOrder
+from asyncapy_core.protocol.wire import NUMBERED_VERSION, PROTOCOL_VERSION, ByteOrder
 
 if TYPE_CHECKING:
     import ssl
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
     from asyncapy_core.plugins.manager import PluginManager
 
 T = TypeVar("T")
+
+MAX_CONNECTIONS: Final = 4
+"""How many connections a request is sent on at most, if the server leaves each of them before it begins with it."""
 
 
 class Client:
@@ -38,6 +44,9 @@ class Client:
 
     If the server has closed an idle connection, on which each packet has its reply, `send` connects again. If it has
     closed it with ERR_TIMED_OUT before it had read the packet, `receive` connects and sends the packet again, once.
+
+    With ``version=23``, answers are matched by numbers. `request` takes the place of `send` and `receive`, and a late
+    answer costs nothing else.
 
     Args:
         byteorder: the byte order of Content-Length, ``"big"`` or ``"little"``; the same as the server's.
@@ -52,6 +61,7 @@ class Client:
             header can express. Memory is allocated for bytes that have arrived, not for those announced.
         raise_failures: let `receive` raise a `FailureReply` for a failure reply of the server.
         plugins: the source of codecs; the installed plugins by default.
+        version: the version of the protocol, 22 or 23.
 
     Raises:
         UnknownCodec: no codec has the name ``encoding``.
@@ -71,13 +81,18 @@ class Client:
         max_packet: int | None = defaults.MAX_REPLY,
         raise_failures: bool = False,
         plugins: PluginManager | None = None,
+        version: Literal[22, 23] = 22,
     ) -> None:
+        if isinstance(version, bool) or version not in (PROTOCOL_VERSION, NUMBERED_VERSION):
+            raise ValueError(f"version is {version!r}; it must be {PROTOCOL_VERSION} or {NUMBERED_VERSION}")
+        self._version = version
         self._tls = TlsOptions(tls, ssl_context, ca_file)
         check_timeout(timeout)
         self._encodings = client_encodings(plugins, header_size, byteorder, max_packet)
         self._encoding = self._encodings.by_name(encoding)
         self._socket: socket.socket | None = None
         self._connection: BlockingConnection | None = None
+        self._exchange: BlockingExchange | None = None
         self._server: tuple[str, int, bool] = ("", 0, tls)
         self.tls = tls
         self.encoding = encoding
@@ -95,13 +110,65 @@ class Client:
             raise RemoteError("this client is connected already; disconnect it first, or make another")
         self._encoding = self._encodings.by_name(self.encoding)
         self._server = hostname, port, self.tls
-        self._open(self._deadline())
+        self._connect(self._deadline())
 
     def disconnect(self) -> None:
         """Close the connection. Disconnecting twice does nothing."""
         if self._socket is not None:
             self._socket.close()
-        self._socket = self._connection = None
+        self._socket = self._connection = self._exchange = None
+
+    def request(self, payload: Mapping[str, Any] | str | bytes) -> dict[str, Any] | MaybeNone:
+        """Send a packet, wait for its reply, and return its fields.
+
+        If the server has closed the connection, or closes it before it has begun with the request, the request is sent
+        on a new one. In version 22, this is the same as `send` and `receive`.
+
+        Args:
+            payload: the fields, or a JSON object as text.
+
+        Returns:
+            The fields of the reply; in version 23 of the last answer, or None if the handler has sent no answer.
+
+        Raises:
+            NotConnected: there is no connection, or no new one can be opened; the request was not handled.
+            ServerDisconnected: the connection was lost before the reply; the server may have handled the request.
+            ReplyTimeout: no whole reply came within ``timeout``. In version 22, the client has disconnected.
+            InvalidReply: the server has sent bytes that are not a packet.
+            FailureReply: the reply is a failure, and ``raise_failures`` is set.
+            EncodeError, TypeError, ValueError: the payload cannot be encoded.
+        """
+        if self._version == PROTOCOL_VERSION:
+            self.send(payload)
+            return self.receive()
+        call = Call(*self._packed(payload), _ignore)
+        for _ in self._answers(call):
+            pass
+        if call.error is not None:
+            raise call.error
+        if call.answer is not None and self.raise_failures and (failed := failure(call.answer)) is not None:
+            raise failed
+        return call.answer
+
+    def stream(self, payload: Mapping[str, Any] | str | bytes) -> Iterator[dict[str, Any]]:
+        """Send a packet, and iterate over all its answers: ``for part in client.stream({…})``; version 23 only.
+
+        The packet is sent when the loop begins. A loop that is left early cancels the request.
+
+        Args:
+            payload: the fields, or a JSON object as text.
+
+        Returns:
+            An iterator over the fields of the answers. It raises the exceptions of `request`; ``timeout`` is the most
+            seconds from one answer to the next, and a failure is always a `FailureReply`.
+
+        Raises:
+            VersionTooOld: the client has ``version=22``.
+            EncodeError, TypeError, ValueError: the payload cannot be encoded.
+        """
+        if self._version == PROTOCOL_VERSION:
+            raise VersionTooOld("stream() needs version 23 of the protocol; give the client version=23")
+        return self._parts(PartsCall(*self._packed(payload), _ignore, self._encodings.wire.max_packet))
 
     def send(self, payload: Mapping[str, Any] | str | bytes) -> None:
         """Send a packet.
@@ -179,17 +246,58 @@ class Client:
         self.disconnect()
 
     def _connected(self) -> BlockingConnection:
+        if self._version != PROTOCOL_VERSION:
+            raise RemoteError("send and receive match replies by their order, as in version 22; call request instead")
         connection = self._connection
-        if connection is None:
-            raise NotConnected("this client is not connected; call connect(hostname, port) first")
-        if connection.process != os.getpid():
-            raise NotConnected(
-                f"this client was connected in process {connection.process}, and this is process {os.getpid()}: they "
-                "would take each other's replies; connect a client in each process"
-            )
+        _check_process(connection)
+        assert connection is not None
         return connection
 
+    def _packed(self, payload: Mapping[str, Any] | str | bytes) -> tuple[bytes, int]:
+        """Return a REQUEST with any number, and the wire id of its codec."""
+        return self._encoding.pack_numbered(Kind.REQUEST, 1, parse_fields(payload)), self._encoding.wire_id
+
+    def _parts(self, call: PartsCall) -> Iterator[dict[str, Any]]:
+        for _ in self._answers(call):
+            while call.parts:
+                yield call.take()
+        if call.error is not None:
+            raise call.error
+
+    def _answers(self, call: Call) -> Iterator[None]:
+        """Send a request, and yield whenever it is ready, until it has ended; cancel it if it does not end in time."""
+        deadline, exchange = self._deadline(), self._exchange
+        _check_process(exchange)
+        try:
+            for _ in range(MAX_CONNECTIONS):
+                if exchange is None or exchange.has_ended():
+                    self._connect(deadline)
+                    exchange = self._exchange
+                    assert exchange is not None
+                exchange.begin(call, deadline)
+                while exchange.wait(call, deadline):
+                    yield
+                    if call.ended:
+                        return
+                    deadline = self._deadline()
+            raise NotConnected(f"the server has ended {MAX_CONNECTIONS} sessions before it began with the request")
+        except RemoteError:
+            raise
+        except BaseException as error:  # raised again; the server does not handle the request for nothing
+            late = isinstance(error, TimeoutError)
+            if exchange is not None:
+                exchange.cancel(call, late=late)
+            if late:
+                raise ReplyTimeout(f"no whole reply within {self.timeout:g} s; the request was cancelled") from error
+            raise
+
     def _open(self, deadline: float | None) -> BlockingConnection:
+        """Connect to the server, after closing an earlier connection, in version 22."""
+        self._connect(deadline)
+        assert self._connection is not None
+        return self._connection
+
+    def _connect(self, deadline: float | None) -> None:
         """Connect to the server, after closing an earlier connection."""
         self.disconnect()
         hostname, port, tls = self._server
@@ -197,9 +305,11 @@ class Client:
             connected = connect(hostname, port, self._tls if tls else None, deadline)
         except TimeoutError as error:
             raise ReplyTimeout(f"{endpoint(hostname, port)} did not answer within {self.timeout:g} s") from error
-        connection = BlockingConnection(connected, self._encodings)
-        self._socket, self._connection = connected, connection
-        return connection
+        self._socket = connected
+        if self._version == PROTOCOL_VERSION:
+            self._connection = BlockingConnection(connected, self._encodings)
+        else:
+            self._exchange = BlockingExchange(connected, self._encodings)
 
     def _next_reply(self, convert: Callable[[ReplyDecoder, Frame], T]) -> T | None:
         """Wait for a whole reply and convert it; return None if the server closes the connection before.
@@ -233,3 +343,18 @@ class Client:
 
     def _deadline(self) -> float | None:
         return None if self.timeout is None else time.monotonic() + self.timeout
+
+
+def _check_process(connection: BlockingConnection | BlockingExchange | None) -> None:
+    """Raise NotConnected if there is no connection, or if another process has connected."""
+    if connection is None:
+        raise NotConnected("this client is not connected; call connect(hostname, port) first")
+    if connection.process != os.getpid():
+        raise NotConnected(
+            f"this client was connected in process {connection.process}, and this is process {os.getpid()}: they "
+            "would take each other's replies; connect a client in each process"
+        )
+
+
+def _ignore() -> None:
+    """Do nothing."""

@@ -72,6 +72,11 @@ def is_time_out(reply: Mapping[str, Any]) -> bool:
     return "error" in reply and _has_code(reply, (ErrorCode.TIMED_OUT,))
 
 
+def is_header_invalid(reply: Mapping[str, Any]) -> bool:
+    """Return True for ERR_HEADER_INVALID in the form in which a server of version 22 answers a packet of version 23."""
+    return _has_code(reply, (ErrorCode.HEADER_INVALID,))
+
+
 def closes_connection(reply: Mapping[str, Any]) -> bool:
     """Return True for a failure behind which a server closes the connection, if the server itself has sent it."""
     return _has_code(reply, _CLOSING)

@@ -1,39 +1,67 @@
-"""`Pool`: several connections to one server, used as one client."""
+"""`Pool`: several connections to one server or to several equal ones, used as one client."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import random
+from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Final, Self, Unpack
 
-from asyncapy_core.client.async_client import ELSEWHERE, AsyncClient
-from asyncapy_core.errors import NotConnected
+import trio
+
+from asyncapy_core.client.async_client import ELSEWHERE, MAX_REPEATS, AsyncClient, remaining
+from asyncapy_core.client.calls import MaybeNone
+from asyncapy_core.client.connecting import check_timeout
+from asyncapy_core.client.ordered import FIRST_PAUSE, LONGEST_PAUSE
+from asyncapy_core.errors import NotConnected, ServerDisconnected
 from asyncapy_core.event_loops import require_trio
 
 if TYPE_CHECKING:
     from asyncapy_core.client.settings import ClientSettings
+    from asyncapy_core.client.streaming import ReplyStream
+
+AVOIDED: Final = 5.0
+"""The seconds for which a host gets no requests after it could not be reached, as long as there are others."""
 
 
 class Pool:
-    """Sends each request over the connection with the fewest requests in flight.
+    """Sends each request to the host with the fewest requests in flight, over the least busy connection to it.
 
-    A server answers the packets of one connection one after the other; with a pool, a slow request delays fewer others.
+    In version 22, a server answers the packets of one connection one after the other; with a pool, a slow request
+    delays fewer others. In version 23, one connection to each host is enough.
+
+    With several hosts, a request that was not handled is sent to another one: if no connection can be made, or if the
+    server leaves before it has begun with the request.
 
     Args:
-        hostname: the host name or IP address of the server.
-        port: its TCP port.
-        size: the most connections; each is opened on first use.
+        hostname: the host name or IP address of the server; or several of them, each with a port of its own if it is a
+            pair of host name and port.
+        port: the TCP port.
+        size: the most connections to each host; each is opened on first use.
         settings: further arguments of `AsyncClient`.
 
     Raises:
-        ValueError: ``size`` is not 1 or more, or a setting is out of range.
+        ValueError: ``size`` is not 1 or more, there is no host, or a setting is out of range.
     """
 
-    def __init__(self, hostname: str, port: int, *, size: int = 4, **settings: Unpack[ClientSettings]) -> None:
+    def __init__(
+        self,
+        hostname: str | Iterable[str | tuple[str, int]],
+        port: int,
+        *,
+        size: int = 4,
+        **settings: Unpack[ClientSettings],
+    ) -> None:
         if size < 1:
             raise ValueError(f"size is {size!r}; a pool has 1 connection or more")
-        self._clients = [AsyncClient(hostname, port, **settings) for _ in range(size)]
+        hosts = [hostname] if isinstance(hostname, str) else list(hostname)
+        if not hosts:
+            raise ValueError("there is no host; a pool has 1 host or more")
+        pairs = [(host, port) if isinstance(host, str) else host for host in hosts]
+        kind = AsyncClient if len(pairs) == 1 else _ImpatientClient
+        self._hosts = [_Host([kind(*pair, **settings) for _ in range(size)]) for pair in pairs]
         self._stack: AsyncExitStack | None = None
 
     async def request(
@@ -41,19 +69,53 @@ class Pool:
         payload: Mapping[str, Any] | str | bytes,
         *,
         timeout: float | None = None,  # noqa: ASYNC109  # as for AsyncClient
-    ) -> dict[str, Any]:
+        idempotent: bool = False,
+    ) -> dict[str, Any] | MaybeNone:
         """Send a packet over the least busy connection, and return its reply; see `AsyncClient.request`."""
-        require_trio("Pool", ELSEWHERE)
-        if self._stack is None:
-            raise NotConnected("this pool is not open; use it within 'async with Pool(...) as pool:'")
-        client = min(self._clients, key=lambda client: client.pending)
-        return await client.request(payload, timeout=timeout)
+        self._require_open()
+        if len(self._hosts) == 1:
+            return await self._hosts[0].client.request(payload, timeout=timeout, idempotent=idempotent)
+        seconds = self._hosts[0].client.timeout if timeout is None else timeout
+        check_timeout(seconds)
+        deadline = math.inf if seconds is None else trio.current_time() + seconds
+        tried: set[_Host] = set()
+        repeats, pause = MAX_REPEATS if idempotent else 0, FIRST_PAUSE
+        while True:
+            host = self._choose(tried)
+            tried.add(host)
+            try:
+                return await host.client.request(payload, timeout=remaining(deadline))
+            except NotConnected:
+                host.avoid()
+                if not await self._may_try_again(deadline, pause if len(tried) == len(self._hosts) else 0):
+                    raise
+            except ServerDisconnected:
+                if not repeats or not await self._may_try_again(deadline, 0):
+                    raise
+                repeats -= 1
+            if len(tried) == len(self._hosts):
+                tried.clear()
+                pause = min(2 * pause, LONGEST_PAUSE)
+
+    def stream(
+        self,
+        payload: Mapping[str, Any] | str | bytes,
+        *,
+        timeout: float | None = None,
+    ) -> ReplyStream:
+        """Send a packet over the least busy connection, and iterate over its answers; see `AsyncClient.stream`.
+
+        It is not sent to another host if this one cannot be reached.
+        """
+        self._require_open()
+        return self._choose(set()).client.stream(payload, timeout=timeout)
 
     async def __aenter__(self) -> Self:
         require_trio("Pool", ELSEWHERE)
         async with AsyncExitStack() as stack:
-            for client in self._clients:
-                await stack.enter_async_context(client)
+            for host in self._hosts:
+                for client in host.clients:
+                    await stack.enter_async_context(client)
             self._stack = stack.pop_all()
         return self
 
@@ -63,3 +125,59 @@ class Pool:
         stack, self._stack = self._stack, None
         if stack is not None:
             await stack.aclose()
+
+    def _require_open(self) -> None:
+        require_trio("Pool", ELSEWHERE)
+        if self._stack is None:
+            raise NotConnected("this pool is not open; use it within 'async with Pool(...) as pool:'")
+
+    def _choose(self, tried: set[_Host]) -> _Host:
+        """Return the host with the fewest requests in flight, by chance among equals; one that was tried comes last."""
+        now = trio.current_time()
+        return min(
+            self._hosts,
+            key=lambda host: (host in tried, now < host.avoided_until, host.pending, random.random()),  # noqa: S311
+        )
+
+    async def _may_try_again(self, deadline: float, pause: float) -> bool:
+        """Wait, and return whether there is time for another attempt."""
+        await trio.sleep_until(min(trio.current_time() + pause * random.uniform(0.5, 1), deadline))  # noqa: S311
+        return self._stack is not None and trio.current_time() < deadline
+
+
+class _Host:
+    """The connections to one host.
+
+    Args:
+        clients: one client for each connection.
+
+    Attributes:
+        clients: as given.
+        avoided_until: the time until which the host gets no requests, as long as there are others.
+    """
+
+    def __init__(self, clients: list[AsyncClient]) -> None:
+        self.clients: list[AsyncClient] = clients
+        self.avoided_until: float = -math.inf
+
+    @property
+    def pending(self) -> int:
+        """The number of requests in flight."""
+        return sum(client.pending for client in self.clients)
+
+    @property
+    def client(self) -> AsyncClient:
+        """The client with the fewest requests in flight, the first one of equals."""
+        return min(self.clients, key=lambda client: client.pending)
+
+    def avoid(self) -> None:
+        """Note that the host could not be reached."""
+        self.avoided_until = trio.current_time() + AVOIDED
+
+
+class _ImpatientClient(AsyncClient):
+    """A client whose requests fail when no connection can be made, so that they can be sent elsewhere."""
+
+    def __init__(self, hostname: str, port: int, **settings: Unpack[ClientSettings]) -> None:
+        super().__init__(hostname, port, **settings)
+        self._connector.patient = False

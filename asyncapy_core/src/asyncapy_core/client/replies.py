@@ -8,6 +8,7 @@ from asyncapy_core.client.failures import is_time_out
 from asyncapy_core.errors import BrokenCodec, ErrorCode, InvalidReply, MalformedPacket, PacketTooLarge, ProtocolError
 from asyncapy_core.protocol.encoding import EncodingRegistry
 from asyncapy_core.protocol.frames import Frame, FrameDecoder
+from asyncapy_core.protocol.wire import WireFormat
 
 _TIMED_OUT: Final = ErrorCode.TIMED_OUT.encode()
 
@@ -43,12 +44,8 @@ class ReplyDecoder:
             return "without a reply"
         return (
             f"in the middle of a reply: {self._decoder.buffered} bytes have arrived, {self._decoder.missing} are "
-            f"missing; {self._hint()}"
+            f"missing; {wire_hint(self._encodings.wire)}"
         )
-
-    def _hint(self) -> str:
-        wire = self._encodings.wire
-        return f"do both sides use header_size={wire.header_size} and byteorder={wire.byteorder!r}?"
 
     def feed(self, data: bytes) -> None:
         """Append received bytes."""
@@ -63,17 +60,8 @@ class ReplyDecoder:
         """
         try:
             return next(iter(self._decoder.frames(1)), None)
-        except PacketTooLarge as error:
-            raise InvalidReply(
-                f"the server announced a reply that is too large: {error} (max_packet of the client); give the client "
-                "a larger max_packet if the server sends such replies. If not, this is no AsyncAProto packet: "
-                f"{self._hint()} Is tls the same on both?"
-            ) from error
         except ProtocolError as error:
-            raise InvalidReply(
-                f"the server sent bytes that are no AsyncAProto packet: {error}; {self._hint()} "
-                "Is tls the same on both?"
-            ) from error
+            raise invalid_reply(error, self._encodings.wire) from error
 
     def raw(self, frame: Frame) -> bytes:
         """Return the bytes of a reply on the wire, with its header."""
@@ -105,3 +93,21 @@ class ReplyDecoder:
             return is_time_out(self.fields(frame))
         except InvalidReply:
             return False
+
+
+def invalid_reply(error: ProtocolError, wire: WireFormat) -> InvalidReply:
+    """Return the exception for bytes of a server that are not a packet, or announce one that is too large."""
+    if isinstance(error, PacketTooLarge):
+        return InvalidReply(
+            f"the server announced a reply that is too large: {error} (max_packet of the client); give the client "
+            "a larger max_packet if the server sends such replies. If not, this is no AsyncAProto packet: "
+            f"{wire_hint(wire)} Is tls the same on both?"
+        )
+    return InvalidReply(
+        f"the server sent bytes that are no AsyncAProto packet: {error}; {wire_hint(wire)} Is tls the same on both?"
+    )
+
+
+def wire_hint(wire: WireFormat) -> str:
+    """Return a question about the settings that both sides must share."""
+    return f"do both sides use header_size={wire.header_size} and byteorder={wire.byteorder!r}?"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import ssl
 from collections.abc import Awaitable, Callable
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 import trio
 
@@ -26,6 +26,7 @@ class SessionSettings(TypedDict, total=False):
     max_packet: int | None
     raise_failures: bool
     plugins: PluginManager | None
+    version: Literal[22, 23] | None
 
 
 class ClientSettings(SessionSettings, total=False):

@@ -1,17 +1,62 @@
-"""`connect`: opens a stream of trio to a server. Knows nothing of packets, and sets no limit on the time."""
+"""`Connector`: opens streams of trio to a server. Knows nothing of packets."""
 
 from __future__ import annotations
 
+import math
 import ssl
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import trio
 
+from asyncapy_core.addresses import endpoint
 from asyncapy_core.client.connecting import handshake_failed, server_name, unreachable
 
 if TYPE_CHECKING:
     from asyncapy_core.client.connecting import TlsOptions
+
+
+class Connector:
+    """Opens streams to one server.
+
+    Args:
+        open_stream, tls, hostname, port: as for `connect`.
+        timeout: the most seconds to connect; None for no limit.
+
+    Attributes:
+        timeout: as given.
+        patient: whether requests wait for another attempt if no connection can be made.
+    """
+
+    def __init__(
+        self,
+        open_stream: Callable[[], Awaitable[trio.abc.Stream]],
+        tls: TlsOptions,
+        hostname: str,
+        port: int,
+        timeout: float | None,
+    ) -> None:
+        self._open_stream = open_stream
+        self._tls = tls
+        self._hostname = hostname
+        self._port = port
+        self.timeout: float | None = timeout
+        self.patient: bool = True
+
+    @property
+    def where(self) -> str:
+        """The address of the server, for messages."""
+        return endpoint(self._hostname, self._port)
+
+    async def connect(self) -> trio.abc.Stream:
+        """Connect in time; see `connect`.
+
+        Raises:
+            NotConnected, RemoteError: as for `connect`.
+        """
+        with trio.move_on_after(math.inf if self.timeout is None else self.timeout):
+            return await connect(self._open_stream, self._tls, self._hostname, self._port)
+        raise unreachable(TimeoutError(f"no answer within {self.timeout:g} s"), self._hostname, self._port)
 
 
 async def connect(

@@ -6,7 +6,7 @@ import base64
 import json
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final, Literal
 
 import click
 
@@ -16,10 +16,12 @@ from asyncapy_core.client import Client
 from asyncapy_core.client.connecting import client_encodings
 from asyncapy_core.client.failures import failure
 from asyncapy_core.client.replies import ReplyDecoder
-from asyncapy_core.errors import EncodeError, RemoteError, ServerDisconnected, UnknownCodec
+from asyncapy_core.errors import EncodeError, FailureReply, RemoteError, ServerDisconnected, UnknownCodec
 
 FAILED, UNUSABLE, UNREACHABLE = 1, 2, 3
 """Exit statuses: an error reply; a payload that cannot be sent; no connection, or no reply."""
+
+_VERSIONS: Final[dict[str, Literal[22, 23]]] = {"22": 22, "23": 23}
 
 
 class _Address(click.ParamType):  # type: ignore[type-arg]  # generic in later releases of click only
@@ -67,7 +69,14 @@ class _Address(click.ParamType):  # type: ignore[type-arg]  # generic in later r
     show_default=True,
     help="The largest Content-Length of a reply in bytes.",
 )
-@click.option("--raw", is_flag=True, help="Print replies as bytes, headers included.")
+@click.option("--raw", is_flag=True, help="Print replies as bytes, headers included; version 22 only.")
+@click.option(
+    "--version",
+    type=click.Choice(["22", "23"]),
+    default="22",
+    show_default=True,
+    help="The version of the protocol. In version 23, all answers to a packet are printed.",
+)
 def call(
     *,
     address: tuple[str, int],
@@ -77,6 +86,7 @@ def call(
     tls: bool,
     ca_file: str | None,
     raw: bool,
+    version: str,
     **settings: Any,
 ) -> None:
     """Send PAYLOAD, a JSON object, to a server and print the reply.
@@ -86,14 +96,21 @@ def call(
     """
     if ziproto and encoding not in (None, "ziproto"):
         raise click.UsageError(f"--ziproto and --encoding {encoding} exclude each other; leave one out")
+    if raw and version != "22":
+        raise click.UsageError("--raw prints packets of version 22; leave it or --version 23 out")
     settings["encoding"] = "ziproto" if ziproto else encoding or "json"
     failed = False
     try:
-        with Client(tls=tls or ca_file is not None, ca_file=ca_file, **settings) as client:
+        with Client(tls=tls or ca_file is not None, ca_file=ca_file, version=_VERSIONS[version], **settings) as client:
             client.connect(*address)
             wire = (settings[name] for name in ("header_size", "byteorder", "max_packet"))
             replies = ReplyDecoder(client_encodings(None, *wire))
             for text in _payloads(payload):
+                if version != "22":
+                    for answer in _answers(client, text):
+                        _print(answer)
+                        failed |= _is_failure(answer)
+                    continue
                 client.send(text)
                 reply = _receive_raw(client, replies) if raw else _receive(client)
                 failed |= _is_failure(reply)
@@ -112,14 +129,27 @@ def _payloads(payload: str) -> Iterator[str | bytes]:
         yield from (line for line in sys.stdin.buffer if line.strip())
 
 
+def _answers(client: Client, payload: str | bytes) -> Iterator[dict[str, Any]]:
+    """Yield the answers to a packet of version 23; a failure is the last one."""
+    try:
+        yield from client.stream(payload)
+    except FailureReply as error:
+        yield {"status": "failure", "error": error.code, **error.fields}
+
+
 def _receive(client: Client) -> dict[str, Any]:
-    """Receive a reply and print it: coloured and indented on a terminal, on one line elsewhere."""
+    """Receive a reply and print it."""
     reply = client.receive()
+    _print(reply)
+    return reply
+
+
+def _print(reply: dict[str, Any]) -> None:
+    """Print a reply: coloured and indented on a terminal, on one line elsewhere."""
     if sys.stdout.isatty():
         print_coloured(json.dumps(reply, default=_text, indent=2, ensure_ascii=False))
     else:
         echo(json.dumps(reply, default=_text))
-    return reply
 
 
 def _receive_raw(client: Client, replies: ReplyDecoder) -> dict[str, Any]:

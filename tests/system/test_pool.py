@@ -1,0 +1,174 @@
+"""Pool with several hosts, in both versions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+import trio
+from conftest import Serve
+from numbered_peer import NumberedPeer, numbered
+from ports import free_port
+from scripted import fake_server
+from trio.testing import wait_all_tasks_blocked
+
+from asyncapy import Server
+from asyncapy.client import Pool
+from asyncapy.errors import NotConnected, ServerDisconnected
+from asyncapy_core.client.pool import AVOIDED
+
+VERSIONS: list[Any] = [22, 23, None]
+
+
+def pool_of(*ports: int, **settings: Any) -> Pool:
+    return Pool([("127.0.0.1", port) for port in ports], 1, **{"tls": False, "timeout": 10, **settings})
+
+
+def named(name: str, release: trio.Event | None = None) -> Server:
+    server = Server(port=0)
+
+    @server.add_handler()
+    async def handler(client: Any, packet: Any) -> Any:
+        if release is not None:
+            await release.wait()
+        for _ in range(packet.fields.get("parts", 0)):
+            await client.send({"server": name})
+        return {"server": name}
+
+    return server
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_a_request_goes_to_the_host_with_the_fewest_requests_in_flight(serve: Serve, version: Any) -> None:
+    release = trio.Event()
+    servers = [await serve(named(name, release)) for name in "abc"]
+    answers: Counter[str] = Counter()
+
+    async def ask(pool: Pool) -> None:
+        answers[(await pool.request({"a": 1}))["server"]] += 1
+
+    async with pool_of(*(each.port for each in servers), version=version) as pool, trio.open_nursery() as nursery:
+        for _ in range(12):
+            nursery.start_soon(ask, pool)
+            await wait_all_tasks_blocked()
+        release.set()
+    assert answers == {"a": 4, "b": 4, "c": 4}
+
+
+async def test_requests_one_after_the_other_reach_all_hosts(serve: Serve) -> None:
+    servers = [await serve(named(name)) for name in "ab"]
+    async with pool_of(*(each.port for each in servers), version=23) as pool:
+        answers = Counter([(await pool.request({"a": 1}))["server"] for _ in range(100)])
+    assert min(answers["a"], answers["b"]) > 10
+    assert all(len(each.logged("New session started")) == 1 for each in servers)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_a_host_that_cannot_be_reached_is_avoided(serve: Serve, version: Any) -> None:
+    running = await serve(named("a"))
+    async with pool_of(free_port(), running.port, free_port(), version=version, size=1) as pool:
+        for _ in range(20):
+            assert (await pool.request({"a": 1}))["server"] == "a"
+        assert sum(host.avoided_until > trio.current_time() for host in pool._hosts) >= 1
+        for host in pool._hosts:
+            host.avoided_until = trio.current_time() + AVOIDED
+        assert (await pool.request({"a": 1}))["server"] == "a", "if all are avoided, all are tried"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_a_request_waits_for_the_first_host_that_starts(serve: Serve, version: Any) -> None:
+    ports = [free_port(), free_port()]
+    replies: list[Any] = []
+
+    async def ask() -> None:
+        replies.append(await pool.request({"a": 1}))
+
+    async with pool_of(*ports, version=version) as pool, trio.open_nursery() as nursery:
+        nursery.start_soon(ask)
+        await trio.sleep(0.1)
+        await serve(Server(port=ports[1]))
+    assert replies == [{"a": 1}]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_hosts_that_never_start_are_reported_in_time(version: Any) -> None:
+    async with pool_of(free_port(), free_port(), version=version) as pool:
+        with trio.fail_after(2), pytest.raises(NotConnected, match=r"cannot connect to 127\.0\.0\.1"):
+            await pool.request({"a": 1}, timeout=0.2)
+
+
+async def test_what_leaving_did_not_take_is_sent_to_another_host(serve: Serve) -> None:
+    running = await serve(named("a"))
+    leaving = trio.Event()
+
+    async def behave(stream: trio.SocketStream) -> None:
+        peer = NumberedPeer(stream)
+        await peer.read()
+        leaving.set()
+        await peer.send(numbered("LEAVING", 0))
+        await stream.aclose()
+        nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(trio.serve_tcp, behave, 0)
+        port = listeners[0].socket.getsockname()[1]
+        async with pool_of(port, running.port, version=23) as pool:
+            pool._hosts[1].avoid()
+            assert await pool.request({"a": 1}) == {"server": "a"}
+    assert leaving.is_set()
+
+
+@pytest.mark.parametrize("idempotent", [False, True])
+async def test_an_idempotent_request_is_repeated_on_another_host(serve: Serve, idempotent: bool) -> None:
+    running = await serve(named("a"))
+
+    async def behave(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        await stream.aclose()
+
+    async with fake_server(behave) as port, pool_of(port, running.port, version=23) as pool:
+        pool._hosts[1].avoid()
+        if idempotent:
+            assert await pool.request({"a": 1}, idempotent=True) == {"server": "a"}
+        else:
+            with pytest.raises(ServerDisconnected):
+                await pool.request({"a": 1})
+
+
+async def test_hosts_that_break_off_each_time_are_reported() -> None:
+    count = 0
+
+    async def behave(stream: trio.SocketStream) -> None:
+        nonlocal count
+        count += 1
+        await stream.receive_some()
+        await stream.aclose()
+
+    async with fake_server(behave) as port, pool_of(port, port, version=23) as pool:
+        with pytest.raises(ServerDisconnected):
+            await pool.request({"a": 1}, idempotent=True)
+    assert count == 4
+
+
+async def test_a_pool_has_streams(serve: Serve) -> None:
+    servers = [await serve(named(name)) for name in "ab"]
+    async with pool_of(*(each.port for each in servers), version=23) as pool:
+        parts = [part["server"] async for part in pool.stream({"parts": 3})]
+        assert parts in (["a"] * 4, ["b"] * 4)
+    with pytest.raises(NotConnected, match="this pool is not open"):
+        pool.stream({"a": 1})
+
+
+async def test_hosts_share_a_port_or_have_their_own(serve: Serve) -> None:
+    running = await serve(named("a"))
+    async with Pool(("127.0.0.1", ("127.0.0.1", running.port)), running.port, tls=False) as pool:
+        for _ in range(10):
+            assert await pool.request({"a": 1}) == {"server": "a"}
+
+
+def test_a_pool_has_a_host() -> None:
+    with pytest.raises(ValueError, match="there is no host"):
+        Pool([], 1)
+    with pytest.raises(ValueError, match="timeout is 0"):
+        Pool(["a", "b"], 1, timeout=0)
