@@ -246,6 +246,7 @@ class Outbox:
                 return True  # the next sender gets the error
             if rest:
                 self._writing = True
+                self._unsent = len(rest)
                 self._spawn(self._send_quietly, rest)
         return not self._writing
 
