@@ -99,7 +99,7 @@ async def test_a_caller_of_enqueue_that_is_cancelled_does_not_poison_the_connect
     assert line.outbox.queued > 0
     with trio.CancelScope() as scope:
         scope.cancel()
-        await line.outbox.enqueue(b"never")  # there is no room
+        await line.outbox.enqueue(bytes(CHUNK + 1))  # there is no room
     assert scope.cancelled_caught
     assert not line.outbox.poisoned
     assert await line.read(MANY) == bytes(MANY)
