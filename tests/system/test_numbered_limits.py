@@ -13,7 +13,7 @@ from numbered_peer import Answer, NumberedPeer, numbered
 from peer import Peer
 
 from asyncapy_core import Server
-from asyncapy_core.server.in_flight import MAX_WAITING
+from asyncapy_core.server.numbered import MAX_WAITING
 
 MIB = 1024 * 1024
 

@@ -200,6 +200,45 @@ async def test_before_the_version_is_known_the_failure_has_version_22(
     assert data == packet(JSON, json.dumps(TIMED_OUT, separators=(",", ":")).encode())
 
 
+async def test_an_old_session_leaves_after_its_answers(asyncapy_server: Start, autojump_clock: MockClock) -> None:
+    running = await start(asyncapy_server, session_age=1000)
+    ages = set()
+    for _ in range(20):
+        async with await connect(running) as peer:
+            began = trio.current_time()
+            number = await peer.request(sleep=1500, n=1)
+            while (answer := await peer.read(FOREVER)) is not None and answer.kind == "PING":
+                await peer.send(numbered("PONG", 1))
+            assert answer == Answer("LEAVING", number, None)
+            age = trio.current_time() - began
+            assert 890 <= age <= 1110
+            ages.add(round(age))
+            assert await peer.read(FOREVER) == Answer("REPLY", number, {"n": 1})
+            assert await peer.read(FOREVER) is None
+    assert len(ages) > 1
+
+
+async def test_an_ended_session_does_not_age(asyncapy_server: Start, autojump_clock: MockClock) -> None:
+    running = await start(asyncapy_server, session_age=10)
+    async with await connect(running) as peer:
+        await peer.ask(n=1)
+    await trio.sleep(100)
+    assert not any("ERROR" in line for line in running.log)
+
+
+async def test_a_handler_that_takes_too_long_is_a_failure_of_its_request(
+    asyncapy_server: Start, autojump_clock: MockClock
+) -> None:
+    running = await start(asyncapy_server, handler_timeout=5)
+    async with await connect(running) as peer:
+        for _ in range(2):  # in place first, then in a task of its own
+            number = await peer.request(sleep=10)
+            other = await peer.request(sleep=1, n=1)
+            assert await peer.read(FOREVER) == Answer("REPLY", other, {"n": 1})
+            failure = {"status": "failure", "error": "ERR_HANDLER_FAILED"}
+            assert await peer.read(FOREVER) == Answer("FAILURE", number, failure)
+
+
 async def test_a_peer_that_reads_slowly_is_not_late_while_the_server_does_not_read(
     asyncapy_server: Start, autojump_clock: MockClock
 ) -> None:

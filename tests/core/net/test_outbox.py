@@ -94,6 +94,34 @@ async def test_what_is_put_in_is_sent_at_once(line: Line) -> None:
     assert line.read_now() == b"one"
 
 
+async def test_a_caller_of_enqueue_that_is_cancelled_does_not_poison_the_connection(line: Line) -> None:
+    await line.outbox.enqueue(bytes(MANY))
+    assert line.outbox.queued > 0
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await line.outbox.enqueue(bytes(CHUNK + 1))  # there is no room
+    assert scope.cancelled_caught
+    assert not line.outbox.poisoned
+    assert await line.read(MANY) == bytes(MANY)
+    await line.outbox.enqueue(b"last")
+    assert await line.read(4) == b"last"
+
+
+async def test_enqueue_raises_connection_lost_at_once(line: Line) -> None:
+    line.peer.close()
+    with pytest.raises(ConnectionLost):
+        await line.outbox.enqueue(b"one")
+    with pytest.raises(ConnectionLost):
+        await line.outbox.enqueue(b"two")
+
+
+async def test_cork_tells_whether_output_may_be_held_back(line: Line) -> None:
+    assert line.outbox.cork()
+    line.outbox.uncork()
+    await line.outbox.enqueue(bytes(MANY))
+    assert not line.outbox.cork()
+
+
 async def test_what_is_put_in_while_corked_is_held_back_and_sent_in_one_piece(line: Line) -> None:
     line.outbox.cork()
     for piece in (b"one", b"two", b"three"):

@@ -260,6 +260,7 @@ class Outbox:
             return
         if rest:
             self._writing = True
+            self._unsent = len(rest)
             self._spawn(self._send_quietly, rest)
 
     def poison(self) -> None:

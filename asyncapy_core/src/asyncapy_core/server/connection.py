@@ -144,7 +144,7 @@ class Connection:
             self._talk.end()
             self._talk = talk = NumberedSession(self, detector.numbered())
             self.client.stream = talk.output
-            self.state.age(self)
+            self.state.limit_age(self)
         del self._detector
         return await self._talk.lead()
 

@@ -12,7 +12,6 @@ from asyncapy_core.logs import escape_for_log
 from asyncapy_core.protocol.kinds import Kind
 from asyncapy_core.protocol.packet import Packet
 from asyncapy_core.server.handling import as_answer
-from asyncapy_core.session import Client
 
 if TYPE_CHECKING:
     import trio
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from asyncapy_core.net.outbox import Outbox
     from asyncapy_core.protocol.encoding import Encoding
     from asyncapy_core.protocol.packet import SharedPacket
-    from asyncapy_core.session import Session
+    from asyncapy_core.session import Client, Session
 
 
 class Progress(Enum):
@@ -287,23 +286,6 @@ class NumberedRequest:
     def is_over(self) -> bool:
         """Whether its handler has ended, and `Client.answering` does not keep it open."""
         return self.returned and not self.holds
-
-    def cancel(self) -> None:
-        """Cancel the handler, and drop further answers."""
-        if self.progress is _OPEN:
-            self.progress = Progress.CANCELLED
-        if self.worker is not None:
-            self.worker.scope.cancel()
-
-    def client_of(self, of_session: Client) -> Client:
-        """Return a client whose packets answer this request.
-
-        Args:
-            of_session: the client of the session.
-        """
-        client = Client(of_session.address, of_session.server, self, of_session.session, self.encoding.name)
-        client.tls_peer, client.tls_names = of_session.tls_peer, of_session.tls_names
-        return client
 
     def answering(self) -> Answering:
         """Return a context manager that keeps this request open after its handler has returned."""

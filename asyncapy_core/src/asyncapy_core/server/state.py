@@ -5,7 +5,6 @@ The sets are changed by its methods only. It uses connections through `Connectio
 
 from __future__ import annotations
 
-import random
 import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -59,9 +58,8 @@ DRAIN_LINGER_SECONDS: Final = 0.5
 DRAIN_SEND_SECONDS: Final = 0.5
 """The deadline for one chunk of output while the server drains, if ``send_timeout`` is not shorter."""
 
-AGES: Final = 8
-AGE_SPREAD: Final = 0.1
-"""``session_age`` is one of so many, spread by this part of it to both sides."""
+AGES: Final = (0.9, 0.95, 1, 1.05, 1.1)
+"""Sessions end after one of these multiples of ``session_age``, so that not all clients connect again at once."""
 
 PROXY_SECONDS: Final = 3.0
 """The deadline for a PROXY header."""
@@ -90,6 +88,9 @@ class ConnectionInterface(Peer, Protocol):
     def stop(self) -> None:
         """Begin no further packet."""
 
+    def retire(self) -> None:
+        """End the session in order, as its ``session_age`` has passed."""
+
     def fileno(self) -> int:
         """Return the file descriptor of its socket, or -1 if it is closed."""
 
@@ -99,9 +100,6 @@ class ConnectionInterface(Peer, Protocol):
     @property
     def traffic(self) -> tuple[int, int, int]:
         """The numbers of bytes that were received, that were sent, and that wait for the peer to read them."""
-
-    def retire(self) -> None:
-        """Ask the peer to use another connection, as this one is old."""
 
     def overflow(self) -> None:
         """Refuse the incomplete packet: all connections together have too many bytes of such packets."""
@@ -126,9 +124,9 @@ class ServerState:
         buffered: the sum of these bytes.
         heap: returns memory to the operating system after large packets.
         idle: set when the server drains and has no connection left.
-        ages: the deadlines of ``session_age``.
         reading, writing, lingering, leaving, proxying, handshaking: the deadlines of packets, of output, of closing
             connections, of these while the server drains, of PROXY headers and of TLS handshakes.
+        ageing: the deadlines of sessions, each for a part of them.
     """
 
     server: ServerInterface
@@ -155,12 +153,12 @@ class ServerState:
     should_log_codec: RateLimited = field(default_factory=RateLimited)
     reading: Deadlines[ConnectionInterface] = field(init=False)
     writing: Deadlines[Outbox] = field(init=False)
+    ageing: tuple[Deadlines[ConnectionInterface], ...] = field(init=False)
     lingering: Deadlines[ConnectionInterface] = field(init=False)
     leaving: Deadlines[ConnectionInterface] = field(init=False)
     proxying: Deadlines[SocketTransport] = field(init=False)
     handshaking: Deadlines[SocketTransport] = field(init=False)
     disconnects: DisconnectWatch[ConnectionInterface] = field(init=False)
-    ages: tuple[Deadlines[ConnectionInterface], ...] = field(init=False)
 
     def __post_init__(self) -> None:
         call = self.peers.call
@@ -170,15 +168,17 @@ class ServerState:
 
         self.reading = Deadlines(self.config.timeout, expire)
         self.writing = Deadlines(self.config.send_timeout, lambda outbox: call(outbox.poison))
+        self.ageing = ()
+        if (age := self.config.session_age) is not None:
+
+            def retire(connection: ConnectionInterface) -> None:
+                call(connection.retire, peer=connection)
+
+            self.ageing = tuple(Deadlines(age * part, retire) for part in AGES)
         self.lingering = Deadlines(LINGER_SECONDS, expire)
         self.leaving = Deadlines(DRAIN_LINGER_SECONDS, expire)
         self.proxying = Deadlines(PROXY_SECONDS, lambda transport: call(transport.abort))
         self.handshaking = Deadlines(self.config.handshake_timeout, lambda transport: call(transport.abort))
-        self.ages = ()
-        if self.config.session_age is not None:
-            spread = [1 - AGE_SPREAD + 2 * AGE_SPREAD * number / (AGES - 1) for number in range(AGES)]
-            age = self.config.session_age
-            self.ages = tuple(Deadlines(age * part, lambda each: call(each.retire, peer=each)) for part in spread)
         self.disconnects = DisconnectWatch(self._busy, lambda connection: call(connection.lose, peer=connection))
 
     @property
@@ -190,8 +190,8 @@ class ServerState:
     @property
     def deadlines(self) -> tuple[Deadlines[Any], ...]:
         """The deadlines to watch while the server serves; ``leaving`` is watched while it drains."""
-        of_peers = self.reading, self.writing, self.lingering, self.proxying, self.handshaking
-        return *of_peers, self.heap.deadlines, *self.ages
+        of_all = (self.reading, self.writing, self.lingering, self.proxying, self.handshaking, self.heap.deadlines)
+        return (*of_all, *self.ageing)
 
     def begin_handshake(self, transport: SocketTransport, address: str, *, proxied: bool) -> None:
         """Add a connection that waits for a PROXY header or a TLS handshake; see `HandshakeTable.add`."""
@@ -220,14 +220,14 @@ class ServerState:
             self._limit_closing(connection)
             self.peers.start(connection, connection.run)
 
-    def age(self, connection: ConnectionInterface) -> None:
-        """Start the ``session_age`` of a connection, at random one of several: clients do not all return at once."""
-        if self.ages:
-            random.choice(self.ages).start(connection)  # noqa: S311  # no secret
-
     def end_session(self, connection: ConnectionInterface) -> None:
         """Remove the session of a closing connection, so that another of its address may begin."""
         self.sessions.discard(connection.session)
+
+    def limit_age(self, connection: ConnectionInterface) -> None:
+        """Start the deadline of a session of version 23, if ``session_age`` is set."""
+        if self.ageing:
+            self._age(connection).start(connection)
 
     def abandon(self, connection: ConnectionInterface) -> None:
         """Give back the place of a connection whose peer has left; its handler still runs."""
@@ -260,8 +260,8 @@ class ServerState:
         self.reading.stop(connection)
         self.lingering.stop(connection)
         self.leaving.stop(connection)
-        for age in self.ages:
-            age.stop(connection)
+        if self.ageing:
+            self._age(connection).stop(connection)
         self.connections.discard(connection)
         self.abandoned.discard(connection)
         self.closing.discard(connection)
@@ -296,6 +296,9 @@ class ServerState:
         """Close every connection at once. A cancellation alone does not reach a task that a handler has shielded."""
         for connection in (*self.connections, *self.abandoned, *self.refused):
             self.peers.call(connection.drop)
+
+    def _age(self, connection: ConnectionInterface) -> Deadlines[ConnectionInterface]:
+        return self.ageing[connection.session.session_id.int % len(self.ageing)]
 
     def _busy(self) -> list[ConnectionInterface]:
         """Return the connections from which no task reads, as a handler runs."""

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
 from asyncapy_core.errors import BrokenCodec, ConnectionLost, EncodeError, ErrorCode, MalformedPacket
 from asyncapy_core.routing.dispatch import NoHandler
-from asyncapy_core.routing.outcomes import CANCELLED, DISCONNECTED, SUCCEEDED
+from asyncapy_core.routing.outcomes import CANCELLED, DISCONNECTED
 from asyncapy_core.server.handling import Handling
 from asyncapy_core.server.numbered_request import NumberedRequest, Progress
 
@@ -20,9 +18,6 @@ if TYPE_CHECKING:
     from asyncapy_core.server.state import ServerState
     from asyncapy_core.session import Client
 
-Dispatch: TypeAlias = "Callable[[Client, Packet], Awaitable[object]]"
-"""Calls the handlers of a packet."""
-
 
 class Crew(Protocol):
     """The session of the workers."""
@@ -30,19 +25,8 @@ class Crew(Protocol):
     @property
     def log(self) -> SessionLog: ...
 
-    dispatch: Dispatch
-
-    def drop(self) -> None:
-        """Close the connection at once."""
-
-    @property
-    def client(self) -> Client: ...
-
     def before_wait(self, worker: Worker) -> None:
         """Prepare a wait of the task of this worker; raises nothing."""
-
-    def release(self, worker: Worker, request: NumberedRequest) -> None:
-        """Separate a request from the task of its handler, which has ended."""
 
 
 class Worker(Handling):
@@ -61,13 +45,12 @@ class Worker(Handling):
         task: the task.
     """
 
-    __slots__ = ("_crew", "_plain", "_state", "leads", "packet", "request", "scope", "task")
+    __slots__ = ("_crew", "_state", "leads", "packet", "request", "scope", "task")
 
     def __init__(self, crew: Crew, state: ServerState, *, leads: bool) -> None:
         super().__init__(state.peers, state.dispatcher.errors, state.config.handler_timeout)
         self._crew = crew
         self._state = state
-        self._plain = state.config.handler_timeout is None and not state.config.measure
         self.leads: bool = leads
         self.request: NumberedRequest | None = None
         self.packet: Packet | None = None
@@ -77,68 +60,6 @@ class Worker(Handling):
     def before_wait(self) -> None:
         """Prepare a wait of the task; `run_with_wait_hook` calls this."""
         self._crew.before_wait(self)
-
-    async def handle(self, request: NumberedRequest, payload: bytes) -> None:
-        """Handle a request that has waited for its turn, in a task of its own."""
-        client, packet = request.client_of(self._crew.client), None
-        request.worker, self.request = self, request
-        try:
-            if request.progress is not Progress.CANCELLED:
-                packet = self.packet = request.encoding.unpack_numbered(payload, client)
-                under_way = self._crew.dispatch(client, packet)
-        except BaseException as error:  # a filter may raise anything
-            try:
-                await self.clean_up(packet, await self.fail(request, client, packet, error))
-            finally:
-                self._crew.release(self, request)
-        else:
-            if packet is None:
-                self._crew.release(self, request)
-            else:
-                await self.finish(request, packet, under_way)
-
-    async def finish(self, request: NumberedRequest, packet: Packet, under_way: Awaitable[object]) -> None:
-        """Await the handlers of a request in a task of its own, and answer it."""
-        client: Any = packet.sender
-        request.worker, self.request, self.packet = self, request, packet
-        outcome: str = SUCCEEDED
-        try:
-            try:
-                if request.progress is Progress.CANCELLED:
-                    self.scope.cancel()
-                if not self._plain:
-                    under_way = self.measured(packet, under_way)
-                result = await under_way
-                await request.finish(result, packet)
-            except BaseException as error:  # a handler may raise anything
-                outcome = await self.fail(request, client, packet, error)
-            await self.clean_up(packet, outcome)
-        finally:
-            self._crew.release(self, request)
-
-    async def measured(self, packet: Packet, under_way: Awaitable[object]) -> object:
-        """Await handlers within ``handler_timeout``, and note their duration if ``measure`` is set."""
-        config, client = self._state.config, packet.sender
-        started = time.perf_counter_ns()
-        outcome: str = ErrorCode.HANDLER_FAILED
-        try:
-            if config.handler_timeout is not None:
-                under_way = self.within_limit(self._crew, client, under_way)  # type: ignore[arg-type]  # a Client
-            result = await under_way
-            outcome = SUCCEEDED
-        finally:
-            if config.measure and packet.handler is not None:
-                packet.handler.outcomes.measure(outcome, time.perf_counter_ns() - started)
-        return result
-
-    async def clean_up(self, packet: Packet | None, outcome: str) -> None:
-        """Count a request, and close the generators that its handlers have dropped."""
-        if packet is None or packet.handler is None:
-            self._state.counters.refuse(outcome)
-        elif outcome:
-            packet.handler.outcomes.count(outcome)
-        if self._state.peers.dropped.by_task:
-            await self._state.peers.close_dropped(self._crew)  # another task leads if this waits
 
     async def fail(self, request: NumberedRequest, client: Client, packet: Packet | None, error: BaseException) -> str:
         """Answer a request whose payload or dispatch raised; return its outcome.
