@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import gc
+from collections import Counter
 from collections.abc import Awaitable, Callable
+from operator import itemgetter
 from typing import Any
 
 import pytest
@@ -208,6 +210,64 @@ async def test_a_session_that_a_handler_closes_is_made_again(serve: Serve) -> No
             assert await client.request({"do": "close"}) is None
         assert await client.request({"do": "echo"}) == {"do": "echo"}
     assert len(running.logged("New session started")) == 4
+
+
+async def test_a_request_that_is_too_large_fails_and_costs_no_other_one(serve: Serve) -> None:
+    handlers = Handlers()
+    running = await serve(handlers.server, max_packet=100_000)
+    async with newer(running.port) as client, trio.open_nursery() as nursery:
+        waited: list[Any] = []
+
+        async def wait() -> None:
+            waited.append(await client.request({"do": "wait"}))
+
+        nursery.start_soon(wait)
+        await wait_all_tasks_blocked(0.01)
+        large = {"do": "echo", "x": "x" * 10_000_000}
+        assert await client.request(large) == failure("ERR_PACKET_TOO_LARGE")
+        assert await client.request({"do": "echo"}) == {"do": "echo"}
+        handlers.release.set()
+    assert waited == [{"waited": True}]
+
+
+async def test_no_request_is_lost_or_handled_twice_while_servers_restart() -> None:
+    port = free_port()
+    handled: Counter[int] = Counter()
+    outcomes: list[Any] = []
+
+    def server() -> Server:
+        server = Server(port=port)
+
+        @server.add_handler()
+        async def handler(client: Any, packet: Any) -> Any:
+            handled[packet["n"]] += 1
+            await trio.sleep(packet["n"] % 4 / 100)
+            return {"n": packet["n"]}
+
+        return server
+
+    async def serve_again_and_again(scope: trio.CancelScope) -> None:
+        with scope:
+            while True:
+                current = server()
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(current.serve)
+                    await trio.sleep(0.1)
+                    current.stop()
+
+    async def ask(numbers: range) -> None:
+        for number in numbers:
+            outcomes.append((number, await client.request({"n": number})))
+
+    async with trio.open_nursery() as servers:
+        scope = trio.CancelScope()
+        servers.start_soon(serve_again_and_again, scope)
+        async with newer(port) as client, trio.open_nursery() as nursery:
+            for task in range(20):
+                nursery.start_soon(ask, range(task * 40, task * 40 + 40))
+        scope.cancel()
+    assert sorted(outcomes, key=itemgetter(0)) == [(number, {"n": number}) for number in range(800)]
+    assert set(handled.values()) == {1}
 
 
 async def test_an_idle_client_answers_the_pings_of_the_server(serve: Serve) -> None:
