@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import socket
+import struct
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from operator import itemgetter
@@ -843,3 +845,65 @@ async def test_a_server_that_vanishes_while_events_are_expected_is_noticed(
             await wait_all_tasks_blocked(0.01)
             jumping_clock.jump(KEEP_ALIVE + 1)
         await ended.wait()
+
+
+async def test_an_event_stream_that_is_closed_has_no_more_events(serve: Serve) -> None:
+    running = await serve(Handlers().server)
+    async with newer(running.port) as client:
+        events = client.events()
+        await client.request({"do": "push", "n": 2})
+        assert await events.__anext__() == {"event": 0}
+        await events.aclose()
+        await client.request({"do": "push", "n": 2})
+        assert [event async for event in events] == []
+        assert events.lost == 0
+
+
+async def test_two_tasks_may_share_a_stream(serve: Serve) -> None:
+    running = await serve(Handlers().server)
+    got: list[int] = []
+
+    async def take() -> None:
+        async for part in stream:
+            got.append(part["n"])
+
+    async with newer(running.port) as client:
+        stream = client.stream({"do": "count", "n": 20})
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(take)
+            nursery.start_soon(take)
+    assert sorted(got) == list(range(21))
+
+
+async def test_a_connection_that_is_reset_is_reported() -> None:
+    async def behave(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        await stream.aclose()
+
+    async with fake_server(behave) as port, newer(port) as client:
+        with pytest.raises(ServerDisconnected, match=r"the connection was lost without an answer.*reset") as caught:
+            await client.request({"a": 1})
+        assert isinstance(caught.value.__cause__, OSError)
+
+
+async def test_a_server_that_reads_nothing_holds_up_nobody(jumping_clock: trio.testing.MockClock) -> None:
+    async def behave(peer: NumberedPeer, number: int) -> None:
+        if number == 1:
+            await trio.sleep_forever()
+        await answer_all(peer)
+
+    async with fake_server(Connections(behave)) as port, newer(port) as client, trio.open_nursery() as nursery:
+
+        async def ask(kind: type[RemoteError]) -> None:
+            with pytest.raises(kind):
+                await client.request({"x": "x" * 30_000_000}, timeout=100)
+
+        nursery.start_soon(ask, ReplyTimeout)
+        await wait_all_tasks_blocked(0.01)
+        nursery.start_soon(ask, NotConnected)
+        await wait_all_tasks_blocked(0.01)
+        jumping_clock.jump(101)
+        await wait_all_tasks_blocked(0.01)
+        jumping_clock.jump(SILENCE)
+        assert await client.request({"a": 1}) == {"a": 1}
