@@ -26,7 +26,7 @@ HOOKS = [name for name in vars(hookspecs) if name.startswith("asyncapy_")]
 
 SURFACE: dict[str, set[str]] = {
     "asyncapy": {"Client", "Failure", "Packet", "Router", "Server", "__version__"},
-    "asyncapy.client": {"AsyncClient", "Client", "Pool"},
+    "asyncapy.client": {"AsyncClient", "Client", "EventStream", "Pool", "ReplyStream"},
     "asyncapy.core": {"Client", "Handler", "Packet", "Session", "SharedPacket"},
     "asyncapy.errors": {
         "AlreadyAnswered",
@@ -110,7 +110,7 @@ SURFACE: dict[str, set[str]] = {
         "hookimpl",
     },
     "asyncapy_core.plugins": {"PluginManager", "PluginRecord", "Restriction", "default_manager", "hookimpl"},
-    "asyncapy_core.client": {"AsyncClient", "Client", "Pool"},
+    "asyncapy_core.client": {"AsyncClient", "Client", "EventStream", "Pool", "ReplyStream"},
     "asyncapy_core.storage": {
         "Finding",
         "ForkAware",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -60,6 +61,10 @@ class Talker:
 
     def send(self, data: bytes) -> None:
         self._socket.sendall(data)
+
+    def reset(self) -> None:
+        """Let the end of the connection be a reset."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def answer_all(self) -> None:
         while (got := self.read()) is not None:
@@ -233,6 +238,33 @@ def test_a_request_in_doubt_fails_and_the_next_one_connects_again() -> None:
     with talking(break_off, Talker.answer_all) as port, newer() as client:
         client.connect("127.0.0.1", port)
         with pytest.raises(ServerDisconnected, match="ended the session: ERR_TIMED_OUT"):
+            client.request({})
+        assert client.request({}) == {"n": 1}
+
+
+def test_a_server_that_does_not_read_a_request_is_left() -> None:
+    done = threading.Event()
+
+    def read_nothing(peer: Talker) -> None:
+        done.wait(10)
+
+    with talking(read_nothing, Talker.answer_all) as port, newer(timeout=0.1) as client:
+        client.connect("127.0.0.1", port)
+        with pytest.raises(ReplyTimeout):
+            client.request({"x": "x" * 30_000_000})
+        done.set()
+        client.timeout = 10
+        assert client.request({}) == {"n": 1}
+
+
+def test_a_connection_that_is_reset_is_reported() -> None:
+    def reset(peer: Talker) -> None:
+        peer.read()
+        peer.reset()
+
+    with talking(reset, Talker.answer_all) as port, newer() as client:
+        client.connect("127.0.0.1", port)
+        with pytest.raises(ServerDisconnected, match=r"the connection was lost without an answer.*reset"):
             client.request({})
         assert client.request({}) == {"n": 1}
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import socket
+import struct
+from collections import Counter
 from collections.abc import Awaitable, Callable
+from operator import itemgetter
 from typing import Any
 
 import pytest
@@ -208,6 +212,64 @@ async def test_a_session_that_a_handler_closes_is_made_again(serve: Serve) -> No
             assert await client.request({"do": "close"}) is None
         assert await client.request({"do": "echo"}) == {"do": "echo"}
     assert len(running.logged("New session started")) == 4
+
+
+async def test_a_request_that_is_too_large_fails_and_costs_no_other_one(serve: Serve) -> None:
+    handlers = Handlers()
+    running = await serve(handlers.server, max_packet=100_000)
+    async with newer(running.port) as client, trio.open_nursery() as nursery:
+        waited: list[Any] = []
+
+        async def wait() -> None:
+            waited.append(await client.request({"do": "wait"}))
+
+        nursery.start_soon(wait)
+        await wait_all_tasks_blocked(0.01)
+        large = {"do": "echo", "x": "x" * 10_000_000}
+        assert await client.request(large) == failure("ERR_PACKET_TOO_LARGE")
+        assert await client.request({"do": "echo"}) == {"do": "echo"}
+        handlers.release.set()
+    assert waited == [{"waited": True}]
+
+
+async def test_no_request_is_lost_or_handled_twice_while_servers_restart() -> None:
+    port = free_port()
+    handled: Counter[int] = Counter()
+    outcomes: list[Any] = []
+
+    def server() -> Server:
+        server = Server(port=port)
+
+        @server.add_handler()
+        async def handler(client: Any, packet: Any) -> Any:
+            handled[packet["n"]] += 1
+            await trio.sleep(packet["n"] % 4 / 100)
+            return {"n": packet["n"]}
+
+        return server
+
+    async def serve_again_and_again(scope: trio.CancelScope) -> None:
+        with scope:
+            while True:
+                current = server()
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(current.serve)
+                    await trio.sleep(0.1)
+                    current.stop()
+
+    async def ask(numbers: range) -> None:
+        for number in numbers:
+            outcomes.append((number, await client.request({"n": number})))
+
+    async with trio.open_nursery() as servers:
+        scope = trio.CancelScope()
+        servers.start_soon(serve_again_and_again, scope)
+        async with newer(port) as client, trio.open_nursery() as nursery:
+            for task in range(20):
+                nursery.start_soon(ask, range(task * 40, task * 40 + 40))
+        scope.cancel()
+    assert sorted(outcomes, key=itemgetter(0)) == [(number, {"n": number}) for number in range(800)]
+    assert set(handled.values()) == {1}
 
 
 async def test_an_idle_client_answers_the_pings_of_the_server(serve: Serve) -> None:
@@ -785,3 +847,65 @@ async def test_a_server_that_vanishes_while_events_are_expected_is_noticed(
             await wait_all_tasks_blocked(0.01)
             jumping_clock.jump(KEEP_ALIVE + 1)
         await ended.wait()
+
+
+async def test_an_event_stream_that_is_closed_has_no_more_events(serve: Serve) -> None:
+    running = await serve(Handlers().server)
+    async with newer(running.port) as client:
+        events = client.events()
+        await client.request({"do": "push", "n": 2})
+        assert await events.__anext__() == {"event": 0}
+        await events.aclose()
+        await client.request({"do": "push", "n": 2})
+        assert [event async for event in events] == []
+        assert events.lost == 0
+
+
+async def test_two_tasks_may_share_a_stream(serve: Serve) -> None:
+    running = await serve(Handlers().server)
+    got: list[int] = []
+
+    async def take() -> None:
+        async for part in stream:
+            got.append(part["n"])
+
+    async with newer(running.port) as client:
+        stream = client.stream({"do": "count", "n": 20})
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(take)
+            nursery.start_soon(take)
+    assert sorted(got) == list(range(21))
+
+
+async def test_a_connection_that_is_reset_is_reported() -> None:
+    async def behave(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        await stream.aclose()
+
+    async with fake_server(behave) as port, newer(port) as client:
+        with pytest.raises(ServerDisconnected, match=r"the connection was lost without an answer.*reset") as caught:
+            await client.request({"a": 1})
+        assert isinstance(caught.value.__cause__, OSError)
+
+
+async def test_a_server_that_reads_nothing_holds_up_nobody(jumping_clock: trio.testing.MockClock) -> None:
+    async def behave(peer: NumberedPeer, number: int) -> None:
+        if number == 1:
+            await trio.sleep_forever()
+        await answer_all(peer)
+
+    async with fake_server(Connections(behave)) as port, newer(port) as client, trio.open_nursery() as nursery:
+
+        async def ask(kind: type[RemoteError]) -> None:
+            with pytest.raises(kind):
+                await client.request({"x": "x" * 30_000_000}, timeout=100)
+
+        nursery.start_soon(ask, ReplyTimeout)
+        await wait_all_tasks_blocked(0.01)
+        nursery.start_soon(ask, NotConnected)
+        await wait_all_tasks_blocked(0.01)
+        jumping_clock.jump(101)
+        await wait_all_tasks_blocked(0.01)
+        jumping_clock.jump(SILENCE)
+        assert await client.request({"a": 1}) == {"a": 1}

@@ -215,3 +215,15 @@ async def test_an_address_that_is_none_is_told(asyncapy_server: Start) -> None:
     running = await asyncapy_server(sleeper())
     with pytest.raises(ValueError, match="'localhost' does not appear to be an IPv4 or IPv6 address"):
         running.client(address="localhost")
+
+
+async def test_a_client_in_memory_takes_the_version_of_the_protocol() -> None:
+    server = Server(port=0)
+
+    @server.add_handler()
+    async def twice(client: Any, packet: Any) -> Any:
+        await client.send({"n": 1})
+        return {"n": 2}
+
+    async with serving(server) as running, running.client(version=None) as client:
+        assert [part["n"] async for part in client.stream({"a": 1})] == [1, 2]

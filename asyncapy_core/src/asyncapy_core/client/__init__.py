@@ -1,7 +1,8 @@
-"""Clients of a server: `replies` and `pipeline` without I/O, the synchronous client, the trio client and its pool."""
+"""Clients of a server: `pipeline` and `exchange` without I/O, the synchronous client, the trio client and its pool."""
 
 from asyncapy_core.client.async_client import AsyncClient
 from asyncapy_core.client.client import Client
 from asyncapy_core.client.pool import Pool
+from asyncapy_core.client.streaming import EventStream, ReplyStream
 
-__all__ = ["AsyncClient", "Client", "Pool"]
+__all__ = ["AsyncClient", "Client", "EventStream", "Pool", "ReplyStream"]

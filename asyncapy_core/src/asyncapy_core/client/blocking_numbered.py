@@ -122,9 +122,9 @@ class BlockingExchange:
 
     def _receive(self, seconds: float | None) -> None:
         """Receive bytes and process them; at the end of the stream, fail the request."""
-        self._socket.settimeout(seconds)
         error: RemoteError | None = None
         try:
+            self._socket.settimeout(seconds)
             data = self._socket.recv(MAX_READ)
             if data:
                 self._exchange.receive(data)

@@ -73,12 +73,11 @@ class ReplyStream:
 
     async def __anext__(self) -> dict[str, Any]:
         call = self._call
+        await trio.lowlevel.checkpoint()
         if self._token is None:
             self._token = trio.lowlevel.current_trio_token()
             self._send(call)
-        if call.ready:
-            await trio.lowlevel.checkpoint()
-        else:
+        if not call.ready:
             await self._wait()
         if call.parts:
             return call.take()
