@@ -91,24 +91,24 @@ class Connection:
         """The numbers of bytes that were received, that were sent, and that wait for the peer to read them."""
         return self.intake.received, self.outbox.sent, self.outbox.queued
 
-    async def run(self) -> None:
-        """Serve the peer until it leaves, a deadline passes, the session is closed, or the server drains."""
-        started = "{Client handler} New session started, UUID is %s, address is %s"
-        self.state.log.info(started, self.session.session_id, self.client.address)
-        begin_session()
-        await self.proceed(self._serve)
-
-    async def proceed(self, serve: Callable[[], Awaitable[bool | None]]) -> None:
-        """Serve the peer in this task, then end the connection.
+    async def run(self, *, begun: bool = False) -> None:
+        """Serve the peer until it leaves, a deadline passes, the session is closed, or the server drains.
 
         Args:
-            serve: serves the peer. It returns whether the peer may have sent bytes that are not read; or None if
-                another task goes on with the connection.
+            begun: whether another task has begun to do so; see `hand_over`.
         """
+        if not begun:
+            started = "{Client handler} New session started, UUID is %s, address is %s"
+            self.state.log.info(started, self.session.session_id, self.client.address)
+            begin_session()
         task = self._leader = trio.lowlevel.current_task()
+        linger: bool | None = None
         try:
             try:
-                linger = await serve()
+                if begun or await self._find_version():
+                    linger = await self._talk.lead()
+                else:
+                    linger = self.stage is not Stage.OPEN or self.state.draining
             except ProtocolError as error:
                 await self._refuse(error)
                 linger = True
@@ -124,13 +124,13 @@ class Connection:
             if self._leader is task:
                 self._end()
 
-    def hand_over(self, serve: Callable[[], Awaitable[bool | None]]) -> None:
+    def hand_over(self) -> None:
         """Let a new task go on with the connection, and end it; the current one only handles a request."""
         self._leader = None
-        self.start(self.proceed, serve)
+        self.start(functools.partial(self.run, begun=True))
 
-    async def _serve(self) -> bool | None:
-        """Read until the version of the session is known, then serve it."""
+    async def _find_version(self) -> bool:
+        """Read until the version of the session is known; return False if it is not before its end."""
         detector = self._detector
         while detector.version is None:
             with trio.move_on_after(VERSION_SECONDS if detector.lacks_version else math.inf) as scope:
@@ -138,7 +138,7 @@ class Connection:
             if scope.cancelled_caught:
                 detector.assume_ordered()
             if not received:
-                return self.stage is not Stage.OPEN or self.state.draining
+                return False
             detector.frames(0)
         if detector.version == NUMBERED_VERSION:
             self._talk.end()
@@ -146,7 +146,7 @@ class Connection:
             self.client.stream = talk.output
             self.state.limit_age(self)
         del self._detector
-        return await self._talk.lead()
+        return True
 
     async def _refuse(self, error: ProtocolError) -> None:
         """Answer a packet that breaks a rule of the protocol, unless the connection is closed."""

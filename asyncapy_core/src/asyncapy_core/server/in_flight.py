@@ -124,7 +124,7 @@ class RequestsInFlight(ABC):
                 self._count(request)
                 if worker.packet is not None and worker.packet.handler is not None:
                     worker.packet.handler.waits = True
-                self._base.copy().run(self._link.hand_over, self.lead)
+                self._base.copy().run(self._link.hand_over)
         elif self._between_turns:
             return
         self._link.outbox.uncork()

@@ -76,16 +76,24 @@ class Intake:
             ConnectionLost: the connection broke.
         """
         await trio.lowlevel.checkpoint()
-        state = self._state
+        state, decoder = self._state, self.decoder
         if state.draining:
             return False
-        buffered, size = self._wanted()
+        size = state.config.buf
+        if buffered := decoder.buffered:
+            size = self._wanted(size)
         data = self._transport.receive_now(size)
         while data is None and connection.stage is Stage.OPEN and not state.draining:
             if self.expired:
                 raise TimedOut(f"no whole packet within {state.config.timeout:g} s")
             data = await self._wait(connection, buffered, size)
-        return self._feed(data, buffered)
+        if not data:
+            return False
+        self.received += len(data)
+        if buffered:
+            state.heap.count(len(data))
+        decoder.feed(data)
+        return True
 
     async def receive_or_wake(self, connection: ConnectionInterface) -> bool | None:
         """Do as `receive`, but in any stage of the connection, and return None after a wake-up.
@@ -93,24 +101,30 @@ class Intake:
         The connection was woken as the deadline has passed (`expired`), or by `wake`.
         """
         await trio.lowlevel.checkpoint()
-        buffered, size = self._wanted()
+        state, decoder = self._state, self.decoder
+        size = state.config.buf
+        if buffered := decoder.buffered:
+            size = self._wanted(size)
         data = self._transport.receive_now(size)
         if data is None and not self.expired and not self._woken:
             data = await self._wait(connection, buffered, size)
         self._woken = False
-        return None if data is None else self._feed(data, buffered)
+        if not data:
+            return None if data is None else False
+        self.received += len(data)
+        if buffered:
+            state.heap.count(len(data))
+        decoder.feed(data)
+        return True
 
     def wake(self) -> None:
         """Make the current or the next call of `receive_or_wake` return; no wake-up is lost between two calls."""
         self._woken = True
         self._transport.wake()
 
-    def _wanted(self) -> tuple[int, int]:
-        """Return the bytes of the incomplete packet, and the most bytes to read next."""
-        size = self._state.config.buf
-        if buffered := self.decoder.buffered:
-            size = max(size, min(self.decoder.missing, MAX_READ))
-        return buffered, size
+    def _wanted(self, size: int) -> int:
+        """Return the most bytes to read next, for the rest of an incomplete packet: ``size`` or more."""
+        return max(size, min(self.decoder.missing, MAX_READ))
 
     async def _wait(self, connection: ConnectionInterface, buffered: int, size: int) -> bytes | None:
         """Wait for bytes within the deadline; return None after a wake-up."""
@@ -124,15 +138,6 @@ class Intake:
             return await self._transport.receive(size)
         except Woken:
             return None
-
-    def _feed(self, data: bytes | None, buffered: int) -> bool:
-        if not data:
-            return False
-        self.received += len(data)
-        if buffered:
-            self._state.heap.count(len(data))
-        self.decoder.feed(data)
-        return True
 
     def complete(self, connection: ConnectionInterface) -> None:
         """Stop the deadline, as a packet is complete, and forget that it was incomplete."""

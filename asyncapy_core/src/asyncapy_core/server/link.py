@@ -58,5 +58,5 @@ class Link(Protocol):
     async def close(self) -> None:
         """Close the connection after pending output."""
 
-    def hand_over(self, serve: Callable[[], Awaitable[bool | None]]) -> None:
-        """Let a new task serve the peer; see `Connection.proceed`."""
+    def hand_over(self) -> None:
+        """Let a new task serve the peer; see `Connection.hand_over`."""

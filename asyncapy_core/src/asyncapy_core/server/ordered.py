@@ -42,19 +42,27 @@ class OrderedSession:
 
     __slots__ = (
         "_between_turns",
+        "_connection",
         "_debug",
         "_decoder",
         "_dispatch",
         "_encoding",
         "_encoding_known",
+        "_encodings",
+        "_intake",
         "_link",
         "_outbox",
         "_request",
+        "_state",
     )
 
     def __init__(self, link: Link, decoder: FrameDecoder) -> None:
         state = link.state
         self._link = link
+        self._connection = link.interface
+        self._state = state
+        self._intake = link.intake
+        self._encodings = state.encodings.by_id
         self._decoder = decoder
         self._outbox = link.outbox
         self._encoding = state.encodings.default
@@ -79,17 +87,14 @@ class OrderedSession:
         """The logger of the session."""
         return self._link.log
 
-    async def lead(self) -> bool:
+    def lead(self) -> Awaitable[bool]:
         """Serve the peer in the current task.
 
         Returns:
-            Whether the peer may have sent bytes that are not read.
-
-        Raises:
-            ProtocolError: a packet breaks a rule of the protocol.
-            ConnectionLost: the connection broke.
+            An awaitable of whether the peer may have sent bytes that are not read. It raises `ConnectionLost`, and
+            `ProtocolError` if a packet breaks a rule of the protocol.
         """
-        return await run_with_wait_hook(self._serve(), self._before_wait)
+        return run_with_wait_hook(self._serve(), self._before_wait)
 
     async def _serve(self) -> bool:  # noqa: C901, PLR0912  # a coroutine for each turn would cost 0.5 us
         """Read, dispatch the whole packets, a limited number in a turn, and send the replies in one piece.
@@ -97,8 +102,8 @@ class OrderedSession:
         Returns:
             Whether the peer may have sent bytes that are not read.
         """
-        intake, outbox, request = self._link.intake, self._outbox, self._request
-        dispatch, client, state = self._dispatch, self._link.client, self._link.state
+        intake, outbox, request = self._intake, self._outbox, self._request
+        dispatch, client, state = self._dispatch, self._link.client, self._state
         limit, measured, dropped = state.config.packets_per_turn, state.config.measure, state.peers.dropped.by_task
         decoder, encodings, context = self._decoder, state.encodings.by_id, copy_context()
         request.enter_task()
@@ -138,12 +143,12 @@ class OrderedSession:
                 return True
             if not outbox.flush_now():
                 await outbox.flush()
-            if not await intake.receive(self._link.interface):
+            if not await intake.receive(self._connection):
                 return self._link.stage is not _OPEN or state.draining
 
     def _is_over(self) -> bool:
         """Return True if no further packet is to be handled: closed, broken, or the server drains."""
-        return self._link.stage is not _OPEN or self._outbox.poisoned or self._link.state.draining
+        return self._link.stage is not _OPEN or self._outbox.poisoned or self._state.draining
 
     async def _yield_turn(self) -> None:
         """Yield to other connections between two packets, without sending the replies yet."""
@@ -153,7 +158,7 @@ class OrderedSession:
 
     async def _clean_up(self, context: Context) -> None:
         """Close dropped generators, and undo the context variables of a handler: the next packet must not see them."""
-        if self._link.state.peers.dropped.by_task:
+        if self._state.peers.dropped.by_task:
             await self._request.close_dropped()
         if copy_context() != context:
             trio.lowlevel.current_task().context = context.copy()
@@ -163,13 +168,13 @@ class OrderedSession:
         """Send the held-back replies; called before each wait of the task."""
         if not self._between_turns:
             self._outbox.uncork()
-            if self._link.state.disconnects.asleep:
-                self._link.state.disconnects.wake()
+            if self._state.disconnects.asleep:
+                self._state.disconnects.wake()
 
     def _packet_arrived(self, wire_id: int, payload: bytes) -> None:
         """Handle the arrival of a packet while nothing is held back; the first one fixes the session's encoding."""
-        encoding = self._link.state.encodings.by_id[wire_id]
-        self._link.intake.complete(self._link.interface)
+        encoding = self._encodings[wire_id]
+        self._intake.complete(self._connection)
         if not self._encoding_known:
             self._encoding_known = True
             self._encoding = encoding
@@ -194,7 +199,7 @@ class OrderedSession:
 
     def cancel(self) -> None:
         """Cancel the handlers of the current packet, as their client has left, if ``cancel_on_disconnect`` is set."""
-        if self._link.state.config.cancel_on_disconnect:
+        if self._state.config.cancel_on_disconnect:
             self._request.cancel()
 
     def end(self) -> None:
@@ -251,7 +256,7 @@ class OrderedSession:
         """
         if self._link.stage is not _OPEN:
             raise ClientDisconnected("the connection to this client was closed before", self._link.client)
-        encoding = self._encoding if packet.sender is not None else self._link.state.encodings.by_name(packet.encoding)
+        encoding = self._encoding if packet.sender is not None else self._state.encodings.by_name(packet.encoding)
         data = encoding.pack(packet.fields)
         request = self._request
         if request.answered is not _NOT:
@@ -309,7 +314,7 @@ class OrderedSession:
             raise ClientDisconnected("the connection to this client was closed before", self._link.client)
         if isinstance(packet, SharedPacket):
             return packet.packed(self._encoding.pack)
-        encoding = self._encoding if packet.sender is not None else self._link.state.encodings.by_name(packet.encoding)
+        encoding = self._encoding if packet.sender is not None else self._state.encodings.by_name(packet.encoding)
         return encoding.pack(packet.fields)
 
     async def _put(self, data: bytes) -> None:
