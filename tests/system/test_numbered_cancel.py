@@ -311,3 +311,37 @@ async def test_a_handler_may_leave_a_cancel_scope_open(serve: Serve) -> None:
                     while await peer.read() is not None:
                         pass
     assert running.logged("Cancel scope stack corrupted")
+
+
+@pytest.mark.parametrize("cancel", [False, True])
+async def test_a_handler_may_keep_a_generator_with_an_open_nursery(serve: Serve, cancel: bool) -> None:
+    server, kept = Server(port=0), []
+
+    @server.add_handler()
+    async def handle(client: Any, packet: Any) -> Any:
+        if "keep" in packet:
+            kept.append(ticks())
+            await anext(kept[-1])
+            if "wait" in packet:
+                await trio.sleep_forever()
+        return {}
+
+    running = await serve(server)
+    async with running.undisturbed(bystander=1):
+        for _ in range(3):
+            async with await connect(running) as peer:
+                number = await peer.request(keep=1, **({"wait": 1} if cancel else {}))
+                if cancel:
+                    await peer.ping()
+                    await peer.cancel(number)
+                answer = await peer.read()
+                assert answer is not None
+                assert answer.kind == ("END" if cancel else "REPLY")
+                await peer.half_close()
+                with trio.fail_after(5):
+                    while await peer.read() is not None:
+                        pass
+        kept.clear()
+        with trio.fail_after(5):
+            while len(running.logged("was left open")) < 1 and not running.logged("ERROR"):  # noqa: ASYNC110  # as above
+                await trio.sleep(0.002)
