@@ -210,6 +210,20 @@ async def test_after_the_cancellation_of_the_first_that_waits_the_next_one_that_
         assert await peer.answers(small) == [Answer("REPLY", small, {"n": 3})]
 
 
+async def test_a_request_that_is_cancelled_before_its_task_begins_is_never_handled(serve: Serve) -> None:
+    running, scene = await serve_waiting(serve, max_packet=1000)
+    async with await connect(running) as peer:
+        await peer.request(wait=1, n=1, x="x" * 500)
+        large, small = await peer.request(n=2, x="x" * 900), await peer.request(n=3)
+        await peer.ping()
+        await peer.send(numbered("CANCEL", large) + numbered("CANCEL", small))  # the first gives the second its turn
+        assert await peer.read() == Answer("END", large, None)
+        assert await peer.read() == Answer("END", small, None)
+        later = await peer.request(n=4)
+        assert await peer.answers(later) == [Answer("REPLY", later, {"n": 4})]
+    assert scene.begun == [1, 4]
+
+
 async def test_a_request_that_is_cancelled_in_one_piece_with_it_gets_one_end(serve: Serve) -> None:
     running, scene = await serve_waiting(serve)
     async with await connect(running) as peer:

@@ -252,6 +252,7 @@ async def test_the_time_of_a_packet_does_not_run_while_the_output_queue_is_full(
         await go.wait()
         for _ in range(5):
             await client.send({"x": "x" * size})
+        return None
 
     running = await asyncapy_server(server)
     async with await connect(running) as peer:
