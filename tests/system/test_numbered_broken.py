@@ -90,7 +90,14 @@ async def make_the_server_leave(peer: NumberedPeer) -> None:
     await peer.send(numbered("EVENT", 0))
 
 
-@pytest.mark.parametrize("prepare", [do_nothing, half_close, send_more_than_may_wait, make_the_server_leave])
+async def have_a_request_refused(peer: NumberedPeer) -> None:
+    await peer.send(numbered("REQUEST", 10, {}, encoding=9))  # those that wait before it are to be handled
+
+
+PREPARATIONS = [do_nothing, half_close, send_more_than_may_wait, make_the_server_leave, have_a_request_refused]
+
+
+@pytest.mark.parametrize("prepare", PREPARATIONS)
 @pytest.mark.parametrize("in_flight", [1, 3, 100])
 async def test_a_reset_cancels_all_requests_and_gives_the_place_back(
     serve: Serve, prepare: Any, in_flight: int

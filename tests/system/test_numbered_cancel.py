@@ -210,6 +210,20 @@ async def test_after_the_cancellation_of_the_first_that_waits_the_next_one_that_
         assert await peer.answers(small) == [Answer("REPLY", small, {"n": 3})]
 
 
+async def test_a_request_that_is_cancelled_before_its_task_begins_is_never_handled(serve: Serve) -> None:
+    running, scene = await serve_waiting(serve, max_packet=1000)
+    async with await connect(running) as peer:
+        await peer.request(wait=1, n=1, x="x" * 500)
+        large, small = await peer.request(n=2, x="x" * 900), await peer.request(n=3)
+        await peer.ping()
+        await peer.send(numbered("CANCEL", large) + numbered("CANCEL", small))  # the first gives the second its turn
+        assert await peer.read() == Answer("END", large, None)
+        assert await peer.read() == Answer("END", small, None)
+        later = await peer.request(n=4)
+        assert await peer.answers(later) == [Answer("REPLY", later, {"n": 4})]
+    assert scene.begun == [1, 4]
+
+
 async def test_a_request_that_is_cancelled_in_one_piece_with_it_gets_one_end(serve: Serve) -> None:
     running, scene = await serve_waiting(serve)
     async with await connect(running) as peer:
@@ -311,3 +325,37 @@ async def test_a_handler_may_leave_a_cancel_scope_open(serve: Serve) -> None:
                     while await peer.read() is not None:
                         pass
     assert running.logged("Cancel scope stack corrupted")
+
+
+@pytest.mark.parametrize("cancel", [False, True])
+async def test_a_handler_may_keep_a_generator_with_an_open_nursery(serve: Serve, cancel: bool) -> None:
+    server, kept = Server(port=0), []
+
+    @server.add_handler()
+    async def handle(client: Any, packet: Any) -> Any:
+        if "keep" in packet:
+            kept.append(ticks())
+            await anext(kept[-1])
+            if "wait" in packet:
+                await trio.sleep_forever()
+        return {}
+
+    running = await serve(server)
+    async with running.undisturbed(bystander=1):
+        for _ in range(3):
+            async with await connect(running) as peer:
+                number = await peer.request(keep=1, **({"wait": 1} if cancel else {}))
+                if cancel:
+                    await peer.ping()
+                    await peer.cancel(number)
+                answer = await peer.read()
+                assert answer is not None
+                assert answer.kind == ("END" if cancel else "REPLY")
+                await peer.half_close()
+                with trio.fail_after(5):
+                    while await peer.read() is not None:
+                        pass
+        kept.clear()
+        with trio.fail_after(5):
+            while len(running.logged("was left open")) < 1 and not running.logged("ERROR"):  # noqa: ASYNC110  # as above
+                await trio.sleep(0.002)

@@ -256,6 +256,19 @@ async def test_requests_that_wait_before_a_refused_one_are_handled(serve: Serve)
         assert await peer.read_all() == [reply(1), reply(2), reply(3), reply(4)]
 
 
+async def test_requests_that_wait_before_a_refused_one_are_handled_by_a_server_that_stops_as_well(serve: Serve) -> None:
+    scene = Scene(max_in_flight=1)
+    running = await serve(scene.server)
+    async with await connect(running) as peer:
+        await requests(peer, "wait", "")
+        await peer.send(numbered("REQUEST", 5, {}, encoding=9))
+        assert await peer.read() is not None
+        running.server.stop()
+        assert await peer.read() == Answer("LEAVING", 5, None)
+        scene.free.set()
+        assert await peer.read_all() == [reply(1), reply(2)]
+
+
 async def test_requests_that_wait_before_a_fault_without_a_number_are_not_handled(serve: Serve) -> None:
     scene = Scene(max_in_flight=1)
     running = await serve(scene.server)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -242,6 +243,36 @@ async def test_a_background_task_may_go_on_with_an_answer(serve: Serve, how: str
                 }.get(how, [Answer("END", number, None)])
                 assert await peer.answers(number) == expected
             await peer.ping()
+
+
+async def test_an_answering_block_that_ends_while_generators_are_closed_ends_the_request(serve: Serve) -> None:
+    server, entered, left = Server(port=0), trio.Event(), trio.Event()
+
+    async def ticks() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            entered.set()
+            await left.wait()
+
+    async def go_on(answering: Any) -> None:
+        async with answering:
+            await entered.wait()
+        left.set()
+
+    async with trio.open_nursery() as nursery:
+
+        @server.add_handler()
+        async def handle(client: Any, packet: Any) -> None:
+            nursery.start_soon(go_on, client.answering())
+            async for _ in ticks():
+                break
+
+        running = await serve(server)
+        async with await connect(running) as peer:
+            for number in (1, 2):
+                assert await peer.ask() == [Answer("END", number, None)]
+                entered, left = trio.Event(), trio.Event()
 
 
 class Sends(Filter):

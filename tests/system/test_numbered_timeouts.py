@@ -239,6 +239,38 @@ async def test_a_handler_that_takes_too_long_is_a_failure_of_its_request(
             assert await peer.read(FOREVER) == Answer("FAILURE", number, failure)
 
 
+@pytest.mark.parametrize("pause", [30, 200])
+async def test_the_time_of_a_packet_does_not_run_while_the_output_queue_is_full(
+    asyncapy_server: Start, autojump_clock: MockClock, pause: float
+) -> None:
+    server, go, size = Server(port=0, timeout=60, send_timeout=FOREVER), trio.Event(), 1_000_000
+
+    @server.add_handler()
+    async def handle(client: Any, packet: Any) -> Any:
+        if "large" not in packet:
+            return {"n": 1}
+        await go.wait()
+        for _ in range(5):
+            await client.send({"x": "x" * size})
+        return None
+
+    running = await asyncapy_server(server)
+    async with await connect(running) as peer:
+        data = numbered("REQUEST", 2, {"n": 1})
+        await peer.send(numbered("REQUEST", 1, {"large": 1}) + data[:12])
+        await trio.sleep(10)
+        go.set()
+        await trio.sleep(10)
+        await peer.send(data[12:13])  # after this byte, the session is not read
+        await trio.sleep(pause)
+        for _ in range(5):
+            assert await peer.read(FOREVER) == Answer("PART", 1, {"x": "x" * size})
+        assert await peer.read(FOREVER) == Answer("END", 1, None)
+        await trio.sleep(40)
+        await peer.send(data[13:])
+        assert await peer.read(FOREVER) == Answer("REPLY", 2, {"n": 1})
+
+
 async def test_a_peer_that_reads_slowly_is_not_late_while_the_server_does_not_read(
     asyncapy_server: Start, autojump_clock: MockClock
 ) -> None:

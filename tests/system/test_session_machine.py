@@ -24,7 +24,7 @@ TIMEOUT = 60
 BAD = {
     packet(JSON, b"[1]"): "ERR_REQUEST_MALFORMED",
     packet(JSON, b"{}"): "ERR_REQUEST_MALFORMED",
-    packet(JSON, b'{"a":1}', version=23): "ERR_HEADER_INVALID",
+    packet(JSON, b'{"a":1}', version=24): "ERR_HEADER_INVALID",  # 23 as the first packet begins another session
     packet(9, b'{"a":1}'): "ERR_HEADER_INVALID",
     b"\xff" * 9: "ERR_PACKET_TOO_LARGE",
 }
