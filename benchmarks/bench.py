@@ -17,13 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from costly import measure_costly
+from durations import measure_durations
 from idle import measure_idle
 from imports import measure_imports
 from large import measure_large
 from load import FRAMES, HTTP, LARGE_JSON, LARGE_ZIPROTO, MAP_JSON, MAP_ZIPROTO, Load
 from neighbours import measure_neighbours
+from operations import measure_operations
 from plot import draw
 from processes import Peer, certificates, pin, serving
+from pushes import measure_pushes
 from rounds import Contest, hold
 
 HERE = Path(__file__).parent
@@ -40,7 +43,7 @@ OURS_ZIPROTO = Peer("AsyncAPY, ZiProto map", "asyncapy_echo.py", MAP_ZIPROTO)
 MANY = Load("32 connections, 1 in flight", 32, 1)
 CONTESTS = [
     Contest(MANY, OURS, {TRIO: 0.85, UVICORN: 0.5, FASTAPI: 0.13}),
-    Contest(Load("4 connections, 32 in flight", 4, 32), OURS, {TRIO: 0.2, UVICORN: None, FASTAPI: None}),
+    Contest(Load("4 connections, 32 in flight", 4, 32), OURS, {TRIO: 0.22, UVICORN: None, FASTAPI: None}),
     Contest(Load("1 connection, 1 in flight", 1, 1), OURS, {TRIO: 1.25, UVICORN: None, FASTAPI: None}, latency=True),
     Contest(
         Load("a new connection for each request", 1, 1, reconnect=True),
@@ -59,6 +62,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="leave out foreign servers and the long measurements")
     parser.add_argument("--peers-python", default=sys.executable, help="a Python with FastAPI and uvicorn")
     options = parser.parse_args()
+    rounds = 5 if options.quick else options.rounds
     contests = [contest.at_home() for contest in CONTESTS] if options.quick else CONTESTS
     with ExitStack() as stack:
         folder = stack.enter_context(certificates())
@@ -69,9 +73,12 @@ def main() -> None:
         pin(1)
         rows: list[dict[str, Any]] = []
         for contest in contests:
-            rows += hold(contest, servers, 5 if options.quick else options.rounds)
+            rows += hold(contest, servers, rounds)
         rows += measure_large(servers[OURS], (LARGE_JSON, LARGE_ZIPROTO), 3 if options.quick else 7)
         rows += measure_neighbours(servers[OURS], 1 if options.quick else 3)
+    rows += measure_operations(rounds)
+    rows += measure_durations(3 if options.quick else 7, 4)
+    rows += measure_pushes(rounds)
     rows += measure_costly()
     rows += measure_imports(5)
     if not options.quick:

@@ -104,6 +104,11 @@ HTTP = Protocol(
 )
 
 
+def operation(name: str) -> Protocol:
+    """Return the protocol of a small JSON packet for an operation."""
+    return Protocol(_framed(0, json.dumps({"op": name, "test": 123456}).encode()), _frames, name)
+
+
 def resized(protocol: Protocol, size: int) -> Protocol:
     """Return the protocol of a large packet for another size."""
     return replace(protocol, request=_large(protocol.request[5], size))

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,10 +73,13 @@ def certificates() -> Iterator[Path]:
 
 
 @contextmanager
-def serving(program: Path, python: str, tls: Path | Literal[False]) -> Iterator[Process]:
-    """Run a server on core 0, with TLS if the folder of a certificate is given."""
+def serving(
+    program: Path, python: str, tls: Path | Literal[False], environment: Mapping[str, str] | None = None
+) -> Iterator[Process]:
+    """Run a server on core 0, with TLS if the folder of a certificate is given, and further environment variables."""
     command = [python, str(program), *([str(tls / "server.pem")] if tls else [])]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=_prepare) as process:  # noqa: PLW1509  # no thread runs yet that could hold a lock
+    variables = {**os.environ, **(environment or {})}
+    with subprocess.Popen(command, env=variables, stderr=subprocess.PIPE, text=True, preexec_fn=_prepare) as process:  # noqa: PLW1509  # no thread runs yet that could hold a lock
         try:
             assert process.stderr is not None
             found = None

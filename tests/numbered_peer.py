@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import socket
+import struct
 from typing import Any, NamedTuple, Self
 
 import trio
@@ -20,11 +21,12 @@ def numbered(kind: str, number: int, fields: Any = None, *, encoding: int = 0, p
 
 
 class Answer(NamedTuple):
-    """A packet from the server; the fields are None without a payload."""
+    """A packet from the server; the fields are None without a payload, and bytes in another encoding than JSON."""
 
     kind: str
     number: int
     fields: Any
+    encoding: int = 0
 
 
 class NumberedPeer:
@@ -32,7 +34,7 @@ class NumberedPeer:
 
     def __init__(self, stream: trio.abc.HalfCloseableStream) -> None:
         self.stream = stream
-        self._buffer = b""
+        self._buffer = bytearray()
         self._number = 0
 
     @classmethod
@@ -47,6 +49,25 @@ class NumberedPeer:
         self._number += 1
         await self.send(numbered("REQUEST", self._number, fields))
         return self._number
+
+    async def cancel(self, number: int) -> None:
+        """Send a CANCEL."""
+        await self.send(numbered("CANCEL", number))
+
+    async def ping(self, number: int = 1) -> None:
+        """Send a PING, and read its PONG: the server has handled the packets before."""
+        await self.send(numbered("PING", number))
+        assert await self.read() == Answer("PONG", number, None)
+
+    async def half_close(self) -> None:
+        """Shut down the sending side."""
+        await self.stream.send_eof()
+
+    async def reset(self) -> None:
+        """Reset the connection: the server gets a RST."""
+        assert isinstance(self.stream, trio.SocketStream)
+        self.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        await self.stream.aclose()
 
     async def ask(self, **fields: Any) -> list[Answer]:
         """Send a request, and return its answers, the last one included."""
@@ -66,13 +87,13 @@ class NumberedPeer:
     async def read(self, seconds: float = 10) -> Answer | None:
         """Return the next packet, or None at the end of the stream."""
         with trio.fail_after(seconds):
-            while not (answers := list(self._whole(1))):
+            while (answer := self._next()) is None:
                 data = await self.stream.receive_some(65536)
                 if not data:
                     assert not self._buffer, "the stream ends within a packet"
                     return None
                 self._buffer += data
-            return answers[0]
+            return answer
 
     async def read_all(self) -> list[Answer]:
         """Return all packets up to the end of the stream."""
@@ -81,17 +102,17 @@ class NumberedPeer:
             answers.append(answer)
         return answers
 
-    def _whole(self, most: int) -> Iterator[Answer]:
-        for _ in range(most):
-            end = 4 + int.from_bytes(self._buffer[:4], "big")
-            if len(self._buffer) < 4 or len(self._buffer) < end:
-                return
-            packet, self._buffer = self._buffer[:end], self._buffer[end:]
-            version, _, kind = packet[4:7]
-            assert version == 23, packet[:16]
-            yield Answer(
-                KINDS[kind], int.from_bytes(packet[7:11], "big"), json.loads(packet[11:]) if packet[11:] else None
-            )
+    def _next(self) -> Answer | None:
+        end = 4 + int.from_bytes(self._buffer[:4], "big")
+        if len(self._buffer) < 4 or len(self._buffer) < end:
+            return None
+        packet = bytes(self._buffer[:end])
+        del self._buffer[:end]
+        version, encoding, kind = packet[4:7]
+        assert version == 23, packet[:16]
+        body = packet[11:]
+        fields = None if not body else json.loads(body) if encoding == 0 else body
+        return Answer(KINDS[kind], int.from_bytes(packet[7:11], "big"), fields, encoding)
 
     async def __aenter__(self) -> Self:
         return self

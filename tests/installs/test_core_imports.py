@@ -25,6 +25,7 @@ DEFERRED = {
     "asyncapy_core.plugins.inventory",
     "asyncapy_core.server.detached",
     "asyncapy_core.server.explain",
+    "asyncapy_core.server.link",  # type checkers alone import it
     "asyncapy_core.storage",
     "asyncapy_core.testing",
 }

@@ -114,7 +114,7 @@ MISTAKES = {
     "ap:server": "no module is called 'ap' here; did you mean app:server?",
     "nothing_like_it": "no module is called 'nothing_like_it' here; give MODULE:SERVER, or the path of a file",
     "app:srv": "app:srv: there is no 'srv' in app; servers in it: server, other",
-    "app:no_root": "app:no_root: no_root is <function",
+    "app:no_root": "app:no_root: no_root is <Registration of <function no_root",
     "none.py": "there is no file none.py; give MODULE:SERVER, or the path of a file",
     "empty.py": "empty.py: there is no 'server' in empty.py; define one, as in server = Server()",
 }

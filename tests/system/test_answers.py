@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -226,3 +228,68 @@ async def test_what_a_thread_of_the_handler_sends_is_an_answer(serve: Serve, can
     async with await running.connect() as peer:
         assert await peer.ask(a=1) == {"from": "the thread"}
         assert await peer.closed()
+
+
+class Counting:
+    """An object that is an async generator function."""
+
+    async def __call__(self, client: Any, packet: Any) -> AsyncIterator[dict[str, Any]]:
+        for number in range(packet["count"]):
+            yield {"n": number}
+
+
+async def counting(client: Any, packet: Any) -> AsyncIterator[dict[str, Any]]:
+    async for answer in Counting()(client, packet):
+        yield answer
+
+
+@functools.wraps(counting)
+def decorated(client: Any, packet: Any) -> AsyncIterator[dict[str, Any]]:
+    return counting(client, packet)
+
+
+@pytest.mark.parametrize("handler", [Counting(), counting, decorated, functools.partial(counting)])
+async def test_an_async_generator_answers_with_each_mapping_that_it_yields(serve: Serve, handler: Any) -> None:
+    server = Server(port=0)
+    server.register_handler(handler, Fields(count=None))
+    running = await serve(server)
+    async with await running.connect() as peer:
+        await peer.send(json_packet(count=3) + json_packet(count=1))
+        assert [await peer.json() for _ in range(4)] == [{"n": 0}, {"n": 1}, {"n": 2}, {"n": 0}]
+
+
+async def test_an_async_generator_is_closed_when_its_client_has_left(serve: Serve) -> None:
+    server, closed = Server(port=0), trio.Event()
+
+    @server.add_handler()
+    async def endless(client: Any, packet: Any) -> AsyncIterator[dict[str, Any]]:
+        try:
+            while True:
+                yield {"text": "x" * 10_000}
+        finally:
+            closed.set()
+
+    running = await serve(server)
+    peer = await running.connect()
+    await peer.send(json_packet(a=1))
+    assert await peer.json() == {"text": "x" * 10_000}
+    await peer.reset()
+    with trio.fail_after(5):
+        await closed.wait()
+    await running.settle()
+    assert not running.logged("[ERROR]")
+
+
+async def test_an_async_generator_that_fails_after_an_answer_ends_the_session(serve: Serve) -> None:
+    server = Server(port=0)
+
+    @server.add_handler()
+    async def failing(client: Any, packet: Any) -> AsyncIterator[Any]:
+        yield {"a": 1}
+        yield ["no mapping"]
+
+    running = await serve(server)
+    async with await running.connect() as peer:
+        assert await peer.ask(a=1) == {"a": 1}
+        assert await peer.closed()
+    assert running.logged("Handler 'failing' failed for 127.0.0.1: TypeError")

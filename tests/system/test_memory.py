@@ -175,15 +175,24 @@ class Marker:
     """An object in the fields of a packet, freed with the packet."""
 
 
-async def test_an_idle_connection_keeps_no_packet(serve: Serve) -> None:
-    markers: list[weakref.ref[Marker]] = []
+class Answer(dict[str, Any]):
+    """A mapping that can be referenced weakly."""
+
+
+@pytest.mark.parametrize("returns", [False, True])
+async def test_an_idle_connection_keeps_no_packet(serve: Serve, returns: bool) -> None:
+    kept: list[weakref.ref[Any]] = []
     server = Server(port=0)
 
     @server.add_handler()
-    async def handle(client: Any, packet: Any) -> None:
-        marker = packet["marker"] = Marker()
-        markers.append(weakref.ref(marker))
-        await client.send({"ok": True})
+    async def handle(client: Any, packet: Any) -> Any:
+        marker, answer = Marker(), Answer(ok=True)
+        packet["marker"] = marker
+        kept.extend((weakref.ref(marker), weakref.ref(answer)))
+        if returns:
+            return answer
+        await client.send(answer)
+        return None
 
     running = await serve(server)
     gc.disable()
@@ -192,7 +201,7 @@ async def test_an_idle_connection_keeps_no_packet(serve: Serve) -> None:
             for number in range(3):
                 assert await peer.ask(number=number) == {"ok": True}
                 await trio.testing.wait_all_tasks_blocked(0.01)
-                assert [each() for each in markers] == [None] * (number + 1)
+                assert [each() for each in kept] == [None] * 2 * (number + 1)
     finally:
         gc.enable()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import trio
 from conftest import Running, Serve
 from peer import json_packet
 
-from asyncapy_core import Server, SharedPacket
+from asyncapy_core import Client, Packet, Server, SharedPacket
 from asyncapy_core.client import AsyncClient
 from asyncapy_core.errors import AlreadyAnswered, NoReply
 from asyncapy_filters import Fields, HasFields
@@ -154,6 +155,36 @@ async def test_pushes_are_no_second_answers(serve: Serve) -> None:
         async with await running.connect() as peer:
             await peer.send(json_packet(a=1))
             assert [await peer.json(), await peer.json()] == [{"a": 1}, {"pushed": True}]
+    assert warnings(running) == []
+
+
+async def test_a_packet_that_a_task_of_a_handler_sends_between_two_requests_is_no_second_answer(serve: Serve) -> None:
+    server = Server(port=0, replies="one")
+    asked = trio.Event()
+
+    async def with_nursery(client: Client) -> AsyncIterator[None]:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(push, client)
+            yield
+
+    async def push(client: Client) -> None:
+        await asked.wait()
+        client.send_nowait(SharedPacket({"pushed": 1}))
+        await client.send({"pushed": 2})
+
+    @server.add_handler()
+    async def handler(client: Client, packet: Packet) -> Packet:
+        if "start" in packet:
+            client.state.generator = with_nursery(client)
+            await anext(client.state.generator)
+        return packet
+
+    running = await serve(server)
+    async with await running.connect() as peer:
+        assert await peer.ask(start=True) == {"start": True}
+        asked.set()
+        assert [await peer.json(), await peer.json()] == [{"pushed": 1}, {"pushed": 2}]
+        assert await peer.ask(a=1) == {"a": 1}
     assert warnings(running) == []
 
 

@@ -146,6 +146,8 @@ async def test_a_session_pushes_to_its_client(serve: Serve) -> None:
         await first.send({"n": 4})
     with pytest.raises(ClientDisconnected):
         first.send_nowait({"n": 4})
+    with pytest.raises(ClientDisconnected):
+        first.send_nowait(SharedPacket({"n": 4}))
 
 
 async def test_send_nowait_raises_when_the_peer_does_not_read(serve: Serve) -> None:

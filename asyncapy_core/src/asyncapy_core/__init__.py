@@ -11,6 +11,7 @@ from asyncapy_core import errors
 from asyncapy_core.errors import Failure
 from asyncapy_core.keys.factory import APIKeyFactory
 from asyncapy_core.keys.store import BatchKeyStore, KeyRecord, KeyStore, MemoryKeyStore, WatchableKeyStore
+from asyncapy_core.net.transport import Transport, Woken
 from asyncapy_core.plugins import PluginManager, hookimpl
 from asyncapy_core.plugins.namespace import Filters
 from asyncapy_core.protocol.codec import Codec
@@ -48,7 +49,9 @@ __all__ = [
     "ServerConfig",
     "Session",
     "SharedPacket",
+    "Transport",
     "WatchableKeyStore",
+    "Woken",
     "__version__",
     "client",
     "errors",

@@ -6,7 +6,7 @@ server.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, TypeVarTuple
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from asyncapy_core.config import ServerConfig
     from asyncapy_core.logs import SessionLog
 
-H = TypeVar("H", bound="Callable[[Any, Any], Awaitable[object]]")
+H = TypeVar("H", bound="Callable[[Any, Any], Awaitable[object] | AsyncIterator[Mapping[str, Any]]]")
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
@@ -57,7 +57,10 @@ class ServerInterface(Protocol):
         """Return a decorator that registers a handler behind filters."""
 
     def register_handler(
-        self, handler: Callable[[Any, Any], Awaitable[object]], *filters: Any, group: int = 0
+        self,
+        handler: Callable[[Any, Any], Awaitable[object] | AsyncIterator[Mapping[str, Any]]],
+        *filters: Any,
+        group: int = 0,
     ) -> RegistrationInterface:
         """Register a handler behind filters."""
 
@@ -195,7 +198,7 @@ class HandlerInterface(Protocol):
     def name(self) -> str: ...
 
     @property
-    def function(self) -> Callable[[Any, Any], Awaitable[object]]: ...
+    def function(self) -> Callable[[Any, Any], Awaitable[object] | AsyncIterator[Mapping[str, Any]]]: ...
 
     @property
     def filters(self) -> Sequence[object]: ...

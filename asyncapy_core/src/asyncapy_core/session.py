@@ -318,7 +318,10 @@ class Session:
 
     def send_nowait(self, packet: Packet | SharedPacket | Mapping[str, Any] | str | bytes) -> None:
         """Send a packet without waiting for a slow peer; see `Client.send_nowait`."""
-        self.client.send_nowait(packet)
+        if isinstance(packet, SharedPacket):
+            self.client.stream.post_now(packet)
+        else:
+            self.client.send_nowait(packet)
 
     async def close(self) -> None:
         """Close the connection after pending output."""

@@ -94,6 +94,34 @@ async def test_what_is_put_in_is_sent_at_once(line: Line) -> None:
     assert line.read_now() == b"one"
 
 
+async def test_a_caller_of_enqueue_that_is_cancelled_does_not_poison_the_connection(line: Line) -> None:
+    await line.outbox.enqueue(bytes(MANY))
+    assert line.outbox.queued > 0
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await line.outbox.enqueue(bytes(CHUNK + 1))  # there is no room
+    assert scope.cancelled_caught
+    assert not line.outbox.poisoned
+    assert await line.read(MANY) == bytes(MANY)
+    await line.outbox.enqueue(b"last")
+    assert await line.read(4) == b"last"
+
+
+async def test_enqueue_raises_connection_lost_at_once(line: Line) -> None:
+    line.peer.close()
+    with pytest.raises(ConnectionLost):
+        await line.outbox.enqueue(b"one")
+    with pytest.raises(ConnectionLost):
+        await line.outbox.enqueue(b"two")
+
+
+async def test_cork_tells_whether_output_may_be_held_back(line: Line) -> None:
+    assert line.outbox.cork()
+    line.outbox.uncork()
+    await line.outbox.enqueue(bytes(MANY))
+    assert not line.outbox.cork()
+
+
 async def test_what_is_put_in_while_corked_is_held_back_and_sent_in_one_piece(line: Line) -> None:
     line.outbox.cork()
     for piece in (b"one", b"two", b"three"):
@@ -496,3 +524,60 @@ async def test_nothing_is_sent_at_once_to_a_peer_that_has_left(line: Line) -> No
     assert not line.outbox.flush_now()
     line.outbox.cork()
     assert not line.outbox.hold(b"two")
+
+
+async def test_what_is_put_in_now_is_sent_at_once_in_one_piece(line: Line) -> None:
+    assert line.outbox.put_now(b"one")
+    assert (line.transport.sends, line.read_now(), line.outbox.sent) == (1, b"one", 3)
+
+
+async def test_what_is_put_in_now_while_corked_is_held_back(line: Line) -> None:
+    line.outbox.cork()
+    assert line.outbox.hold(b"one")
+    assert line.outbox.put_now(b"two")
+    assert line.transport.sends == 0
+    line.outbox.uncork()
+    assert (line.transport.sends, line.read_now()) == (1, b"onetwo")
+
+
+@pytest.mark.parametrize("held", [b"", b"held"])
+async def test_more_than_may_be_held_back_is_sent_at_once_behind_what_is_held_back(line: Line, held: bytes) -> None:
+    line.outbox.cork()
+    if held:
+        assert line.outbox.hold(held)
+    assert line.outbox.put_now(b"1" * (CHUNK + 1))
+    assert line.transport.sends == 1
+    assert not line.outbox.hold(b"2")
+    assert await line.read(len(held) + CHUNK + 1) == held + b"1" * (CHUNK + 1)
+
+
+async def test_what_is_put_in_now_goes_behind_a_write_as_long_as_there_is_room(line: Line) -> None:
+    assert line.outbox.put_now(b"1" * MANY)
+    sends = line.transport.sends
+    assert line.outbox.put_now(b"2" * (line.limit - 1))
+    assert line.outbox.put_now(b"3")
+    assert not line.outbox.put_now(b"4")
+    assert line.transport.sends == sends
+    assert await line.read(MANY + line.limit) == b"1" * MANY + b"2" * (line.limit - 1) + b"3"
+    await line.outbox.flush()
+    assert line.outbox.put_now(b"5")
+    assert line.read_now() == b"5"
+    assert line.outbox.sent == MANY + line.limit + 1
+
+
+async def test_nothing_is_put_in_now_before_a_task_that_waits_for_room(line: Line) -> None:
+    line.nursery.start_soon(lambda: outcome(line.outbox.put, b"1" * MANY, into=[]))
+    await wait_all_tasks_blocked()
+    line.nursery.start_soon(lambda: outcome(line.outbox.put, b"2" * (line.limit + 1), into=[]))
+    await wait_all_tasks_blocked()
+    assert not line.outbox.put_now(b"3")
+    assert await line.read(MANY + line.limit + 1) == b"1" * MANY + b"2" * (line.limit + 1)
+
+
+async def test_a_peer_that_has_left_is_told_to_the_one_who_puts_in_now_and_to_all_after(line: Line) -> None:
+    line.peer.close()
+    for _ in range(2):
+        with pytest.raises(ConnectionLost):
+            line.outbox.put_now(b"one")
+        assert line.outbox.poisoned
+    assert (line.transport.sends, line.outbox.queued) == (1, 0)

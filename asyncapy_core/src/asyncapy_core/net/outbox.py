@@ -96,9 +96,10 @@ class Outbox:
         self._queued = queued
         return True
 
-    def cork(self) -> None:
-        """Allow `hold`, unless a write is under way or the connection is poisoned."""
-        self.corked = not (self.poisoned or self._writing)
+    def cork(self) -> bool:
+        """Allow `hold`, unless a write is under way or the connection is poisoned; return whether it is allowed."""
+        self.corked = allowed = not (self.poisoned or self._writing)
+        return allowed
 
     async def put(self, data: bytes) -> None:
         """Send bytes after those held back; during the write of another task, queue them when there is room.
@@ -123,18 +124,46 @@ class Outbox:
             self._turn = 0
             await trio.lowlevel.checkpoint()
 
-    def put_now(self, data: bytes) -> bool:
-        """Send or queue bytes without waiting; return False, without effect, if there is no room for them.
+    async def enqueue(self, data: bytes) -> None:
+        """Do as `put`, but let another task write: a caller that is cancelled does not poison the connection.
 
         Raises:
             ConnectionLost: the connection broke, now or before.
         """
+        await self.make_room(len(data))
+        if not self.poisoned:
+            self._turn += len(data) + PER_PUT
+            self.queue(data)
+        if self.poisoned:
+            raise ConnectionLost("the connection broke before")
+        if self._turn >= CHUNK:
+            self._turn = 0
+            await trio.lowlevel.checkpoint()
+
+    async def make_room(self, size: int) -> None:
+        """Wait until `queue` may be called with this number of bytes; return at once if that is now."""
+        if self._waiting or self._is_full(size):
+            await self._wait_for_room(size)
+
+    def put_now(self, data: bytes) -> bool:
+        """Hold back, send or queue bytes without waiting; return False, without effect, if there is no room for them.
+
+        Raises:
+            ConnectionLost: the connection broke, now or before.
+        """
+        if self.corked and self.hold(data):
+            return True
         if self._waiting or self._is_full(len(data)):
             return False
-        if not self.poisoned:
+        if self.poisoned:
+            raise ConnectionLost("the connection broke before")
+        if self._queued or self._writing:
             self._queue.append(data)
             self._queued += len(data)
             self.uncork()
+        else:
+            self.corked = False
+            self._begin_sending(data)
         if self.poisoned:
             raise ConnectionLost("the connection broke before")
         return True
@@ -163,7 +192,7 @@ class Outbox:
         """
         if self._writing or self.poisoned:
             return False
-        if self._queue and (rest := self._send_now()):
+        if self._queue and (rest := self._send_now(self._taken())):
             self._queue.append(bytes(rest))
             self._queued = len(rest)
             return False
@@ -206,7 +235,7 @@ class Outbox:
         await self._parked.park()
 
     async def _send_all(self) -> None:
-        rest = self._send_now()
+        rest = self._send_now(self._taken())
         if rest:
             await self._send(rest)
 
@@ -218,14 +247,21 @@ class Outbox:
         """
         self.corked = False
         if self._queue and not self._writing:
-            try:
-                rest = self._send_now()
-            except ConnectionLost:
-                return True  # the next sender gets the error
-            if rest:
-                self._writing = True
-                self._spawn(self._send_quietly, rest)
+            self._begin_sending(self._taken())
         return not self._writing
+
+    def _begin_sending(self, data: bytes) -> None:
+        """Send data without waiting as far as possible, and the rest in a task; if that fails, the next sender gets the
+        error.
+        """
+        try:
+            rest = self._send_now(data)
+        except ConnectionLost:
+            return
+        if rest:
+            self._writing = True
+            self._unsent = len(rest)
+            self._spawn(self._send_quietly, rest)
 
     def poison(self) -> None:
         """Abort the connection: nothing more is sent, and waiting tasks get ConnectionLost."""
@@ -237,11 +273,8 @@ class Outbox:
         self._transport.abort()
         self._unpark()
 
-    def _send_now(self) -> bytes | memoryview:
-        """Send the queue as far as possible without waiting; return the rest."""
-        data = self._queue[0] if len(self._queue) == 1 else b"".join(self._queue)
-        self._queue.clear()
-        self._queued = 0
+    def _send_now(self, data: bytes) -> bytes | memoryview:
+        """Send data as far as possible without waiting; return the rest."""
         try:
             sent = self._transport.send_now(data)
         except ConnectionLost:
@@ -292,7 +325,7 @@ class Outbox:
 
     def _taken(self) -> bytes:
         """Remove the queued bytes, and return them."""
-        data = b"".join(self._queue)
+        data = self._queue[0] if len(self._queue) == 1 else b"".join(self._queue)
         self._queue.clear()
         self._queued = 0
         return data

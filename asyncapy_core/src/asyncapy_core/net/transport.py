@@ -21,7 +21,7 @@ class Woken(AsyncAPYError):
 
 
 class Transport(Protocol):
-    """One connection. One task reads; one task at a time writes."""
+    """One connection, for `Server.admit`. One task reads; one task at a time writes. All calls are in the trio loop."""
 
     async def receive(self, size: int) -> bytes:
         """Wait for data and return at most ``size`` bytes, ``b""`` at the end of the stream.
@@ -56,7 +56,7 @@ class Transport(Protocol):
         """Half-close the connection: the peer receives the end of the stream."""
 
     def fileno(self) -> int:
-        """Return the file descriptor of the socket, or -1 after `abort`."""
+        """Return the file descriptor of the socket; -1 after `abort`, and if there is none."""
 
     def wake(self) -> None:
         """Make a waiting `receive` raise `Woken`; do nothing if none waits."""

@@ -54,13 +54,14 @@ class FrameDecoder(StreamDecoder):
         size = len(buffer)
         last = size - payload_at
         whole = buffer if isinstance(buffer, bytes) else None
-        while start <= last and len(frames) < limit:
+        while start <= last and limit:
             length, version, encoding = read_header(buffer, start)
+            end = start + header + length
             if version != PROTOCOL_VERSION or encoding not in encodings or not MIN_PACKET <= length <= largest:
                 break
-            end = start + header + length
             if end > size:
                 break
+            limit -= 1
             if whole is not None:
                 payload = whole[start + payload_at : end]
             else:

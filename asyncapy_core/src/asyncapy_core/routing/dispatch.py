@@ -83,11 +83,11 @@ class Dispatcher:
             return self.dispatch(client, packet)
         failed = False
         for handler in group.handlers if group.table is None else group.table.candidates(packet.fields):
-            match, function = handler.match, handler.function
+            match, run = handler.match, handler.run
             matches = match(client, packet)
             if matches:
                 packet.handler = handler
-                return function(client, packet)
+                return run(client, packet)
             if matches is None:
                 failed = True
         raise NoHandler(failed=failed)
@@ -116,7 +116,7 @@ class Dispatcher:
                 packet.handler = handler
                 if traced:
                     client.log.debug("{API Parser} Calling '%s' in group %d", handler.name, group.number)
-                result = await handler.function(client, packet)
+                result = await handler.run(client, packet)
                 if result is not None:
                     await client.stream.answer(result, packet)
         if not matched:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import inspect
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import trio
@@ -18,8 +20,8 @@ if TYPE_CHECKING:
     from asyncapy_core.protocol.packet import Packet
     from asyncapy_core.session import Client
 
-HandlerFunction: TypeAlias = "Callable[[Client, Packet], Awaitable[object]]"
-"""``async def handler(client: Client, packet: Packet)``."""
+HandlerFunction: TypeAlias = "Callable[[Client, Packet], Awaitable[object] | AsyncIterator[Mapping[str, Any]]]"
+"""``async def handler(client: Client, packet: Packet)``, which may be an async generator of answers."""
 
 GuardFunction: TypeAlias = "Callable[[Client, Packet], Verdict | Awaitable[Verdict]]"
 """A function like `Filter.check`, plain or ``async``."""
@@ -29,12 +31,14 @@ class Handler:
     """A function, and the filters that a packet must pass to reach it.
 
     Args:
-        function: an ``async def`` that takes a `Client` and a `Packet`.
+        function: an ``async def`` that takes a `Client` and a `Packet`. If it is an async generator, each mapping or
+            packet that it yields is sent.
         filters: all of these must pass; they are checked in this order.
 
     Attributes:
         is_async: whether a filter is ``async``, so that the result of `match` must be awaited.
         match: returns whether all filters pass, or None if one raised. The failure is logged, at most once a second.
+        run: called with a client and a packet; sends the answers of an async generator.
         outcomes: the counters of its requests.
         selection: the result of `Filter.selects` of the first filter.
         waits: whether its function has waited for something; then requests of version 23 run in tasks of their own.
@@ -54,6 +58,7 @@ class Handler:
         "is_async",
         "match",
         "outcomes",
+        "run",
         "selection",
         "should_log",
         "waits",
@@ -63,6 +68,7 @@ class Handler:
         _require_async(function)
         _require_two_parameters(function)
         self.function: HandlerFunction = function
+        self.run: Callable[..., Awaitable[object]] = _sending(function) if _is_generator(function) else function  # type: ignore[assignment]  # checked above
         self.filters: list[Filter] = list(filters or ())
         for filter in self.filters:
             if not isinstance(filter, Filter):
@@ -89,7 +95,7 @@ class Handler:
 
     async def call(self, *args: Any) -> Any:
         """Call the function with these arguments, and return its result."""
-        return await self.function(*args)
+        return await self.run(*args)
 
     async def check(self, client: Client, packet: Packet) -> bool:
         """Return True if all filters pass.
@@ -258,10 +264,32 @@ def _require_two_parameters(function: object) -> None:
         ) from None
 
 
+def _is_generator(function: object) -> bool:
+    """Return True for an async generator function, a wrapper of one, and an object whose ``__call__`` is one."""
+    if isinstance(function, functools.partial):
+        return _is_generator(function.func)
+    if inspect.isasyncgenfunction(function):
+        return True
+    if hasattr(function, "__wrapped__"):
+        return _is_generator(function.__wrapped__)
+    return inspect.isasyncgenfunction(getattr(function, "__call__", None))  # noqa: B004  # the method itself is wanted
+
+
+def _sending(function: Any) -> Callable[[Client, Packet], Awaitable[None]]:
+    """Return a handler that sends each answer that an async generator yields."""
+
+    async def send_all(client: Client, packet: Packet) -> None:
+        async with contextlib.aclosing(function(client, packet)) as answers:
+            async for answer in answers:
+                await client.send(answer)
+
+    return send_all
+
+
 def _require_async(function: object) -> None:
     if not callable(function):
         raise TypeError(f"a handler must be an 'async def' function; got {function!r}")
-    if not returns_coroutine(function):
+    if not (returns_coroutine(function) or _is_generator(function)):
         name = getattr(function, "__name__", "handler")
         raise TypeError(
             f"a handler must be asynchronous: write 'async def {name}(client, packet)' "

@@ -22,6 +22,10 @@ OTHER: Final = "other"
 MAX_OUTCOMES: Final = 64
 """The most outcomes of one handler: the codes of failures may be any text."""
 
+_TOTAL: Final = 64
+"""The index of the sum of durations in a histogram. At a lower index n, a histogram has the number of durations of less
+than 2 to the n nanoseconds, and at least half of it. A plain list, as this is on the packet path."""
+
 
 @dataclass(frozen=True, slots=True)
 class Durations:
@@ -91,7 +95,7 @@ class Outcomes:
     def __init__(self) -> None:
         self.succeeded: int = 0
         self._others: dict[str, int] = {}
-        self._durations: dict[str, _Histogram] = {}
+        self._durations: dict[str, list[int]] = {}
 
     def count(self, outcome: str) -> None:
         """Count a request."""
@@ -102,11 +106,13 @@ class Outcomes:
 
     def measure(self, outcome: str, nanoseconds: int) -> None:
         """Note the duration of a request, after it was counted."""
+        histogram = self._durations.get(outcome) or self._histogram(outcome)
+        histogram[nanoseconds.bit_length()] += 1
+        histogram[_TOTAL] += nanoseconds
+
+    def _histogram(self, outcome: str) -> list[int]:
         name = outcome if outcome == SUCCEEDED or outcome in self._others else OTHER
-        histogram = self._durations.get(name)
-        if histogram is None:
-            histogram = self._durations[name] = _Histogram()
-        histogram.add(nanoseconds)
+        return self._durations.setdefault(name, [0] * (_TOTAL + 1))
 
     def counts(self) -> Mapping[str, int]:
         """Return the number of requests by outcome, without outcomes that no request had."""
@@ -114,25 +120,13 @@ class Outcomes:
 
     def durations(self) -> Mapping[str, Durations]:
         """Return the durations of requests by outcome."""
-        return MappingProxyType({name: histogram.read() for name, histogram in self._durations.items()})
+        return MappingProxyType({name: _read(histogram) for name, histogram in self._durations.items()})
 
 
-class _Histogram:
-    """Durations: at index n, the number of those of less than 2 to the n nanoseconds, and at least half of it."""
-
-    __slots__ = ("_counts", "_sum")
-
-    def __init__(self) -> None:
-        self._counts = [0] * 64
-        self._sum = 0
-
-    def add(self, nanoseconds: int) -> None:
-        self._counts[nanoseconds.bit_length()] += 1
-        self._sum += nanoseconds
-
-    def read(self) -> Durations:
-        buckets = {2**index / 1e9: number for index, number in enumerate(self._counts) if number}
-        return Durations(sum(buckets.values()), self._sum / 1e9, MappingProxyType(buckets))
+def _read(histogram: list[int]) -> Durations:
+    *numbers, total = histogram
+    buckets = {2**index / 1e9: number for index, number in enumerate(numbers) if number}
+    return Durations(sum(numbers), total / 1e9, MappingProxyType(buckets))
 
 
 def increase(counts: dict[str, int], name: str) -> None:

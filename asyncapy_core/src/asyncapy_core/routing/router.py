@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -200,15 +201,7 @@ class Router(Routes):
         if routes is self or (isinstance(routes, Router) and routes.is_mounted_in(self)):
             raise ValueError(f"{self!r} cannot be included into itself")
         mount = _Mount(routes, filters, group)
-        added: list[Route] = []
-        try:
-            for route in self._routes:
-                mount.add(route)
-                added.append(route)
-        except BaseException:  # raised again: all handlers are registered, or none
-            for route in added:
-                mount.discard(route)
-            raise
+        _add_all([mount], self._routes)
         self._mounts.append(mount)
 
         def remove() -> None:
@@ -231,15 +224,7 @@ class Router(Routes):
         """
         route = self._with_prefix(route)
         route.handler()  # raises for a wrong function or filter here, and not in `include`
-        added: list[_Mount] = []
-        try:
-            for mount in self._mounts:
-                mount.add(route)
-                added.append(mount)
-        except BaseException:  # raised again: it is registered everywhere, or nowhere
-            for mount in added:
-                mount.discard(route)
-            raise
+        _add_all(self._mounts, [route])
         self._routes.append(route)
 
         def remove() -> None:
@@ -282,6 +267,19 @@ class _Mount:
     def discard(self, route: Route) -> None:
         """Take a route out again."""
         self._registrations.pop(route).remove()
+
+
+def _add_all(mounts: Iterable[_Mount], routes: Iterable[Route]) -> None:
+    """Register routes at mounts: all of them, or none if one cannot be registered."""
+    added: list[tuple[_Mount, Route]] = []
+    try:
+        for mount, route in itertools.product(mounts, routes):
+            mount.add(route)
+            added.append((mount, route))
+    except BaseException:  # raised again
+        for mount, route in added:
+            mount.discard(route)
+        raise
 
 
 def _checked_group(group: object) -> int:

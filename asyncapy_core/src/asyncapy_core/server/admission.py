@@ -53,6 +53,16 @@ class Admission:
         peer = _Handshake(self._state, SocketTransport(sock), peer_address(host))
         self._state.peers.call(self._admit, peer, peer=peer)
 
+    def admit_transport(self, transport: Transport, address: str) -> None:
+        """Serve or refuse a session over a transport: without a PROXY header, and without TLS.
+
+        Args:
+            transport: the transport, which belongs to the server from now on.
+            address: the IP address of the peer, or ``unix:`` with a path.
+        """
+        connection = Connection(self._state, transport, peer_address(address))
+        self._state.peers.call(self._state.admit, connection, peer=connection)
+
     def _admit(self, peer: _Handshake) -> None:
         state = self._state
         proxied = bool(state.proxies) and peer.address in state.proxies

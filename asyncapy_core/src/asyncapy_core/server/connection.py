@@ -24,6 +24,7 @@ from asyncapy_core.server.intake import Intake
 from asyncapy_core.server.numbered import NumberedSession
 from asyncapy_core.server.ordered import OrderedSession
 from asyncapy_core.server.stage import Stage
+from asyncapy_core.server.threads import begin_session
 from asyncapy_core.session import Client, Session
 
 if TYPE_CHECKING:
@@ -47,7 +48,19 @@ class Connection:
         stage: the part of its life that the connection is in.
     """
 
-    __slots__ = ("_detector", "_talk", "_transport", "client", "intake", "log", "outbox", "session", "stage", "state")
+    __slots__ = (
+        "_detector",
+        "_leader",
+        "_talk",
+        "_transport",
+        "client",
+        "intake",
+        "log",
+        "outbox",
+        "session",
+        "stage",
+        "state",
+    )
 
     def __init__(
         self, state: ServerState, transport: Transport, address: str, certificate: PeerCertificate | None = None
@@ -55,6 +68,7 @@ class Connection:
         self.state: ServerState = state
         self._transport = transport
         self.stage: Stage = Stage.OPEN
+        self._leader: trio.lowlevel.Task | None = None
         self._detector = detector = DetectingDecoder(state.encodings.wire, state.encodings.by_id)
         self.intake: Intake = Intake(state, transport, detector)
         self.outbox: Outbox = Outbox(transport, state.writing, state.config.max_output, self.start)
@@ -81,6 +95,7 @@ class Connection:
         """Serve the peer until it leaves, a deadline passes, the session is closed, or the server drains."""
         started = "{Client handler} New session started, UUID is %s, address is %s"
         self.state.log.info(started, self.session.session_id, self.client.address)
+        begin_session()
         await self.proceed(self._serve)
 
     async def proceed(self, serve: Callable[[], Awaitable[bool | None]]) -> None:
@@ -90,25 +105,29 @@ class Connection:
             serve: serves the peer. It returns whether the peer may have sent bytes that are not read; or None if
                 another task goes on with the connection.
         """
-        goes_on = False
+        task = self._leader = trio.lowlevel.current_task()
         try:
             try:
                 linger = await serve()
             except ProtocolError as error:
                 await self._refuse(error)
                 linger = True
-            goes_on = linger is None
             if linger is not None:
                 await self._shut_down(linger=linger)
         except ConnectionLost as error:
             self.log.info("{Client handler} The client has left: %s", escape_for_log(error))
             await self._talk.abandon()
         else:
-            if not goes_on:
+            if linger is not None:
                 self.log.info("{Client handler} The connection was closed")
         finally:
-            if not goes_on:
+            if self._leader is task:
                 self._end()
+
+    def hand_over(self, serve: Callable[[], Awaitable[bool | None]]) -> None:
+        """Let a new task go on with the connection, and end it; the current one only handles a request."""
+        self._leader = None
+        self.start(self.proceed, serve)
 
     async def _serve(self) -> bool | None:
         """Read until the version of the session is known, then serve it."""
@@ -122,8 +141,10 @@ class Connection:
                 return self.stage is not Stage.OPEN or self.state.draining
             detector.frames(0)
         if detector.version == NUMBERED_VERSION:
+            self._talk.end()
             self._talk = talk = NumberedSession(self, detector.numbered())
             self.client.stream = talk.output
+            self.state.limit_age(self)
         del self._detector
         return await self._talk.lead()
 
@@ -182,7 +203,7 @@ class Connection:
 
     def wake(self) -> None:
         """Make the task that reads check the state of the connection."""
-        self._transport.wake()
+        self.intake.wake()
 
     def expire(self) -> None:
         """End the current wait: its deadline has passed."""
@@ -213,7 +234,7 @@ class Connection:
     def stop(self) -> None:
         """Begin no further packet; the loop notices, as nothing is held back any more."""
         self.outbox.uncork()
-        self._transport.wake()
+        self.intake.wake()
         self._talk.stop()
 
     async def _shut_down(self, *, linger: bool) -> None:

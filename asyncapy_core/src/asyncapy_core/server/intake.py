@@ -50,7 +50,7 @@ class Intake:
         expired: whether the deadline has passed.
     """
 
-    __slots__ = ("_overflowed", "_partial", "_state", "_transport", "decoder", "expired", "received")
+    __slots__ = ("_overflowed", "_partial", "_state", "_transport", "_woken", "decoder", "expired", "received")
 
     def __init__(self, state: ServerState, transport: Transport, decoder: StreamDecoder) -> None:
         self._state = state
@@ -58,6 +58,7 @@ class Intake:
         self.expired: bool = False
         self._overflowed = False
         self._partial = 0
+        self._woken = False
         self.decoder: StreamDecoder = decoder
         self.received: int = 0
 
@@ -89,14 +90,20 @@ class Intake:
     async def receive_or_wake(self, connection: ConnectionInterface) -> bool | None:
         """Do as `receive`, but in any stage of the connection, and return None after a wake-up.
 
-        The connection was woken as the deadline has passed (`expired`), or for a reason of the caller.
+        The connection was woken as the deadline has passed (`expired`), or by `wake`.
         """
         await trio.lowlevel.checkpoint()
         buffered, size = self._wanted()
         data = self._transport.receive_now(size)
-        if data is None and not self.expired:
+        if data is None and not self.expired and not self._woken:
             data = await self._wait(connection, buffered, size)
+        self._woken = False
         return None if data is None else self._feed(data, buffered)
+
+    def wake(self) -> None:
+        """Make the current or the next call of `receive_or_wake` return; no wake-up is lost between two calls."""
+        self._woken = True
+        self._transport.wake()
 
     def _wanted(self) -> tuple[int, int]:
         """Return the bytes of the incomplete packet, and the most bytes to read next."""

@@ -59,6 +59,13 @@ def is_cancellation(error: BaseException) -> bool:
     return isinstance(error, trio.Cancelled)
 
 
+def _split_cancellation(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
+    """Split an exception into its `trio.Cancelled`, and the others."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(trio.Cancelled)
+    return error, None
+
+
 def is_descendant(task: trio.lowlevel.Task, ancestor: trio.lowlevel.Task | None) -> bool:
     """Return True if a task is ``ancestor``, or a task of a nursery below it, at any depth."""
     while task is not ancestor:
@@ -134,16 +141,19 @@ class PeerTasks:
         """Close the dropped async generators that the current task has begun.
 
         Raises:
-            BaseException: the part of an exception of their clean-up that must propagate.
+            BaseException: the part of an exception of their clean-up that must propagate. A cancellation of an
+                enclosing scope is raised when all of them are closed.
         """
+        cancellation: BaseException | None = None
         while (generator := self.dropped.pop()) is not None:
             name = escape_for_log(getattr(generator, "__qualname__", ""))
             try:
                 await generator.aclose()
             except BaseException as error:  # the clean-up of a generator may raise anything
+                rest: BaseException | None = error
                 if is_cancellation(error) and trio.current_effective_deadline() == -math.inf:
-                    raise  # of an enclosing scope
-                through, failure = self.split(error)
+                    cancellation, rest = _split_cancellation(error)  # of an enclosing scope
+                through, failure = (None, None) if rest is None else self.split(rest)
                 if isinstance(failure, BaseExceptionGroup):
                     failure = failure.split(GeneratorExit)[1]  # raised for the close by a nursery inside
                 if failure is not None:
@@ -156,6 +166,11 @@ class PeerTasks:
                     "use 'async with contextlib.aclosing(...)'",
                     name,
                 )
+        if cancellation is not None:
+            try:
+                raise cancellation
+            finally:
+                cancellation = None  # no reference cycle
 
     async def _run(self, peer: Peer, function: Callable[..., Awaitable[object]], args: tuple[Any, ...]) -> None:
         try:

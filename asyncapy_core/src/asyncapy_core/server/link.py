@@ -58,5 +58,5 @@ class Link(Protocol):
     async def close(self) -> None:
         """Close the connection after pending output."""
 
-    async def proceed(self, serve: Callable[[], Awaitable[bool | None]]) -> None:
-        """Serve the peer in this task; see `Connection.proceed`."""
+    def hand_over(self, serve: Callable[[], Awaitable[bool | None]]) -> None:
+        """Let a new task serve the peer; see `Connection.proceed`."""

@@ -69,9 +69,10 @@ class NumberedOutput:
         return self.link.sessions()
 
     def leave(self) -> None:
-        """End the session after the answers to the requests in flight."""
-        self.leaving = True
-        self.link.stop()
+        """End the session after the answers to the requests in flight; do nothing if it has ended."""
+        if self.is_open:
+            self.leaving = True
+            self.link.stop()
 
     async def close(self) -> None:
         """Do as `leave`."""
@@ -183,7 +184,7 @@ class NumberedOutput:
 
     async def _put(self, data: bytes) -> None:
         try:
-            await self.outbox.put(data)
+            await self.outbox.enqueue(data)
         except ConnectionLost as error:
             raise ClientDisconnected("this client has left", self.link.client) from error
 

@@ -74,6 +74,8 @@ class Output(Protocol):
 
     def send_now(self, data: bytes) -> None: ...
 
+    def queue(self, data: bytes) -> None: ...
+
     def post(self, packet: Packet | SharedPacket) -> Awaitable[None] | None: ...
 
     def post_now(self, packet: Packet | SharedPacket) -> None: ...
@@ -204,12 +206,19 @@ class NumberedRequest:
         Raises:
             AlreadyAnswered: the last answer was sent before.
         """
+        output, reply = self._output, b""
+        if self.progress is _OPEN and output.is_open:
+            reply = self.encoding.pack_numbered(_REPLY, self.number, packet.fields)
+            if not output.outbox.has_room(len(reply)):
+                await output.outbox.make_room(len(reply))  # if this is cancelled, the request goes on
         if self.progress in {Progress.ANSWERED, Progress.ENDED}:
             raise AlreadyAnswered(_ANSWERED)
-        under_way = self.post(packet)
-        if under_way is not None:
-            await under_way
-        await self.end(Progress.ANSWERED)
+        if self.progress is not _OPEN or not output.is_open:
+            self._is_event()
+            return
+        output.flush()
+        self.answered, self.progress = True, Progress.ANSWERED
+        output.queue(reply)
 
     async def answer(self, result: object, packet: Packet) -> None:
         """Send the return value of a handler; it is the last answer if no other group answers."""
@@ -218,22 +227,21 @@ class NumberedRequest:
         if under_way is not None:
             await under_way
 
-    async def end(self, progress: Progress) -> None:
-        """Send the last packet of this request: the answer that is kept, as the REPLY, or an END.
+    def end(self, progress: Progress) -> None:
+        """Send the last packet of this request, without waiting: the answer that is kept, as the REPLY, or an END.
 
-        Does nothing if the last packet was sent.
+        Does nothing if the last packet was sent. There is room for an answer that is kept, and an END is short: so no
+        cancellation leaves a request without its last packet.
 
         Args:
             progress: the progress from now on.
         """
         if self.progress is _OPEN:
             self.progress = progress
-            under_way = self._output.send(self._output.last(self))
-            if under_way is not None:
-                await under_way
+            self._output.queue(self._output.last(self))
 
     def end_now(self) -> bool:
-        """Do as `end`, without waiting; return False, without effect, if that is not possible."""
+        """Do as `end`, while the output is corked; return False, without effect, if that is not possible."""
         output = self._output
         outbox, kept = output.outbox, output.kept
         if self.progress is not _OPEN or self.holds or not outbox.corked:
@@ -263,10 +271,16 @@ class NumberedRequest:
 
     async def finish(self, result: object, packet: Packet) -> None:
         """Send the last packet, as the handlers have returned, unless `Client.answering` keeps the request open."""
+        if result is not None and not self.holds:
+            answer = as_answer(result, packet)
+            await self.post_last(answer if isinstance(answer, Packet) else Packet(answer))
+            return
         if result is not None:
             await self.answer(result, packet)
         if not self.holds:
-            await self.end(Progress.ENDED if result is None else Progress.ANSWERED)
+            self.end(Progress.ENDED)
+        elif self._output.kept is not None:
+            self._output.flush()  # it must not become an answer to the next request
 
     @property
     def is_over(self) -> bool:
@@ -281,16 +295,16 @@ class NumberedRequest:
         """Keep the request open until `release`."""
         self.holds += 1
 
-    async def release(self) -> None:
+    def release(self) -> None:
         """End the request if its handler has ended, and nothing else keeps it open."""
         self.holds -= 1
         if self.is_over:
+            self.end(Progress.ENDED)
             self._requests.forget(self)
-            await self.end(Progress.ENDED)
 
     async def close(self) -> None:
         """End this request, then the session after the answers to the other requests in flight."""
-        await self.end(Progress.CLOSED)
+        self.end(Progress.CLOSED)
         self._output.leave()
 
     def sessions(self) -> list[Session]:
@@ -298,17 +312,17 @@ class NumberedRequest:
         return self._output.sessions()
 
     def _is_event(self) -> bool:
-        """Return True if a packet that is sent now is an EVENT, False if it is dropped.
+        """Return True if a packet that is sent after the end of the request is an EVENT, False if it is dropped.
 
         Raises:
             AlreadyAnswered, ClientDisconnected: it cannot be sent.
         """
+        if self.progress is Progress.CLOSED or not self._output.is_open:
+            raise ClientDisconnected(_CLOSED, self._output.client)
         if self.progress is Progress.CANCELLED:
             return False
         if self.progress is Progress.ANSWERED:
             raise AlreadyAnswered(_ANSWERED)
-        if self.progress is Progress.CLOSED:
-            raise ClientDisconnected(_CLOSED, self._output.client)
         if self.handler is not None and self.handler.notes("late"):
             self.log.warning(
                 "{API Parser} Handler '%s' has ended its request, and its client was sent a further packet: the peer "
@@ -339,4 +353,4 @@ class Answering:
     ) -> None:
         if self._held:
             self._held = False
-            await self._request.release()
+            self._request.release()

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from asyncapy_core.server.link import Link
     from asyncapy_core.session import Client, Session
 
+_NO_PACKET: Final = Answered.NO_PACKET
 _NOT: Final = Answered.NOT
 _BY_HANDLER: Final = Answered.BY_HANDLER
 _OPEN: Final = Stage.OPEN
@@ -101,6 +102,7 @@ class OrderedSession:
         limit, measured, dropped = state.config.packets_per_turn, state.config.measure, state.peers.dropped.by_task
         decoder, encodings, context = self._decoder, state.encodings.by_id, copy_context()
         request.enter_task()
+        now = time.perf_counter_ns
         while True:
             while not state.draining and (frames := decoder.frames(limit)):
                 for wire_id, payload in frames:
@@ -111,7 +113,7 @@ class OrderedSession:
                     packet = encodings[wire_id].unpack(payload, client)
                     request.answered = _NOT
                     if measured:
-                        request.started = time.perf_counter_ns()
+                        request.started = now()
                     try:
                         result = await dispatch(client, packet)
                         if result is not None:
@@ -121,12 +123,15 @@ class OrderedSession:
                     except BaseException as error:  # a handler may raise anything
                         await request.fail(error, packet)
                     else:
-                        packet.handler.outcomes.succeeded += 1  # type: ignore[union-attr]  # there is a handler
+                        outcomes = packet.handler.outcomes  # type: ignore[union-attr]  # there is a handler
+                        outcomes.succeeded += 1
                         if measured:
-                            request.measure(packet, SUCCEEDED)
+                            outcomes.measure(SUCCEEDED, now() - request.started)
                     if dropped or copy_context() != context:
                         await self._clean_up(context)
                 del packet, payload
+                result = None
+                request.answered = _NO_PACKET  # packets that tasks send from now on are no answers
                 if len(frames) == limit:
                     await self._yield_turn()
             if self._is_over():
@@ -265,14 +270,16 @@ class OrderedSession:
             ClientDisconnected, EncodeError: as for `post`.
         """
         data = self._encoded(packet)
-        self._request.repeat()
-        if not self._outbox.hold(data):
-            try:
-                if not self._outbox.put_now(data):
-                    raise trio.WouldBlock
-            except ConnectionLost as error:
-                raise ClientDisconnected("this client has left", self._link.client) from error
-        self._request.note_answer()
+        request = self._request
+        if request.answered is not _NO_PACKET:
+            request.repeat()
+        try:
+            if not self._outbox.put_now(data):
+                raise trio.WouldBlock
+        except ConnectionLost as error:
+            raise ClientDisconnected("this client has left", self._link.client) from error
+        if request.answered is _NOT:
+            request.note_answer()
 
     async def post_last(self, packet: Packet) -> None:
         """Send a packet; version 22 does not tell which answer is the last."""

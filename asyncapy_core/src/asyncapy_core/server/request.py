@@ -40,12 +40,13 @@ _current: ContextVar[Request] = ContextVar("current")
 
 
 class Answered(Enum):
-    """The side that has answered a packet."""
+    """The side that has answered a packet; `NO_PACKET` while none is handled."""
 
-    NOT = 0
-    BY_HANDLER = 1
-    BY_SERVER = 2
-    TWICE = 3
+    NO_PACKET = 0
+    NOT = 1
+    BY_HANDLER = 2
+    BY_SERVER = 3
+    TWICE = 4
 
 
 class Replier(Peer, Protocol):
@@ -73,7 +74,7 @@ class Request(Handling):
 
     Attributes:
         started: the time at which the current packet was dispatched, by `time.perf_counter_ns`, if ``measure`` is set.
-        answered: the side that has answered the current packet; the connection resets it for each packet.
+        answered: the side that has answered the current packet; the connection sets it before and after packets.
     """
 
     __slots__ = (
@@ -95,7 +96,7 @@ class Request(Handling):
         self._measured = config.measure
         self._one_reply = config.replies == "one"
         self._task: trio.lowlevel.Task | None = None
-        self.answered: Answered = Answered.NOT
+        self.answered: Answered = Answered.NO_PACKET
         self.started: int = 0
 
     def enter_task(self) -> None:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     import configparser
 
     from asyncapy_core.log_writer import ServerLogger
+    from asyncapy_core.net.transport import Transport
     from asyncapy_core.protocol.wire import ByteOrder
     from asyncapy_core.routing.filter import Filter
     from asyncapy_core.server.settings import FurtherSettings, ServerSettings
@@ -226,7 +227,8 @@ class Server(Configured, Routes):
             args: its arguments.
             cancellable: abandon the thread when this is cancelled, instead of waiting for it. A server that ends
                 abandons all threads.
-            limiter: bounds the number of threads; trio's default limiter if None.
+            limiter: bounds the number of threads. If None, trio's default limiter does, of which the handlers of one
+                session get at most a quarter.
         """
         require_trio("Server.run_sync_task")
         call = functools.partial(sync_fn, *args)
@@ -292,11 +294,12 @@ class Server(Configured, Routes):
             self._token = None
             self._stopping = trio.Event()
 
-    def admit(self, sock: socket.socket, address: str) -> None:
+    def admit(self, transport: socket.socket | Transport, address: str) -> None:
         """Serve a connection that was accepted elsewhere. Call this in the trio loop.
 
         Args:
-            sock: a connected stream socket, which belongs to the server from now on.
+            transport: a connected stream socket, which is served as an accepted one, with a PROXY header and TLS if
+                they are configured; or a `Transport`, whose bytes are packets. It belongs to the server from now on.
             address: the IP address of the peer, or ``unix:`` with a path.
 
         Raises:
@@ -304,8 +307,11 @@ class Server(Configured, Routes):
         """
         if self._admission is None:
             raise RuntimeError("this server is not serving; call admit() while it serves")
-        sock.settimeout(0)
-        self._admission.admit(sock, address)
+        if isinstance(transport, socket.socket):
+            transport.settimeout(0)
+            self._admission.admit(transport, address)
+        else:
+            self._admission.admit_transport(transport, address)
 
     def stop(self) -> None:
         """Drain the server and end `serve` or `start`, like the first signal; in any thread, also before the start."""

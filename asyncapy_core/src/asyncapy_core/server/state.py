@@ -58,6 +58,9 @@ DRAIN_LINGER_SECONDS: Final = 0.5
 DRAIN_SEND_SECONDS: Final = 0.5
 """The deadline for one chunk of output while the server drains, if ``send_timeout`` is not shorter."""
 
+AGES: Final = (0.9, 0.95, 1, 1.05, 1.1)
+"""Sessions end after one of these multiples of ``session_age``, so that not all clients connect again at once."""
+
 PROXY_SECONDS: Final = 3.0
 """The deadline for a PROXY header."""
 
@@ -84,6 +87,9 @@ class ConnectionInterface(Peer, Protocol):
 
     def stop(self) -> None:
         """Begin no further packet."""
+
+    def retire(self) -> None:
+        """End the session in order, as its ``session_age`` has passed."""
 
     def fileno(self) -> int:
         """Return the file descriptor of its socket, or -1 if it is closed."""
@@ -120,6 +126,7 @@ class ServerState:
         idle: set when the server drains and has no connection left.
         reading, writing, lingering, leaving, proxying, handshaking: the deadlines of packets, of output, of closing
             connections, of these while the server drains, of PROXY headers and of TLS handshakes.
+        ageing: the deadlines of sessions, each for a part of them.
     """
 
     server: ServerInterface
@@ -146,6 +153,7 @@ class ServerState:
     should_log_codec: RateLimited = field(default_factory=RateLimited)
     reading: Deadlines[ConnectionInterface] = field(init=False)
     writing: Deadlines[Outbox] = field(init=False)
+    ageing: tuple[Deadlines[ConnectionInterface], ...] = field(init=False)
     lingering: Deadlines[ConnectionInterface] = field(init=False)
     leaving: Deadlines[ConnectionInterface] = field(init=False)
     proxying: Deadlines[SocketTransport] = field(init=False)
@@ -160,6 +168,13 @@ class ServerState:
 
         self.reading = Deadlines(self.config.timeout, expire)
         self.writing = Deadlines(self.config.send_timeout, lambda outbox: call(outbox.poison))
+        self.ageing = ()
+        if (age := self.config.session_age) is not None:
+
+            def retire(connection: ConnectionInterface) -> None:
+                call(connection.retire, peer=connection)
+
+            self.ageing = tuple(Deadlines(age * part, retire) for part in AGES)
         self.lingering = Deadlines(LINGER_SECONDS, expire)
         self.leaving = Deadlines(DRAIN_LINGER_SECONDS, expire)
         self.proxying = Deadlines(PROXY_SECONDS, lambda transport: call(transport.abort))
@@ -175,7 +190,8 @@ class ServerState:
     @property
     def deadlines(self) -> tuple[Deadlines[Any], ...]:
         """The deadlines to watch while the server serves; ``leaving`` is watched while it drains."""
-        return self.reading, self.writing, self.lingering, self.proxying, self.handshaking, self.heap.deadlines
+        of_all = (self.reading, self.writing, self.lingering, self.proxying, self.handshaking, self.heap.deadlines)
+        return (*of_all, *self.ageing)
 
     def begin_handshake(self, transport: SocketTransport, address: str, *, proxied: bool) -> None:
         """Add a connection that waits for a PROXY header or a TLS handshake; see `HandshakeTable.add`."""
@@ -208,6 +224,11 @@ class ServerState:
         """Remove the session of a closing connection, so that another of its address may begin."""
         self.sessions.discard(connection.session)
 
+    def limit_age(self, connection: ConnectionInterface) -> None:
+        """Start the deadline of a session of version 23, if ``session_age`` is set."""
+        if self.ageing:
+            self._age(connection).start(connection)
+
     def abandon(self, connection: ConnectionInterface) -> None:
         """Give back the place of a connection whose peer has left; its handler still runs."""
         if connection in self.connections:
@@ -239,6 +260,8 @@ class ServerState:
         self.reading.stop(connection)
         self.lingering.stop(connection)
         self.leaving.stop(connection)
+        if self.ageing:
+            self._age(connection).stop(connection)
         self.connections.discard(connection)
         self.abandoned.discard(connection)
         self.closing.discard(connection)
@@ -273,6 +296,9 @@ class ServerState:
         """Close every connection at once. A cancellation alone does not reach a task that a handler has shielded."""
         for connection in (*self.connections, *self.abandoned, *self.refused):
             self.peers.call(connection.drop)
+
+    def _age(self, connection: ConnectionInterface) -> Deadlines[ConnectionInterface]:
+        return self.ageing[connection.session.session_id.int % len(self.ageing)]
 
     def _busy(self) -> list[ConnectionInterface]:
         """Return the connections from which no task reads, as a handler runs."""

@@ -77,7 +77,10 @@ class Worker(Handling):
             if packet is None:
                 return await self._refuse_payload(request, error)
             if type(error) is NoHandler:
-                await (request.end(Progress.ENDED) if request.answered else request.fail(ErrorCode.NO_HANDLER))
+                if request.answered:
+                    request.end(Progress.ENDED)
+                else:
+                    await request.fail(ErrorCode.NO_HANDLER)
                 return ErrorCode.NO_HANDLER
             return await self._answer(request, client, packet, error)
         except ConnectionLost:
@@ -92,7 +95,7 @@ class Worker(Handling):
         return error.code
 
     async def _answer(self, request: NumberedRequest, client: Client, packet: Packet, error: BaseException) -> str:
-        cancelled = request.progress is Progress.CANCELLED
+        cancelled = self.scope.cancel_called  # by CANCEL, or as the connection broke
         through, outcome, failure = self.split(error, client, cancelled=cancelled)
         if cancelled:
             outcome = CANCELLED
@@ -111,5 +114,5 @@ class Worker(Handling):
         if failure is not None:
             await request.fail(ErrorCode.HANDLER_FAILED)
         else:
-            await request.end(Progress.ENDED)
+            await request.finish(None, packet)
         return outcome

@@ -30,9 +30,9 @@ FOR_LINTERS: Final = "# flake8: noqa\n# pyright: basic\n"
 NAMESPACE: Final = """\
 from typing import Any as _Any, TypeAlias as _TypeAlias
 
-from asyncapy_core import Client as _Client, Filter as Filter, Packet as _Packet
+from asyncapy_core import Client as _Client, Filter as Filter, Packet as _Packet, Prefix as Prefix
 
-__all__ = ["Filter", "Filters"]
+__all__ = ["Filter", "Filters", "Prefix"]
 
 class _Filter(Filter):
     def check(self, c: _Client, p: _Packet) -> _Any: ...

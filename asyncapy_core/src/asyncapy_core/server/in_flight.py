@@ -1,0 +1,323 @@
+"""`RequestsInFlight`: the requests of a session of version 23, in flight and waiting, and the tasks that handle them.
+
+It does not know how packets are read; see `NumberedSession`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import Context, copy_context
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from asyncapy_core.errors import ErrorCode
+from asyncapy_core.net.corking import run_with_wait_hook
+from asyncapy_core.protocol.kinds import Kind
+from asyncapy_core.routing.outcomes import SUCCEEDED
+from asyncapy_core.server.numbered_output import NumberedOutput
+from asyncapy_core.server.numbered_request import NumberedRequest, Progress
+from asyncapy_core.server.worker import Worker
+from asyncapy_core.session import Client
+
+if TYPE_CHECKING:
+    from asyncapy_core.interfaces import ServerInterface
+    from asyncapy_core.logs import SessionLog
+    from asyncapy_core.protocol.packet import Packet
+    from asyncapy_core.server.link import Link
+    from asyncapy_core.session import Session
+
+
+class RequestsInFlight(ABC):
+    """The requests of one connection.
+
+    Args:
+        link: the connection.
+
+    Attributes:
+        output: the packets that are sent.
+    """
+
+    __slots__ = (
+        "_base",
+        "_between_turns",
+        "_bytes_in_flight",
+        "_bytes_waiting",
+        "_changed",
+        "_dispatch",
+        "_highest",
+        "_left",
+        "_link",
+        "_plain",
+        "_requests",
+        "_waiting",
+        "output",
+    )
+
+    def __init__(self, link: Link) -> None:
+        state = link.state
+        self._link = link
+        self.output: NumberedOutput = NumberedOutput(link)
+        self._requests: dict[int, NumberedRequest] = {}
+        self._waiting: OrderedDict[int, tuple[int, bytes]] = OrderedDict()  # by number: encoding and payload
+        self._bytes_in_flight = 0
+        self._bytes_waiting = 0
+        self._highest = 0  # the highest number that was handed to a handler or refused
+        self._left = False  # whether LEAVING was sent
+        self._between_turns = False
+        self._base: Context = copy_context()
+        self._changed: trio.Event | None = None
+        self._plain = state.config.handler_timeout is None and not state.config.measure
+        debug = state.log.isEnabledFor(logging.DEBUG)
+        self._dispatch = state.dispatcher.dispatch_traced if debug else state.dispatcher.dispatch
+
+    @abstractmethod
+    async def lead(self) -> bool | None:
+        """Read and dispatch packets in the current task."""
+
+    @property
+    def log(self) -> SessionLog:
+        """The logger of the session."""
+        return self._link.log
+
+    def drop(self) -> None:
+        """Close the connection at once."""
+        self._link.drop()
+
+    def cancel(self) -> None:
+        """Cancel all requests, as the connection broke."""
+        self._drop_waiting()
+        for request in tuple(self._requests.values()):
+            self._cancel_request(request)
+            if request.returned:  # `Client.answering` keeps it open, for a task that is not awaited here
+                self.forget(request)
+        self._note_change()
+
+    def stop(self) -> None:
+        """Check whether the session is to end."""
+        self._note_change()
+
+    def end(self) -> None:
+        """Cancel requests that are left, as the connection has ended."""
+        if self._requests:
+            self.cancel()
+
+    def forget(self, request: NumberedRequest) -> None:
+        """Remove a request that has ended, and begin those that wait for its place."""
+        if self._requests.pop(request.number, None) is not None:
+            self._bytes_in_flight -= request.size
+        if self._waiting:
+            self._begin_waiting()
+        self._note_change()
+
+    def before_wait(self, worker: Worker) -> None:
+        """Send the answers of the task of a worker, and let another task lead, before it waits; raises nothing."""
+        request, state = worker.request, self._link.state
+        if request is not None:
+            self.output.flush()
+            if worker.leads:
+                worker.leads = False
+                self._count(request)
+                if worker.packet is not None and worker.packet.handler is not None:
+                    worker.packet.handler.waits = True
+                self._base.copy().run(self._link.hand_over, self.lead)
+        elif self._between_turns:
+            return
+        self._link.outbox.uncork()
+        if state.disconnects.asleep:
+            state.disconnects.wake()
+
+    def _pass_on(self, worker: Worker, request: NumberedRequest, packet: Packet, under_way: Awaitable[object]) -> None:
+        """Let another task handle a request whose handler is known to wait."""
+        worker.request = worker.packet = request.worker = None
+        self._count(request)
+        self._link.start(self._follow, self._finish, request, packet, under_way)  # with the context of the filters
+
+    async def _handle(self, worker: Worker, request: NumberedRequest, payload: bytes) -> None:
+        """Handle a request that has waited for its turn, in a task of its own."""
+        client, packet = self._client(request), None
+        request.worker, worker.request = worker, request
+        try:
+            if request.progress is not Progress.CANCELLED:
+                packet = worker.packet = request.encoding.unpack_numbered(payload, client)
+                under_way = self._dispatch(client, packet)
+        except BaseException as error:  # a filter may raise anything
+            try:
+                await self._clean_up(packet, await worker.fail(request, client, packet, error))
+            finally:
+                self._release(worker, request)
+        else:
+            if packet is None:
+                self._release(worker, request)
+            else:
+                await self._finish(worker, request, packet, under_way)
+
+    async def _finish(
+        self, worker: Worker, request: NumberedRequest, packet: Packet, under_way: Awaitable[object]
+    ) -> None:
+        """Await the handlers of a request in a task of its own, and answer it."""
+        client: Any = packet.sender
+        request.worker, worker.request, worker.packet = worker, request, packet
+        outcome: str = SUCCEEDED
+        try:
+            try:
+                if request.progress is Progress.CANCELLED:
+                    worker.scope.cancel()
+                if not self._plain:
+                    under_way = self._measured(worker, packet, under_way)
+                result = await under_way
+                await request.finish(result, packet)
+            except BaseException as error:  # a handler may raise anything
+                outcome = await worker.fail(request, client, packet, error)
+            await self._clean_up(packet, outcome)
+        finally:
+            self._release(worker, request)
+
+    async def _measured(self, worker: Worker, packet: Packet, under_way: Awaitable[object]) -> object:
+        """Await handlers within ``handler_timeout``, and note their duration if ``measure`` is set."""
+        config, client = self._link.state.config, packet.sender
+        started = time.perf_counter_ns()
+        outcome: str = ErrorCode.HANDLER_FAILED
+        try:
+            if config.handler_timeout is not None:
+                under_way = worker.within_limit(self, client, under_way)  # type: ignore[arg-type]  # a Client
+            result = await under_way
+            outcome = SUCCEEDED
+        finally:
+            if config.measure and packet.handler is not None:
+                packet.handler.outcomes.measure(outcome, time.perf_counter_ns() - started)
+        return result
+
+    async def _clean_up(self, packet: Packet | None, outcome: str) -> None:
+        """Count a request, and close the generators that its handlers have dropped."""
+        if packet is None or packet.handler is None:
+            self._link.state.counters.refuse(outcome)
+        elif outcome:
+            packet.handler.outcomes.count(outcome)
+        if self._link.state.peers.dropped.by_task:
+            await self._link.state.peers.close_dropped(self)  # another task leads if this waits
+
+    def _release(self, worker: Worker, request: NumberedRequest) -> None:
+        """Separate a request from the task of its handler, which has ended."""
+        packet = worker.packet
+        request.handler = None if packet is None else packet.handler
+        request.returned = True
+        worker.packet = worker.request = request.worker = None
+        if request.holds:
+            self._count(request)
+            return
+        if request.progress is Progress.OPEN:  # `Client.answering` ended after the handler, and before this
+            request.end(Progress.ENDED)
+        if self._requests:
+            self.forget(request)
+
+    def _cancel(self, number: int) -> None:
+        """End a request whose client no longer waits, unless it has ended."""
+        request = self._requests.get(number)
+        if request is not None and request.progress is Progress.OPEN:
+            self.output.queue(self.output.bare(Kind.END, number, request.encoding.wire_id))
+            self._cancel_request(request)
+        elif (waiting := self._waiting.pop(number, None)) is not None:
+            wire_id, payload = waiting
+            self._bytes_waiting -= len(payload)
+            self.output.queue(self.output.bare(Kind.END, number, wire_id))
+            self._begin_waiting()
+
+    @staticmethod
+    def _cancel_request(request: NumberedRequest) -> None:
+        if request.progress is Progress.OPEN:
+            request.progress = Progress.CANCELLED
+        if request.worker is not None:
+            request.worker.scope.cancel()
+
+    def _begin_waiting(self) -> None:
+        """Begin the requests that wait their turn, as far as there are places, unless the session is to end."""
+        while self._waiting and (self._left or not self._is_to_end()):
+            number, (wire_id, payload) = next(iter(self._waiting.items()))
+            if not self._has_place(len(payload)):
+                return
+            del self._waiting[number]
+            self._bytes_waiting -= len(payload)
+            self._start(self._follow, self._handle, self._admit(number, wire_id, len(payload)), payload)
+
+    def _drop_waiting(self) -> None:
+        """Drop the requests that wait their turn."""
+        self._waiting.clear()
+        self._bytes_waiting = 0
+
+    def _count(self, request: NumberedRequest) -> None:
+        """Count a request as one in flight: other packets are read before it ends."""
+        if request.number not in self._requests:
+            self._requests[request.number] = request
+            self._bytes_in_flight += request.size
+
+    def _admit(self, number: int, wire_id: int, size: int) -> NumberedRequest:
+        """Return a request in flight, whose handler begins later."""
+        encoding = self._link.state.encodings.by_id.get(wire_id, self.output.encoding)
+        self._highest = max(self._highest, number)
+        request = NumberedRequest(self.output, self, number, encoding, size)
+        self._count(request)
+        return request
+
+    def _is_to_end(self) -> bool:
+        """Return True if no further request is to be handled."""
+        return self.output.leaving or self._link.state.draining or not self.output.is_open
+
+    def _has_place(self, size: int) -> bool:
+        """Return True if a request with a payload of this size can be handled now."""
+        if not self._requests:
+            return True
+        config = self._link.state.config
+        return len(self._requests) < config.max_in_flight and self._bytes_in_flight + size <= config.max_packet
+
+    async def _wait_until_idle(self) -> None:
+        """Wait until no request is in flight; nothing is read meanwhile."""
+        self._link.state.reading.stop(self._link.interface)
+        while self._requests:
+            await self._wait_for_change()
+
+    async def _wait_for_change(self) -> None:
+        """Wait until a request has ended, or the session is to end."""
+        self._changed = trio.Event()
+        await self._changed.wait()
+        self._changed = None
+
+    def _note_change(self) -> None:
+        if self._changed is not None:
+            self._changed.set()
+        if self._is_to_end():
+            self._link.wake()
+
+    def _client_arguments(self) -> tuple[str, ServerInterface, Session, bool]:
+        """Return the arguments of the clients of requests, and whether the peer has a certificate."""
+        client = self._link.client
+        return client.address, client.server, client.session, client.tls_peer is not None
+
+    def _secure(self, client: Client) -> None:
+        """Set the certificate of the peer in the client of a request."""
+        client.tls_peer, client.tls_names = self._link.client.tls_peer, self._link.client.tls_names
+
+    def _client(self, request: NumberedRequest) -> Client:
+        """Return a client whose packets answer a request."""
+        address, server, session, secured = self._client_arguments()
+        client = Client(address, server, request, session, request.encoding.name)
+        if secured:
+            self._secure(client)
+        return client
+
+    def _worker(self, *, leads: bool) -> Worker:
+        return Worker(self, self._link.state, leads=leads)
+
+    def _start(self, function: Callable[..., Awaitable[object]], *args: Any) -> None:
+        """Run a function in a task of its own, with the context variables of the connection; raises nothing."""
+        self._base.copy().run(self._link.start, function, *args)
+
+    async def _follow(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
+        """Handle a request in the current task, beside the leader."""
+        worker = self._worker(leads=False)
+        with worker.scope:
+            await run_with_wait_hook(function(worker, *args), worker.before_wait)

@@ -1,0 +1,158 @@
+"""`Server.admit` with a transport that is no socket."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+from conftest import Serve
+from peer import json_packet
+
+from asyncapy_core import Server, Transport, Woken
+from asyncapy_core.errors import ConnectionLost
+
+
+class Pipe:
+    """A transport whose peer is the test: `push` and `finish` are its input, ``sent`` is its output."""
+
+    def __init__(self, room: int = 1_000_000) -> None:
+        self.sent = bytearray()
+        self.room = room
+        self.ended = False
+        self.aborted = False
+        self._input: list[bytes] = []
+        self._changed = trio.Event()
+        self._woken = False
+
+    def push(self, data: bytes) -> None:
+        self._input.append(data)
+        self._changed.set()
+
+    def finish(self) -> None:
+        self.push(b"")
+
+    async def until_sent(self, data: bytes) -> None:
+        with trio.fail_after(5):
+            while data not in self.sent:  # noqa: ASYNC110  # as in Running.settle
+                await trio.sleep(0.001)
+
+    def receive_now(self, size: int) -> bytes | None:
+        if self.aborted:
+            raise ConnectionLost("aborted")
+        if not self._input:
+            return None
+        data = self._input.pop(0)
+        if len(data) > size:
+            self._input.insert(0, data[size:])
+        return data[:size]
+
+    async def receive(self, size: int) -> bytes:
+        while (data := self.receive_now(size)) is None:
+            self._changed, self._woken = trio.Event(), False
+            await self._changed.wait()
+            if self._woken:
+                raise Woken("woken")
+        return data
+
+    def send_now(self, data: bytes | memoryview) -> int:
+        if self.aborted:
+            raise ConnectionLost("aborted")
+        accepted = bytes(data)[: max(0, self.room - len(self.sent))]
+        self.sent += accepted
+        return len(accepted)
+
+    async def send(self, data: bytes | memoryview) -> None:
+        rest = memoryview(data)
+        while rest := rest[self.send_now(rest) :]:  # noqa: ASYNC110  # the room may change at any time
+            await trio.sleep(0.001)
+
+    def send_eof(self) -> None:
+        self.ended = True
+
+    def fileno(self) -> int:
+        return -1
+
+    def wake(self) -> None:
+        self._woken = True
+        self._changed.set()
+
+    def abort(self) -> None:
+        self.aborted = True
+        self.wake()
+
+
+def admitted(server: Server, pipe: Pipe, address: str = "192.0.2.7") -> None:
+    transport: Transport = pipe
+    server.admit(transport, address)
+
+
+async def test_a_session_is_served_over_any_transport(serve: Serve) -> None:
+    server = Server(port=0)
+
+    @server.add_handler()
+    async def echo(client: Any, packet: Any) -> dict[str, Any]:
+        return {"from": client.address, "n": packet["n"]}
+
+    running = await serve(server)
+    pipe = Pipe()
+    admitted(server, pipe)
+    for byte in json_packet(n=1):
+        pipe.push(bytes((byte,)))
+    await pipe.until_sent(b'{"from":"192.0.2.7","n":1}')
+    pipe.push(json_packet(n=2) * 2)
+    await pipe.until_sent(b'"n":2}\x00\x00\x00\x1c\x16\x00{"from":"192.0.2.7","n":2}')
+    assert server.statistics().sessions == 1
+    pipe.finish()
+    await running.settle()
+    assert (pipe.ended, pipe.aborted) == (True, True)
+    assert not running.logged("[ERROR]")
+
+
+async def test_limits_and_deadlines_hold_for_any_transport(serve: Serve) -> None:
+    server = Server(port=0, session_limit=1, timeout=0.05)
+    running = await serve(server)
+    first, second = Pipe(), Pipe()
+    admitted(server, first)
+    admitted(server, second)
+    await second.until_sent(b"ERR_SESSION_LIMIT_REACHED")
+    await first.until_sent(b"ERR_TIMED_OUT")
+    first.finish()
+    second.finish()
+    await running.settle()
+
+
+async def test_a_stop_ends_sessions_over_any_transport(serve: Serve) -> None:
+    server = Server(port=0)
+    running = await serve(server)
+    idle, closed = Pipe(), Pipe()
+    admitted(server, idle)
+    admitted(server, closed)
+    await trio.testing.wait_all_tasks_blocked()
+    server.stop()
+    with trio.fail_after(5):
+        while server.addresses:  # noqa: ASYNC110  # the server has no event for this
+            await trio.sleep(0.005)
+    assert idle.aborted
+    assert closed.aborted
+    assert not running.logged("[ERROR]")
+
+
+async def test_a_transport_that_breaks_costs_its_own_session_only(serve: Serve) -> None:
+    server = Server(port=0)
+    running = await serve(server)
+
+    class Broken(Pipe):
+        def receive_now(self, size: int) -> bytes | None:
+            raise ZeroDivisionError("a fault of the transport")
+
+    async with running.undisturbed():
+        admitted(server, Broken())
+        with trio.fail_after(5):
+            while not running.logged("ZeroDivisionError"):  # noqa: ASYNC110  # as in Running.settle
+                await trio.sleep(0.005)
+
+
+def test_a_server_that_does_not_serve_admits_nothing() -> None:
+    with pytest.raises(RuntimeError, match="call admit\\(\\) while it serves"):
+        admitted(Server(), Pipe())
