@@ -299,14 +299,29 @@ def test_a_server_that_has_vanished_is_given_up_at_the_second_late_request() -> 
         assert client.request({}) == {"n": 1}
 
 
-@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="this system sends no signals to threads")
+class InterruptedSocket:
+    """A socket whose process gets a signal when the first bytes are to be received."""
+
+    def __init__(self, real: socket.socket) -> None:
+        self._real = real
+        self._interrupted = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def recv(self, size: int) -> bytes:
+        if not self._interrupted:
+            self._interrupted = True
+            signal.raise_signal(signal.SIGUSR1)
+        return self._real.recv(size)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="this system has no such signal")
 def test_an_interrupted_request_is_cancelled() -> None:
     got: list[Any] = []
 
     def talk(peer: Talker) -> None:
-        got.append(peer.read())
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
-        got.append(peer.read())
+        got.extend((peer.read(), peer.read()))
         peer.send(numbered("REPLY", 1, {"n": 1}))
         peer.answer_all()
 
@@ -317,6 +332,9 @@ def test_an_interrupted_request_is_cancelled() -> None:
     try:
         with talking(talk) as port, newer() as client:
             client.connect("127.0.0.1", port)
+            assert client._exchange is not None
+            assert client._socket is not None
+            client._exchange._socket = InterruptedSocket(client._socket)  # type: ignore[assignment]
             with pytest.raises(KeyboardInterrupt):
                 client.request({})
             assert client.request({}) == {"n": 2}

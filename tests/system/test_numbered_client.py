@@ -825,6 +825,40 @@ async def test_a_client_that_only_listens_keeps_a_connection() -> None:
             await again.__anext__()
 
 
+async def test_the_events_of_a_session_that_is_left_come_up_to_its_end() -> None:
+    left, end = trio.Event(), trio.Event()
+
+    async def behave(peer: NumberedPeer, number: int) -> None:
+        if number == 1:
+            await peer.read()
+            await peer.read()
+            await peer.send(numbered("LEAVING", 1))
+            await left.wait()
+            await peer.send(numbered("EVENT", 0, {"session": 1}))
+            await end.wait()
+            await peer.send(numbered("END", 1))
+        else:
+            assert await peer.read() is not None
+            await peer.send(numbered("REPLY", 1, {"n": 2}) + numbered("EVENT", 0, {"session": 2}))
+            await answer_all(peer)
+
+    connections = Connections(behave)
+    async with fake_server(connections) as port, newer(port) as client, trio.open_nursery() as nursery:
+        old = client.events()
+        nursery.start_soon(client.request, {"n": 1})
+        await wait_all_tasks_blocked(0.01)
+        assert await client.request({"n": 2}) == {"n": 2}, "it is sent on the second connection"
+        new = client.events()
+        left.set()
+        assert await old.__anext__() == {"session": 1}
+        end.set()
+        with pytest.raises(ServerDisconnected):
+            await old.__anext__()
+        assert not new.ended
+        assert await client.request({"n": 3}) == {"n": 3}
+    assert connections.count == 2
+
+
 async def test_a_server_that_vanishes_while_events_are_expected_is_noticed(
     jumping_clock: trio.testing.MockClock,
 ) -> None:

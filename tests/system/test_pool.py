@@ -170,5 +170,7 @@ async def test_hosts_share_a_port_or_have_their_own(serve: Serve) -> None:
 def test_a_pool_has_a_host() -> None:
     with pytest.raises(ValueError, match="there is no host"):
         Pool([], 1)
+    with pytest.raises(ValueError, match="open_stream opens streams to one server"):
+        Pool(["a", "b"], 1, open_stream=trio.sleep_forever)
     with pytest.raises(ValueError, match="timeout is 0"):
         Pool(["a", "b"], 1, timeout=0)

@@ -157,6 +157,7 @@ class NumberedRequests:
                 self._not_ready = NOT_ANSWERED if exchange.silent else "the server accepts no more data"
                 nursery.start_soon(self._serve, connection)
                 await connection.left.wait()
+                self._listeners = Listeners()  # those of this connection hear of its end, and not of the next one
                 pause = FIRST_PAUSE if exchange.answered or not self._connector.patient else await _pause(pause)
 
     def close(self) -> None:
@@ -164,7 +165,8 @@ class NumberedRequests:
         for connection in self._connections:
             connection.exchange.abandon(ServerDisconnected("the client was closed before the reply came"))
         self._unsent.fail(NotConnected("the client was closed before the request was sent"))
-        self._listeners.fail(NotConnected("the client was closed"))
+        for listeners in (self._listeners, *(connection.listeners for connection in self._connections)):
+            listeners.fail(NotConnected("the client was closed"))
 
     def _exchange(self) -> Exchange:
         """Return the exchange of a new connection; it asks for the version, if that is not known or nothing is sent."""
@@ -183,7 +185,7 @@ class NumberedRequests:
             self._not_ready = str(reason)
             if not self._connector.patient:
                 self._unsent.fail(NotConnected(str(reason)))
-        self._listeners.fail(reason)
+        connection.listeners.fail(reason)
         connection.left.set()
 
     def _learn(self) -> None:
@@ -202,21 +204,21 @@ class NumberedConnection:
         stream: the stream.
         exchange: the requests on it.
         where: the server, for messages.
-        listeners: the event streams of the client.
+        listeners: the event streams for its events.
 
     Attributes:
-        exchange: as given.
+        exchange, listeners: as given.
         left: set when the connection takes no more requests.
     """
 
     def __init__(self, stream: trio.abc.Stream, exchange: Exchange, where: str, listeners: Listeners) -> None:
         self._stream = stream
         self._where = where
-        self._listeners = listeners
         self._output = Signal()
         self._scope = trio.CancelScope()
         self._sending = False
         self.exchange: Exchange = exchange
+        self.listeners: Listeners = listeners
         self.left: trio.Event = trio.Event()
 
     def wake(self) -> None:
@@ -293,7 +295,7 @@ class NumberedConnection:
         while True:
             received = self.exchange.received
             await trio.sleep(KEEP_ALIVE)
-            if self._listeners and received == self.exchange.received:
+            if self.listeners and received == self.exchange.received:
                 self.ping()
 
     async def _read(self, on_useful: Callable[[], object]) -> RemoteError | None:

@@ -43,7 +43,8 @@ class Pool:
         settings: further arguments of `AsyncClient`.
 
     Raises:
-        ValueError: ``size`` is not 1 or more, there is no host, or a setting is out of range.
+        ValueError: ``size`` is not 1 or more, there is no host, ``open_stream`` is given with several hosts, or a
+            setting is out of range.
     """
 
     def __init__(
@@ -59,6 +60,8 @@ class Pool:
         hosts = [hostname] if isinstance(hostname, str) else list(hostname)
         if not hosts:
             raise ValueError("there is no host; a pool has 1 host or more")
+        if len(hosts) > 1 and settings.get("open_stream") is not None:
+            raise ValueError("open_stream opens streams to one server; leave it out, or give one host")
         pairs = [(host, port) if isinstance(host, str) else host for host in hosts]
         kind = AsyncClient if len(pairs) == 1 else _ImpatientClient
         self._hosts = [_Host([kind(*pair, **settings) for _ in range(size)]) for pair in pairs]

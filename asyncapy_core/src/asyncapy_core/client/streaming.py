@@ -204,7 +204,7 @@ class EventStream:
 
 
 class Listeners:
-    """The event streams of one client, as long as they are used."""
+    """The event streams of one connection, as long as they are used."""
 
     def __init__(self) -> None:
         self._streams: weakref.WeakSet[EventStream] = weakref.WeakSet()
