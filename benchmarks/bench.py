@@ -23,6 +23,7 @@ from imports import measure_imports
 from large import measure_large
 from load import FRAMES, HTTP, LARGE_JSON, LARGE_ZIPROTO, MAP_JSON, MAP_ZIPROTO, Load
 from neighbours import measure_neighbours
+from numbered import measure_numbered
 from operations import measure_operations
 from plot import draw
 from processes import Peer, certificates, pin, serving
@@ -77,6 +78,7 @@ def main() -> None:
         rows += measure_large(servers[OURS], (LARGE_JSON, LARGE_ZIPROTO), 3 if options.quick else 7)
         rows += measure_neighbours(servers[OURS], 1 if options.quick else 3)
     rows += measure_operations(rounds)
+    rows += measure_numbered(rounds)
     rows += measure_durations(3 if options.quick else 7, 4)
     rows += measure_pushes(rounds)
     rows += measure_costly()

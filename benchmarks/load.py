@@ -13,7 +13,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgpack
 
@@ -34,9 +34,12 @@ MAP = {
 
 @dataclass(frozen=True)
 class Protocol:
-    """The bytes of a request, and a function that counts the whole replies in some bytes and returns the rest."""
+    """The bytes of a request, and a function that counts the whole replies in some bytes and returns the rest.
 
-    request: bytes
+    ``request * n`` returns the bytes of ``n`` requests.
+    """
+
+    request: Any
     split: Callable[[bytes], tuple[int, bytes]]
     name: str = ""
 
@@ -55,7 +58,7 @@ class Load:
     reconnect: bool = False
 
 
-def _frames(data: bytes) -> tuple[int, bytes]:
+def count_frames(data: bytes) -> tuple[int, bytes]:
     """Count whole frames, and return the rest."""
     position = count = 0
     while len(data) - position >= 4:
@@ -92,11 +95,11 @@ def _large(encoding: int, size: int) -> bytes:
     return _framed(encoding, json.dumps(fields).encode() if encoding == 0 else msgpack.packb(fields))
 
 
-FRAMES = Protocol(_framed(0, BODY), _frames)
-MAP_JSON = Protocol(_framed(0, json.dumps(MAP, separators=(",", ":")).encode()), _frames)
-MAP_ZIPROTO = Protocol(_framed(1, msgpack.packb(MAP)), _frames)
-LARGE_JSON = Protocol(_large(0, 1024 * 1024), _frames, "JSON")
-LARGE_ZIPROTO = Protocol(_large(1, 1024 * 1024), _frames, "ZiProto")
+FRAMES = Protocol(_framed(0, BODY), count_frames)
+MAP_JSON = Protocol(_framed(0, json.dumps(MAP, separators=(",", ":")).encode()), count_frames)
+MAP_ZIPROTO = Protocol(_framed(1, msgpack.packb(MAP)), count_frames)
+LARGE_JSON = Protocol(_large(0, 1024 * 1024), count_frames, "JSON")
+LARGE_ZIPROTO = Protocol(_large(1, 1024 * 1024), count_frames, "ZiProto")
 HTTP = Protocol(
     b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(BODY)
     + BODY,
@@ -106,7 +109,7 @@ HTTP = Protocol(
 
 def operation(name: str) -> Protocol:
     """Return the protocol of a small JSON packet for an operation."""
-    return Protocol(_framed(0, json.dumps({"op": name, "test": 123456}).encode()), _frames, name)
+    return Protocol(_framed(0, json.dumps({"op": name, "test": 123456}).encode()), count_frames, name)
 
 
 def resized(protocol: Protocol, size: int) -> Protocol:

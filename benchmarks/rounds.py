@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -37,11 +38,14 @@ SECONDS: Final = 0.25
 """Seconds for which each server is measured in a round. They are few, as the speed of the machine changes over time."""
 
 
-def hold(contest: Contest, servers: dict[Peer, Process], count: int) -> list[dict[str, Any]]:
-    """Run the rounds, print the figures and return them."""
-    rounds = [
-        {peer: run(servers[peer], peer.protocol, contest.load, SECONDS) for peer in contest.peers} for _ in range(count)
-    ]
+def hold(
+    contest: Contest, servers: dict[Peer, Process], count: int, before_each: Callable[[], object] = lambda: None
+) -> list[dict[str, Any]]:
+    """Run the rounds, print the figures and return them; ``before_each`` is called before each round."""
+    rounds = []
+    for _ in range(count):
+        before_each()
+        rounds.append({peer: run(servers[peer], peer.protocol, contest.load, SECONDS) for peer in contest.peers})
     measured = "latency" if contest.latency else "cpu"
     print(f"\n{contest.load.title}{', by latency' if contest.latency else ''}")
     rows = []
