@@ -141,6 +141,29 @@ async def test_the_place_is_given_back_within_a_tenth_of_a_second(serve: Serve) 
     await until(lambda: running.server.statistics().abandoned == 0)
 
 
+async def test_a_handler_that_has_sent_its_last_answer_is_cancelled_and_that_is_no_failure(serve: Serve) -> None:
+    server, cancelled = Server(port=0), trio.Event()
+
+    @server.add_handler()
+    async def handle(client: Any, packet: Any) -> None:
+        await client.send({"n": 1}, last=True)
+        try:
+            await trio.sleep_forever()
+        except trio.Cancelled:
+            cancelled.set()
+            raise
+
+    running = await serve(server)
+    peer = await connect(running)
+    assert await peer.ask() == [Answer("REPLY", 1, {"n": 1})]
+    await peer.reset()
+    with trio.fail_after(5):
+        await cancelled.wait()
+    await until(lambda: running.server.statistics().abandoned == 0)
+    await running.settle()
+    assert not running.logged("ERROR")
+
+
 async def test_a_drain_waits_for_shielded_handlers_of_a_broken_connection(serve: Serve) -> None:
     scene = Scene()
     running = await serve(scene.server)

@@ -184,7 +184,7 @@ async def test_a_peer_that_reads_nothing_bounds_the_memory_and_gets_all_in_the_e
             for _ in range(50):
                 assert await other.ask(bystander=1) == {"bystander": 1}
         if not waits:
-            assert ready < 10, "a request was begun while the output queue is full"
+            assert ready < 30, "requests were begun while the output queue is full"
         last = []
         for _ in range(200):
             answer = await peer.read()
