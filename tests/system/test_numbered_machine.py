@@ -316,5 +316,5 @@ class SessionMachine(RuleBasedStateMachine):
         assert least <= counted["PART"] + counted["REPLY"] <= most, (do, kinds)
 
 
-SessionMachine.TestCase.settings = settings(max_examples=300, stateful_step_count=20)
+SessionMachine.TestCase.settings = settings(max_examples=120, stateful_step_count=20)
 TestNumberedSessionMachine = SessionMachine.TestCase
