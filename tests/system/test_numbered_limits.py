@@ -260,7 +260,7 @@ async def test_cancels_of_unknown_numbers_beside_many_that_wait_are_cheap(serve:
         began = trio.current_time()
         await peer.send(numbered("CANCEL", 2**32 - 1) * 50_000)
         await peer.ping(2)
-        assert trio.current_time() - began < 3
+        assert trio.current_time() - began < 10
         gate.open.set()
 
 
