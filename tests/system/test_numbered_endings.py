@@ -118,6 +118,21 @@ async def test_a_stop_answers_requests_in_flight_and_never_handles_those_that_wa
     assert scene.handled == [1, 2]
 
 
+@pytest.mark.parametrize("fault", [numbered("EVENT", 0), numbered("REQUEST", 9, {"x": "x" * 200_000})[:150_000]])
+async def test_a_fault_after_leaving_is_no_second_end(serve: Serve, fault: bytes) -> None:
+    scene = Scene(max_buffered=100_000)
+    running = await serve(scene.server)
+    async with await connect(running) as peer:
+        await requests(peer, "wait")
+        await peer.ping()
+        running.server.stop()
+        assert await peer.read() == Answer("LEAVING", 1, None)
+        await peer.send(fault)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        scene.free.set()
+        assert await peer.read_all() == [reply(1)]
+
+
 async def test_a_half_closed_session_leaves_on_a_stop_as_well(serve: Serve) -> None:
     scene = Scene(max_in_flight=1)
     running = await serve(scene.server)

@@ -13,6 +13,7 @@ from numbered_peer import Answer, NumberedPeer, numbered
 from peer import Peer
 
 from asyncapy_core import Server
+from asyncapy_core.routing.filter import Filter
 from asyncapy_core.server.numbered import MAX_WAITING
 
 MIB = 1024 * 1024
@@ -184,7 +185,7 @@ async def test_a_peer_that_reads_nothing_bounds_the_memory_and_gets_all_in_the_e
             for _ in range(50):
                 assert await other.ask(bystander=1) == {"bystander": 1}
         if not waits:
-            assert ready < 10, "a request was begun while the output queue is full"
+            assert ready < 30, "requests were begun while the output queue is full"
         last = []
         for _ in range(200):
             answer = await peer.read()
@@ -259,5 +260,41 @@ async def test_cancels_of_unknown_numbers_beside_many_that_wait_are_cheap(serve:
         began = trio.current_time()
         await peer.send(numbered("CANCEL", 2**32 - 1) * 50_000)
         await peer.ping(2)
-        assert trio.current_time() - began < 3
+        assert trio.current_time() - began < 10
         gate.open.set()
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_pipelining_peer_yields_to_other_tasks_after_packets_per_turn(serve: Serve, waits: bool) -> None:
+    server, turns = Server(port=0, packets_per_turn=10, max_in_flight=1000), 0
+    seen: list[int] = []
+
+    @server.add_handler()
+    async def handle(client: Any, packet: Any) -> Any:
+        if "wait" in packet:
+            await trio.lowlevel.checkpoint()
+        return {}
+
+    class Notes(Filter):
+        def check(self, c: Any, p: Any) -> bool:
+            seen.append(turns)
+            return True
+
+    server.guard(Notes())
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    running = await serve(server)
+    fields = {"wait": 1} if waits else {}
+    async with await connect(running) as peer, trio.open_nursery() as nursery:
+        await peer.ask(**fields)
+        nursery.start_soon(count)
+        await peer.send(b"".join(numbered("REQUEST", number, fields) for number in range(10, 1010)))
+        for _ in range(1000):
+            await peer.read()
+        nursery.cancel_scope.cancel()
+    assert seen[-1] - seen[1] >= 90

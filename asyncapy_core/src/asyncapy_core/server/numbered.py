@@ -249,21 +249,25 @@ class NumberedSession(RequestsInFlight):
         self._link.outbox.uncork()
         self._begin_waiting()
         while self._requests and readable:
-            received = await self._link.intake.receive_or_wake(self._link.interface)
-            self._link.intake.expired = False
-            if received:
-                self._link.intake.complete(self._link.interface)
-                try:
-                    while frames := self._decoder.frames(self._link.state.config.packets_per_turn):
-                        for kind, number, _, _ in frames:
-                            if kind is Kind.CANCEL:
-                                self._cancel(number)
-                except ProtocolError:
-                    readable = False
-            elif received is False:
+            try:
+                readable = await self._read_cancels()
+            except ProtocolError:  # the session ends already
                 readable = False
         await self._wait_until_idle()
         return True
+
+    async def _read_cancels(self) -> bool:
+        """Wait for packets after LEAVING, and handle each CANCEL; return False at the end of the stream."""
+        intake, connection = self._link.intake, self._link.interface
+        received = await intake.receive_or_wake(connection)
+        intake.expired = False
+        if received:
+            intake.complete(connection)
+            while frames := self._decoder.frames(self._link.state.config.packets_per_turn):
+                for kind, number, _, _ in frames:
+                    if kind is Kind.CANCEL:
+                        self._cancel(number)
+        return received is not False
 
     async def _yield_turn(self) -> None:
         """Yield to other connections between two packets, without sending the replies yet."""
