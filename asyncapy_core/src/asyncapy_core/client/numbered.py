@@ -157,7 +157,7 @@ class NumberedRequests:
                 self._not_ready = NOT_ANSWERED if exchange.silent else "the server accepts no more data"
                 nursery.start_soon(self._serve, connection)
                 await connection.left.wait()
-                self._listeners = Listeners()  # those of this connection hear of its end, and not of the next one
+                self._separate_listeners(connection)
                 pause = FIRST_PAUSE if exchange.answered or not self._connector.patient else await _pause(pause)
 
     def close(self) -> None:
@@ -185,8 +185,14 @@ class NumberedRequests:
             self._not_ready = str(reason)
             if not self._connector.patient:
                 self._unsent.fail(NotConnected(str(reason)))
+        self._separate_listeners(connection)
         connection.listeners.fail(reason)
         connection.left.set()
+
+    def _separate_listeners(self, connection: NumberedConnection) -> None:
+        """Let later event streams belong to the next connection, and not hear of the end of this one."""
+        if self._listeners is connection.listeners:
+            self._listeners = Listeners()
 
     def _learn(self) -> None:
         self._version.learn(NUMBERED_VERSION)
