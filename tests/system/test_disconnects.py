@@ -14,7 +14,7 @@ from peer import Peer, json_packet
 
 from asyncapy import Server
 from asyncapy.core import Client, Packet
-from asyncapy_core.server.disconnects import find_reset
+from asyncapy_core.server.disconnects import find_broken
 from asyncapy_core.testing import Detached
 
 
@@ -210,10 +210,11 @@ async def test_an_idle_server_does_not_wake_up(serve: Serve) -> None:
                 await trio.sleep(0.01)
 
 
-def test_find_reset_skips_closed_sockets_and_finds_the_others() -> None:
+def test_find_broken_skips_closed_sockets_and_finds_the_others() -> None:
     class Connected:
-        def __init__(self, sock: socket.socket) -> None:
+        def __init__(self, sock: socket.socket, *, broken: bool = False) -> None:
             self.sock = sock
+            self.broken = broken
 
         def fileno(self) -> int:
             return self.sock.fileno()
@@ -223,9 +224,12 @@ def test_find_reset_skips_closed_sockets_and_finds_the_others() -> None:
     with ours, theirs, closed, other:
         closed.close()
         connections = [Connected(ours), Connected(closed)]
-        assert find_reset(connections) == []
+        assert find_broken(connections) == []
         theirs.close()
-        assert find_reset(connections) == connections[:1]
+        assert find_broken(connections) == connections[:1]
+        failed = Connected(closed, broken=True)
+        assert find_broken([*connections, failed]) == [failed, connections[0]]
+        assert find_broken([failed]) == [failed]
 
 
 def test_a_detached_client_is_not_gone() -> None:

@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 import trio
 from conftest import Serve
+from numbered_peer import numbered
 from peer import json_packet
 
 from asyncapy_core import Server, Transport, Woken
 from asyncapy_core.errors import ConnectionLost
+
+LEAVING = numbered("LEAVING", 1)
 
 
 class Pipe:
@@ -107,6 +110,113 @@ async def test_a_session_is_served_over_any_transport(serve: Serve) -> None:
     await running.settle()
     assert (pipe.ended, pipe.aborted) == (True, True)
     assert not running.logged("[ERROR]")
+
+
+class Breaking(Pipe):
+    """A transport whose writes fail from the first one after `break_down` on."""
+
+    broken = False
+
+    def break_down(self) -> None:
+        self.broken = True
+
+    def send_now(self, data: bytes | memoryview) -> int:
+        if self.broken:
+            raise ConnectionLost("the write has failed")
+        return super().send_now(data)
+
+
+REFUSED = numbered("REQUEST", 10, {}, encoding=9)
+
+
+@pytest.mark.parametrize(
+    ("last", "more"),
+    [(REFUSED, False), (numbered("EVENT", 1), False), (numbered("REQUEST", 10, {}), False), (b"", False), (b"", True)],
+    ids=["refused", "fault", "answer", "end", "answer after the end"],
+)
+async def test_a_write_that_fails_cancels_the_requests_in_flight(serve: Serve, last: bytes, more: bool) -> None:
+    server, begun, cancelled, free, never = Server(port=0), [], [], trio.Event(), trio.Event()
+
+    @server.add_handler()
+    async def handle(client: Any, packet: Any) -> dict[str, Any]:
+        if "wait" in packet:
+            begun.append(packet["wait"])
+            try:
+                await (free if packet["wait"] == 1 else never).wait()
+            except trio.Cancelled:
+                cancelled.append(packet["wait"])
+                raise
+        return {}
+
+    running = await serve(server)
+    pipe = Breaking()
+    admitted(server, pipe)
+    for number in (1, 2, 3):
+        pipe.push(numbered("REQUEST", number, {"wait": number}))
+    with trio.fail_after(5):
+        while len(begun) < 3:  # noqa: ASYNC110  # the server has no event for this
+            await trio.sleep(0.001)
+        if not more:
+            pipe.break_down()
+        pipe.push(last)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        if not last:
+            pipe.break_down()
+            free.set()
+        while server.statistics().connections:  # noqa: ASYNC110  # as above
+            await trio.sleep(0.001)
+    await running.settle()
+    assert set(cancelled) | {1} == {1, 2, 3}
+    assert not running.logged("[ERROR]")
+
+
+async def test_a_push_that_cannot_be_written_tells_the_handler_that_its_client_is_gone(serve: Serve) -> None:
+    server, seen = Server(port=0, cancel_on_disconnect=True), []
+
+    @server.add_handler()
+    async def handle(client: Any, packet: Any) -> None:
+        seen.append(client)
+        await client.gone
+
+    running = await serve(server)
+    pipe = Breaking()
+    admitted(server, pipe)
+    pipe.push(json_packet(n=1))
+    with trio.fail_after(5):
+        while not seen:  # noqa: ASYNC110  # as above
+            await trio.sleep(0.001)
+        pipe.break_down()
+        with pytest.raises(ConnectionError):
+            seen[0].send_nowait({"push": 1})
+        await seen[0].gone
+    await running.settle()
+
+
+async def test_a_client_of_version_23_that_leaves_after_its_answers_is_not_lost(serve: Serve) -> None:
+    server = Server(port=0)
+
+    class Gone(Pipe):
+        """A transport whose peer has closed it at the end of its input: what is sent after that resets it."""
+
+        def receive_now(self, size: int) -> bytes | None:
+            if LEAVING in self.sent:
+                raise ConnectionLost("the connection was reset")
+            return super().receive_now(size)
+
+    @server.add_handler()
+    async def handle(client: Any, packet: Any) -> dict[str, Any]:
+        return {}
+
+    running = await serve(server)
+    pipe = Gone()
+    admitted(server, pipe)
+    pipe.push(numbered("REQUEST", 1, {}))
+    await pipe.until_sent(b"{}")
+    pipe.finish()
+    await running.settle()
+    assert LEAVING in pipe.sent
+    assert running.logged("{Client handler} The connection was closed")
+    assert not running.logged("has left")
 
 
 async def test_limits_and_deadlines_hold_for_any_transport(serve: Serve) -> None:

@@ -213,8 +213,13 @@ class Connection:
         """Return the file descriptor of the socket, or -1 if it is closed."""
         return self._transport.fileno()
 
+    @property
+    def broken(self) -> bool:
+        """Whether a write has failed, or the connection was dropped."""
+        return self.outbox.poisoned
+
     def lose(self) -> None:
-        """Note that the peer has reset the connection while a handler runs: give its place back, and tell the handler.
+        """Note that the connection broke while a handler runs: give its place back, and tell the handler.
 
         With ``cancel_on_disconnect``, the handler is cancelled.
         """

@@ -1,4 +1,4 @@
-"""`DisconnectWatch`: notices peers that reset their connection while a handler runs, when no task reads from them."""
+"""`DisconnectWatch`: notices connections that broke while a handler runs, when no task reads from them."""
 
 from __future__ import annotations
 
@@ -19,6 +19,10 @@ class Connected(Protocol):
     def fileno(self) -> int:
         """Return the file descriptor of its socket, or -1 if it is closed."""
 
+    @property
+    def broken(self) -> bool:
+        """Whether a write has failed."""
+
 
 C = TypeVar("C", bound=Connected)
 
@@ -28,7 +32,7 @@ class DisconnectWatch(Generic[C]):
 
     Args:
         busy: returns the connections to check.
-        report: called with each connection that was reset.
+        report: called with each connection that broke.
 
     Attributes:
         asleep: whether `wake` must be called when a connection becomes busy.
@@ -55,20 +59,24 @@ class DisconnectWatch(Generic[C]):
                 self._woken = trio.Event()
 
     def _check(self) -> bool:
-        """Report the connections that were reset; return False if there was none to check."""
+        """Report the connections that broke; return False if there was none to check."""
         busy = self._busy()
-        for connection in find_reset(busy):
+        for connection in find_broken(busy):
             self._report(connection)
         return bool(busy)
 
 
-def find_reset(connections: Iterable[C]) -> list[C]:
-    """Return the connections that the peer has reset. A half-closed connection is not reset."""
-    by_descriptor = {connection.fileno(): connection for connection in connections}
-    by_descriptor.pop(-1, None)
+def find_broken(connections: Iterable[C]) -> list[C]:
+    """Return the connections that the peer has reset, or to which a write has failed; not those that it half-closed."""
+    broken, by_descriptor = [], {}
+    for connection in connections:
+        if connection.broken:
+            broken.append(connection)
+        elif (descriptor := connection.fileno()) != -1:
+            by_descriptor[descriptor] = connection
     if not by_descriptor or sys.platform == "win32" or not hasattr(select, "poll"):
-        return []
+        return broken
     poll = select.poll()
     for descriptor in by_descriptor:
         poll.register(descriptor, 0)  # errors and hang-ups are always reported
-    return [by_descriptor[descriptor] for descriptor, _ in poll.poll(0)]
+    return broken + [by_descriptor[descriptor] for descriptor, _ in poll.poll(0)]

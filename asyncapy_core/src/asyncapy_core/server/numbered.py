@@ -6,6 +6,7 @@ becomes the leader; the task of the handler ends with its request. So a handler 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Final
@@ -20,7 +21,6 @@ from asyncapy_core.server.intake import TimedOut
 from asyncapy_core.server.numbered_request import NumberedRequest, Progress
 
 if TYPE_CHECKING:
-    from asyncapy_core.protocol.encoding import Encoding
     from asyncapy_core.protocol.numbered import NumberedDecoder, NumberedFrame
     from asyncapy_core.server.link import Link
     from asyncapy_core.server.worker import Worker
@@ -41,29 +41,35 @@ class NumberedSession(RequestsInFlight):
         decoder: the decoder, with the bytes received so far.
     """
 
-    __slots__ = ("_decoder", "_frames", "_pinged_at")
+    __slots__ = ("_begun", "_decoder", "_frames", "_pinged_at")
 
     def __init__(self, link: Link, decoder: NumberedDecoder) -> None:
         super().__init__(link)
         link.intake.decoder = decoder
         self._decoder = decoder
         self._frames: Iterator[NumberedFrame] = iter(())
+        self._begun = False  # whether there was a request
         self._pinged_at = -1  # the bytes received before the last PING was sent
 
     async def lead(self) -> bool | None:
         """Read and dispatch packets in the current task.
 
         Returns:
-            True at the end of the session; None if another task goes on.
+            At the end of the session, whether the peer may have sent bytes that are not read; None if another task
+            goes on.
 
         Raises:
             ProtocolError: a packet breaks a rule of the protocol.
             ConnectionLost: the connection broke.
         """
         worker = self._worker(leads=True)
-        with worker.scope:
-            return await run_with_wait_hook(self._lead(worker), worker.before_wait)
-        return None  # the request was cancelled whose handler ran in this task
+        try:
+            with worker.scope:
+                return await run_with_wait_hook(self._lead(worker), functools.partial(self._before_wait, worker))
+            return None  # the request was cancelled whose handler ran in this task
+        finally:
+            if worker.request is not None:
+                self._release(worker, worker.request)
 
     async def refuse(self, error: ProtocolError) -> None:
         """End the session, as a packet breaks a rule of the protocol; nothing more is read.
@@ -71,7 +77,8 @@ class NumberedSession(RequestsInFlight):
         If it is a REQUEST with a valid number, the requests that wait before it are still handled.
         """
         self._highest = max(self._highest, error.number)
-        await self.output.send_failure(error.number, error.code)
+        encoding = self._encoding(error.wire_id) if error.number else self.output.encoding
+        await self.output.send_failure(encoding, error.number, error.code)
         await self._leave(readable=False)
 
     async def abandon(self) -> None:
@@ -93,9 +100,9 @@ class NumberedSession(RequestsInFlight):
         """Read packets, and handle each request in place.
 
         Returns:
-            True at the end of the session; None when another worker leads.
+            As `lead`.
         """
-        link, requests, output, of_session = self._link, self._requests, self.output, self._link.client
+        link, requests, output = self._link, self._requests, self.output
         outbox, intake, decoder, connection = link.outbox, link.intake, self._decoder, link.interface
         dispatch, dropped, base = self._dispatch, link.state.peers.dropped.by_task, self._base
         encodings, limit = link.state.encodings.by_id, link.state.config.packets_per_turn
@@ -115,38 +122,32 @@ class NumberedSession(RequestsInFlight):
                     await self._queue(number, wire_id, payload)
                     continue
                 encoding = encodings[wire_id] if payload else self._encoding(wire_id)
-                if not self._highest:
-                    self._begin(encoding)
                 self._highest = number
                 packet = None
-                request = worker.request = NumberedRequest(self, of_session, number, encoding, len(payload))
+                request = worker.request = NumberedRequest(self, number, encoding, len(payload))
                 try:
-                    try:
-                        packet = worker.packet = encoding.unpack(payload, request) if payload else unpack(request, b"")
-                        under_way = dispatch(request, packet)
-                        handler = packet.handler
-                        if handler is not None and handler.waits:
-                            worker.request = None
-                            self._pass_on(request, packet, under_way)
-                        else:
-                            result = await (under_way if plain else self._measured(worker, packet, under_way))
-                            if result is None and request.progress is _KEPT:
-                                request.progress, output.kept = _ENDED, None
-                                outbox.release()
-                            elif (sending := request.finish(result, packet)) is not None:
-                                await sending
-                            handler = request.handler = packet.handler
-                            handler.outcomes.succeeded += 1  # type: ignore[union-attr]  # there is a handler
-                    except BaseException as error:  # a handler may raise anything
-                        await self._clean_up(packet, await worker.fail(request, packet, error))
-                    if dropped:
-                        await self._clean_up(packet, "")
-                finally:
-                    if not worker.leads or request.holds:
-                        self._release(worker, request)
-                    worker.request = None
+                    packet = worker.packet = encoding.unpack(payload, request) if payload else unpack(request, b"")
+                    under_way = dispatch(request, packet)
+                    if requests and (handler := packet.handler) is not None and handler.waits:
+                        worker.request = None
+                        self._pass_on(request, packet, under_way)
+                    else:
+                        result = await (under_way if plain else self._measured(worker, packet, under_way))
+                        if result is None and request.progress is _KEPT and worker.leads:
+                            request.progress, output.kept = _ENDED, None  # its last answer is the REPLY
+                        elif (sending := request.finish(result, packet)) is not None:
+                            await sending
+                        handler = request.handler = packet.handler
+                        handler.outcomes.succeeded += 1  # type: ignore[union-attr]  # there is a handler
+                except BaseException as error:  # a handler may raise anything
+                    await self._clean_up(packet, await worker.fail(request, packet, error))
+                if dropped:
+                    await self._clean_up(packet, "")
                 if not worker.leads:
                     return None
+                if request.holds and worker.request is not None:
+                    self._release(worker, request)
+                worker.request = None
                 if copy_context() != base:
                     await self._restore_context()
             # a connection that waits keeps no data, payload or packet
@@ -164,7 +165,8 @@ class NumberedSession(RequestsInFlight):
                 received = await intake.receive_or_wake(connection)
                 if not received:
                     if not await self._wake(received):
-                        return await self._leave(readable=False)
+                        await self._leave(readable=False)
+                        return False
                     continue
                 frames = decoder.frames(limit)
                 if not frames:
@@ -172,6 +174,8 @@ class NumberedSession(RequestsInFlight):
                         intake.complete(connection)  # a packet has its time from its first byte on
                     continue
             self._frames = iter(frames)
+            if not self._begun:
+                self._begin(frames)
             del frames
             intake.complete(connection)
 
@@ -233,10 +237,14 @@ class NumberedSession(RequestsInFlight):
         elif kind is Kind.PING:
             await self.output.send_and_wait(self.output.bare(Kind.PONG, number))
 
-    def _begin(self, encoding: Encoding) -> None:
+    def _begin(self, frames: list[NumberedFrame]) -> None:
         """Fix the encoding of events: that of the first request."""
-        self.output.encoding = encoding
-        self._link.client.encoding = encoding.name
+        for kind, _, wire_id, _ in frames:
+            if kind is _REQUEST:
+                self._begun = True
+                self.output.encoding = encoding = self._encoding(wire_id)
+                self._link.client.encoding = encoding.name
+                return
 
     async def _leave(self, *, readable: bool = True) -> bool:
         """Send LEAVING, then wait for the answers to the requests in flight; meanwhile read CANCEL and PONG.

@@ -95,7 +95,11 @@ class ConnectionInterface(Peer, Protocol):
         """Return the file descriptor of its socket, or -1 if it is closed."""
 
     def lose(self) -> None:
-        """Note that the peer has reset the connection while a handler runs."""
+        """Note that the connection broke while a handler runs."""
+
+    @property
+    def broken(self) -> bool:
+        """Whether a write has failed."""
 
     @property
     def traffic(self) -> tuple[int, int, int]:
