@@ -120,11 +120,16 @@ WAITS = [
 async def serve_waiting(
     serve: Serve, wait: Callable[[Scene, Any], Awaitable[Any]] = plainly, **settings: Any
 ) -> tuple[Running, Scene]:
-    """Serve a handler that waits as told if the request has the field ``wait``, and answers the others."""
+    """Serve a handler that waits as the function tells if the request has the field ``wait``, and answers the others.
+
+    With the field ``beside``, it waits without an end: so that other requests run in tasks of their own.
+    """
     server, scene = Server(port=0, **settings), Scene()
 
     @server.add_handler()
     async def handle(client: Any, packet: Any) -> Any:
+        if "beside" in packet:
+            await trio.sleep_forever()
         number = packet["n"]
         scene.begun.append(number)
         try:
@@ -144,12 +149,14 @@ async def connect(running: Running) -> NumberedPeer:
 
 @pytest.mark.parametrize("wait", WAITS, ids=lambda wait: wait.__name__)
 @pytest.mark.parametrize("settings", [{}, {"handler_timeout": 50.0}, {"logging_level": 10}, {"measure": True}], ids=str)
+@pytest.mark.parametrize("beside", [0, 1])
 async def test_a_cancelled_request_gets_one_end_and_gives_its_place_back(
-    serve: Serve, wait: Any, settings: dict[str, Any]
+    serve: Serve, wait: Any, settings: dict[str, Any], beside: int
 ) -> None:
-    running, scene = await serve_waiting(serve, wait, max_in_flight=1, **settings)
+    running, scene = await serve_waiting(serve, wait, max_in_flight=1 + beside, **settings)
     async with await connect(running) as peer:
-        for _ in range(3):  # from the second on, the handler runs in a task of its own
+        others = [await peer.request(beside=1) for _ in range(beside)]
+        for _ in range(3):
             number = await peer.request(wait=1, n=1)
             await until(lambda: scene.begun)
             await trio.testing.wait_all_tasks_blocked()
@@ -164,6 +171,8 @@ async def test_a_cancelled_request_gets_one_end_and_gives_its_place_back(
             scene.begun.clear()
             scene.ended.clear()
             scene.free = trio.Event()
+        for number in others:
+            await peer.cancel(number)
     await running.settle()
     failed = wait is failing_after_it
     assert bool(running.logged("instead of the cancellation")) is failed
@@ -181,6 +190,31 @@ async def test_a_request_counts_until_its_handler_has_ended(serve: Serve) -> Non
         assert scene.begun == [1]
         scene.free.set()
         assert await peer.answers(later) == [Answer("REPLY", later, {"n": 2})]
+
+
+@pytest.mark.parametrize("settings", [{}, {"handler_timeout": 50.0}], ids=str)
+async def test_a_request_that_is_cancelled_before_its_task_begins_is_not_handled(
+    serve: Serve, settings: dict[str, Any]
+) -> None:
+    running, scene = await serve_waiting(serve, **settings)
+    async with await connect(running) as peer:
+        other = await peer.request(beside=1)
+        await peer.send(
+            b"".join(
+                numbered("REQUEST", number, {"n": number, "wait": 1}) + numbered("CANCEL", number)
+                for number in range(2, 20)
+            )
+        )
+        assert [await peer.read() for _ in range(2, 20)] == [Answer("END", number, None) for number in range(2, 20)]
+        await peer.ping()
+        await trio.testing.wait_all_tasks_blocked()
+        assert scene.begun == []
+        await peer.send(numbered("REQUEST", 20, {"n": 20}))
+        assert await peer.read() == Answer("REPLY", 20, {"n": 20})
+        await peer.cancel(other)
+    await running.settle()
+    (handler,) = running.server.statistics().handlers
+    assert handler.outcomes == {"ok": 1, "cancelled": 19}
 
 
 async def test_a_request_that_waits_its_turn_ends_and_is_never_handled(serve: Serve) -> None:

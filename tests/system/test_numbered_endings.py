@@ -9,6 +9,7 @@ import trio
 import trio.testing
 from conftest import Running, Serve
 from numbered_peer import Answer, NumberedPeer, numbered
+from peer import zi_map
 
 from asyncapy_core import Server
 
@@ -256,6 +257,29 @@ async def test_a_fault_of_a_packet_ends_the_session_after_the_answers(
         assert sorted(await peer.read_all()) == ([reply(1), reply(2)] if waits else [])
     assert scene.handled == [1, 2]
     assert running.server.statistics().refusals[code] == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "encoding"),
+    [
+        ((1_000_000_000).to_bytes(4, "big") + bytes((23, 0, 0)) + (7).to_bytes(4, "big"), 0),
+        ((1_000_000_000).to_bytes(4, "big") + bytes((23, 1, 0)) + (7).to_bytes(4, "big"), 1),
+        (numbered("REQUEST", 7, {}, encoding=9), 1),
+        (numbered("REQUEST", 1, {}, encoding=0), 1),
+    ],
+)
+async def test_the_failure_of_a_refused_request_has_its_encoding_if_the_server_knows_it(
+    serve: Serve, fault: bytes, encoding: int
+) -> None:
+    running = await serve(Scene().server)
+    async with await connect(running) as peer:
+        await peer.send(numbered("REQUEST", 3, payload=zi_map(n="1"), encoding=1))
+        assert await peer.read() == Answer("REPLY", 3, zi_map(n="1"), 1)
+        await peer.send(fault)
+        failure = await peer.read()
+        assert failure is not None
+        assert (failure.kind, failure.encoding) == ("FAILURE", encoding)
+        assert failure.number == (7 if b"\x00\x00\x00\x07" in fault[6:11] else 0)
 
 
 async def test_requests_that_wait_before_a_refused_one_are_handled(serve: Serve) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -243,6 +244,41 @@ async def test_a_background_task_may_go_on_with_an_answer(serve: Serve, how: str
                 }.get(how, [Answer("END", number, None)])
                 assert await peer.answers(number) == expected
             await peer.ping()
+
+
+@pytest.mark.parametrize("last_reference", ["in the handler", "in another task", "in a cycle", "in a thread"])
+async def test_a_request_ends_if_its_answering_block_is_never_entered(serve: Serve, last_reference: str) -> None:
+    server, kept = Server(port=0, max_in_flight=1), []
+
+    async def go_on(answering: Any) -> None:
+        await trio.lowlevel.checkpoint()
+        async with answering:
+            raise AssertionError("the task was cancelled before")
+
+    @server.add_handler()
+    async def handle(client: Any, packet: Any) -> None:
+        answering = client.answering()
+        await client.send({"n": 1})
+        if last_reference == "in another task":
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(go_on, answering)
+                nursery.cancel_scope.cancel()
+        elif last_reference == "in a cycle":
+            cycle: list[Any] = [answering]
+            cycle.append(cycle)
+        elif last_reference == "in a thread":
+            kept.append(answering)
+
+    running = await serve(server)
+    async with await connect(running) as peer:
+        for number in (1, 2, 3):
+            await peer.request()
+            assert await peer.read() == Answer("PART", number, {"n": 1})
+            if last_reference == "in a cycle":
+                gc.collect()
+            elif last_reference == "in a thread":
+                await trio.to_thread.run_sync(kept.pop)
+            assert await peer.read() == Answer("END", number, None)
 
 
 async def test_an_answering_block_that_ends_while_generators_are_closed_ends_the_request(serve: Serve) -> None:

@@ -123,17 +123,20 @@ class ProtocolError(AsyncAPYError):
     Args:
         args: the message.
         number: see the attribute.
+        wire_id: see the attribute.
 
     Attributes:
         code: the code of the error reply.
         number: in version 23, the number of the REQUEST with the fault; 0 if it has no valid number, or is no REQUEST.
+        wire_id: the Content-Encoding of that REQUEST, which may be that of no codec.
     """
 
     code = ErrorCode.REQUEST_MALFORMED
 
-    def __init__(self, *args: object, number: int = 0) -> None:
+    def __init__(self, *args: object, number: int = 0, wire_id: int = 0) -> None:
         super().__init__(*args)
         self.number: int = number
+        self.wire_id: int = wire_id
 
 
 class MalformedPacket(ProtocolError):

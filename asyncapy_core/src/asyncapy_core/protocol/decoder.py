@@ -66,8 +66,8 @@ class StreamDecoder:
     def _length(self) -> int:
         return int.from_bytes(self._buffer[self._start : self._start + self._header_size], self._byteorder)
 
-    def _fail(self, kind: type[ProtocolError], message: str, number: int = 0) -> NoReturn:
+    def _fail(self, kind: type[ProtocolError], message: str, number: int = 0, wire_id: int = 0) -> NoReturn:
         """Raise an error now and in later calls: a new exception each time, as a kept one would keep its traceback."""
-        self._error = functools.partial(kind, message, number=number)
+        self._error = functools.partial(kind, message, number=number, wire_id=wire_id)
         self.clear()
         raise self._error()

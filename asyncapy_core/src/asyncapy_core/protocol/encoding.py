@@ -86,11 +86,11 @@ class Encoding:
         encode, write_header = self._encode, self._write_numbered_header
         payload = encode(fields)
         try:
-            header = write_header(len(payload) + NUMBERED_AFTER_LENGTH, NUMBERED_VERSION, self.wire_id, kind, number)
+            if payload:
+                size = len(payload) + NUMBERED_AFTER_LENGTH
+                return write_header(size, NUMBERED_VERSION, self.wire_id, kind, number) + payload
         except (struct.error, OverflowError):
-            header = b""
-        if header and payload:
-            return header + payload
+            pass
         return self._wire.encode_numbered(Kind(kind), number, self.wire_id, payload)  # it raises the error
 
     def pack_event(self, fields: Mapping[str, Any]) -> bytes:

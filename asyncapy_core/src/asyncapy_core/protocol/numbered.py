@@ -22,9 +22,6 @@ _MIN_LENGTH: Final = NUMBERED_AFTER_LENGTH
 
 _REQUEST: Final = Kind.REQUEST
 
-_LEAST: Final = tuple(int(kind is Kind.REQUEST) for kind in Kind)
-"""The least number of the first packet of each kind."""
-
 _MOST: Final = tuple(0 if kind is Kind.EVENT else MAX_NUMBER for kind in Kind)
 """The highest number of a packet of each kind."""
 
@@ -41,7 +38,7 @@ class NumberedDecoder(StreamDecoder):
         role: the side that receives the bytes: a server or a client.
     """
 
-    __slots__ = ("_kinds", "_least", "_max_length", "_read_header", "_role")
+    __slots__ = ("_first", "_kinds", "_max_length", "_read_header", "_role")
 
     def __init__(self, wire: WireFormat, encodings: Container[int], role: Role) -> None:
         super().__init__(wire, encodings)
@@ -49,7 +46,7 @@ class NumberedDecoder(StreamDecoder):
         self._kinds = _KINDS[role]
         self._max_length = wire.max_numbered
         self._read_header = _header_reader(wire)
-        self._least = list(_LEAST)
+        self._first = 1 if role is Role.SERVER else MAX_NUMBER + 1  # the least number of the next REQUEST
 
     def frames(self, limit: int) -> list[NumberedFrame]:
         """Return the next complete frames, at most ``limit``; none if more bytes are needed.
@@ -70,44 +67,36 @@ class NumberedDecoder(StreamDecoder):
         frames: list[NumberedFrame] = []
         buffer, start, read_header = self._buffer, self._start, self._read_header
         header, encodings, largest = self._header_size, self._encodings, self._max_length
-        (kinds, kinds_with_payload), least = self._kinds, self._least
+        (kinds, kinds_with_payload), first = self._kinds, self._first
         payload_at = header + NUMBERED_AFTER_LENGTH
         size = len(buffer)
         last = size - payload_at
         whole = buffer if isinstance(buffer, bytes) else None
-        while start <= last and len(frames) < limit:
+        while start <= last and limit:
             length, version, encoding, code, number = read_header(buffer, start)
-            end = start + header + length
-            if (
-                not code
-                and _MIN_LENGTH < length <= largest
-                and version == NUMBERED_VERSION
-                and end <= size
-                and number >= least[0]
-                and kinds[0] is _REQUEST
-                and encoding in encodings
-            ):  # a valid request: most packets are
-                least[0] = number + 1
-                body = start + payload_at
-                payload = whole[body:end] if whole is not None else bytes(memoryview(buffer)[body:end])
-                frames.append((_REQUEST, number, encoding, payload))
-                start = end
-                continue
-            if version != NUMBERED_VERSION or not _MIN_LENGTH <= length <= largest or end > size:
+            if version != NUMBERED_VERSION or not _MIN_LENGTH <= length <= largest:
                 break
-            if length == _MIN_LENGTH:
-                kind = kinds[code]
-            else:
-                kind = kinds_with_payload[code] if encoding in encodings else None
-            if kind is not None and least[code] <= number <= _MOST[code]:
-                if kind is _REQUEST:
-                    least[code] = number + 1
-                body = start + payload_at
-                payload = whole[body:end] if whole is not None else bytes(memoryview(buffer)[body:end])
-                frames.append((kind, number, encoding, payload))
+            end = start + header + length
+            if end > size or (length != _MIN_LENGTH and encoding not in encodings and code < FIRST_SKIPPED):
+                break
+            if not code:
+                if number < first:
+                    break
+                first = number + 1
+                kind = _REQUEST
+            elif (other := (kinds if length == _MIN_LENGTH else kinds_with_payload)[code]) and number <= _MOST[code]:
+                kind = other
             elif code < FIRST_SKIPPED:
                 break
+            else:
+                start = end
+                continue
+            body = start + payload_at
+            payload = whole[body:end] if whole is not None else bytes(memoryview(buffer)[body:end])
+            frames.append((kind, number, encoding, payload))
             start = end
+            limit -= 1
+        self._first = first
         if start == size:
             self._buffer = b""
             self._start = 0
@@ -151,7 +140,7 @@ class NumberedDecoder(StreamDecoder):
         elif size and kind in WITHOUT_PAYLOAD:
             self._fail(MalformedPacket, f"{kind.name} has no payload; this one has {size} bytes")
         elif len(after) == NUMBERED_AFTER_LENGTH:
-            number, least = self._number(after), self._least[kind]
+            number, least = self._number(after), self._first if kind is _REQUEST else 0
             if not least <= number <= _MOST[kind]:
                 wanted = "0" if kind is Kind.EVENT else f"{least} or more"
                 self._fail(InvalidHeader, f"the number of {kind.name} is {number}; it must be {wanted}")
@@ -166,7 +155,9 @@ class NumberedDecoder(StreamDecoder):
             if len(after) < NUMBERED_AFTER_LENGTH:
                 return
             number = self._number(after)
-        self._fail(error, message, number if number >= self._least[_REQUEST] else 0)
+        if number < self._first:
+            self._fail(error, message)
+        self._fail(error, message, number, after[1])
 
     def _number(self, after: bytes) -> int:
         return int.from_bytes(after[3:], self._byteorder)

@@ -41,7 +41,8 @@ class Handler:
         run: called with a client and a packet; sends the answers of an async generator.
         outcomes: the counters of its requests.
         selection: the result of `Filter.selects` of the first filter.
-        waits: whether its function has waited for something; then requests of version 23 run in tasks of their own.
+        waits: whether its function has waited for something; then a request of version 23 that comes while others are
+            in flight is handled in a task of its own.
         should_log: limits the log lines of this handler's filters.
 
     Raises:

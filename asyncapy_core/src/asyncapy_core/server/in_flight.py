@@ -5,6 +5,7 @@ It does not know how packets are read; see `NumberedSession`.
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from abc import ABC, abstractmethod
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from asyncapy_core.protocol.encoding import Encoding
     from asyncapy_core.protocol.packet import Packet
     from asyncapy_core.server.link import Link
+    from asyncapy_core.session import Client
 
 _OPEN: Final = Stage.OPEN
 
@@ -49,10 +51,12 @@ class RequestsInFlight(ABC):
         "_bytes_in_flight",
         "_bytes_waiting",
         "_changed",
+        "_disconnects",
         "_dispatch",
         "_highest",
         "_left",
         "_link",
+        "_outbox",
         "_plain",
         "_requests",
         "_waiting",
@@ -62,6 +66,8 @@ class RequestsInFlight(ABC):
     def __init__(self, link: Link) -> None:
         state = link.state
         self._link = link
+        self._outbox = link.outbox
+        self._disconnects = state.disconnects
         self.output: NumberedOutput = NumberedOutput(link)
         self._requests: dict[int, NumberedRequest] = {}
         self._waiting: OrderedDict[int, tuple[int, bytes]] = OrderedDict()  # by number: encoding and payload
@@ -81,6 +87,11 @@ class RequestsInFlight(ABC):
         """Read and dispatch packets in the current task."""
 
     @property
+    def client(self) -> Client:
+        """The client of the session."""
+        return self._link.client
+
+    @property
     def log(self) -> SessionLog:
         """The logger of the session."""
         return self._link.log
@@ -94,7 +105,7 @@ class RequestsInFlight(ABC):
         self._drop_waiting()
         for request in tuple(self._requests.values()):
             self._cancel_request(request)
-            if request.returned:  # `Client.answering` keeps it open, for a task that is not awaited here
+            if request.has_returned:  # `Client.answering` keeps it open, for a task that is not awaited here
                 self.forget(request)
         self._note_change()
 
@@ -116,25 +127,29 @@ class RequestsInFlight(ABC):
             self._begin_waiting()
         self._note_change()
 
-    def before_wait(self, worker: Worker) -> None:
+    def _before_wait(self, worker: Worker) -> None:
         """Send the answers of the task of a worker, and let another task lead, before it waits; raises nothing."""
-        request, state = worker.request, self._link.state
+        request, outbox = worker.request, self._outbox
         if request is not None:
             if worker.leads:
-                worker.leads = False
-                request.begin_waiting(worker)
-                self._count(request)
-                handler = None if worker.packet is None else worker.packet.handler
-                if handler is not None and not self.output.sending:
-                    handler.waits = True
-                self._base.copy().run(self._link.hand_over)
+                self._hand_over(worker, request)
             self.output.flush()
+            self.output.sending = False
         elif self._between_turns:
             return
-        self.output.sending = False
-        self._link.outbox.rest()
-        if state.disconnects.asleep:
-            state.disconnects.wake()
+        outbox.rest()
+        if self._disconnects.asleep:
+            self._disconnects.wake()
+
+    def _hand_over(self, worker: Worker, request: NumberedRequest) -> None:
+        """Let another task lead, as the handler of a request that runs in place is about to wait."""
+        worker.leads = False
+        request.begin_waiting(worker)
+        self._count(request)
+        handler = None if worker.packet is None else worker.packet.handler
+        if handler is not None and not self.output.sending:
+            handler.waits = True
+        self._base.copy().run(self._link.hand_over)
 
     def _pass_on(self, request: NumberedRequest, packet: Packet, under_way: Awaitable[object]) -> None:
         """Let another task handle a request whose handler is known to wait."""
@@ -172,6 +187,9 @@ class RequestsInFlight(ABC):
             try:
                 if not request.is_open:
                     worker.scope.cancel()
+                    if isinstance(under_way, Coroutine):
+                        under_way.close()  # the handlers have not begun
+                    await trio.lowlevel.checkpoint()
                 if not self._plain:
                     under_way = self._measured(worker, packet, under_way)
                 result = await under_way
@@ -212,7 +230,6 @@ class RequestsInFlight(ABC):
         """Separate a request from the task of its handler, which has ended."""
         packet = worker.packet
         request.handler = None if packet is None else packet.handler
-        request.returned = True
         worker.packet = worker.request = request.worker = None
         if request.holds:
             self._count(request)
@@ -242,7 +259,7 @@ class RequestsInFlight(ABC):
 
     def _begin_waiting(self) -> None:
         """Begin the requests that wait their turn, as far as there are places, unless the session is to end."""
-        while self._waiting and (self._left or not self._is_to_end()):
+        while self._waiting and not self._outbox.poisoned and (self._left or not self._is_to_end()):
             number, (wire_id, payload) = next(iter(self._waiting.items()))
             if not self._has_place(len(payload)):
                 return
@@ -264,7 +281,7 @@ class RequestsInFlight(ABC):
     def _admit(self, number: int, wire_id: int, size: int) -> NumberedRequest:
         """Return a request in flight, whose handler begins later."""
         self._highest = max(self._highest, number)
-        request = NumberedRequest(self, self._link.client, number, self._encoding(wire_id), size)
+        request = NumberedRequest(self, number, self._encoding(wire_id), size)
         self._count(request)
         return request
 
@@ -275,7 +292,7 @@ class RequestsInFlight(ABC):
     def _is_to_end(self) -> bool:
         """Return True if no further request is to be handled."""
         link = self._link
-        return self.output.leaving or link.state.draining or link.stage is not _OPEN or link.outbox.poisoned
+        return self.output.leaving or link.state.draining or link.stage is not _OPEN or self._outbox.poisoned
 
     def _has_place(self, size: int) -> bool:
         """Return True if a request with a payload of this size can be handled now."""
@@ -313,7 +330,7 @@ class RequestsInFlight(ABC):
         """Handle a request in the current task, beside the leader."""
         worker = self._worker(leads=False)
         with worker.scope:
-            await run_with_wait_hook(function(worker, *args), worker.before_wait)
+            await run_with_wait_hook(function(worker, *args), functools.partial(self._before_wait, worker))
 
 
 def unpack(request: NumberedRequest, payload: bytes) -> Packet:

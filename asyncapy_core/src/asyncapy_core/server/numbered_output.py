@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable
 from contextlib import AbstractAsyncContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -139,10 +139,10 @@ class NumberedOutput:
         if under_way is not None:
             await under_way
 
-    async def send_failure(self, number: int, code: str, fields: Mapping[str, Any] | None = None) -> None:
+    async def send_failure(self, encoding: Encoding, number: int, code: str) -> None:
         """Send a FAILURE that is no answer of a handler."""
-        failure = {"status": "failure", "error": str(code), **(fields or {})}
-        await self.send_and_wait(self.encoding.pack_numbered(Kind.FAILURE, number, failure))
+        failure = {"status": "failure", "error": str(code)}
+        await self.send_and_wait(encoding.pack_numbered(Kind.FAILURE, number, failure))
 
     def send_now(self, data: bytes) -> None:
         """Send a packet without waiting.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping
+from contextlib import suppress
 from enum import IntEnum
+from operator import attrgetter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
@@ -31,21 +33,24 @@ class Progress(IntEnum):
     IN_PLACE = 0
     """Its handler runs in the task that reads, and has not waited; no answer is kept."""
     OPEN = 1
-    """Its last answer has not been sent."""
-    KEPT = 2
+    """Its handler has waited, or `Client.answering` keeps it open."""
+    PARTLY = 2
+    """A part of its answer was sent, and may have been the last."""
+    KEPT = 3
     """Its latest answer is the last item of the output queue, and is the last answer if no other follows."""
-    ANSWERED = 3
+    ANSWERED = 4
     """Its handler has sent the last answer, and may send no other."""
-    CLOSED = 4
+    CLOSED = 5
     """Its handler has closed the connection."""
-    CANCELLED = 5
+    CANCELLED = 6
     """Its client no longer waits: answers are dropped."""
-    ENDED = 6
+    ENDED = 7
     """It has ended with its handler."""
 
 
 _IN_PLACE: Final = Progress.IN_PLACE
 _OPEN: Final = Progress.OPEN
+_PARTLY: Final = Progress.PARTLY
 _KEPT: Final = Progress.KEPT
 _PART: Final = int(Kind.PART)
 _REPLY: Final = int(Kind.REPLY)
@@ -95,6 +100,10 @@ class Requests(Protocol):
     @property
     def output(self) -> Output: ...
 
+    @property
+    def client(self) -> Client:
+        """The client of the session."""
+
     def forget(self, request: NumberedRequest) -> None:
         """Remove a request that has ended, and whose handler has ended."""
 
@@ -111,7 +120,6 @@ class NumberedRequest(Client):
 
     Args:
         requests: the requests of its session.
-        of_session: the client of the session.
         number: its number.
         encoding: its encoding, and that of its answers.
         size: bytes of its payload.
@@ -120,43 +128,22 @@ class NumberedRequest(Client):
         progress: how far it has come.
         codec: its encoding.
         holds: the number of `Client.answering` that keep it open.
-        returned: whether its handler has ended, if that has waited or the request is kept open.
-        handler: its handler, once that has ended.
+        handler: its handler, or None if it has none; not set until that has ended.
         worker: the task of its handler, once that has waited and until it ends.
     """
 
-    __slots__ = (
-        "_has_parts",
-        "_output",
-        "_requests",
-        "codec",
-        "handler",
-        "holds",
-        "number",
-        "progress",
-        "returned",
-        "size",
-        "worker",
-    )
+    __slots__ = ("_requests", "codec", "handler", "holds", "number", "progress", "size", "worker")
 
-    def __init__(self, requests: Requests, of_session: Client, number: int, encoding: Encoding, size: int) -> None:
-        self.address = of_session.address
-        self.server = of_session.server
-        self.session = of_session.session
-        self.tls_peer = of_session.tls_peer
-        self.tls_names = of_session.tls_names
-        self.encoding = encoding.name
+    handler: HandlerInterface | None
+
+    def __init__(self, requests: Requests, number: int, encoding: Encoding, size: int) -> None:
         self._requests = requests
-        self._output: Output = requests.output
-        self._has_parts = False
         self.number: int = number
         self.codec: Encoding = encoding
         self.size: int = size
         self.holds: int = 0
         self.progress: Progress = _IN_PLACE
-        self.returned: bool = False
         self.worker: Runner | None = None
-        self.handler: HandlerInterface | None = None
 
     @property
     def stream(self) -> NumberedRequest:  # type: ignore[override]  # a reference to itself would be a cycle
@@ -166,7 +153,7 @@ class NumberedRequest(Client):
     @property
     def log(self) -> SessionLog:
         """The logger of the session."""
-        return self._output.log
+        return self._requests.output.log
 
     @property
     def is_open(self) -> bool:
@@ -176,7 +163,7 @@ class NumberedRequest(Client):
     @property
     def answered(self) -> bool:
         """Whether an answer was sent, or is kept."""
-        return self._has_parts or self.progress is _KEPT or self.progress is Progress.ANSWERED
+        return _PARTLY <= self.progress <= Progress.ANSWERED
 
     async def send(
         self,
@@ -205,7 +192,7 @@ class NumberedRequest(Client):
             ClientDisconnected: the connection has ended.
             EncodeError: the packet cannot be encoded; nothing was sent.
         """
-        output = self._output
+        output = self._requests.output
         if self.progress is _IN_PLACE:
             reply = self.codec.pack_numbered(_REPLY, self.number, packet.fields)
             if output.outbox.hold(reply):
@@ -224,7 +211,7 @@ class NumberedRequest(Client):
         It is kept until the next answer, the next wait of its task, or the end of its handler. No other task runs
         before one of these, so one is kept at most.
         """
-        output = self._output
+        output = self._requests.output
         self._check_open()
         if output.kept is not None:
             output.flush()
@@ -232,14 +219,12 @@ class NumberedRequest(Client):
             self.progress = _KEPT
             output.kept = self
             return None
-        self._has_parts = True
+        self.progress = _PARTLY
         return output.send(output.part(reply))
 
     def _is_in_task(self) -> bool:
-        """Return True if the current task is that of the handler."""
-        if self.progress is _IN_PLACE:
-            return True
-        return self.worker is not None and trio.lowlevel.current_task() is self.worker.task
+        """Return True if the current task is that of the handler, which has not ended."""
+        return self.worker is None or trio.lowlevel.current_task() is self.worker.task
 
     def post_now(self, packet: Packet | SharedPacket) -> None:
         """Send an answer without waiting; see `post`.
@@ -250,10 +235,10 @@ class NumberedRequest(Client):
         """
         if self.is_open:
             self._check_open()
-            self._output.send_now(self.codec.pack_numbered(_PART, self.number, packet.fields))
-            self._has_parts = True
+            self._requests.output.send_now(self.codec.pack_numbered(_PART, self.number, packet.fields))
+            self.progress = _PARTLY
         elif self._is_event():
-            self._output.post_now(packet)
+            self._requests.output.post_now(packet)
 
     async def post_shared(self, packet: SharedPacket) -> None:
         """Send an answer; see `post`."""
@@ -267,9 +252,9 @@ class NumberedRequest(Client):
         Raises:
             AlreadyAnswered: the last answer was sent before.
         """
-        if self.is_open and self._output.is_open:
+        if self.is_open and self._requests.output.is_open:
             reply = self.codec.pack_numbered(_REPLY, self.number, packet.fields)
-            if self.progress is _IN_PLACE and self._output.outbox.hold(reply):
+            if self.progress is _IN_PLACE and self._requests.output.outbox.hold(reply):
                 self.progress = Progress.ANSWERED
                 return None
             return self._send_last(reply)
@@ -277,7 +262,7 @@ class NumberedRequest(Client):
         return None
 
     async def _send_last(self, reply: bytes) -> None:
-        output = self._output
+        output = self._requests.output
         await output.make_room(len(reply))  # if this is cancelled, the request goes on
         if not (self.is_open and output.is_open):
             self._refuse_last()
@@ -323,7 +308,7 @@ class NumberedRequest(Client):
         Args:
             progress: the progress from now on.
         """
-        output = self._output
+        output = self._requests.output
         if self.progress is _KEPT:
             self.progress = progress
             output.kept = None
@@ -341,16 +326,16 @@ class NumberedRequest(Client):
         if self.is_open:
             failure = {"status": "failure", "error": str(code), **(fields or {})}
             data = self.codec.pack_numbered(_FAILURE, self.number, failure)
-            self._output.flush()
+            self._requests.output.flush()
             self.progress = Progress.ENDED
-            under_way = self._output.send(data)
+            under_way = self._requests.output.send(data)
             if under_way is not None:
                 await under_way
 
     @property
-    def is_over(self) -> bool:
-        """Whether its handler has ended, and `Client.answering` does not keep it open."""
-        return self.returned and not self.holds
+    def has_returned(self) -> bool:
+        """Whether its handler has ended."""
+        return hasattr(self, "handler")
 
     def begin_waiting(self, worker: Runner) -> None:
         """Note that the handler waits for the first time: other tasks run from now on."""
@@ -364,11 +349,7 @@ class NumberedRequest(Client):
         Args:
             sent: whether it was sent, as the REPLY; otherwise it is a PART.
         """
-        self._has_parts = True
-        if sent:
-            self.progress = Progress.ANSWERED
-        else:
-            self.progress = _IN_PLACE if self.worker is None and not self.holds else _OPEN
+        self.progress = Progress.ANSWERED if sent else _PARTLY
 
     def answering(self) -> Answering:
         """Return a context manager that keeps this request open after its handler has returned."""
@@ -377,7 +358,7 @@ class NumberedRequest(Client):
     def hold(self) -> None:
         """Keep the request open until `release`: no answer is known to be the last before that."""
         if self.progress is _KEPT:
-            self._output.flush()
+            self._requests.output.flush()
         if self.progress is _IN_PLACE:
             self.progress = _OPEN
         self.holds += 1
@@ -385,21 +366,21 @@ class NumberedRequest(Client):
     def release(self) -> None:
         """End the request if its handler has ended, and nothing else keeps it open."""
         self.holds -= 1
-        if self.is_over:
+        if self.has_returned and not self.holds:
             self.end(Progress.ENDED)
             self._requests.forget(self)
 
     async def close(self) -> None:
         """End this request, then the session after the answers to the other requests in flight."""
         self.end(Progress.CLOSED)
-        self._output.leave()
+        self._requests.output.leave()
 
     def sessions(self) -> list[Session]:
         """Return the active sessions of this peer's address."""
-        return self._output.sessions()
+        return self._requests.output.sessions()
 
     def _check_open(self) -> None:
-        if not self._output.is_open:
+        if not self._requests.output.is_open:
             raise ClientDisconnected(_CLOSED, self)
 
     def _is_event(self) -> bool:
@@ -408,31 +389,42 @@ class NumberedRequest(Client):
         Raises:
             AlreadyAnswered, ClientDisconnected: it cannot be sent.
         """
-        if self.progress is Progress.CLOSED or not self._output.is_open:
+        if self.progress is Progress.CLOSED or not self._requests.output.is_open:
             raise ClientDisconnected(_CLOSED, self)
         if self.progress is Progress.CANCELLED:
             return False
         if self.progress is Progress.ANSWERED:
             raise AlreadyAnswered(_ANSWERED)
-        if self.handler is not None and self.handler.notes("late"):
+        handler = self.handler if self.has_returned else None
+        if handler is not None and handler.notes("late"):
             self.log.warning(
                 "{API Parser} Handler '%s' has ended its request, and its client was sent a further packet: the peer "
                 "gets it as an event; see Client.answering",
-                escape_for_log(self.handler.name),
+                escape_for_log(handler.name),
             )
         return True
+
+
+_DELEGATED: Final = {
+    "encoding": "codec.name",
+    **{name: f"_requests.client.{name}" for name in ("address", "server", "session", "tls_names", "tls_peer")},
+}
+for _name, _place in _DELEGATED.items():  # to set them for each request would cost more than all other attributes
+    setattr(NumberedRequest, _name, property(attrgetter(_place)))
 
 
 class Answering:
     """Keeps a request open for the length of an ``async with`` block, also after its handler has returned.
 
-    It counts from its creation in the handler, so that it can be passed to another task.
+    It counts from its creation in the handler, so that it can be passed to another task. If that task never enters the
+    block, the request ends when the last reference to this object is gone.
     """
 
-    __slots__ = ("_held", "_request")
+    __slots__ = ("_held", "_loop", "_request")
 
     def __init__(self, request: NumberedRequest) -> None:
         self._request = request
+        self._loop = trio.lowlevel.current_trio_token()
         self._held = True
         request.hold()
 
@@ -442,6 +434,10 @@ class Answering:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._held:
-            self._held = False
-            self._request.release()
+        self._held = False
+        self._request.release()
+
+    def __del__(self) -> None:
+        if self._held:  # in any thread, at any time
+            with suppress(trio.RunFinishedError):
+                self._loop.run_sync_soon(self._request.release)

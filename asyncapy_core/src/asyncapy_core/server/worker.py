@@ -24,9 +24,6 @@ class Crew(Protocol):
     @property
     def log(self) -> SessionLog: ...
 
-    def before_wait(self, worker: Worker) -> None:
-        """Prepare a wait of the task of this worker; raises nothing."""
-
 
 class Worker(Handling):
     """A task of a session; created in it.
@@ -55,10 +52,6 @@ class Worker(Handling):
         self.packet: Packet | None = None
         self.scope: trio.CancelScope = trio.CancelScope()
         self.task: trio.lowlevel.Task = trio.lowlevel.current_task()
-
-    def before_wait(self) -> None:
-        """Prepare a wait of the task; `run_with_wait_hook` calls this."""
-        self._crew.before_wait(self)
 
     async def fail(self, request: NumberedRequest, packet: Packet | None, error: BaseException) -> str:
         """Answer a request whose payload or dispatch raised; return its outcome.
