@@ -43,6 +43,7 @@ from asyncapy_core.config_sources import (
 from asyncapy_core.errors import ConfigError
 from asyncapy_core.interrupts import is_from_signal
 from asyncapy_core.logs import safe_str
+from asyncapy_core.logs.console import LineFormatter
 
 __all__ = ["PluginOptions", "ServerConfig", "load_config", "load_pydantic_plugins"]
 
@@ -120,6 +121,11 @@ class ServerConfig(BaseModel, extra="forbid", frozen=True):
     )
     console_format: str = Field(default=defaults.CONSOLE_FORMAT, description="a %-style logging format")
     datefmt: str = Field(default=defaults.DATEFMT, description="a date format of time.strftime")
+    log_format: str = Field(
+        default=defaults.LOG_FORMAT,
+        description="text, for lines in console_format; json; or another format of an installed distribution",
+        min_length=1,
+    )
     timeout: float = Field(default=defaults.TIMEOUT, description="seconds, more than 0", gt=0, allow_inf_nan=False)
     header_size: int = Field(
         default=defaults.HEADER_SIZE, description="bytes of the Content-Length header, 1 to 8", ge=1, le=8
@@ -207,7 +213,7 @@ class ServerConfig(BaseModel, extra="forbid", frozen=True):
     @classmethod
     def _log_format(cls, value: str) -> str:
         try:
-            logging.Formatter(value).format(logging.makeLogRecord({}))
+            LineFormatter(value, defaults.DATEFMT).format(logging.makeLogRecord({}))
         except TypeError as error:
             raise ValueError(str(error)) from error
         return value

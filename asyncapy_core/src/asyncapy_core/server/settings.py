@@ -27,6 +27,7 @@ Set = TypeVar("Set")
 class FurtherSettings(TypedDict, total=False):
     """The settings that `Server` accepts in addition to its documented parameters."""
 
+    log_format: str
     max_packet: int
     max_connections: int
     max_output: int
@@ -105,6 +106,7 @@ class Configured:
     logging_level: Setting[int, int | str] = Setting()
     console_format: Setting[str, str] = Setting()
     datefmt: Setting[str, str] = Setting()
+    log_format: Setting[str, str] = Setting()
     timeout: Setting[float, float] = Setting()
     header_size: Setting[int, int] = Setting()
     byteorder: Setting[ByteOrder, ByteOrder] = Setting()

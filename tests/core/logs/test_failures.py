@@ -9,10 +9,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncapy_core.log_writer import server_logger
-from asyncapy_core.logs import PLACES, FailureLog, RateLimited, SessionLog, describe, escape_for_log
+from asyncapy_core.logs import FailureLog, RateLimited, SessionLog, describe, escape_for_log
+from asyncapy_core.logs.console import LineFormatter
+from asyncapy_core.logs.failures import PLACES
+from asyncapy_core.logs.writer import ServerLogger
 
 FORMAT = "[%(levelname)s] %(message)s"
+
+
+def server_logger(level: int, line_format: str, datefmt: str) -> ServerLogger:
+    """Return the logger of a server with a format of its own, which writes also if pytest has configured a handler."""
+    logger = ServerLogger()
+    logger.setLevel(level)
+    logger.console.setFormatter(LineFormatter(line_format, datefmt))
+    logger.console.steps_back = False
+    return logger
 
 
 def captured(logger: logging.Logger) -> io.StringIO:
@@ -56,7 +67,7 @@ def test_the_level_and_formats_of_a_server_affect_no_other_logger(caplog: pytest
     logger.critical("mine")
     assert [(each.level, list(each.handlers)) for each in loggers] == before
     assert logging.getLogger("asyncapy.server") is not logger
-    assert caplog.records == []
+    assert [record.getMessage() for record in caplog.records] == ["mine"]
     assert stream.getvalue() == "[CRITICAL] mine\n"
 
 
