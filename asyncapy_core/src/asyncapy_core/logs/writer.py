@@ -206,7 +206,10 @@ class _Background:
 
     def _run(self) -> None:
         logger, console = self._logger, self._logger.console
-        while (call := self._calls.get()) is not None:
+        while (call := self._calls.get()) is not None or not self._calls.empty():
+            if call is None:
+                self._calls.put(None)  # behind the lines that were queued in the meantime
+                continue
             if not console.gathering:
                 self._finishing.wait(GATHER_SECONDS)
             console.gathering = not self._calls.empty()
@@ -226,26 +229,25 @@ def _format(record: logging.LogRecord) -> None:
 
 
 @contextmanager
-def program_logs(log: ServerLogger) -> Iterator[None]:
+def program_logs(log: ServerLogger, level: int) -> Iterator[None]:
     """Write the records of all loggers to the console of a server during the block, if the application has no handler.
-
-    The root logger then has the level of the server's logger, unless the application has set another one.
 
     Args:
         log: the logger of the server.
+        level: the level of the root logger during the block, unless the application has set one.
     """
     root = logging.getLogger()
-    replaced, level = list(root.handlers), root.level
+    replaced, before = list(root.handlers), root.level
     configured = [each for each in replaced if not isinstance(each, logging.NullHandler)]
-    if configured and (level != logging.WARNING or not all(map(is_default, configured))):
+    if configured and (before != logging.WARNING or not all(map(is_default, configured))):
         yield
         return
     handler = ProgramHandler(log.console, log.call)
-    shown = log.getEffectiveLevel() if level == logging.WARNING else level
     for each in replaced:
         root.removeHandler(each)
     root.addHandler(handler)
-    root.setLevel(shown)
+    if before == logging.WARNING:  # that of a logging module that is not configured
+        root.setLevel(level)
     try:
         yield
     finally:
@@ -253,8 +255,8 @@ def program_logs(log: ServerLogger) -> Iterator[None]:
             root.removeHandler(handler)
             for each in replaced:
                 root.addHandler(each)
-        if root.level == shown:
-            root.setLevel(level)
+        if before == logging.WARNING and root.level == level:
+            root.setLevel(before)
         handler.close()
 
 

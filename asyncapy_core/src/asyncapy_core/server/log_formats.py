@@ -70,6 +70,6 @@ def _load(record: PluginRecord) -> logging.Formatter:
         text = f"log_format {record.name!r} of {record.distribution} cannot be used: {reason_of(error)}"
         raise ConfigError(text) from error
     if not isinstance(formatter, logging.Formatter):
-        kind = type(formatter).__name__
-        raise ConfigError(f"log_format {record.name!r} of {record.distribution} is a {kind}, not a logging.Formatter")
+        text = f"it returns an object of type {type(formatter).__name__} instead of a logging.Formatter"
+        raise ConfigError(f"log_format {record.name!r} of {record.distribution} cannot be used: {text}")
     return formatter

@@ -256,7 +256,7 @@ class Server(Configured, Routes):
         Raises:
             SystemExit: the server cannot start; one line on standard error gives the reason.
         """
-        with program_logs(self.log):
+        with program_logs(self.log, self.config.logging_level):
             run_program(self.serve, self.stop, self.reload_certificates)
 
     async def serve(

@@ -62,7 +62,7 @@ def serve(*, target: str, path: str | None, reload: bool, log_config: str | None
             server.configure(path=path, **{name: value for name, value in settings.items() if value is not None})
             if log_config is not None:
                 server.log.console.steps_back = True
-            stack.enter_context(program_logs(server.log))
+            stack.enter_context(program_logs(server.log, server.config.logging_level))
             if log_config is None and server.log_format == defaults.LOG_FORMAT:
                 _print_banner(target, server)
 
