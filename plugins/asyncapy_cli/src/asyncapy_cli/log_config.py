@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import io
 import json
 import logging.config
 import tomllib
@@ -49,7 +50,7 @@ def apply_log_config(path: str) -> None:
     read = _READERS.get(file.suffix.lower())
     try:
         if read is None:
-            logging.config.fileConfig(path, disable_existing_loggers=False, encoding="utf-8-sig")
+            logging.config.fileConfig(io.StringIO(text), disable_existing_loggers=False)
             return
         given = read(text)
     except BaseException as error:  # a handler in an INI file may raise anything
