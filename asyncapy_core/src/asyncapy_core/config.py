@@ -42,8 +42,7 @@ from asyncapy_core.config_sources import (
 )
 from asyncapy_core.errors import ConfigError
 from asyncapy_core.interrupts import is_from_signal
-from asyncapy_core.logs import safe_str
-from asyncapy_core.logs.console import LineFormatter
+from asyncapy_core.logs import LineFormatter, safe_str
 
 __all__ = ["PluginOptions", "ServerConfig", "load_config", "load_pydantic_plugins"]
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import trio
 
-from asyncapy_core.logs import SessionLog
-from asyncapy_core.logs.console import LineFormatter, ProgramHandler
+from asyncapy_core.logs import LineFormatter, SessionLog
+from asyncapy_core.logs.console import ProgramHandler
 from asyncapy_core.logs.writer import ServerLogger, program_logs
 
 FORMAT = "[%(levelname)s] %(message)s"

@@ -10,7 +10,7 @@ import pytest
 
 from asyncapy_core import Server
 from asyncapy_core.errors import ConfigError
-from asyncapy_core.logs.console import LineFormatter
+from asyncapy_core.logs import LineFormatter
 
 Provide = Callable[[str, str], None]
 

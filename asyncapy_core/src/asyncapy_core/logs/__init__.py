@@ -11,12 +11,14 @@ from asyncapy_core.logs.failures import (
     safe_str,
     traceback_of,
 )
-from asyncapy_core.logs.session_log import FIELDS, SessionFilter, SessionLog, begin_log
+from asyncapy_core.logs.session_log import FIELDS, SERVER, LineFormatter, SessionFilter, SessionLog, begin_log
 
 __all__ = [
     "FIELDS",
     "HIDDEN",
+    "SERVER",
     "FailureLog",
+    "LineFormatter",
     "RateLimited",
     "SessionFilter",
     "SessionLog",

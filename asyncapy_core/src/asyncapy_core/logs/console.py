@@ -15,37 +15,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
-from asyncapy_core.logs.session_log import FIELDS, SessionFilter
-
-SERVER: Final = "asyncapy.server"
-"""The name of the loggers of servers."""
+from asyncapy_core.logs.session_log import SERVER, SessionFilter
 
 MAX_WRITE: Final = 4096
 """The most bytes of one write, PIPE_BUF of Linux: a writable pipe takes as many without blocking, and undivided."""
 
 POLL_SECONDS: Final = 0.1
 """How often a writer that waits for room checks ``give_up``."""
-
-
-class LineFormatter(logging.Formatter):
-    """Formats records as the documented lines.
-
-    The format may use all `FIELDS`; those that a record lacks are "-". The UUID of a session is at the head of the
-    message also for records that its handlers log with loggers of their own.
-
-    Raises:
-        ValueError: the format is not a %-style logging format.
-    """
-
-    def __init__(self, line_format: str, datefmt: str) -> None:
-        used = [name for name in FIELDS if f"%({name})" in line_format]
-        super().__init__(line_format, datefmt, defaults=dict.fromkeys(used, "-") or None)
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # the standard library's name
-        if record.name != SERVER and (session := getattr(record, "session", None)) is not None:
-            head = f"({session}) "
-            record.message = head + record.message.removeprefix(head)
-        return super().formatMessage(record)
 
 
 class ConsoleHandler(logging.StreamHandler[Any]):

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from contextvars import ContextVar
-from typing import Any, Final
+from typing import Any, Final, Literal
+
+from asyncapy_core.defaults import CONSOLE_FORMAT, DATEFMT
+
+SERVER: Final = "asyncapy.server"
+"""The name of the loggers of servers."""
 
 FIELDS: Final = ("session", "address", "version", "handler", "code", "duration")
 """The attributes that records of a server have, as far as they are known: the UUID of the session, the address of the
@@ -72,6 +77,41 @@ _current: ContextVar[SessionLog] = ContextVar("log")
 def begin_log(log: SessionLog) -> None:
     """Note that the current task, and the tasks and threads that it starts, work for a session."""
     _current.set(log)
+
+
+class LineFormatter(logging.Formatter):
+    """Formats records as the documented lines.
+
+    The format may use all `FIELDS`; those that a record lacks are "-". The UUID of a session is at the head of the
+    message also for records that its handlers log with loggers of their own.
+
+    Args:
+        fmt: the format, by default the documented one.
+        datefmt: the format of the time, by default the documented one.
+        style: as for `logging.Formatter`.
+        defaults: values of further fields that a record may lack.
+
+    Raises:
+        ValueError: ``fmt`` is not a format in this style.
+    """
+
+    def __init__(
+        self,
+        fmt: str | None = None,
+        datefmt: str | None = None,
+        style: Literal["%", "{", "$"] = "%",
+        *,
+        defaults: Mapping[str, Any] | None = None,
+    ) -> None:
+        fmt = CONSOLE_FORMAT if fmt is None else fmt
+        missing = {**{name: "-" for name in FIELDS if name in fmt}, **(defaults or {})}
+        super().__init__(fmt, DATEFMT if datefmt is None else datefmt, style, defaults=missing or None)
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # the standard library's name
+        if record.name != SERVER and (session := getattr(record, "session", None)) is not None:
+            head = f"({session}) "
+            record.message = head + record.message.removeprefix(head)
+        return super().formatMessage(record)
 
 
 class SessionFilter(logging.Filter):

@@ -17,7 +17,6 @@ import trio
 from asyncapy_core.defaults import LOGGING_LEVEL
 from asyncapy_core.interrupts import is_interrupt
 from asyncapy_core.logs.console import (
-    SERVER,
     ConsoleHandler,
     ProgramHandler,
     application_handlers,
@@ -26,6 +25,7 @@ from asyncapy_core.logs.console import (
     plain_record,
 )
 from asyncapy_core.logs.failures import RateLimited, describe
+from asyncapy_core.logs.session_log import SERVER
 
 QUEUED_RECORDS: Final = 5000
 """The most records that wait for the thread; further ones are dropped and counted."""

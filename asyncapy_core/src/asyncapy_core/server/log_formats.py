@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Final
 from asyncapy_core import defaults
 from asyncapy_core.errors import ConfigError
 from asyncapy_core.interrupts import is_from_signal
-from asyncapy_core.logs import reason_of
-from asyncapy_core.logs.console import LineFormatter
+from asyncapy_core.logs import LineFormatter, reason_of
 from asyncapy_core.plugins.discovery import find_plugins
 
 if TYPE_CHECKING:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import configparser
 import difflib
-import io
 import json
 import logging.config
 import tomllib
@@ -50,7 +50,9 @@ def apply_log_config(path: str) -> None:
     read = _READERS.get(file.suffix.lower())
     try:
         if read is None:
-            logging.config.fileConfig(io.StringIO(text), disable_existing_loggers=False)
+            parser = configparser.ConfigParser()
+            parser.read_string(text, path)
+            logging.config.fileConfig(parser, disable_existing_loggers=False)
             return
         given = read(text)
     except BaseException as error:  # a handler in an INI file may raise anything
@@ -88,6 +90,7 @@ def _check_keys(path: str, where: str, found: Iterable[str], known: tuple[str, .
 
 
 def _reason(error: BaseException) -> str:
-    """Return the text of an exception, and that of its cause, which the logging module does not repeat."""
+    """Return the text of an exception in one line, and that of its cause, which the logging module does not repeat."""
     cause = error.__cause__
-    return reason_of(error) if cause is None else f"{reason_of(error)} ({reason_of(cause)})"
+    text = reason_of(error) if cause is None else f"{reason_of(error)} ({reason_of(cause)})"
+    return " ".join(text.split())
