@@ -94,6 +94,47 @@ def test_json_is_a_setting_as_others(folder: Path) -> None:
         assert done.stderr.startswith("asyncapy: log_format is 'jason', but no installed distribution has this format")
 
 
+PLUGIN = """
+import logging
+from asyncapy_core import hookimpl
+
+log = logging.getLogger(__name__)
+
+
+@hookimpl
+def asyncapy_setup(server, options):
+    log.info("set up %s", "soon")
+    logging.getLogger("asyncapy.plugins.odd").debug("not shown")
+    server.log.warning("{odd} for the log of the server")
+
+
+@hookimpl
+async def asyncapy_shutdown(server, options):
+    log.info("shut down")
+"""
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_what_a_plugin_logs_has_the_form_of_all_lines(folder: Path, log_format: str) -> None:
+    metadata = folder / "odd-1.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: odd\nVersion: 1\n")
+    (metadata / "entry_points.txt").write_text("[asyncapy]\nodd = odd_plugin\n")
+    (folder / "odd_plugin.py").write_text(PLUGIN)
+    with serving(folder, "shop", "--log-format", log_format) as server:
+        server.wait_for("Serving on")
+        lines = sold(server)
+    if log_format == "json":
+        found = [(line["logger"], line["message"]) for line in as_json(lines)]
+        wanted = ["set up soon", "shut down"]
+        assert [text for logger, text in found if logger == "odd_plugin"] == wanted
+        assert ("asyncapy.server", "{odd} for the log of the server") in found
+    else:
+        for text in ("set up soon", "shut down", r"\{odd\} for the log of the server"):
+            assert [line for line in lines if re.fullmatch(FORM + text, line)], text
+    assert "not shown" not in "".join(lines)
+
+
 # --log-config
 
 FORMAT = "%(levelname)s|%(name)s|%(session)s|%(message)s"

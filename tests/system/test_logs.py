@@ -141,6 +141,28 @@ async def test_the_line_of_a_peer_without_a_session_has_its_address(serve: Serve
     assert records.fields("No session for") == {"address": "127.0.0.1"}
 
 
+async def test_a_level_that_changes_while_a_server_serves_holds_for_its_next_sessions(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = Server(port=0)
+    records = recorded(server)
+
+    @server.add_handler()
+    async def echo(client: Any, packet: Any) -> None:
+        await client.send(packet)
+
+    running = await serve(server)
+    levels = []
+    for level in (logging.NOTSET, logging.DEBUG, logging.WARNING):
+        caplog.set_level(level, "asyncapy")
+        records.all.clear()
+        async with await running.connect() as peer:
+            assert await peer.ask(a=1) == {"a": 1}
+        await running.settle()
+        levels.append({record.levelno for record in records.all})
+    assert levels == [{logging.INFO}, {logging.INFO, logging.DEBUG}, set()]
+
+
 @pytest.mark.parametrize("version", [22, 23])
 async def test_what_a_handler_logs_with_other_loggers_has_the_fields_of_its_session(
     serve: Serve, version: int, caplog: pytest.LogCaptureFixture
