@@ -277,6 +277,17 @@ def test_the_records_of_a_program_are_on_the_console_of_its_server() -> None:
     assert logging.getLogger().level == logging.WARNING
 
 
+def test_the_level_of_the_console_holds_for_the_records_of_a_program() -> None:
+    logger = server_logger()
+    stream = captured(logger)
+    logger.console.setLevel(logging.ERROR)
+    with program_logs(logger, logging.INFO):
+        for log in (logging.getLogger("shop"), logger):
+            log.warning("not shown")
+            log.error("shown")
+    assert stream.getvalue() == "[ERROR] shown\n" * 2
+
+
 def test_a_level_that_the_program_has_set_stays() -> None:
     logging.getLogger().setLevel(logging.DEBUG)
     logger = server_logger()

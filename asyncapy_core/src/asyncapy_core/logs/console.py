@@ -126,6 +126,8 @@ class ProgramHandler(logging.Handler):
         self._call = call
 
     def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno < self._console.level:
+            return
         logger = logging.root.manager.loggerDict.get(record.name)
         if not application_handlers(logger if isinstance(logger, logging.Logger) else logging.root):
             self._call(self._console.handle, copy.copy(record))  # the call changes it

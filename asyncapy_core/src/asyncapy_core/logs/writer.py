@@ -160,7 +160,7 @@ class _Background:
         self._logger = logger
         self._calls = queue.SimpleQueue[Any]()
         self._lost = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may log while its thread holds it
         self._finishing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="asyncapy log", daemon=True)
 
