@@ -44,7 +44,7 @@ from asyncapy_core.errors import ConfigError
 from asyncapy_core.interrupts import is_from_signal
 from asyncapy_core.logs import LineFormatter, safe_str
 
-__all__ = ["PluginOptions", "ServerConfig", "load_config", "load_pydantic_plugins"]
+__all__ = ["PluginOptions", "ServerConfig", "load_config", "load_pydantic_plugins", "merge_options"]
 
 log: logging.Logger = logging.getLogger("asyncapy.config")
 
@@ -298,6 +298,21 @@ def load_config(
         sources.append((lambda _: f"{path}, section [{SECTION}]", settings))
         _add_options(options, parsed, str(path))
     return _validated(sources), dict(options)
+
+
+def merge_options(*sources: Mapping[str, Mapping[str, Any]] | None) -> PluginOptions:
+    """Return the options of plugins from several mappings, of which earlier ones precede later ones.
+
+    Raises:
+        ConfigError: a source is not a mapping of mappings.
+    """
+    merged: PluginOptions = {}
+    for source in sources:
+        for plugin, given in _mappings({} if source is None else source).items():
+            into = merged.setdefault(plugin, {})
+            for option, value in given.items():
+                into.setdefault(option, value)
+    return merged
 
 
 def _add_options(options: dict[str, SourcedOptions], more: Mapping[str, Mapping[str, Any]], source: str) -> None:

@@ -161,10 +161,16 @@ class Server(Configured, Routes):
         """
         return take_statistics(self._counters, self.handlers, self._state)
 
-    def configure(self, *, path: str | os.PathLike[str] | None = None, **settings: Unpack[ServerSettings]) -> None:
+    def configure(
+        self,
+        *,
+        path: str | os.PathLike[str] | None = None,
+        plugin_options: Mapping[str, Mapping[str, Any]] | None = None,
+        **settings: Unpack[ServerSettings],
+    ) -> None:
         if self._token is not None:
             raise RuntimeError("this server is serving; change settings before it serves")
-        super().configure(path=path, **settings)
+        super().configure(path=path, plugin_options=plugin_options, **settings)
         configure_log(self.log, self.config)
 
     def add_route(self, route: Route) -> Registration[Any]:

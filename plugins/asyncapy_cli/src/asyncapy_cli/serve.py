@@ -11,6 +11,7 @@ import click
 
 from asyncapy_cli.log_config import apply_log_config
 from asyncapy_cli.output import print_facts
+from asyncapy_cli.plugin_options import by_plugin, check_options, complete_option
 from asyncapy_cli.target import Target
 from asyncapy_core import Server, ServerConfig, defaults
 from asyncapy_core.addresses import is_unix
@@ -39,13 +40,30 @@ def with_settings(function: F) -> F:
     type=click.Path(dir_okay=False),
     help="A configuration of the logging module: JSON or TOML for dictConfig, or INI for fileConfig.",
 )
+@click.option(
+    "--option",
+    "options",
+    multiple=True,
+    callback=check_options,
+    shell_complete=complete_option,
+    metavar="NAME.KEY=VALUE",
+    help="An option of the plugin NAME; `asyncapy plugins NAME` lists them. May be repeated.",
+)
 @with_settings
-def serve(*, target: str, path: str | None, reload: bool, log_config: str | None, **settings: Any) -> None:
+def serve(
+    *,
+    target: str,
+    path: str | None,
+    reload: bool,
+    log_config: str | None,
+    options: tuple[str, ...],
+    **settings: Any,
+) -> None:
     """Run the server TARGET: module:server or path/to/file.py:server.
 
-    Settings given here override those in the program, the environment and configuration files. The program runs as a
-    module: code under `if __name__ == "__main__"` does not run, and code after `server.start()` runs when the server
-    has ended.
+    Settings and options given here override those in the program, the environment and configuration files. The program
+    runs as a module: code under `if __name__ == "__main__"` does not run, and code after `server.start()` runs when the
+    server has ended.
     """
     program = Target(target)
     if reload:
@@ -59,7 +77,8 @@ def serve(*, target: str, path: str | None, reload: bool, log_config: str | None
     with contextlib.ExitStack() as stack:
 
         def prepare(server: Server) -> None:
-            server.configure(path=path, **{name: value for name, value in settings.items() if value is not None})
+            given = {name: value for name, value in settings.items() if value is not None}
+            server.configure(path=path, plugin_options=by_plugin(options, server.plugins.names), **given)
             if log_config is not None:
                 server.log.console.steps_back = True
             stack.enter_context(program_logs(server.log, server.config.logging_level))
