@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -147,3 +148,19 @@ def running(path: Path, text: str, *arguments: str) -> Iterator[Program]:
         assert program.process.stderr is not None
         program.process.stdout.close()
         program.process.stderr.close()
+
+
+def connected(path: Path, process: subprocess.Popen[str]) -> socket.socket:
+    """Connect to a Unix domain socket once the server of a process listens at it."""
+    for _ in range(400):
+        sock = socket.socket(socket.AF_UNIX)
+        try:
+            sock.connect(str(path))
+        except OSError:
+            sock.close()
+            assert process.poll() is None
+            time.sleep(0.05)
+        else:
+            sock.settimeout(20)
+            return sock
+    raise AssertionError("the server does not listen")

@@ -37,8 +37,6 @@ STANDARD = {
     "json.decoder",
     "json.encoder",
     "json.scanner",
-    "logging.handlers",
-    "pickle",
     "secrets",
     "uuid",
 }

@@ -684,7 +684,8 @@ async def test_the_second_answer_of_a_handler_is_named_as_well(
     running = await asyncapy_server(server)
     async with running.client() as client:
         await pushed_once(client)
-    assert [record.name for record in caplog.records if record.levelno >= logging.WARNING] == ["asyncapy.client"]
+    named = [record.name for record in caplog.records if record.levelno >= logging.WARNING]
+    assert named == ["asyncapy.server", "asyncapy.client"], "the server names the handler"
 
 
 async def test_a_late_reply_is_no_pushed_packet(autojump_clock: MockClock, caplog: pytest.LogCaptureFixture) -> None:

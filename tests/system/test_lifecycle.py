@@ -484,7 +484,7 @@ async def test_ipv6_is_served_too(serve: Serve) -> None:
 async def test_two_servers_in_one_process_share_nothing(serve: Serve) -> None:
     one, two = Server(port=0, session_limit=1, logging_level=10), Server(port=0, session_limit=1)
     assert one.log is not two.log
-    assert (one.log.level, two.log.level) == (10, 20)
+    assert (one.log.getEffectiveLevel(), two.log.getEffectiveLevel()) == (10, 20)
 
     @one.add_handler()
     async def first(client: Any, packet: Any) -> None:

@@ -17,7 +17,7 @@ import trio
 import trio.testing
 from conftest import Serve, Start
 from peer import Peer, json_packet
-from program import ECHO, HEAD, Caller, running
+from program import ECHO, HEAD, Caller, connected, running
 
 from asyncapy import Server
 from asyncapy.errors import BindError
@@ -479,21 +479,6 @@ note("end")
         os.close(read)
         assert process.stdout is not None
         process.stdout.close()
-
-
-def connected(path: Path, process: subprocess.Popen[str]) -> socket.socket:
-    for _ in range(400):
-        sock = socket.socket(socket.AF_UNIX)
-        try:
-            sock.connect(str(path))
-        except OSError:
-            sock.close()
-            assert process.poll() is None
-            time.sleep(0.05)
-        else:
-            sock.settimeout(20)
-            return sock
-    raise AssertionError("the server does not listen")
 
 
 def test_a_log_handler_that_logs_makes_no_flood(tmp_path: Path) -> None:

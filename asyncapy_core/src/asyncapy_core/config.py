@@ -42,9 +42,9 @@ from asyncapy_core.config_sources import (
 )
 from asyncapy_core.errors import ConfigError
 from asyncapy_core.interrupts import is_from_signal
-from asyncapy_core.logs import safe_str
+from asyncapy_core.logs import LineFormatter, safe_str
 
-__all__ = ["PluginOptions", "ServerConfig", "load_config", "load_pydantic_plugins"]
+__all__ = ["PluginOptions", "ServerConfig", "load_config", "load_pydantic_plugins", "merge_options"]
 
 log: logging.Logger = logging.getLogger("asyncapy.config")
 
@@ -120,6 +120,11 @@ class ServerConfig(BaseModel, extra="forbid", frozen=True):
     )
     console_format: str = Field(default=defaults.CONSOLE_FORMAT, description="a %-style logging format")
     datefmt: str = Field(default=defaults.DATEFMT, description="a date format of time.strftime")
+    log_format: str = Field(
+        default=defaults.LOG_FORMAT,
+        description="text, for lines in console_format; json; or another format of an installed distribution",
+        min_length=1,
+    )
     timeout: float = Field(default=defaults.TIMEOUT, description="seconds, more than 0", gt=0, allow_inf_nan=False)
     header_size: int = Field(
         default=defaults.HEADER_SIZE, description="bytes of the Content-Length header, 1 to 8", ge=1, le=8
@@ -207,7 +212,7 @@ class ServerConfig(BaseModel, extra="forbid", frozen=True):
     @classmethod
     def _log_format(cls, value: str) -> str:
         try:
-            logging.Formatter(value).format(logging.makeLogRecord({}))
+            LineFormatter(value, defaults.DATEFMT).format(logging.makeLogRecord({}))
         except TypeError as error:
             raise ValueError(str(error)) from error
         return value
@@ -293,6 +298,21 @@ def load_config(
         sources.append((lambda _: f"{path}, section [{SECTION}]", settings))
         _add_options(options, parsed, str(path))
     return _validated(sources), dict(options)
+
+
+def merge_options(*sources: Mapping[str, Mapping[str, Any]] | None) -> PluginOptions:
+    """Return the options of plugins from several mappings, of which earlier ones precede later ones.
+
+    Raises:
+        ConfigError: a source is not a mapping of mappings.
+    """
+    merged: PluginOptions = {}
+    for source in sources:
+        for plugin, given in _mappings({} if source is None else source).items():
+            into = merged.setdefault(plugin, {})
+            for option, value in given.items():
+                into.setdefault(option, value)
+    return merged
 
 
 def _add_options(options: dict[str, SourcedOptions], more: Mapping[str, Mapping[str, Any]], source: str) -> None:

@@ -11,6 +11,7 @@ BUF: Final = 1024
 LOGGING_LEVEL: Final = 20  # logging.INFO
 CONSOLE_FORMAT: Final = "[%(levelname)s] %(asctime)s %(message)s"
 DATEFMT: Final = "%d/%m/%Y %H:%M:%S %p"
+LOG_FORMAT: Final = "text"
 TIMEOUT: Final = 60
 HEADER_SIZE: Final = 4
 BYTEORDER: Final[Literal["big", "little"]] = "big"

@@ -99,6 +99,7 @@ def test_each_setting_can_be_read_and_set_as_an_attribute(name: str) -> None:
         "logging_level": 30,
         "console_format": "%(message)s",
         "datefmt": "%H",
+        "log_format": "text",
         "header_size": 2,
         "byteorder": "little",
         "cancel_on_disconnect": True,

@@ -25,11 +25,13 @@ class Option:
         name: its name in a file.
         type: its type, as text.
         default: its default, as text, or None if it is required.
+        description: its description in the model, or nothing.
     """
 
     name: str
     type: str
     default: str | None
+    description: str
 
 
 @dataclass(slots=True)
@@ -72,7 +74,8 @@ def take_inventory(manager: PluginManager) -> dict[PluginRecord, Provided]:
 
 def _option(name: str, field: FieldInfo) -> Option:
     default = "computed" if field.default_factory is not None else short_repr(field.default)
-    return Option(field.alias or name, _type(field.annotation), None if field.is_required() else default)
+    shown = None if field.is_required() else default
+    return Option(field.alias or name, _type(field.annotation), shown, field.description or "")
 
 
 def _type(annotation: Any) -> str:

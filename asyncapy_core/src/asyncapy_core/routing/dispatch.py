@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Iterable
 from typing import TYPE_CHECKING
 
+from asyncapy_core.errors import ErrorCode
 from asyncapy_core.routing.error_handlers import ErrorHandlers
 from asyncapy_core.routing.handler import Guard, Handler
 from asyncapy_core.routing.selection import SelectionTable
@@ -103,7 +104,8 @@ class Dispatcher:
             if passed is None:
                 if guard.should_log():
                     refused = "{API Parser} A packet from %s was refused by the guard %r"
-                    client.log.info(refused, client.address, guard.filters[0])
+                    code = {"code": ErrorCode.NO_HANDLER.value}
+                    client.log.info(refused, client.address, guard.filters[0], extra=code)
                 raise NoHandler(failed=failed)
         matched = False
         for group in self._groups:
@@ -115,7 +117,8 @@ class Dispatcher:
                 matched = True
                 packet.handler = handler
                 if traced:
-                    client.log.debug("{API Parser} Calling '%s' in group %d", handler.name, group.number)
+                    name = {"handler": handler.name}
+                    client.log.debug("{API Parser} Calling '%s' in group %d", handler.name, group.number, extra=name)
                 result = await handler.run(client, packet)
                 if result is not None:
                     await client.stream.answer(result, packet)

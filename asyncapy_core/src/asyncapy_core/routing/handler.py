@@ -177,6 +177,7 @@ class Handler:
                 "{API Parser} A filter of '%s' raised %s, so the packet does not pass",
                 self.name,
                 describe(error, packet.fields),
+                extra={"handler": self.name},
             )
 
     def __repr__(self) -> str:

@@ -86,8 +86,9 @@ class Admission:
         except (ConnectionLost, ProtocolError) as error:
             peer.drop()
             if self._should_log():
+                address, reason = escape_for_log(peer.address), escape_for_log(error)
                 self._state.log.info(
-                    "{Client handler} No session for %s: %s", escape_for_log(peer.address), escape_for_log(error)
+                    "{Client handler} No session for %s: %s", address, reason, extra={"address": address}
                 )
         else:
             self._state.end_handshake(peer.transport)
@@ -113,7 +114,7 @@ class _Handshake:
     @property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
         """The server's log; there is no session yet."""
-        return logging.LoggerAdapter(self._state.log)
+        return logging.LoggerAdapter(self._state.log, {"address": self.address})
 
     async def read_proxy_header(self) -> None:
         """Read a PROXY header and not one byte more, and set the address from it.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from asyncapy_core.errors import BrokenCodec, ConnectionLost, ErrorCode, ProtocolError
-from asyncapy_core.logs import SessionLog, escape_for_log
+from asyncapy_core.logs import SessionLog, begin_log, escape_for_log
 from asyncapy_core.net.outbox import Outbox
 from asyncapy_core.net.transport import Transport
 from asyncapy_core.protocol.detection import DetectingDecoder
@@ -98,9 +98,9 @@ class Connection:
             begun: whether another task has begun to do so; see `hand_over`.
         """
         if not begun:
-            started = "{Client handler} New session started, UUID is %s, address is %s"
-            self.state.log.info(started, self.session.session_id, self.client.address)
+            self.log.begin()
             begin_session()
+            begin_log(self.log)
         task = self._leader = trio.lowlevel.current_task()
         linger: bool | None = None
         try:
@@ -115,11 +115,11 @@ class Connection:
             if linger is not None:
                 await self._shut_down(linger=linger)
         except ConnectionLost as error:
-            self.log.info("{Client handler} The client has left: %s", escape_for_log(error))
+            self.log.end("{Client handler} The client has left: %s", escape_for_log(error))
             await self._talk.abandon()
         else:
             if linger is not None:
-                self.log.info("{Client handler} The connection was closed")
+                self.log.end("{Client handler} The connection was closed")
         finally:
             if self._leader is task:
                 self._end()
@@ -140,6 +140,7 @@ class Connection:
             if not received:
                 return False
             detector.frames(0)
+        self.log.version = detector.version
         if detector.version == NUMBERED_VERSION:
             self._talk.end()
             self._talk = talk = NumberedSession(self, detector.numbered())
@@ -155,7 +156,8 @@ class Connection:
         self.state.counters.refuse(error.code)
         if self.stage is Stage.OPEN:
             address, reason = self.client.address, escape_for_log(error)
-            self.log.info("{Client handler} %s for %s: %s", error.code.value, address, reason)
+            code = error.code.value
+            self.log.info("{Client handler} %s for %s: %s", code, address, reason, extra={"code": code})
             await self._talk.refuse(error)
 
     def send_refusal(self, code: ErrorCode) -> None:
@@ -166,7 +168,7 @@ class Connection:
 
     async def refuse(self, code: ErrorCode) -> None:
         """Close the connection of a peer that has been sent a refusal."""
-        self.log.info("{Client handler} Refused %s: %s", self.client.address, code.value)
+        self.log.info("{Client handler} Refused %s: %s", self.client.address, code.value, extra={"code": code.value})
         try:
             await self._shut_down(linger=True)
         except ConnectionLost:

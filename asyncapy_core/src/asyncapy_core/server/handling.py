@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
-from asyncapy_core.errors import ClientDisconnected, Failure, StopPropagation
+from asyncapy_core.errors import ClientDisconnected, ErrorCode, Failure, StopPropagation
 from asyncapy_core.logs import escape_for_log, first_leaf
 from asyncapy_core.routing.outcomes import DISCONNECTED, SUCCEEDED
 
@@ -137,10 +138,25 @@ class Handling:
             return None, failure
         return answer, error if answer is None else None
 
-    def report(self, log: logging.LoggerAdapter[logging.Logger], packet: Packet, failure: BaseException) -> None:
-        """Log a failure of a handler or filter."""
-        name = "A filter" if packet.handler is None else f"Handler '{escape_for_log(packet.handler.name)}'"
-        self._peers.failures.report(log, f"{{API Parser}} {name}", failure, packet.fields)
+    def report(
+        self, log: logging.LoggerAdapter[logging.Logger], packet: Packet, failure: BaseException, started: int = 0
+    ) -> None:
+        """Log a failure of a handler or filter.
+
+        Args:
+            log: the log of the session.
+            packet: the packet.
+            failure: the exception.
+            started: the time of the dispatch, by `time.perf_counter_ns`, or 0 if it is not known.
+        """
+        extra: dict[str, object] = {"code": ErrorCode.HANDLER_FAILED.value}
+        subject = "A filter"
+        if packet.handler is not None:
+            extra["handler"] = escape_for_log(packet.handler.name)
+            subject = f"Handler '{extra['handler']}'"
+        if started:
+            extra["duration"] = round((time.perf_counter_ns() - started) / 1e9, 6)
+        self._peers.failures.report(log, f"{{API Parser}} {subject}", failure, packet.fields, extra)
 
 
 def _is_of_session(other: object, client: Client) -> bool:

@@ -162,8 +162,8 @@ class Request(Handling):
     def _note_once(self, packet: Packet, text: str) -> None:
         handler = packet.handler
         if handler is not None and handler.notes(text):
-            line = "{API Parser} Handler '%s' %s (docs/answers.md)"
-            self._connection.log.warning(line, escape_for_log(handler.name), text)
+            line, name = "{API Parser} Handler '%s' %s (docs/answers.md)", escape_for_log(handler.name)
+            self._connection.log.warning(line, name, text, extra={"handler": name})
 
     def measure(self, packet: Packet, outcome: str) -> None:
         """Note the duration of the current packet; not part of its answer."""
@@ -197,7 +197,7 @@ class Request(Handling):
             if through is None and self.answered is Answered.NOT:
                 outcome, failure = await self._answer_with(failure, packet)
         if failure is not None:
-            self.report(self._connection.log, packet, failure)
+            self.report(self._connection.log, packet, failure, self.started)
         if through is not None:
             raise through
         if failure is not None and self.answered is Answered.NOT:
@@ -217,7 +217,7 @@ class Request(Handling):
         except TypeError as error:
             if self.answered is Answered.NOT:
                 raise
-            self.report(self._connection.log, packet, error)
+            self.report(self._connection.log, packet, error, self.started)
             return None
 
     async def _answer_with(self, error: BaseException, packet: Packet) -> tuple[str, BaseException | None]:

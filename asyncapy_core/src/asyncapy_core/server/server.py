@@ -15,7 +15,7 @@ import trio
 from asyncapy_core import defaults
 from asyncapy_core.errors import ConfigError
 from asyncapy_core.event_loops import REMEDY, require_trio
-from asyncapy_core.log_writer import adjust_logger, server_logger
+from asyncapy_core.logs.writer import ServerLogger, program_logs
 from asyncapy_core.net.listener import accept_forever, check_listening, close_listener, open_listeners
 from asyncapy_core.plugins.manager import PluginManager, default_manager
 from asyncapy_core.routing.dispatch import Dispatcher
@@ -27,6 +27,7 @@ from asyncapy_core.server.admission import Admission
 from asyncapy_core.server.arguments import record_arguments
 from asyncapy_core.server.counters import Counters
 from asyncapy_core.server.lifecycle import NOTHING, Lifetime, set_up
+from asyncapy_core.server.log_formats import configure_log
 from asyncapy_core.server.notices import announce
 from asyncapy_core.server.program import run_program
 from asyncapy_core.server.running import prepare_plugins, serving, tls_context
@@ -38,7 +39,6 @@ from asyncapy_core.session import Session, State
 if TYPE_CHECKING:
     import configparser
 
-    from asyncapy_core.log_writer import ServerLogger
     from asyncapy_core.net.transport import Transport
     from asyncapy_core.protocol.wire import ByteOrder
     from asyncapy_core.routing.filter import Filter
@@ -113,7 +113,8 @@ class Server(Configured, Routes):
             passed.pop(name, None)
         given = {name: value for name, value in passed.items() if value is not None}
         super().__init__(given, config, cfg_parser, plugins or default_manager(), plugin_options)
-        self.log: ServerLogger = server_logger(self.logging_level, self.console_format, self.datefmt)
+        self.log: ServerLogger = ServerLogger()
+        configure_log(self.log, self.config)
         self.exit_stack: AsyncExitStack = AsyncExitStack()
         self.addresses: tuple[Any, ...] = ()
         self._dispatcher = Dispatcher()
@@ -160,11 +161,17 @@ class Server(Configured, Routes):
         """
         return take_statistics(self._counters, self.handlers, self._state)
 
-    def configure(self, *, path: str | os.PathLike[str] | None = None, **settings: Unpack[ServerSettings]) -> None:
+    def configure(
+        self,
+        *,
+        path: str | os.PathLike[str] | None = None,
+        plugin_options: Mapping[str, Mapping[str, Any]] | None = None,
+        **settings: Unpack[ServerSettings],
+    ) -> None:
         if self._token is not None:
             raise RuntimeError("this server is serving; change settings before it serves")
-        super().configure(path=path, **settings)
-        adjust_logger(self.log, self.config.logging_level, self.config.console_format, self.config.datefmt)
+        super().configure(path=path, plugin_options=plugin_options, **settings)
+        configure_log(self.log, self.config)
 
     def add_route(self, route: Route) -> Registration[Any]:
         """Register a route; called by `register_handler`, `operation` and `include`."""
@@ -255,7 +262,8 @@ class Server(Configured, Routes):
         Raises:
             SystemExit: the server cannot start; one line on standard error gives the reason.
         """
-        run_program(self.serve, self.stop, self.reload_certificates)
+        with program_logs(self.log, self.config.logging_level):
+            run_program(self.serve, self.stop, self.reload_certificates)
 
     async def serve(
         self,

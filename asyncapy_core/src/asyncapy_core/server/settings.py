@@ -27,6 +27,7 @@ Set = TypeVar("Set")
 class FurtherSettings(TypedDict, total=False):
     """The settings that `Server` accepts in addition to its documented parameters."""
 
+    log_format: str
     max_packet: int
     max_connections: int
     max_output: int
@@ -105,6 +106,7 @@ class Configured:
     logging_level: Setting[int, int | str] = Setting()
     console_format: Setting[str, str] = Setting()
     datefmt: Setting[str, str] = Setting()
+    log_format: Setting[str, str] = Setting()
     timeout: Setting[float, float] = Setting()
     header_size: Setting[int, int] = Setting()
     byteorder: Setting[ByteOrder, ByteOrder] = Setting()
@@ -140,9 +142,8 @@ class Configured:
         plugin_options: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         self.plugins = plugins
-        self._plugin_options = plugin_options
         self._restriction: Restriction | None = None
-        self._config, self._options = self._load(dict(passed), path, cfg_parser)
+        self._config, self._options = self._load(dict(passed), path, cfg_parser, plugin_options)
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         """Raise TypeError for a class attribute with the name of a setting, which would have no effect."""
@@ -164,13 +165,20 @@ class Configured:
         """The configparser that was passed to the server."""
         return self._cfg_parser
 
-    def configure(self, *, path: Path | None = None, **settings: Unpack[ServerSettings]) -> None:
+    def configure(
+        self,
+        *,
+        path: Path | None = None,
+        plugin_options: Mapping[str, Mapping[str, Any]] | None = None,
+        **settings: Unpack[ServerSettings],
+    ) -> None:
         """Change settings before the server serves: ``server.configure(timeout=30)``.
 
         Assigning an attribute does the same: ``server.timeout = 30``.
 
         Args:
             path: a configuration file to read instead of the one passed to the constructor.
+            plugin_options: options of plugins by plugin, which precede those passed to the constructor.
             settings: fields of `ServerConfig`; they precede all other sources.
 
         Raises:
@@ -181,19 +189,23 @@ class Configured:
             names = ", ".join(settings) or "path"
             raise RuntimeError(f"{names} is set before super().__init__(); set it later, or pass it as an argument")
         passed = {**self._passed, **settings}
-        self._config, self._options = self._load(passed, self._path if path is None else path, self._cfg_parser)
+        file = self._path if path is None else path
+        self._config, self._options = self._load(passed, file, self._cfg_parser, plugin_options, self._plugin_options)
 
     def _load(
-        self, passed: dict[str, Any], path: Path | None, cfg_parser: configparser.RawConfigParser | None
+        self,
+        passed: dict[str, Any],
+        path: Path | None,
+        cfg_parser: configparser.RawConfigParser | None,
+        *plugin_options: Mapping[str, Mapping[str, Any]] | None,
     ) -> tuple[ServerConfig, PluginOptions]:
         """Read the settings from all sources, restrict the plugins, and remember the sources."""
-        from asyncapy_core.config import load_config  # noqa: PLC0415  # see above
+        from asyncapy_core.config import load_config, merge_options  # noqa: PLC0415  # see above
 
-        config, options = load_config(
-            passed, path=path, parser=cfg_parser, plugin_options=self._plugin_options, plugins=self.plugins
-        )
+        merged = merge_options(*plugin_options)
+        config, options = load_config(passed, path=path, parser=cfg_parser, plugin_options=merged, plugins=self.plugins)
         restriction = Restriction(config.plugins_allow, config.plugins_deny)
         self.plugins.restrict(restriction, replaced=self._restriction)
         self._restriction = restriction
-        self._passed, self._path, self._cfg_parser = passed, path, cfg_parser
+        self._passed, self._path, self._cfg_parser, self._plugin_options = passed, path, cfg_parser, merged
         return config, options

@@ -83,13 +83,15 @@ class ServerInMemory:
 
     async def serve(self, *, task_status: trio.TaskStatus[ServerInMemory] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until `stop` is called. ``await nursery.start(running.serve)`` returns ``running`` once it serves."""
-        lines = LogLines(self.log)
+        lines, threaded = LogLines(self.log), self.server.log.threaded
+        self.server.log.threaded = False  # a test sees a record when it is logged
         self.server.log.addFilter(lines)
         try:
             with self._scope:
                 await self.server.serve(listeners=(), task_status=_Started(self, task_status))
         finally:
             self.server.log.removeFilter(lines)
+            self.server.log.threaded = threaded
             for stream in self._streams:
                 await trio.aclose_forcefully(stream)
             self._ended.set()

@@ -8,6 +8,7 @@ from asyncapy_cli.output import echo, note
 from asyncapy_core.config import ServerConfig, load_config
 from asyncapy_core.plugins import default_manager
 from asyncapy_core.plugins.loading import Restriction
+from asyncapy_core.server.log_formats import log_formatter
 from asyncapy_core.server.running import prepare_plugins, tls_context
 
 
@@ -24,6 +25,7 @@ def check(path: str) -> None:
     manager = default_manager()
     settings, options = load_config({}, path=path, plugins=manager)
     tls_context(settings)
+    log_formatter(settings)
     manager.restrict(Restriction(settings.plugins_allow, settings.plugins_deny))
     prepare_plugins(manager, settings, options)
     for name in ServerConfig.model_fields:

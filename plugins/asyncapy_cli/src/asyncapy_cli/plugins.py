@@ -10,32 +10,85 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
+from click.shell_completion import CompletionItem
 
 from asyncapy_cli.output import echo, note, print_json, print_table
+from asyncapy_cli.plugin_options import complete_name
 from asyncapy_core.errors import ConfigError
 from asyncapy_core.plugins import PluginManager, PluginRecord, default_manager
-from asyncapy_core.plugins.inventory import Provided, take_inventory
+from asyncapy_core.plugins.inventory import Option, Provided, take_inventory
 
 TYPINGS: Final = "typings"
 """The folder in which pyright looks for stubs unless its configuration names another."""
 
+_COLUMNS: Final = ("Plugin", "Distribution", "Version", "State", "Import", "Hooks")
 
-@click.group(invoke_without_command=True)
+
+class ByName(click.Group):
+    """A group in which the name of a plugin, in place of a command, stands for ``show`` with this name."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            return show.name, show, args
+        return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        (name,) = (each for each in show.params if isinstance(each, click.Argument))
+        return [*super().shell_complete(ctx, incomplete), *name.shell_complete(ctx, incomplete)]
+
+
+@click.group(cls=ByName, invoke_without_command=True, subcommand_metavar="[PLUGIN | COMMAND [ARGS]...]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 @click.pass_context
 def plugins(context: click.Context, *, as_json: bool) -> None:
-    """List the installed plugins, and the codecs, filters, key stores and options of each."""
+    """List the installed plugins, and the codecs, filters, key stores and options of each.
+
+    With the name of a plugin, show this plugin and the types and defaults of its options.
+    """
     if context.invoked_subcommand is not None:
         return
     found = take_inventory(_looked_through(default_manager()))
     if as_json:
         print_json([{**_fields(record), **asdict(provided)} for record, provided in found.items()])
         return
-    print_table(("Plugin", "Distribution", "Version", "State", "Import", "Hooks"), map(_row, found))
+    print_table(_COLUMNS, map(_row, found))
     rows = [(record.name, *row) for record, provided in found.items() for row in _provided(provided)]
     if rows:
         echo("")
         print_table(("Plugin", "Provides", "Name"), rows)
+
+
+@plugins.command()
+@click.argument("name", metavar="PLUGIN", shell_complete=complete_name)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+def show(*, name: str, as_json: bool) -> None:
+    """Show PLUGIN, and the types and defaults of its options.
+
+    `asyncapy plugins PLUGIN` does the same, unless a command has this name.
+    """
+    manager = _looked_through(default_manager())
+    found = {record: provided for record, provided in take_inventory(manager).items() if record.name == name}
+    if not found:
+        installed = ", ".join(sorted(manager.names)) or "none"
+        commands = ", ".join(plugins.commands)
+        raise click.ClickException(f"no plugin is called {name!r}; installed: {installed}; commands: {commands}")
+    if as_json:
+        print_json([{**_fields(record), **asdict(provided)} for record, provided in found.items()])
+        return
+    print_table(_COLUMNS, map(_row, found))
+    for provided in found.values():
+        if rows := [row for row in _provided(provided) if row[0] != "option"]:
+            echo("")
+            print_table(("Provides", "Name"), rows)
+        if not provided.options:
+            continue
+        echo("")
+        print_table(("Option", "Type", "Default", "Description"), map(_option_row, provided.options))
+        option = provided.options[0].name
+        variable = f"ASYNCAPY_PLUGIN_{name}__{option}".upper().replace("-", "_").replace(".", "_")
+        note(f"\nSet one with --option {name}.{option}=VALUE, {variable}=VALUE, or [plugins.{name}] in a TOML file.")
 
 
 @plugins.command()
@@ -151,6 +204,10 @@ def _provided(provided: Provided) -> Iterator[tuple[str, str]]:
         yield "key store", f"{name}:// (contested)" if name in provided.contested else f"{name}://"
     for option in provided.options:
         yield "option", f"{option.name}: {option.type}" + (f" = {option.default}" if option.default else ", required")
+
+
+def _option_row(option: Option) -> tuple[str, ...]:
+    return option.name, option.type, "required" if option.default is None else option.default, option.description
 
 
 def _row(record: PluginRecord) -> tuple[str, ...]:

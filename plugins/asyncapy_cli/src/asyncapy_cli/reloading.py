@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -21,14 +22,14 @@ LAST_SECONDS: Final = 15.0
 
 
 class _Watched(PythonFilter):
-    """Accepts changes of Python files and of one configuration file."""
+    """Accepts changes of Python files and of configuration files."""
 
-    def __init__(self, config: Path | None) -> None:
+    def __init__(self, configs: Collection[Path]) -> None:
         super().__init__()
-        self._config = config
+        self._configs = configs
 
     def __call__(self, change: Change, path: str) -> bool:
-        return (self._config is not None and Path(path) == self._config) or super().__call__(change, path)
+        return Path(path) in self._configs or super().__call__(change, path)
 
 
 class _Child:
@@ -58,20 +59,22 @@ class _Child:
         self._process.kill()
 
 
-def serve_and_watch(folder: Path, config: str | None) -> int:
+def serve_and_watch(folder: Path, configs: Iterable[str]) -> int:
     """Serve until SIGINT, SIGTERM or SIGHUP, and return the last status of the server. A second signal kills it.
 
     Args:
         folder: a folder to watch in addition to the working directory.
-        config: a configuration file to watch, or None.
+        configs: configuration files to watch.
 
     Raises:
-        click.ClickException: the configuration file does not exist.
+        click.ClickException: a configuration file does not exist.
     """
-    file = Path(config).resolve() if config else None
-    if file is not None and not file.is_file():
-        raise click.ClickException(f"there is no configuration file {config}")
-    folders = {Path.cwd(), folder, *([file.parent] if file is not None else [])}
+    files = []
+    for config in configs:
+        files.append(Path(config).resolve())
+        if not files[-1].is_file():
+            raise click.ClickException(f"there is no configuration file {config}")
+    folders = {Path.cwd(), folder, *(file.parent for file in files)}
     stop = threading.Event()
     child: _Child | None = None
     status = 0
@@ -87,7 +90,7 @@ def serve_and_watch(folder: Path, config: str | None) -> int:
             signal.signal(number, asked)
     try:
         child = _Child()
-        changed = watch(*folders, watch_filter=_Watched(file), stop_event=stop, ignore_permission_denied=True)
+        changed = watch(*folders, watch_filter=_Watched(files), stop_event=stop, ignore_permission_denied=True)
         for changes in changed:
             note(f"{', '.join(sorted({_shown(name) for _, name in changes})[:3])} changed; restarting")
             child.end()

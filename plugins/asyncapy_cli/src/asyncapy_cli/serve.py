@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
+from asyncapy_cli.log_config import apply_log_config
 from asyncapy_cli.output import print_facts
+from asyncapy_cli.plugin_options import by_plugin, check_options, complete_option
 from asyncapy_cli.target import Target
-from asyncapy_core import Server, ServerConfig
+from asyncapy_core import Server, ServerConfig, defaults
 from asyncapy_core.addresses import is_unix
+from asyncapy_core.logs.writer import program_logs
+from asyncapy_core.server.log_formats import FORMATS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -30,25 +35,57 @@ def with_settings(function: F) -> F:
 @click.option(
     "--reload", is_flag=True, help="Restart when --config or a Python file here or in TARGET's folder changes."
 )
+@click.option(
+    "--log-config",
+    type=click.Path(dir_okay=False),
+    help="A configuration of the logging module: JSON or TOML for dictConfig, or INI for fileConfig.",
+)
+@click.option(
+    "--option",
+    "options",
+    multiple=True,
+    callback=check_options,
+    shell_complete=complete_option,
+    metavar="NAME.KEY=VALUE",
+    help="An option of the plugin NAME; `asyncapy plugins NAME` lists them. May be repeated.",
+)
 @with_settings
-def serve(*, target: str, path: str | None, reload: bool, **settings: Any) -> None:
+def serve(
+    *,
+    target: str,
+    path: str | None,
+    reload: bool,
+    log_config: str | None,
+    options: tuple[str, ...],
+    **settings: Any,
+) -> None:
     """Run the server TARGET: module:server or path/to/file.py:server.
 
-    Settings given here override those in the program, the environment and configuration files. The program runs as a
-    module: code under `if __name__ == "__main__"` does not run, and code after `server.start()` runs when the server
-    has ended.
+    Settings and options given here override those in the program, the environment and configuration files. The program
+    runs as a module: code under `if __name__ == "__main__"` does not run, and code after `server.start()` runs when the
+    server has ended.
     """
     program = Target(target)
     if reload:
         from asyncapy_cli.reloading import serve_and_watch  # noqa: PLC0415  # watchfiles is needed here only
 
-        sys.exit(serve_and_watch(program.folder, path))
+        sys.exit(serve_and_watch(program.folder, [file for file in (path, log_config) if file is not None]))
+    if log_config is not None:
+        if formats := [f"--{name.replace('_', '-')}" for name in sorted(FORMATS) if settings[name] is not None]:
+            raise click.UsageError(f"--log-config has the formats of log lines; leave out {', '.join(formats)}")
+        apply_log_config(log_config)
+    with contextlib.ExitStack() as stack:
 
-    def prepare(server: Server) -> None:
-        server.configure(path=path, **{name: value for name, value in settings.items() if value is not None})
-        _print_banner(target, server)
+        def prepare(server: Server) -> None:
+            given = {name: value for name, value in settings.items() if value is not None}
+            server.configure(path=path, plugin_options=by_plugin(options, server.plugins.names), **given)
+            if log_config is not None:
+                server.log.console.steps_back = True
+            stack.enter_context(program_logs(server.log, server.config.logging_level))
+            if log_config is None and server.log_format == defaults.LOG_FORMAT:
+                _print_banner(target, server)
 
-    program.run(prepare)
+        program.run(prepare)
 
 
 def _print_banner(target: str, server: Server) -> None:

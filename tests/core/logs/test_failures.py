@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import logging
 import time
 from typing import Any
@@ -9,92 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncapy_core.log_writer import server_logger
-from asyncapy_core.logs import PLACES, FailureLog, RateLimited, SessionLog, describe, escape_for_log
-
-FORMAT = "[%(levelname)s] %(message)s"
-
-
-def captured(logger: logging.Logger) -> io.StringIO:
-    """Redirect the output of the logger's handler into a stream."""
-    (handler,) = logger.handlers
-    assert isinstance(handler, logging.StreamHandler)
-    stream = io.StringIO()
-    handler.setStream(stream)
-    return stream
-
-
-def test_a_server_logs_in_the_format_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    logger = server_logger(logging.INFO, "%(asctime)s|%(levelname)s|%(message)s", "at %d/%m/%Y")
-    stream = captured(logger)
-    record = logger.makeRecord("asyncapy.server", logging.INFO, __file__, 1, "hello", (), None)
-    record.created = 0.0
-    logger.handle(record)
-    assert stream.getvalue() in ("at 01/01/1970|INFO|hello\n", "at 31/12/1969|INFO|hello\n")
-
-
-def test_a_server_logs_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
-    server_logger(logging.INFO, FORMAT, "").info("hello")
-    assert capsys.readouterr() == ("", "[INFO] hello\n")
-
-
-def test_each_server_has_a_logger_of_its_own() -> None:
-    loud, quiet = server_logger(logging.DEBUG, FORMAT, ""), server_logger(logging.ERROR, "quiet %(message)s", "")
-    streams = captured(loud), captured(quiet)
-    loud.debug("one")
-    quiet.debug("two")
-    quiet.error("three")
-    assert streams[0].getvalue() == "[DEBUG] one\n"
-    assert streams[1].getvalue() == "quiet three\n"
-
-
-def test_the_level_and_formats_of_a_server_affect_no_other_logger(caplog: pytest.LogCaptureFixture) -> None:
-    loggers = [logging.getLogger(name) for name in (None, "asyncapy", "asyncapy.server", "asyncapy.plugins")]
-    before = [(logger.level, list(logger.handlers)) for logger in loggers]
-    logger = server_logger(logging.DEBUG, FORMAT, "")
-    stream = captured(logger)
-    logger.critical("mine")
-    assert [(each.level, list(each.handlers)) for each in loggers] == before
-    assert logging.getLogger("asyncapy.server") is not logger
-    assert caplog.records == []
-    assert stream.getvalue() == "[CRITICAL] mine\n"
-
-
-def test_a_level_that_changes_is_heeded_from_then_on() -> None:
-    logger = server_logger(logging.INFO, "%(message)s", "")
-    stream = captured(logger)
-    logger.debug("not yet")
-    logger.setLevel(logging.DEBUG)
-    logger.debug("now")
-    logger.setLevel(logging.INFO)
-    logger.debug("no longer")
-    logging.disable(logging.INFO)
-    try:
-        logger.info("nothing at all")
-    finally:
-        logging.disable(logging.NOTSET)
-    logger.info("again")
-    assert stream.getvalue() == "now\nagain\n"
-
-
-@pytest.mark.parametrize("line_format", ["plain", "{message}"])
-def test_a_format_that_is_none_is_a_value_error(line_format: str) -> None:
-    with pytest.raises(ValueError, match="format"):
-        server_logger(20, line_format, "")
-
-
-def test_each_line_of_a_session_begins_with_its_id() -> None:
-    logger = server_logger(logging.DEBUG, FORMAT, "")
-    stream = captured(logger)
-    log = SessionLog(logger, "7fd5fab0")
-    log.info("{Client handler} %s of %d", "one", 2)
-    log.debug("100%%")
-    log.error("no arguments, 100%")
-    assert stream.getvalue().splitlines() == [
-        "[INFO] (7fd5fab0) {Client handler} one of 2",
-        "[DEBUG] (7fd5fab0) 100%%",
-        "[ERROR] (7fd5fab0) no arguments, 100%",
-    ]
+from asyncapy_core.logs import FailureLog, RateLimited, SessionLog, describe, escape_for_log
+from asyncapy_core.logs.failures import PLACES
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Log lines in the documented form, ``(SESSION UUID) {Part} text``, with peer data escaped and cut."""
+"""Failures as log lines, with data of peers and texts of exceptions escaped and cut, and limits on repeated lines."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 import time
 import traceback
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping
 from types import CodeType
 from typing import Any, Final
 
@@ -36,22 +36,6 @@ MAX_COMPARED: Final = 4_000_000
 
 DEBUG_CHARACTERS: Final = 1000
 """The most characters of one line of a traceback at DEBUG: the text of an exception may have any length."""
-
-
-class SessionLog(logging.LoggerAdapter[logging.Logger]):
-    """A logger that puts the session's UUID at the head of each line.
-
-    Attributes:
-        address: the address of the peer, for lines that name it.
-    """
-
-    def __init__(self, logger: logging.Logger, session_id: object, address: str = "") -> None:
-        super().__init__(logger, None)
-        self.address: str = address
-        self._session_id = session_id
-
-    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
-        return f"({self._session_id}) {msg}", kwargs
 
 
 class RateLimited:
@@ -86,6 +70,7 @@ class FailureLog:
         subject: str,
         error: BaseException,
         fields: Mapping[str, Any] | None = None,
+        extra: Mapping[str, object] | None = None,
     ) -> None:
         """Log a failure.
 
@@ -94,26 +79,27 @@ class FailureLog:
             subject: the failed part, such as ``"{API Parser} Handler 'read'"``.
             error: the exception.
             fields: the fields of the packet, of which no value is logged: they may be keys.
+            extra: further `FIELDS` of the records.
         """
         leaf, _ = first_leaf(error)
         place = self._place((subject, type(leaf).__qualname__, *_raised_at(leaf)))
         address = getattr(log, "address", "")
         failed = f"failed for {address}" if address else "failed"
         if log.isEnabledFor(logging.DEBUG):
-            log.error("%s %s: %s", subject, failed, describe(error, fields))
+            log.error("%s %s: %s", subject, failed, describe(error, fields), extra=extra)
             hide = _hides(fields)
             for line in "".join(traceback.format_exception(error)).splitlines():
-                log.debug("{API Parser} %s", _escaped(hide(line)[:DEBUG_CHARACTERS]))
+                log.debug("{API Parser} %s", _escaped(hide(line)[:DEBUG_CHARACTERS]), extra=extra)
             return
         if not place.line():
             place.unlogged += 1
             return
         more = f"; {place.unlogged} more like this were not logged" if place.unlogged else ""
         place.unlogged = 0
-        log.error("%s %s: %s%s", subject, failed, describe(error, fields), more)
+        log.error("%s %s: %s%s", subject, failed, describe(error, fields), more, extra=extra)
         if place.traceback():
             for line in _stack(leaf):
-                log.info("{API Parser} %s", line)
+                log.info("{API Parser} %s", line, extra=extra)
 
     def _place(self, key: tuple[object, ...]) -> _Place:
         place = self._places.setdefault(key, _Place())

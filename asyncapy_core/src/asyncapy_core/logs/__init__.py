@@ -1,0 +1,32 @@
+"""Log lines: their form and fields, and limits on failures. `console` and `writer` write them."""
+
+from asyncapy_core.logs.failures import (
+    HIDDEN,
+    FailureLog,
+    RateLimited,
+    describe,
+    escape_for_log,
+    first_leaf,
+    reason_of,
+    safe_str,
+    traceback_of,
+)
+from asyncapy_core.logs.session_log import FIELDS, SERVER, LineFormatter, SessionFilter, SessionLog, begin_log
+
+__all__ = [
+    "FIELDS",
+    "HIDDEN",
+    "SERVER",
+    "FailureLog",
+    "LineFormatter",
+    "RateLimited",
+    "SessionFilter",
+    "SessionLog",
+    "begin_log",
+    "describe",
+    "escape_for_log",
+    "first_leaf",
+    "reason_of",
+    "safe_str",
+    "traceback_of",
+]
