@@ -8,7 +8,7 @@ COMMA := ,
 COVERED := keys/* plugins/namespace $(addprefix protocol/,detection encoding frames kinds numbered stream wire) routing/* storage
 COVERED := $(subst $() $(),$(COMMA),$(COVERED:%=*/asyncapy_core/%.py) */asyncapy_filters/*)
 
-.PHONY: demo test floors lint docs format bench bench-quick bench-keys bench-cluster profile fuzz soak mutants version changelog dist clean
+.PHONY: demo test floors lint docs format bench bench-quick bench-keys bench-cluster profile fuzz soak fleet mutants version changelog dist clean
 
 $(VENV)/.installed: constraints.txt $(addsuffix /pyproject.toml,$(PROJECTS))
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "AsyncAPY needs Python 3.11 or later; set PYTHON=python3.11")'
@@ -132,6 +132,10 @@ mutants: $(VENV)-mutants/.installed
 MINUTES ?= 5
 soak: $(VENV)/.installed
 	PYTHONPATH=tests $(BIN)/python tests/soak/soak.py --minutes $(MINUTES)
+
+RESTARTS ?= 6
+fleet: $(VENV)/.installed
+	PYTHONPATH=tests $(BIN)/python tests/fleet/fleet.py --restarts $(RESTARTS)
 
 bench-keys: $(VENV)/.installed
 	$(BIN)/python benchmarks/keys.py
