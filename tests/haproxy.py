@@ -35,19 +35,27 @@ class Haproxy:
         self._path.write_text(f"{text}\nglobal\n    stats socket ipv4@127.0.0.1:{self._questions}\n", "utf-8")
         self._process: subprocess.Popen[str] | None = None
 
-    def states(self) -> dict[str, str]:
-        """Return the state of each server by its name: UP, DOWN, or a step from one to the other."""
+    def servers(self) -> dict[str, dict[str, str]]:
+        """Return the statistics of each server by its name."""
         with socket.create_connection(("127.0.0.1", self._questions), DEADLINE) as connection:
             connection.sendall(b"show stat\n")
             text = connection.makefile(encoding="utf-8").read()
         rows = csv.DictReader(text.removeprefix("# ").splitlines())
-        return {row["svname"]: row["status"] for row in rows if row["svname"] not in {"FRONTEND", "BACKEND"}}
+        return {row["svname"]: row for row in rows if row["svname"] not in {"FRONTEND", "BACKEND"}}
 
-    def wait_for(self, **states: str) -> None:
-        """Wait until these servers have these states."""
+    def wait_for(self, column: str = "status", **values: str) -> None:
+        """Wait until these servers have these values in a column of the statistics.
+
+        Args:
+            column: the column; by default, the state of a server: UP, DOWN, or a step from one to the other.
+            values: the value by the name of the server.
+        """
         deadline = time.monotonic() + DEADLINE
-        while not states.items() <= (found := self.states()).items():
-            assert time.monotonic() < deadline, f"HAProxy sees {found}, and not {states}"
+        while True:
+            found = {name: statistics[column] for name, statistics in self.servers().items()}
+            if values.items() <= found.items():
+                return
+            assert time.monotonic() < deadline, f"HAProxy has {found}, and not {values}"
             time.sleep(0.01)
 
     def __enter__(self) -> Self:

@@ -135,8 +135,8 @@ class _Handshake:
 
     @property
     def is_check(self) -> bool:
-        """Whether the peer has left before its first byte, or its first one behind the PROXY header: a health check."""
-        return not self._heard and self.transport.fileno() >= 0
+        """Whether the peer is the proxy itself, or has left without a byte, or one behind the PROXY header."""
+        return self.of_proxy or (not self._heard and self.transport.fileno() >= 0)
 
     async def read_proxy_header(self) -> None:
         """Read a PROXY header and not one byte more, and set the address from it.

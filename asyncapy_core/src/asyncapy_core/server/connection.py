@@ -158,6 +158,10 @@ class Connection:
             started = "{Client handler} New session started, UUID is %s, address is %s"
             self.state.log.log(self._level, started, self.session.session_id, self.client.address)
 
+    @property
+    def _level_of_errors(self) -> int:
+        return logging.DEBUG if self.of_proxy else logging.INFO
+
     def _log_end(self, text: str, *args: object) -> None:
         self.log.log(self._level or logging.DEBUG, text, *args)
 
@@ -196,7 +200,7 @@ class Connection:
         self.state.counters.refuse(error.code)
         if self.stage is Stage.OPEN:
             address, reason = self.client.address, escape_for_log(error)
-            self.log.info("{Client handler} %s for %s: %s", error.code.value, address, reason)
+            self.log.log(self._level_of_errors, "{Client handler} %s for %s: %s", error.code.value, address, reason)
             await self._talk.refuse(error)
 
     async def wait_for_place(self) -> None:
@@ -229,7 +233,7 @@ class Connection:
     def _send_refusal(self, code: ErrorCode) -> None:
         """Send an error reply without waiting, to a peer that gets no session."""
         self.state.counters.refuse(code)
-        self.log.info("{Client handler} Refused %s: %s", self.client.address, code.value)
+        self.log.log(self._level_of_errors, "{Client handler} Refused %s: %s", self.client.address, code.value)
         self.outbox.cork()
         self.outbox.hold(self.state.encodings.default.pack({"status": "failure", "error": code.value}))
         self.outbox.uncork()
