@@ -103,14 +103,34 @@ async def test_a_connection_without_a_byte_behind_its_proxy_header(
     assert running.logged("{Client handler}"), "at DEBUG"
 
 
-async def test_a_tls_handshake_without_a_packet(serve: Serve, certificates: Certificates) -> None:
+@ENDS
+@pytest.mark.parametrize("notifies", [False, True])
+async def test_a_tls_handshake_without_a_packet(
+    serve: Serve, certificates: Certificates, notifies: bool, end: End
+) -> None:
     running = await serve(echo(tls_cert=certificates.server))
-    stream = trio.SSLStream(
-        (await running.connect()).stream, certificates.client_context(), server_hostname="localhost"
-    )
+    raw = await running.connect()
+    stream = trio.SSLStream(raw.stream, certificates.client_context(), server_hostname="localhost")
     await stream.do_handshake()
-    await stream.aclose()
+    await running.settle(1)
+    if notifies:
+        await stream.unwrap()
+    await end(raw)
     await assert_unnoticed(running)
+
+
+async def test_a_tls_session_that_breaks_before_its_first_packet_is_no_check(
+    serve: Serve, certificates: Certificates
+) -> None:
+    running = await serve(echo(tls_cert=certificates.server))
+    raw = await running.connect()
+    stream = trio.SSLStream(raw.stream, certificates.client_context(), server_hostname="localhost")
+    await stream.do_handshake()
+    await raw.send(b"\x17\x03\x03\x00\x20" + bytes(32))
+    await running.settle()
+    await raw.stream.aclose()
+    assert running.logged("[INFO] {Client handler} New session started")
+    assert running.logged("The client has left: the TLS session broke")
 
 
 @pytest.mark.parametrize("header", [LOCAL, LOCAL_WITH_ADDRESSES])

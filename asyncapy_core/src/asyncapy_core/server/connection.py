@@ -131,6 +131,8 @@ class Connection:
             if linger is not None:
                 await self._shut_down(linger=linger)
         except ConnectionLost as error:
+            if self.stage is Stage.OPEN and not isinstance(error.__cause__, ConnectionError):
+                self._note_start()  # a fault of TLS is no health check
             self._log_end("{Client handler} The client has left: %s", escape_for_log(error))
             await self._talk.abandon()
         else:
