@@ -130,8 +130,9 @@ mutants: $(VENV)-mutants/.installed
 	$(VENV)-mutants/bin/python tests/mutants/report.py .mutants
 
 MINUTES ?= 5
+PROTOCOL ?= 22
 soak: $(VENV)/.installed
-	PYTHONPATH=tests $(BIN)/python tests/soak/soak.py --minutes $(MINUTES)
+	PYTHONPATH=tests $(BIN)/python tests/soak/soak.py --minutes $(MINUTES) --version $(PROTOCOL)
 
 RESTARTS ?= 6
 fleet: $(VENV)/.installed

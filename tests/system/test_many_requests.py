@@ -13,6 +13,7 @@ from numbered_load import KINDS, Load, add_load_handler
 
 from asyncapy import Server
 from asyncapy.client import AsyncClient
+from asyncapy_core.client.streaming import EventStream
 
 REQUESTS = 10_000
 CALLERS = 100
@@ -26,15 +27,23 @@ async def test_no_request_gets_a_wrong_answer(serve: Serve, encoding: str) -> No
     numbers = itertools.count()
     async with AsyncClient("127.0.0.1", running.port, tls=False, version=23, encoding=encoding) as client:
         loads = [Load(client, random.Random(seed), numbers) for seed in range(CALLERS)]
+        events: list[int] = []
+
+        async def listen(stream: EventStream) -> None:
+            async for event in stream:
+                events.append(event["event"])
 
         async def call(load: Load) -> None:
             for _ in range(REQUESTS // CALLERS):
                 await load.request()
 
-        async with trio.open_nursery() as nursery:
-            for load in loads:
-                nursery.start_soon(call, load)
+        async with trio.open_nursery() as listener, client.events() as stream:
+            listener.start_soon(listen, stream)
+            async with trio.open_nursery() as nursery:
+                for load in loads:
+                    nursery.start_soon(call, load)
     assert [each for load in loads for each in load.wrong] == []
+    assert sorted(events) == sorted(number for load in loads for number in load.events)
     requests = sum((load.requests for load in loads), Counter[str]())
     assert requests.total() == REQUESTS
     assert set(requests) == set(KINDS)
