@@ -139,6 +139,19 @@ async def test_the_file_of_a_unix_socket_is_removed_when_stop_returns(serve: Ser
         assert await peer.read_all() == NOTHING_HANDLED
 
 
+async def test_a_second_stop_leaves_the_file_of_a_newer_server(serve: Serve, tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    running = await serve(addr=["127.0.0.1", f"unix:{path}"])
+    async with await NumberedPeer.connect(running.port) as peer:
+        assert await peer.ask(a=1) == [Answer("REPLY", 1, {"a": 1})]
+        running.server.stop()
+        with socket.socket(socket.AF_UNIX) as newer:
+            newer.bind(str(path))
+            running.server.stop()
+            assert path.exists()
+        assert await peer.read_all() == [Answer("LEAVING", 1, None)]
+
+
 async def test_queued_connections_of_a_listener_that_was_handed_in_are_left_to_others() -> None:
     handled: list[Any] = []
     server = recording(handled)

@@ -236,7 +236,7 @@ async def accept_forever(
 def stop_accepting(
     listeners: Iterable[socket.socket], accepted: Callable[[socket.socket, str], None], *, shared: bool
 ) -> None:
-    """Close listeners at once.
+    """Close listeners at once. Closing twice does nothing.
 
     The system resets the connections that it has queued and that no process has accepted. So they are accepted before.
 
@@ -246,17 +246,18 @@ def stop_accepting(
         shared: whether another process may accept the queued connections.
     """
     for listener in listeners:
+        if listener.fileno() < 0:
+            continue
         if isinstance(listener, UnixListener):
-            listener.remove_file()
+            listener.remove_file()  # first, so that no peer connects after the last accept
         for _ in range(0 if shared else BACKLOG):
             try:
                 _accept(listener, accepted)
             except OSError as error:
                 if isinstance(error, BlockingIOError) or error.errno in EXHAUSTED | BROKEN:
                     break
-        if listener.fileno() >= 0:
-            trio.lowlevel.notify_closing(listener)
-            listener.close()
+        trio.lowlevel.notify_closing(listener)
+        close_listener(listener)
 
 
 def _accept(listener: socket.socket, accepted: Callable[[socket.socket, str], None]) -> None:
