@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import socket
 from pathlib import Path
@@ -113,6 +114,23 @@ async def test_a_connection_that_stays_silent_is_closed_after_half_a_second(
         assert await stream.receive_some() == b""
         assert trio.current_time() - began == pytest.approx(DRAIN_GREETING_SECONDS)
     await busy.aclose()
+
+
+@pytest.mark.parametrize("header", [b"", PROXY[:9], PROXY])
+async def test_a_short_drain_does_not_wait_for_it_in_vain(
+    asyncapy_server: Start, autojump_clock: MockClock, header: bytes
+) -> None:
+    server = recording([], drain_timeout=0.1, proxy_protocol_from="127.0.0.1" if header else [])
+    running = await asyncapy_server(server)
+    silent = await running.connect()
+    await silent.send_all(header)
+    await trio.testing.wait_all_tasks_blocked()
+    server.stop()
+    with contextlib.suppress(trio.BrokenResourceError):  # the header is incomplete
+        assert await silent.receive_some() == b""
+    assert trio.current_time() < 0.1
+    await running.ended()
+    assert not [line for line in running.log if line.startswith("[WARNING]")]
 
 
 async def test_the_port_is_closed_when_stop_returns(serve: Serve) -> None:

@@ -58,8 +58,8 @@ DRAIN_LINGER_SECONDS: Final = 0.5
 """The same while the server drains, without a limit in bytes: busy peers have sent more than `LINGER_BYTES` already."""
 
 DRAIN_GREETING_SECONDS: Final = 0.5
-"""The time for a PROXY header, a TLS handshake and the first header of a packet while the server drains. A client of
-version 23 is then informed that its requests were not handled."""
+"""The time for a PROXY header, a TLS handshake and the first header of a packet while the server drains, at most half
+of ``drain_timeout``. A client of version 23 is then informed that its requests were not handled."""
 
 DRAIN_SEND_SECONDS: Final = 0.5
 """The deadline for one chunk of output while the server drains, if ``send_timeout`` is not shorter."""
@@ -311,9 +311,10 @@ class ServerState:
         self.draining = True
         for connection in tuple(self.connections):
             self.peers.call(connection.stop, peer=connection)
-        self.greeting_ends = trio.current_time() + DRAIN_GREETING_SECONDS
-        self.proxying.shorten(DRAIN_GREETING_SECONDS)
-        self.handshaking.shorten(DRAIN_GREETING_SECONDS)
+        greeting = min(DRAIN_GREETING_SECONDS, self.config.drain_timeout / 2)
+        self.greeting_ends = trio.current_time() + greeting
+        self.proxying.shorten(greeting)
+        self.handshaking.shorten(greeting)
         self.writing.shorten(DRAIN_SEND_SECONDS)
         for connection in self.lingering.stop_all():
             self.leaving.start(connection)

@@ -23,7 +23,7 @@ class ServerStatistics:
 
     Attributes:
         sessions: open sessions.
-        sessions_opened: all sessions since the server was made.
+        sessions_opened: all sessions since the server was made that have sent a byte, without those of a proxy itself.
         connections: open connections with a session, and those of ``closing``.
         closing: connections whose session has ended, and that are read until the peer closes them as well.
         refused: connections without a session: they wait for a place until their first byte, or were sent a refusal,
