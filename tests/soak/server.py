@@ -7,6 +7,7 @@ version 23, there are two further servers, which stop and start again in turn.
 from __future__ import annotations
 
 import functools
+import gc
 import json
 import logging
 import operator
@@ -66,9 +67,11 @@ def add_handlers(server: Server, servers: dict[str, Server]) -> None:
         if "sleep" in packet:
             await trio.sleep(packet["sleep"])
         if "stats" in packet:
+            gc.collect()
             statistics = [each.statistics() for each in servers.values()]
             figures = {
                 "tasks": trio.lowlevel.current_statistics().tasks_living,
+                "blocks": sys.getallocatedblocks(),
                 "threads": threading.active_count(),
                 "connections": sum(each.connections + each.refused for each in statistics),
                 "handshakes": sum(each.handshakes for each in statistics),
