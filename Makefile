@@ -8,7 +8,7 @@ COMMA := ,
 COVERED := keys/* plugins/namespace $(addprefix protocol/,detection encoding frames kinds numbered stream wire) routing/* storage
 COVERED := $(subst $() $(),$(COMMA),$(COVERED:%=*/asyncapy_core/%.py) */asyncapy_filters/*)
 
-.PHONY: demo test floors lint docs format bench bench-quick bench-keys bench-cluster profile fuzz soak mutants version changelog dist clean
+.PHONY: demo test floors lint docs format bench bench-quick bench-keys bench-cluster profile fuzz soak fleet legacy mutants version changelog dist clean
 
 $(VENV)/.installed: constraints.txt $(addsuffix /pyproject.toml,$(PROJECTS))
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "AsyncAPY needs Python 3.11 or later; set PYTHON=python3.11")'
@@ -130,8 +130,23 @@ mutants: $(VENV)-mutants/.installed
 	$(VENV)-mutants/bin/python tests/mutants/report.py .mutants
 
 MINUTES ?= 5
+PROTOCOL ?= 22
 soak: $(VENV)/.installed
-	PYTHONPATH=tests $(BIN)/python tests/soak/soak.py --minutes $(MINUTES)
+	PYTHONPATH=tests $(BIN)/python tests/soak/soak.py --minutes $(MINUTES) --version $(PROTOCOL)
+
+RESTARTS ?= 6
+fleet: $(VENV)/.installed
+	PYTHONPATH=tests $(BIN)/python tests/fleet/fleet.py --restarts $(RESTARTS)
+
+# AsyncAPY 0.5 itself, from its repository, or from a copy of that: `make legacy LEGACY=../AsyncAPY`. It is not on PyPI.
+LEGACY ?= git+https://github.com/nocturn9x/AsyncAPY@ce315f290384079a444c2594ba6eaaf54015d3fb
+$(VENV)-legacy/.installed:
+	$(PYTHON) -m venv $(VENV)-legacy
+	$(VENV)-legacy/bin/python -m pip install --quiet trio ziproto $(LEGACY)
+	touch $@
+
+legacy: $(VENV)/.installed $(VENV)-legacy/.installed
+	LEGACY_PYTHON=$(VENV)-legacy/bin/python $(BIN)/python -m pytest tests/legacy
 
 bench-keys: $(VENV)/.installed
 	$(BIN)/python benchmarks/keys.py
@@ -145,5 +160,5 @@ format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) $(VENV)-bench $(VENV)-floors $(VENV)-mutants .nox dist docs/_build docs/generated .fuzz .mutants .coverage .coverage.* .hypothesis \
+	rm -rf $(VENV) $(VENV)-bench $(VENV)-floors $(VENV)-mutants $(VENV)-legacy .nox dist docs/_build docs/generated .fuzz .mutants .coverage .coverage.* .hypothesis \
 	    .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trustme
 from conftest import Certificates
+from haproxy import documented
 from installed import HAPROXY, needs_haproxy
 from installs.pages import Reader, blocks, matches
 from pathspec import GitIgnoreSpec
@@ -110,14 +111,16 @@ def test_every_fence_of_a_page_is_read() -> None:
 
 
 @needs_haproxy
-def test_haproxy_takes_the_configuration_of_the_page(tmp_path: Path, certificates: Certificates) -> None:
-    (block,) = (block for block in blocks(DOCS / "operating.md") if block.caption == "haproxy.cfg")
+def test_haproxy_accepts_the_configuration_of_the_page_without_a_warning(
+    tmp_path: Path, certificates: Certificates
+) -> None:
     config = tmp_path / "haproxy.cfg"
-    timeouts = "defaults\n    timeout connect 5s\n    timeout client 1m\n    timeout server 1m\n\n"
-    config.write_text(timeouts + block.text.replace("/etc/haproxy/api.pem", str(certificates.server)))
+    config.write_text(documented(certificates.server, 8443, [1500, 1501]))
     assert HAPROXY is not None
     done = subprocess.run([HAPROXY, "-c", "-f", str(config)], capture_output=True, text=True, timeout=30)
-    assert done.returncode == 0, done.stdout + done.stderr
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output
+    assert "warning" not in output.lower()
 
 
 def test_the_unit_of_systemd_can_be_read() -> None:

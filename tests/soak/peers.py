@@ -15,6 +15,8 @@ from peer import JSON, Peer, json_packet, packet, zi_packet
 
 from asyncapy.util import APIKeyFactory
 
+STEADY = ("plain", "tls", "proxy")
+"""The servers that serve all the time."""
 PROXY_V2 = b"\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c"
 STALE_SECONDS = 1.5
 """Seconds after which a revoked key is refused: the cache of a store keeps records for half a second."""
@@ -29,7 +31,7 @@ class Network:
     """The servers, the ways to them, and the counts and faults of all clients.
 
     Attributes:
-        ports: the ports of the servers by kind: plain, tls and proxy.
+        ports: the ports of the servers by kind.
         slow_ports: the same, through a proxy that delays, slices and cuts.
         context: the TLS context of the clients.
         factories: the key stores that the servers use.
@@ -55,7 +57,7 @@ class Network:
         chance = random.Random(seed)
         number = 0
         while True:
-            kind = chance.choice(list(self.ports))
+            kind = chance.choice(STEADY)
             port = (self.slow_ports if chance.random() < 0.6 else self.ports)[kind]
             async with await Peer.connect(port) as raw:
                 local = raw.stream.socket.getsockname()[1]
@@ -97,7 +99,7 @@ class Network:
         factory = self.factories[number % len(self.factories)]
         while True:
             key = await factory.aissue({"number": number})
-            kind = chance.choice(list(self.ports))
+            kind = chance.choice(STEADY)
             async with await Peer.connect(self.ports[kind]) as raw:
                 peer = await introduced(self.context, raw, kind, chance)
                 if (reply := await peer.ask(key=key)) != {"key": key}:
@@ -123,11 +125,15 @@ class Network:
                 pass  # the server may close such a client at any time
             await trio.sleep(0.01)
 
+    def attack_data(self, chance: random.Random) -> bytes:
+        """Return the data of one attack."""
+        return chance.choice(ATTACKS)(chance, chance.randrange(1, 1000))
+
     async def _attack(self, raw: Peer, kind: str, chance: random.Random) -> None:
         peer = raw
         if chance.random() < 0.6:  # else the attack comes in place of the handshake or the header
             peer = await introduced(self.context, raw, kind, chance)
-        data = chance.choice(ATTACKS)(chance, chance.randrange(1, 1000))
+        data = self.attack_data(chance)
         if peer is raw or chance.random() < 0.8:
             await peer.send(data)
         else:

@@ -1,7 +1,9 @@
 """Good and hostile clients together, for minutes, through a proxy that delays, slices and cuts: see `make soak`.
 
-Good clients check the order and the content of each reply; they may lose a connection only if the proxy has cut it. At
-the end the server must have the same memory, tasks, threads and descriptors as after the first tenth of the time.
+Good clients check the order and the content of each reply; they may lose a connection only if the proxy has cut it.
+With ``--version 23``, they are ours, and send requests of all kinds, while two more servers stop and start again in
+turn. At the end the server must have the same memory, tasks, threads and descriptors as after the first tenth of the
+time.
 """
 
 from __future__ import annotations
@@ -25,18 +27,22 @@ from pathlib import Path
 
 import trio
 import trustme
+from numbered_peers import NumberedNetwork
 from peer import Peer
-from peers import Network
+from peers import STEADY, Network
 from redis_server import PROGRAMS, RedisServer
 
 from asyncapy.util import APIKeyFactory
 
 GOOD, HOSTILE = 12, 8
-ROOM_TO_GROW = 8 * 1024 * 1024
-"""Bytes by which the memory of the server may grow after the first tenth of the time."""
+ROOM_TO_GROW = 16 * 1024 * 1024
+"""Bytes by which the memory of the server may grow after the first tenth of the time, for bursts of requests."""
+BLOCKS = 5000
+"""Blocks of Python's allocator of which there may be more, for caches; one for each connection would be many more."""
 STORE_CONNECTIONS = 4
 """Connections of the server to Redis, which it opens when it needs them, and keeps."""
 SETTLED_SECONDS = 30
+NETWORKS = {22: Network, 23: NumberedNetwork}
 
 
 @dataclass
@@ -109,7 +115,8 @@ class Soak:
         """Run all clients for this time."""
         network = self.network
         async with trio.open_nursery() as proxies:
-            for kind, port in network.ports.items():
+            for kind in STEADY:
+                port = network.ports[kind]
                 listeners = await proxies.start(trio.serve_tcp, functools.partial(self._proxy, port), 0)
                 network.slow_ports[kind] = listeners[0].socket.getsockname()[1]
             with trio.move_on_after(seconds):
@@ -125,7 +132,13 @@ class Soak:
 
 def grown(before: dict[str, int], after: dict[str, int]) -> list[str]:
     """Return a line for each resource of which there is more than before."""
-    room: dict[str, float] = {"resident": ROOM_TO_GROW, "descriptors": STORE_CONNECTIONS, "milliseconds": math.inf}
+    room: dict[str, float] = {
+        "blocks": BLOCKS,
+        "descriptors": STORE_CONNECTIONS,
+        "drains": math.inf,
+        "milliseconds": math.inf,
+        "resident": ROOM_TO_GROW,
+    }
     return [
         f"{name} were {before[name]}, and are {after[name]}"
         for name in before
@@ -145,7 +158,7 @@ async def soak(pid: int, network: Network, minutes: float) -> bool:
         after = await state.measured(before)
         network.pauses.scope.cancel()
     print(
-        f"{network.replies:,} replies in order in {time.monotonic() - began:.0f} s, {network.attacks:,} attacks, "
+        f"{network.replies:,} right replies in {time.monotonic() - began:.0f} s, {network.attacks:,} attacks, "
         f"{network.cuts:,} cuts, {network.revoked:,} keys issued and revoked, {len(network.factories)} key stores\n"
         f"after a tenth: {before}\nat the end:    {after}\n"
         f"memory grew by {(after['resident'] - before['resident']) / 1024:.0f} KiB; the longest pauses of the loops: "
@@ -170,6 +183,7 @@ def stores(folder: Path) -> Iterator[list[str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=5)
+    parser.add_argument("--version", type=int, choices=(22, 23), default=22)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
@@ -180,14 +194,16 @@ def main() -> None:
         urls = stack.enter_context(stores(folder))
         factories = [stack.enter_context(closing(APIKeyFactory(store=url))) for url in urls]
         keys = [factory.issue({"number": number}) for factory in factories for number in range(50)]
-        command = [sys.executable, str(Path(__file__).with_name("server.py")), str(folder / "server.pem"), *urls]
+        program = str(Path(__file__).with_name("server.py"))
+        command = [sys.executable, program, str(options.version), str(folder / "server.pem"), *urls]
         errors = stack.enter_context((folder / "errors").open("w+"))
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment) as process:
             assert process.stdout is not None
             try:
                 ports = json.loads(process.stdout.readline())
-                good = trio.run(soak, process.pid, Network(ports, context, factories, keys), options.minutes)
+                network = NETWORKS[options.version](ports, context, factories, keys)
+                good = trio.run(soak, process.pid, network, options.minutes)
             finally:
                 process.terminate()
                 process.wait()

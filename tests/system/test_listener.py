@@ -9,9 +9,10 @@ import socket
 
 import pytest
 import trio
+import trio.testing
 from trio.testing import MockClock
 
-from asyncapy_core.net.listener import ACCEPT_BURST, EXHAUSTED_PAUSE, accept_forever
+from asyncapy_core.net.listener import ACCEPT_BURST, EXHAUSTED_PAUSE, accept_forever, stop_accepting
 from asyncapy_core.testing.memory import LogLines
 
 
@@ -48,6 +49,9 @@ class AcceptHarness:
 
     async def accept(self) -> None:
         await accept_forever(self.listener, self._note, self.log)
+
+    def stop(self) -> None:
+        stop_accepting([self.listener], self._note, shared=False)
 
     def _note(self, connected: socket.socket, host: str) -> None:
         self.accepted.append(connected)
@@ -93,4 +97,45 @@ async def test_a_listener_that_cannot_accept_takes_no_time_from_others(autojump_
         await trio.sleep(10)
         assert harness.listener.calls <= 10 / EXHAUSTED_PAUSE + 1
         nursery.cancel_scope.cancel()
+    harness.close()
+
+
+@pytest.mark.parametrize("error", [errno.ECONNABORTED, errno.EPROTO])
+async def test_a_stop_accepts_the_connections_behind_one_that_fails(error: int) -> None:
+    harness = AcceptHarness([error] * 3)
+    harness.stop()
+    assert (len(harness.accepted), harness.listener.fileno()) == (1, -1)
+    harness.close()
+
+
+@pytest.mark.parametrize("error", [errno.EMFILE, errno.ENOMEM, errno.EBADF])
+async def test_a_stop_closes_a_listener_that_cannot_accept(error: int) -> None:
+    harness = AcceptHarness([error])
+    harness.stop()
+    assert (harness.accepted, harness.listener.calls, harness.listener.fileno()) == ([], 1, -1)
+    harness.close()
+
+
+@pytest.mark.parametrize("turns", range(3))
+async def test_a_stop_ends_the_task_that_accepts(turns: int) -> None:
+    harness = AcceptHarness([])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(harness.accept)
+        for _ in range(turns):
+            await trio.lowlevel.checkpoint()
+        harness.stop()
+        harness.stop()
+    assert len(harness.accepted) == 1
+    assert harness.lines == []
+    harness.close()
+
+
+async def test_a_stop_ends_the_pause_of_a_listener_that_cannot_accept(autojump_clock: MockClock) -> None:
+    harness = AcceptHarness([errno.EMFILE])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(harness.accept)
+        await trio.testing.wait_all_tasks_blocked()
+        harness.stop()
+    assert len(harness.accepted) == 1
+    assert trio.current_time() == pytest.approx(EXHAUSTED_PAUSE)
     harness.close()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,8 @@ from typing import Any
 import pytest
 import trio
 from conftest import Certificates, Running, Serve, Start
-from installed import HAPROXY, needs_haproxy
+from haproxy import Haproxy
+from installed import needs_haproxy
 from peer import Peer, json_packet
 from ports import free_port
 from trio.testing import MockClock
@@ -189,23 +188,14 @@ def test_what_is_no_network_is_not_trusted() -> None:
 @contextlib.contextmanager
 def haproxy(folder: Path, backends: list[str]) -> Iterator[int]:
     """Run an HAProxy in TCP mode in front of these ``HOST:PORT OPTIONS``, and yield its port."""
-    assert HAPROXY is not None
     port = free_port()
     servers = "\n".join(f"  server s{number} {backend}" for number, backend in enumerate(backends))
-    (folder / "haproxy.cfg").write_text(
+    text = (
         "defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 30s\n  timeout server 30s\n"
         f"listen api\n  bind 127.0.0.1:{port}\n  balance roundrobin\n{servers}\n"
     )
-    process = subprocess.Popen([HAPROXY, "-f", str(folder / "haproxy.cfg"), "-db"], stderr=subprocess.PIPE)
-    try:
-        while True:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                break
-            assert process.poll() is None, process.communicate()[1]
+    with Haproxy(folder, text, port):
         yield port
-    finally:
-        process.terminate()
-        process.communicate()
 
 
 @needs_haproxy

@@ -52,27 +52,36 @@ def test_records_have_the_version_when_it_is_known() -> None:
     assert fields_of(records[0])["version"] == 23
 
 
-def test_a_session_begins_with_its_line_and_ends_with_its_duration(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("level", [logging.INFO, logging.DEBUG])
+def test_a_session_begins_with_its_line_and_ends_with_its_duration(monkeypatch: pytest.MonkeyPatch, level: int) -> None:
     now = 1000.0
     monkeypatch.setattr("time.monotonic", lambda: now)
-    log, records = session_log()
-    log.begin()
+    log, records = session_log(logging.DEBUG)
+    assert not log.begun
+    log.begin(level)
+    assert log.begun
     now += 2.5000004
     log.end("{Client handler} The client has left: %s", "so")
     assert [record.getMessage() for record in records] == [
         "{Client handler} New session started, UUID is UUID, address is 192.0.2.1",
         "(UUID) {Client handler} The client has left: so",
     ]
-    assert [record.levelno for record in records] == [logging.INFO, logging.INFO]
+    assert [record.levelno for record in records] == [level, level]
     assert fields_of(records[0]) == {"session": "UUID", "address": "192.0.2.1"}
     assert fields_of(records[1]) == {"session": "UUID", "address": "192.0.2.1", "duration": 2.5}
 
 
 def test_a_session_has_no_line_above_info() -> None:
     log, records = session_log(logging.WARNING)
-    log.begin()
+    log.begin(logging.INFO)
     log.end("over")
     assert records == []
+
+
+def test_a_session_that_never_began_ends_at_debug() -> None:
+    log, records = session_log(logging.DEBUG)
+    log.end("over")
+    assert [record.levelno for record in records] == [logging.DEBUG]
 
 
 def filtered(**values: object) -> dict[str, object]:

@@ -71,6 +71,7 @@ def test_a_header_is_read_to_its_last_byte_and_no_further(
 ) -> None:
     header, taken = read(data + behind, piece)
     assert (header.address, header.missing, taken) == (address, 0, len(data))
+    assert header.local == data.startswith(SIGNATURE + b"\x20")
 
 
 @pytest.mark.parametrize("piece", [4096, 1])

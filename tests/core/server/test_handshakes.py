@@ -58,11 +58,3 @@ def test_proxies_and_unix_sockets_have_no_limit_but_the_total(address: str, prox
     table = HandshakeTable()
     held = [add(table, address, proxied=proxied) for _ in range(MAX_PER_NETWORK + 2)]
     assert not any(each.aborted for each in held)
-
-
-def test_all_are_aborted_at_once() -> None:
-    table = HandshakeTable()
-    held = [add(table, f"192.0.2.{number}") for number in range(3)]
-    table.abort_all()
-    assert all(transport.aborted for transport in held)
-    assert len(table) == 3, "the task that waits on a transport removes it"

@@ -24,6 +24,7 @@ class SessionLog(logging.LoggerAdapter[logging.Logger]):
     Attributes:
         address: the address of the peer.
         version: the version of the protocol, or None until it is known.
+        begun: whether the session has begun: with its first byte.
     """
 
     def __init__(self, logger: logging.Logger, session_id: object, address: str = "") -> None:
@@ -33,6 +34,8 @@ class SessionLog(logging.LoggerAdapter[logging.Logger]):
         self._session_id = session_id
         self._session: str | None = None
         self._began = time.monotonic()
+        self.begun: bool = False
+        self._level = logging.DEBUG
 
     @property
     def fields(self) -> dict[str, object]:
@@ -44,22 +47,27 @@ class SessionLog(logging.LoggerAdapter[logging.Logger]):
             fields["version"] = self.version
         return fields
 
-    def begin(self) -> None:
-        """Log that the session has begun."""
-        if self.logger.isEnabledFor(logging.INFO):
+    def begin(self, level: int) -> None:
+        """Log that the session has begun.
+
+        Args:
+            level: the level of this line, and of that of the end.
+        """
+        self.begun, self._level = True, level
+        if self.logger.isEnabledFor(level):
             line, fields = "{Client handler} New session started, UUID is %s, address is %s", self.fields
-            self._inform(line, (self._session, self.address), fields)
+            self._emit(line, (self._session, self.address), fields)
 
     def end(self, line: str, *args: object) -> None:
-        """Log that the session has ended, with its duration."""
-        if self.logger.isEnabledFor(logging.INFO):
+        """Log that the session has ended, with its duration; at DEBUG if it has not begun."""
+        if self.logger.isEnabledFor(self._level):
             fields = self.fields
             fields["duration"] = round(time.monotonic() - self._began, 6)
-            self._inform(f"({self._session}) {line}", args, fields)
+            self._emit(f"({self._session}) {line}", args, fields)
 
-    def _inform(self, line: str, args: tuple[object, ...], fields: dict[str, object]) -> None:
-        """Log a line of a session at INFO. To find the caller, as the logging module does, takes half of the time."""
-        record = self.logger.makeRecord(self.logger.name, logging.INFO, __file__, 0, line, args, None)
+    def _emit(self, line: str, args: tuple[object, ...], fields: dict[str, object]) -> None:
+        """Log a line of a session. To find the caller, as the logging module does, takes half of the time."""
+        record = self.logger.makeRecord(self.logger.name, self._level, __file__, 0, line, args, None)
         vars(record).update(fields)
         self.logger.handle(record)
 

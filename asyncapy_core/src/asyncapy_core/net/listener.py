@@ -203,16 +203,16 @@ async def accept_forever(
 
     The host of peers on a Unix domain socket is ``unix:`` with the socket's path: they have no address of their own.
 
-    If the process runs out of file descriptors, this logs an error, at most once a second, pauses, and goes on.
+    If the process runs out of file descriptors, this logs an error, at most once a second, pauses, and goes on. It
+    returns after `stop_accepting`.
     """
     should_log = RateLimited()
-    local = bound_address(listener.getsockname()) if _is_unix_socket(listener) else None
     try:
-        while True:
+        while listener.fileno() >= 0:
             await trio.lowlevel.wait_readable(listener)
             for _ in range(ACCEPT_BURST):
                 try:
-                    connected, address = listener.accept()
+                    _accept(listener, accepted)
                 except BlockingIOError:
                     break
                 except OSError as error:
@@ -221,15 +221,57 @@ async def accept_forever(
                             log.error("{Server} Cannot accept connections: %s", error.strerror)
                         await trio.sleep(EXHAUSTED_PAUSE)
                         break
+                    if listener.fileno() < 0:
+                        return  # closed by `stop_accepting`
                     if error.errno in BROKEN:
                         raise
-                    continue  # this peer has left already
-                connected.settimeout(0)
-                if local is None:
-                    with contextlib.suppress(OSError):  # a peer that has left is noticed by the first read
-                        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                accepted(connected, local or address[0])
-                del connected  # it belongs to the callee, which closes it
+    except trio.ClosedResourceError:
+        return  # closed by `stop_accepting` as well
     finally:
+        if listener.fileno() >= 0:
+            trio.lowlevel.notify_closing(listener)
+            close_listener(listener)
+
+
+def stop_accepting(
+    listeners: Iterable[socket.socket], accepted: Callable[[socket.socket, str], None], *, shared: bool
+) -> None:
+    """Close listeners at once. Closing twice does nothing.
+
+    The system resets the connections that it has queued and that no process has accepted. So they are accepted before.
+
+    Args:
+        listeners: the listeners.
+        accepted: as for `accept_forever`.
+        shared: whether another process may accept the queued connections.
+    """
+    for listener in listeners:
+        if listener.fileno() < 0:
+            continue
+        if isinstance(listener, UnixListener):
+            listener.remove_file()  # first, so that no peer connects after the last accept
+        for _ in range(0 if shared else BACKLOG):
+            try:
+                _accept(listener, accepted)
+            except OSError as error:
+                if isinstance(error, BlockingIOError) or error.errno in EXHAUSTED | BROKEN:
+                    break
         trio.lowlevel.notify_closing(listener)
         close_listener(listener)
+
+
+def _accept(listener: socket.socket, accepted: Callable[[socket.socket, str], None]) -> None:
+    """Accept a connection.
+
+    Raises:
+        OSError: there is none, or it has failed.
+    """
+    connected, address = listener.accept()
+    connected.settimeout(0)
+    if _is_unix_socket(listener):
+        host = bound_address(listener.getsockname())
+    else:
+        host = address[0]
+        with contextlib.suppress(OSError):  # a peer that has left is noticed by the first read
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    accepted(connected, host)  # which owns it from now on

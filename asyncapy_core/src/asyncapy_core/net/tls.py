@@ -97,9 +97,22 @@ class TlsTransport:
     Args:
         transport: the plain connection.
         context: the TLS context of the server.
+
+    Attributes:
+        heard: whether the peer has sent anything in the handshake.
     """
 
-    __slots__ = ("_ahead", "_close_sent", "_incoming", "_outgoing", "_tls", "_transport", "_unsent", "_without_data")
+    __slots__ = (
+        "_ahead",
+        "_close_sent",
+        "_incoming",
+        "_outgoing",
+        "_tls",
+        "_transport",
+        "_unsent",
+        "_without_data",
+        "heard",
+    )
 
     def __init__(self, transport: SocketTransport, context: ssl.SSLContext) -> None:
         self._transport = transport
@@ -110,6 +123,7 @@ class TlsTransport:
         self._ahead = 0
         self._close_sent = False
         self._without_data = 0
+        self.heard: bool = False
 
     async def handshake(self) -> None:
         """Do the TLS handshake.
@@ -123,6 +137,7 @@ class TlsTransport:
             except ssl.SSLWantReadError:
                 await self._push_all()
                 if data := await self._transport.receive(RECORD):
+                    self.heard = True
                     self._incoming.write(data)
                 else:
                     raise ConnectionLost("the TLS handshake failed: the peer closed the connection") from None

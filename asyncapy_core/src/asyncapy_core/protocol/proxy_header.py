@@ -21,6 +21,7 @@ LONGEST_BINARY: Final = 2048
 """The most bytes of addresses and extensions in version 2; proxies send some dozens."""
 
 _ADDRESS_BYTES: Final = {0x1: 4, 0x2: 16}
+_LOCAL: Final = 0x20
 _STREAM: Final = 0x1
 _FIELDS: Final = 6
 
@@ -58,15 +59,18 @@ class ProxyHeader:
 
     Attributes:
         missing: the least number of bytes until the header is complete; 0 when it is.
-        address: once complete, the IP address of the client; None for a connection of the proxy itself.
+        address: once complete, the IP address of the client; None if the header has none.
+        local: once complete, whether the connection is one of the proxy itself, such as a health check. In version 1,
+            such a connection has no address, and is not told from one of an unknown client.
     """
 
-    __slots__ = ("_data", "address", "missing")
+    __slots__ = ("_data", "address", "local", "missing")
 
     def __init__(self) -> None:
         self._data = b""
         self.missing: int = len(SIGNATURE)
         self.address: str | None = None
+        self.local: bool = False
 
     def feed(self, data: bytes) -> None:
         """Append received bytes, at most ``missing``.
@@ -112,12 +116,13 @@ class ProxyHeader:
             return
         command, family = self._data[len(SIGNATURE)], self._data[len(SIGNATURE) + 1]
         length = int.from_bytes(self._data[FIXED - 2 : FIXED], "big")
-        if command not in {0x20, 0x21}:
+        if command not in {_LOCAL, 0x21}:
             raise InvalidProxyHeader(f"PROXY version and command {command:#04x}; 0x20 and 0x21 are known")
+        self.local = command == _LOCAL
         if length > LONGEST_BINARY:
             raise InvalidProxyHeader(f"a PROXY header of {length} bytes; at most {LONGEST_BINARY} are accepted")
         self.missing = FIXED + length - len(self._data)
-        if self.missing or command == 0x20 or family >> 4 not in _ADDRESS_BYTES or family & 0xF != _STREAM:
+        if self.missing or self.local or family >> 4 not in _ADDRESS_BYTES or family & 0xF != _STREAM:
             return
         size = _ADDRESS_BYTES[family >> 4]
         if length < 2 * size + 4:

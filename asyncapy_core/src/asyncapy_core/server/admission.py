@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import socket
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from asyncapy_core.addresses import peer_address
 from asyncapy_core.errors import ConnectionLost, ProtocolError
 from asyncapy_core.logs import RateLimited, escape_for_log
+from asyncapy_core.net.listener import stop_accepting
 from asyncapy_core.net.transport import SocketTransport, Transport, Woken
 from asyncapy_core.protocol.proxy_header import InvalidProxyHeader, ProxyHeader
 from asyncapy_core.server.connection import Connection
@@ -37,11 +39,23 @@ def connection_limit(wanted: int) -> int:
 
 
 class Admission:
-    """Admits accepted sockets to one running server."""
+    """Admits accepted sockets to one running server.
 
-    def __init__(self, state: ServerState) -> None:
+    Args:
+        state: the state of the server.
+        listeners: its listeners.
+        shared: whether other processes may accept connections from them.
+    """
+
+    def __init__(self, state: ServerState, listeners: Sequence[socket.socket], *, shared: bool) -> None:
         self._state = state
+        self._listeners = listeners
+        self._shared = shared
         self._should_log = RateLimited()
+
+    def close_ports(self) -> None:
+        """Close the listeners at once, before clients learn that they have to leave, and connect again."""
+        stop_accepting(self._listeners, self.admit, shared=self._shared)
 
     def admit(self, sock: socket.socket, host: str) -> None:
         """Serve or refuse an accepted socket, at once or after its PROXY header and its TLS handshake.
@@ -66,9 +80,7 @@ class Admission:
     def _admit(self, peer: _Handshake) -> None:
         state = self._state
         proxied = bool(state.proxies) and peer.address in state.proxies
-        if state.draining:
-            peer.drop()
-        elif not proxied and state.tls is None:
+        if not proxied and state.tls is None:
             state.admit(Connection(state, peer.transport, peer.address))
         else:
             state.begin_handshake(peer.transport, peer.address, proxied=proxied)
@@ -84,15 +96,16 @@ class Admission:
             if self._state.tls is not None:
                 transport, certificate = await peer.start_tls(self._state.tls)
         except (ConnectionLost, ProtocolError) as error:
+            level = logging.DEBUG if peer.is_check else logging.INFO
             peer.drop()
-            if self._should_log():
+            if level == logging.DEBUG or self._should_log():
                 address, reason = escape_for_log(peer.address), escape_for_log(error)
-                self._state.log.info(
-                    "{Client handler} No session for %s: %s", address, reason, extra={"address": address}
+                self._state.log.log(
+                    level, "{Client handler} No session for %s: %s", address, reason, extra={"address": address}
                 )
         else:
-            self._state.end_handshake(peer.transport)
-            self._state.admit(Connection(self._state, transport, peer.address, certificate))
+            self._state.admit(Connection(self._state, transport, peer.address, certificate, of_proxy=peer.of_proxy))
+            self._state.end_handshake(peer.transport)  # after it, as a server that drains waits for both
 
 
 class _Handshake:
@@ -102,19 +115,30 @@ class _Handshake:
         state: the state of the server.
         transport: the connection.
         address: the address of the peer, or of its proxy until the PROXY header has been read.
+
+    Attributes:
+        transport, address: as given.
+        of_proxy: whether the PROXY header is that of a connection of the proxy itself.
     """
 
-    __slots__ = ("_state", "address", "transport")
+    __slots__ = ("_heard", "_state", "address", "of_proxy", "transport")
 
     def __init__(self, state: ServerState, transport: SocketTransport, address: str) -> None:
         self._state = state
         self.transport = transport
         self.address = address
+        self.of_proxy = False
+        self._heard = False  # whether a byte of the current step has arrived
 
     @property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
         """The server's log; there is no session yet."""
         return logging.LoggerAdapter(self._state.log, {"address": self.address})
+
+    @property
+    def is_check(self) -> bool:
+        """Whether the peer is the proxy itself, or has left without a byte, or one behind the PROXY header."""
+        return self.of_proxy or (not self._heard and self.transport.fileno() >= 0)
 
     async def read_proxy_header(self) -> None:
         """Read a PROXY header and not one byte more, and set the address from it.
@@ -132,8 +156,10 @@ class _Handshake:
                 continue
             if not data:
                 raise InvalidProxyHeader("the proxy closed the connection before the end of its PROXY header")
+            self._heard = True
             header.feed(data)
         self._state.proxying.stop(self.transport)
+        self.of_proxy = header.local
         if header.address is not None:
             self.address = peer_address(header.address)
 
@@ -147,7 +173,10 @@ class _Handshake:
 
         self._state.handshaking.start(self.transport)
         encrypted = TlsTransport(self.transport, context)
-        await encrypted.handshake()
+        try:
+            await encrypted.handshake()
+        finally:
+            self._heard = encrypted.heard
         self._state.handshaking.stop(self.transport)
         return encrypted, encrypted.peer
 

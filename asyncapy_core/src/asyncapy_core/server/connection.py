@@ -6,6 +6,7 @@ Uses the peer through its transport, and the server through the `ServerState` th
 from __future__ import annotations
 
 import functools
+import logging
 import math
 import time
 import uuid
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
     from asyncapy_core.net.tls import PeerCertificate
     from asyncapy_core.server.state import ServerState
 
+SILENT_SECONDS: Final = 0.05
+"""The time after which a connection without a place is refused even if it has sent nothing: a health check has ended by
+then, and is no refusal."""
+
 VERSION_SECONDS: Final = 0.1
 """The time from the first Content-Length to the byte of the version, if it is too large for version 22 alone."""
 
@@ -43,8 +48,10 @@ class Connection:
         transport: the connection, after a TLS handshake if there is one.
         address: the IP address of the peer, or ``unix:`` with a path.
         certificate: the verified certificate of the peer.
+        of_proxy: whether the peer is a proxy that checks the server, and no client.
 
     Attributes:
+        of_proxy: as given.
         stage: the part of its life that the connection is in.
     """
 
@@ -56,6 +63,7 @@ class Connection:
         "client",
         "intake",
         "log",
+        "of_proxy",
         "outbox",
         "session",
         "stage",
@@ -63,11 +71,18 @@ class Connection:
     )
 
     def __init__(
-        self, state: ServerState, transport: Transport, address: str, certificate: PeerCertificate | None = None
+        self,
+        state: ServerState,
+        transport: Transport,
+        address: str,
+        certificate: PeerCertificate | None = None,
+        *,
+        of_proxy: bool = False,
     ) -> None:
         self.state: ServerState = state
         self._transport = transport
         self.stage: Stage = Stage.OPEN
+        self.of_proxy: bool = of_proxy
         self._leader: trio.lowlevel.Task | None = None
         self._detector = detector = DetectingDecoder(state.encodings.wire, state.encodings.by_id)
         self.intake: Intake = Intake(state, transport, detector)
@@ -98,7 +113,6 @@ class Connection:
             begun: whether another task has begun to do so; see `hand_over`.
         """
         if not begun:
-            self.log.begin()
             begin_session()
             begin_log(self.log)
         task = self._leader = trio.lowlevel.current_task()
@@ -108,13 +122,16 @@ class Connection:
                 if begun or await self._find_version():
                     linger = await self._talk.lead()
                 else:
-                    linger = self.stage is not Stage.OPEN or self.state.draining
+                    linger = self.stage is not Stage.OPEN or (self.state.draining and self.intake.received > 0)
             except ProtocolError as error:
+                self._note_start()
                 await self._refuse(error)
                 linger = True
             if linger is not None:
                 await self._shut_down(linger=linger)
         except ConnectionLost as error:
+            if self.stage is Stage.OPEN and not isinstance(error.__cause__, ConnectionError):
+                self._note_start()  # a fault of TLS is no health check
             self.log.end("{Client handler} The client has left: %s", escape_for_log(error))
             await self._talk.abandon()
         else:
@@ -129,17 +146,41 @@ class Connection:
         self._leader = None
         self.start(functools.partial(self.run, begun=True))
 
+    def _note_start(self) -> None:
+        """Count and log the session, once: with its first byte, or with an error.
+
+        A connection that ends before is a health check. The connections of a proxy itself, and those after a stop of
+        the server, are no sessions of clients either.
+        """
+        if not self.log.begun:
+            is_client = not (self.of_proxy or self.state.draining)
+            self.state.counters.sessions += is_client
+            self.log.begin(logging.INFO if is_client else logging.DEBUG)
+
+    @property
+    def _level_of_errors(self) -> int:
+        return logging.DEBUG if self.of_proxy else logging.INFO
+
     async def _find_version(self) -> bool:
         """Read until the version of the session is known; return False if it is not before its end."""
-        detector = self._detector
-        while detector.version is None:
-            with trio.move_on_after(VERSION_SECONDS if detector.lacks_version else math.inf) as scope:
-                received = await self.intake.receive(self)
-            if scope.cancelled_caught:
-                detector.assume_ordered()
-            if not received:
-                return False
+        detector, intake, state = self._detector, self.intake, self.state
+        if intake.received:
+            self._note_start()
             detector.frames(0)
+        while detector.version is None:
+            received: bool | None = None
+            patience = VERSION_SECONDS if detector.lacks_version else math.inf
+            with trio.move_on_at(min(trio.current_time() + patience, state.greeting_ends)) as scope:
+                received = await intake.receive_or_wake(self)
+            if received:
+                self._note_start()
+                detector.frames(0)
+            elif received is False or self.stage is not Stage.OPEN or trio.current_time() >= state.greeting_ends:
+                return False
+            elif scope.cancelled_caught:
+                detector.assume_ordered()
+            else:
+                intake.check_deadline()
         self.log.version = detector.version
         if detector.version == NUMBERED_VERSION:
             self._talk.end()
@@ -156,25 +197,45 @@ class Connection:
         self.state.counters.refuse(error.code)
         if self.stage is Stage.OPEN:
             address, reason = self.client.address, escape_for_log(error)
-            code = error.code.value
-            self.log.info("{Client handler} %s for %s: %s", code, address, reason, extra={"code": code})
+            level, code = self._level_of_errors, error.code.value
+            self.log.log(level, "{Client handler} %s for %s: %s", code, address, reason, extra={"code": code})
             await self._talk.refuse(error)
 
-    def send_refusal(self, code: ErrorCode) -> None:
-        """Send an error reply without waiting, to a peer that gets no session; `refuse` does the rest."""
+    async def wait_for_place(self) -> None:
+        """Wait for the first byte, then serve the peer, or refuse it if there is still no place."""
+        received: bool | None = None
+        has_place = False
+        try:
+            with trio.move_on_after(SILENT_SECONDS):
+                received = await self.intake.receive_or_wake(self)
+            if received is not False and self.stage is Stage.OPEN:
+                code = self.state.take_place(self)
+                has_place = code is None
+                if code is not None:
+                    self._send_refusal(code)
+                    await self._shut_down(linger=True)
+        except ConnectionLost as error:
+            self.log.debug("{Client handler} The client has left: %s", escape_for_log(error))
+        finally:
+            if has_place:
+                self.state.begin(self)
+            else:
+                self._end()
+
+    def dismiss(self, code: ErrorCode) -> None:
+        """Refuse the peer, unless this is done, and close at once."""
+        if self.stage is Stage.OPEN:
+            self._send_refusal(code)
+        self.drop()
+
+    def _send_refusal(self, code: ErrorCode) -> None:
+        """Send an error reply without waiting, to a peer that gets no session."""
+        self.state.counters.refuse(code)
+        level, name = self._level_of_errors, code.value
+        self.log.log(level, "{Client handler} Refused %s: %s", self.client.address, name, extra={"code": name})
         self.outbox.cork()
         self.outbox.hold(self.state.encodings.default.pack({"status": "failure", "error": code.value}))
         self.outbox.uncork()
-
-    async def refuse(self, code: ErrorCode) -> None:
-        """Close the connection of a peer that has been sent a refusal."""
-        self.log.info("{Client handler} Refused %s: %s", self.client.address, code.value, extra={"code": code.value})
-        try:
-            await self._shut_down(linger=True)
-        except ConnectionLost:
-            return  # the peer has left before the reply
-        finally:
-            self._end()
 
     async def close(self) -> None:
         """Close the connection after pending output; received packets that were not handled are dropped."""

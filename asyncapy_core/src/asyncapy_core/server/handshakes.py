@@ -46,10 +46,5 @@ class HandshakeTable:
         """Remove a connection, if it is in the table."""
         self._transports.discard(transport)
 
-    def abort_all(self) -> None:
-        """Abort all connections; the tasks that wait on them remove them."""
-        for transport in tuple(self._transports):
-            transport.abort()
-
     def __len__(self) -> int:
         return len(self._transports)

@@ -84,8 +84,7 @@ class Intake:
             size = self._wanted(size)
         data = self._transport.receive_now(size)
         while data is None and connection.stage is Stage.OPEN and not state.draining:
-            if self.expired:
-                raise TimedOut(f"no whole packet within {state.config.timeout:g} s")
+            self.check_deadline()
             data = await self._wait(connection, buffered, size)
         if not data:
             return False
@@ -116,6 +115,11 @@ class Intake:
             state.heap.count(len(data))
         decoder.feed(data)
         return True
+
+    def check_deadline(self) -> None:
+        """Raise TimedOut if the deadline has passed."""
+        if self.expired:
+            raise TimedOut(f"no whole packet within {self._state.config.timeout:g} s")
 
     def wake(self) -> None:
         """Make the current or the next call of `receive_or_wake` return; no wake-up is lost between two calls."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 from contextlib import AbstractAsyncContextManager, nullcontext
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
@@ -19,10 +19,16 @@ if TYPE_CHECKING:
     from asyncapy_core.protocol.encoding import Encoding
     from asyncapy_core.protocol.packet import Packet
     from asyncapy_core.server.link import Link
-    from asyncapy_core.server.numbered_request import NumberedRequest
     from asyncapy_core.session import Client, Session
 
 _PART: Final = bytes((Kind.PART,))
+
+
+class Kept(Protocol):
+    """A request whose answer is kept; see `NumberedRequest`."""
+
+    def go_on(self, *, sent: bool) -> None:
+        """Note that the answer is kept no longer."""
 
 
 class NumberedOutput:
@@ -45,7 +51,7 @@ class NumberedOutput:
         self.link: Link = link
         self.outbox: Outbox = link.outbox
         self._wire = link.state.encodings.wire
-        self.kept: NumberedRequest | None = None
+        self.kept: Kept | None = None
         self._kind_at = self._wire.header_size + 2
         self.encoding: Encoding = link.state.encodings.default
         self.leaving: bool = False

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping
-from contextlib import suppress
 from enum import IntEnum
 from operator import attrgetter
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import trio
 
@@ -15,15 +13,16 @@ from asyncapy_core.errors import AlreadyAnswered, ClientDisconnected
 from asyncapy_core.logs import escape_for_log
 from asyncapy_core.protocol.kinds import Kind
 from asyncapy_core.protocol.packet import Packet
+from asyncapy_core.server.answering import Answering
 from asyncapy_core.server.handling import as_answer
 from asyncapy_core.session import Client
 
 if TYPE_CHECKING:
     from asyncapy_core.interfaces import HandlerInterface
     from asyncapy_core.logs import SessionLog
-    from asyncapy_core.net.outbox import Outbox
     from asyncapy_core.protocol.encoding import Encoding
     from asyncapy_core.protocol.packet import SharedPacket
+    from asyncapy_core.server.numbered_output import NumberedOutput
     from asyncapy_core.session import Session
 
 
@@ -59,46 +58,11 @@ _ANSWERED: Final = "the last answer to this request was sent, with last=True or 
 _CLOSED: Final = "the connection to this client was closed before"
 
 
-class Output(Protocol):
-    """The output of the session, as its requests use it; see `NumberedOutput`."""
-
-    kept: NumberedRequest | None
-    outbox: Outbox
-
-    @property
-    def log(self) -> SessionLog: ...
-
-    @property
-    def is_open(self) -> bool: ...
-
-    def flush(self) -> None: ...
-
-    def part(self, reply: bytes) -> bytes: ...
-
-    async def make_room(self, size: int) -> None: ...
-
-    def send(self, data: bytes) -> Awaitable[None] | None: ...
-
-    def send_now(self, data: bytes) -> None: ...
-
-    def queue(self, data: bytes) -> None: ...
-
-    def bare(self, kind: Kind, number: int, wire_id: int = 0) -> bytes: ...
-
-    def post(self, packet: Packet | SharedPacket) -> Awaitable[None] | None: ...
-
-    def post_now(self, packet: Packet | SharedPacket) -> None: ...
-
-    def leave(self) -> None: ...
-
-    def sessions(self) -> list[Session]: ...
-
-
 class Requests(Protocol):
     """The requests of the session."""
 
     @property
-    def output(self) -> Output: ...
+    def output(self) -> NumberedOutput: ...
 
     @property
     def client(self) -> Client:
@@ -411,33 +375,3 @@ _DELEGATED: Final = {
 }
 for _name, _place in _DELEGATED.items():  # to set them for each request would cost more than all other attributes
     setattr(NumberedRequest, _name, property(attrgetter(_place)))
-
-
-class Answering:
-    """Keeps a request open for the length of an ``async with`` block, also after its handler has returned.
-
-    It counts from its creation in the handler, so that it can be passed to another task. If that task never enters the
-    block, the request ends when the last reference to this object is gone.
-    """
-
-    __slots__ = ("_held", "_loop", "_request")
-
-    def __init__(self, request: NumberedRequest) -> None:
-        self._request = request
-        self._loop = trio.lowlevel.current_trio_token()
-        self._held = True
-        request.hold()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._held = False
-        self._request.release()
-
-    def __del__(self) -> None:
-        if self._held:  # in any thread, at any time
-            with suppress(trio.RunFinishedError):
-                self._loop.run_sync_soon(self._request.release)

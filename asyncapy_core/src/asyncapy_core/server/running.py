@@ -93,7 +93,7 @@ async def serving(
                     nursery.start_soon(state.disconnects.run)
                     yield state
                     state.drain()
-                    for deadlines in (state.leaving, state.writing):
+                    for deadlines in (state.leaving, state.writing, state.proxying, state.handshaking):
                         nursery.start_soon(deadlines.run)
                     await _drain(state)
                 except BaseException as error:  # a failure is raised again outside the nursery

@@ -345,8 +345,10 @@ class Server(Configured, Routes):
             self.log.info("{Server} The certificates were read again")
 
     def _stop_now(self) -> None:
-        """Begin no further packet, and end `serve`."""
+        """Begin no further packet, and end `serve`. The ports close before clients learn that they have to leave."""
         self._stopping.set()
+        if self._admission is not None:
+            self._admission.close_ports()
         if self._state is not None:
             self._state.drain()
 
@@ -363,6 +365,7 @@ class Server(Configured, Routes):
         codecs = prepare_plugins(self.plugins, self.config, self._options)
         tls = tls_context(self.config)
         async with set_up(self, self.plugins, self._options, lifetime):
+            shared = listeners is not None
             if listeners is None:
                 listeners = await open_listeners(self.config.addresses, self.config.port)
             try:
@@ -372,20 +375,25 @@ class Server(Configured, Routes):
                 async with serving(self, self._dispatcher, codecs, tls, self._threads, self._counters) as state:
                     lifetime.listens()
                     self._state = state
-                    await self._accept(state, listeners, task_status)
+                    await self._accept(state, listeners, task_status, shared=shared)
             finally:
                 for listener in listeners:
                     close_listener(listener)
 
     async def _accept(
-        self, state: ServerState, listeners: Sequence[socket.socket], task_status: trio.TaskStatus[tuple[Any, ...]]
+        self,
+        state: ServerState,
+        listeners: Sequence[socket.socket],
+        task_status: trio.TaskStatus[tuple[Any, ...]],
+        *,
+        shared: bool,
     ) -> None:
         """Accept connections until the server stops."""
-        self._admission = Admission(state)
+        admission = self._admission = Admission(state, listeners, shared=shared)
         async with trio.open_nursery() as accepting:
             for listener in listeners:
                 listener.settimeout(0)
-                accepting.start_soon(accept_forever, listener, self._admission.admit, self.log)
+                accepting.start_soon(accept_forever, listener, admission.admit, self.log)
             announce(state, self.addresses)
             task_status.started(self.addresses)
             await self._stopping.wait()

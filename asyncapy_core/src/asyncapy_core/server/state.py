@@ -5,6 +5,7 @@ The sets are changed by its methods only. It uses connections through `Connectio
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -39,7 +40,8 @@ if TYPE_CHECKING:
     from asyncapy_core.session import Session
 
 MAX_REFUSED: Final = 24
-"""Refused connections that are read until their peer closes; further ones are closed as soon as their reply is sent."""
+"""Connections without a place that wait for one, or are read until their peer closes; further ones are closed as soon
+as their refusal is sent."""
 
 MAX_REFUSED_PER_NETWORK: Final = 8
 """The same for one network; beyond it, its oldest is closed."""
@@ -54,6 +56,10 @@ and the peer might lose the last reply."""
 
 DRAIN_LINGER_SECONDS: Final = 0.5
 """The same while the server drains, without a limit in bytes: busy peers have sent more than `LINGER_BYTES` already."""
+
+DRAIN_GREETING_SECONDS: Final = 0.5
+"""The time for a PROXY header, a TLS handshake and the first header of a packet while the server drains, at most half
+of ``drain_timeout``. A client of version 23 is then informed that its requests were not handled."""
 
 DRAIN_SEND_SECONDS: Final = 0.5
 """The deadline for one chunk of output while the server drains, if ``send_timeout`` is not shorter."""
@@ -76,11 +82,15 @@ class ConnectionInterface(Peer, Protocol):
     def run(self) -> Awaitable[None]:
         """Serve the peer to the end of its session."""
 
-    def send_refusal(self, code: ErrorCode) -> None:
-        """Send an error reply without waiting."""
+    @property
+    def of_proxy(self) -> bool:
+        """Whether the peer is a proxy that checks the server, and no client."""
 
-    def refuse(self, code: ErrorCode) -> Awaitable[None]:
-        """Close after the refusal, when the peer has closed as well."""
+    def wait_for_place(self) -> Awaitable[None]:
+        """Wait for the first byte, then serve the peer, or refuse it if there is still no place."""
+
+    def dismiss(self, code: ErrorCode) -> None:
+        """Refuse the peer, unless this is done, and close at once."""
 
     def expire(self) -> None:
         """End the current wait: its deadline has passed."""
@@ -119,8 +129,9 @@ class ServerState:
         proxies: the peers that begin with a PROXY header.
         counters: the counters of the server.
         draining: whether the server is stopping.
+        greeting_ends: the time until which the server waits for the first header on a connection, while it drains.
         connections: connections with a session.
-        refused: connections that have been sent a refusal, and are read until the peer closes them as well.
+        refused: connections that wait for a place, or were sent a refusal, and are read until the peer closes.
         closing: those of ``connections`` whose session has ended, and that are read until the peer closes them as well.
         abandoned: connections whose peer has left while a handler runs; they have no place among ``connections``.
         handshakes: connections that wait for a PROXY header or a TLS handshake.
@@ -145,6 +156,7 @@ class ServerState:
     tls: ssl.SSLContext | None = None
     proxies: Proxies = field(default_factory=lambda: Proxies([]))
     draining: bool = False
+    greeting_ends: float = math.inf
     connections: set[ConnectionInterface] = field(default_factory=set)
     refused: ByNetwork[ConnectionInterface] = field(default_factory=ByNetwork)
     closing: ByNetwork[ConnectionInterface] = field(default_factory=ByNetwork)
@@ -208,21 +220,34 @@ class ServerState:
         self._check_idle()
 
     def admit(self, connection: ConnectionInterface) -> None:
-        """Serve a connection, or refuse it (docs/protocol.md, SESSION_LIMIT_REACHED and SERVER_BUSY)."""
-        if self.draining:
+        """Serve a connection. If there is no place for it, it waits for one until its first byte."""
+        if self.idle.is_set():
             connection.drop()
-            return
-        if len(self.connections) >= self.max_connections:
-            self._drop_closing(self.closing.oldest())
-        if max(len(self.connections), len(self.abandoned)) >= self.max_connections:
-            self._refuse(connection, ErrorCode.SERVER_BUSY)
-        elif not self.sessions.add(connection.session):
-            self._refuse(connection, ErrorCode.SESSION_LIMIT_REACHED)
+        elif (code := self.take_place(connection)) is None:
+            self.begin(connection)
         else:
-            self.connections.add(connection)
-            self.counters.sessions += 1
-            self._limit_closing(connection)
-            self.peers.start(connection, connection.run)
+            self._let_wait(connection, code)
+
+    def begin(self, connection: ConnectionInterface) -> None:
+        """Serve a connection that has a place."""
+        self.peers.start(connection, connection.run)
+
+    def take_place(self, connection: ConnectionInterface) -> ErrorCode | None:
+        """Make a connection one with a session, or return the code of its refusal.
+
+        While the server drains, each connection has a place, as no packet is handled: clients of version 23 learn that.
+        """
+        if not self.draining:
+            if len(self.connections) >= self.max_connections:
+                self._drop_closing(self.closing.oldest())
+            if max(len(self.connections), len(self.abandoned)) >= self.max_connections:
+                return ErrorCode.SERVER_BUSY
+            if not connection.of_proxy and not self.sessions.add(connection.session):
+                return ErrorCode.SESSION_LIMIT_REACHED
+        self.refused.discard(connection)
+        self.connections.add(connection)
+        self._limit_closing(connection)
+        return None
 
     def end_session(self, connection: ConnectionInterface) -> None:
         """Remove the session of a closing connection, so that another of its address may begin."""
@@ -290,10 +315,13 @@ class ServerState:
         self.draining = True
         for connection in tuple(self.connections):
             self.peers.call(connection.stop, peer=connection)
+        greeting = min(DRAIN_GREETING_SECONDS, self.config.drain_timeout / 2)
+        self.greeting_ends = trio.current_time() + greeting
+        self.proxying.shorten(greeting)
+        self.handshaking.shorten(greeting)
         self.writing.shorten(DRAIN_SEND_SECONDS)
         for connection in self.lingering.stop_all():
             self.leaving.start(connection)
-        self.peers.call(self.handshakes.abort_all)
         self._check_idle()
 
     def drop_all(self) -> None:
@@ -308,20 +336,18 @@ class ServerState:
         """Return the connections from which no task reads, as a handler runs."""
         return [each for each in self.connections if each not in self.reading and each not in self.closing]
 
-    def _refuse(self, connection: ConnectionInterface, code: ErrorCode) -> None:
-        """Send an error reply at once, so that no later connection takes its place, then read until the peer closes."""
-        self.counters.refuse(code)
-        self.peers.call(connection.send_refusal, code, peer=connection)
+    def _let_wait(self, connection: ConnectionInterface, code: ErrorCode) -> None:
+        """Let a connection wait for a place; if too many do, or are being refused, dismiss one of them."""
         address = connection.session.client.address
         if not is_unix(address) and self.refused.count(address) >= MAX_REFUSED_PER_NETWORK:
             oldest = self.refused.oldest_of(address)
             assert oldest is not None
-            self.peers.call(oldest.drop)
+            self.peers.call(oldest.dismiss, code, peer=oldest)
         if len(self.refused) >= MAX_REFUSED:
-            connection.drop()
+            self.peers.call(connection.dismiss, code, peer=connection)
             return
         self.refused.add(connection, address)
-        self.peers.start(connection, connection.refuse, code)
+        self.peers.start(connection, connection.wait_for_place)
 
     def _limit_closing(self, connection: ConnectionInterface) -> None:
         """Count closing connections as sessions of their network: beyond its limit, its oldest one is dropped."""

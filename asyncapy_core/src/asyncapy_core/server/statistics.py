@@ -23,10 +23,11 @@ class ServerStatistics:
 
     Attributes:
         sessions: open sessions.
-        sessions_opened: all sessions since the server was made.
+        sessions_opened: all sessions since the server was made that have sent a byte, without those of a proxy itself.
         connections: open connections with a session, and those of ``closing``.
         closing: connections whose session has ended, and that are read until the peer closes them as well.
-        refused: connections without a session that were sent a refusal, and are read until the peer closes them.
+        refused: connections without a session: they wait for a place until their first byte, or were sent a refusal,
+            and are read until the peer closes them.
         abandoned: connections whose peer has left while a handler runs.
         handshakes: connections that wait for a PROXY header or a TLS handshake.
         bytes_received: bytes of packets received, after TLS.
