@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from asyncapy_core.addresses import endpoint
-from asyncapy_core.client.connecting import handshake_failed, server_name, unreachable
+from asyncapy_core.client.connecting import handshake_failed, server_name, unreachable, within
 
 if TYPE_CHECKING:
     from asyncapy_core.client.connecting import TlsOptions
@@ -54,9 +54,10 @@ class Connector:
         Raises:
             NotConnected, RemoteError: as for `connect`.
         """
-        with trio.move_on_after(math.inf if self.timeout is None else self.timeout):
+        seconds = self.timeout  # it may be changed meanwhile
+        with trio.move_on_after(math.inf if seconds is None else seconds):
             return await connect(self._open_stream, self._tls, self._hostname, self._port)
-        raise unreachable(TimeoutError(f"no answer within {self.timeout:g} s"), self._hostname, self._port)
+        raise unreachable(TimeoutError(f"no answer {within(seconds)}"), self._hostname, self._port)
 
 
 async def connect(
