@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import functools
 import math
 import random
 from typing import TYPE_CHECKING, Any, Final
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from asyncapy_core.client.calls import Call, PartsCall, Unsent
+from asyncapy_core.client.connecting import within
 from asyncapy_core.client.exchange import Exchange
 from asyncapy_core.client.ordered import FIRST_PAUSE, LONGEST_PAUSE, NOT_CONNECTED_YET, READ
 from asyncapy_core.client.streaming import EventStream, Listeners, ReplyStream, Signal
@@ -33,6 +33,10 @@ SILENCE: Final = 30.0
 """The seconds within which the server has to send anything after a PING; if not, the connection is given up."""
 
 NOT_ANSWERED: Final = "the server has not answered the PING that asks for its version"
+
+PATIENCE: Final = 5.0
+"""The seconds for which nothing is read while a stream is full. Servers end connections that take no output for longer
+(``send_timeout``, 10 seconds by default)."""
 
 CLOSING: Final = 1.0
 """The most seconds to cancel the requests in flight when the client is closed."""
@@ -78,16 +82,14 @@ class NumberedRequests:
         done = trio.Event()
         call = Call(packet, wire_id, done.set)
         self._unsent.add(call)
-        late = False
         try:
             with trio.move_on_after(math.inf if seconds is None else seconds):
                 await done.wait()
             if not call.ended:
-                late = True
-                raise self.late(call, seconds)
+                self.give_up(call, seconds)
         finally:
             if not call.ended:
-                self.forget(call, late=late)
+                self.forget(call)
         if call.error is not None:
             raise copy.copy(call.error) from call.error.__cause__  # other tasks may raise the same exception
         return call.answer
@@ -100,8 +102,8 @@ class NumberedRequests:
             call,
             changed,
             send=self._unsent.add,
-            forget=functools.partial(self.forget, late=False),
-            late=self.late,
+            forget=self.forget,
+            give_up=self.give_up,
             seconds=seconds,
         )
 
@@ -111,13 +113,20 @@ class NumberedRequests:
         self._wake()
         return stream
 
-    def late(self, call: Call, seconds: float | None) -> RemoteError:
-        """Return the exception for a call that has waited for too long."""
-        if call in self._unsent:
-            return NotConnected(f"never sent within {seconds:g} s: {self._not_ready}")
-        return ReplyTimeout(f"no whole answer within {seconds:g} s")
+    def give_up(self, call: Call, seconds: float | None) -> None:
+        """Fail a call that has waited for too long, and cancel it.
 
-    def forget(self, call: Call, *, late: bool) -> None:
+        Args:
+            call: the call.
+            seconds: the time that it has waited.
+        """
+        error: RemoteError = ReplyTimeout(f"no whole answer {within(seconds)}")
+        if call in self._unsent:
+            error = NotConnected(f"never sent {within(seconds)}: {self._not_ready}")
+        call.fail(error)
+        self.forget(call, late=True)
+
+    def forget(self, call: Call, *, late: bool = False) -> None:
         """Cancel a call whose caller no longer waits.
 
         Args:
@@ -223,6 +232,7 @@ class NumberedConnection:
         self._output = Signal()
         self._scope = trio.CancelScope()
         self._sending = False
+        self._reads = True
         self.exchange: Exchange = exchange
         self.listeners: Listeners = listeners
         self.left: trio.Event = trio.Event()
@@ -236,8 +246,8 @@ class NumberedConnection:
     def ping(self) -> None:
         """Ask the server for a sign of life, and give up the connection if none comes."""
         self.exchange.ping()
-        self._scope.deadline = min(self._scope.deadline, trio.current_time() + SILENCE)
         self._output.set()
+        self._watch()
 
     async def run(self, on_useful: Callable[[], object]) -> RemoteError:
         """Send requests and read answers until the connection ends; fail the requests in flight, and return the reason.
@@ -247,8 +257,7 @@ class NumberedConnection:
         """
         exchange = self.exchange
         reason: RemoteError | None = None
-        if exchange.silent:
-            self._scope.deadline = trio.current_time() + SILENCE
+        self._watch()
         try:
             with self._scope:
                 async with self._stream:
@@ -261,6 +270,11 @@ class NumberedConnection:
                 reason = ServerDisconnected(f"{self._where} has sent nothing for {SILENCE:g} s, and no PONG to a PING")
             exchange.end(reason)
         return exchange.reason
+
+    def _watch(self) -> None:
+        """Give up the connection in time if the server does not answer a PING."""
+        if self.exchange.silent and self._reads:
+            self._scope.deadline = min(self._scope.deadline, trio.current_time() + SILENCE)
 
     async def _read_and_send(self, on_useful: Callable[[], object]) -> RemoteError | None:
         """Do as `_read`, while requests are sent."""
@@ -313,18 +327,20 @@ class NumberedConnection:
         exchange, useful = self.exchange, False
         while not exchange.finished:
             try:
-                data = await self._stream.receive_some(READ)
+                if exchange.full is not None:
+                    await self._wait_for_room(exchange.full)
+                    exchange.proceed()
+                elif data := await self._stream.receive_some(READ):
+                    if exchange.silent:
+                        self._scope.deadline = math.inf
+                    exchange.receive(bytes(data))
+                else:
+                    return None
             except trio.BrokenResourceError as error:
                 cause = error.__cause__ or error
                 reason = ServerDisconnected(f"the connection was lost {exchange.answers.state}: {cause}")
                 reason.__cause__ = cause
                 return reason
-            if not data:
-                return None
-            if exchange.silent:
-                self._scope.deadline = math.inf
-            try:
-                exchange.receive(bytes(data))
             except RemoteError as error:
                 return error
             if exchange.useful and not useful:
@@ -335,6 +351,22 @@ class NumberedConnection:
             if exchange.has_output:
                 self._output.set()
         return None
+
+    async def _wait_for_room(self, call: PartsCall) -> None:
+        """Read nothing until a stream has room again, so that the server stops sending; cancel it if its loop is slow.
+
+        This delays the answers to all requests, so it is done for at most `PATIENCE`.
+        """
+        room = trio.Event()
+        call.on_room = room.set
+        self._reads, self._scope.deadline = False, math.inf
+        with trio.move_on_after(PATIENCE):
+            await room.wait()
+        if not room.is_set():
+            call.overflow(f"the answers to other requests have waited behind them for {PATIENCE:g} s")
+            self.exchange.cancel(call)
+        self._reads = True
+        self._watch()
 
 
 async def _pause(seconds: float) -> float:

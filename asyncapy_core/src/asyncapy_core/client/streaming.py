@@ -48,7 +48,7 @@ class ReplyStream:
         changed: set when ``call`` changes.
         send: sends ``call``.
         forget: cancels ``call``.
-        late: returns the exception for a call that has waited for too long.
+        give_up: fails and cancels ``call`` after it has waited for the given number of seconds.
         seconds: the most seconds between the answers; None for no limit.
     """
 
@@ -59,12 +59,12 @@ class ReplyStream:
         *,
         send: Callable[[Call], object],
         forget: Callable[[Call], object],
-        late: Callable[[Call, float | None], RemoteError],
+        give_up: Callable[[Call, float | None], object],
         seconds: float | None,
     ) -> None:
         self._call = call
         self._changed = changed
-        self._send, self._forget, self._late = send, forget, late
+        self._send, self._forget, self._give_up = send, forget, give_up
         self._seconds = seconds
         self._token: trio.lowlevel.TrioToken | None = None
 
@@ -121,15 +121,13 @@ class ReplyStream:
             self._cancel()
             raise
         if not call.ready:
-            error = self._late(call, self._seconds)
-            self._forget(call)
-            call.fail(error)
+            self._give_up(call, self._seconds)
 
 
 class EventStream:
     """The events of a server: ``async for event in client.events()``.
 
-    At most 256 events, or ``limit`` bytes of them, are held. When more arrive, the oldest ones are dropped.
+    At most 10,000 events, or ``limit`` bytes of them, are held. When more arrive, the oldest ones are dropped.
 
     Args:
         limit: the most bytes of events that are held, unless it is one event.
