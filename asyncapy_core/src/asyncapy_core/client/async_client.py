@@ -33,7 +33,8 @@ from asyncapy_core.protocol.wire import NUMBERED_VERSION, PROTOCOL_VERSION, Byte
 if TYPE_CHECKING:
     import ssl
 
-    from asyncapy_core.client.streaming import EventStream, ReplyStream
+    from asyncapy_core.client.events import EventStream
+    from asyncapy_core.client.streaming import ReplyStream
 
 ELSEWHERE: Final = f"{REMEDY}; or call the synchronous Client in a thread, with asyncio.to_thread"
 """The remedy for programs with another event loop."""

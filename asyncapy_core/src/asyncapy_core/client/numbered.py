@@ -16,9 +16,10 @@ import trio
 
 from asyncapy_core.client.calls import Call, PartsCall, Unsent
 from asyncapy_core.client.connecting import within
+from asyncapy_core.client.events import EventStream, Listeners
 from asyncapy_core.client.exchange import Exchange
 from asyncapy_core.client.ordered import FIRST_PAUSE, LONGEST_PAUSE, NOT_CONNECTED_YET, READ
-from asyncapy_core.client.streaming import EventStream, Listeners, ReplyStream, Signal
+from asyncapy_core.client.streaming import ReplyStream, Signal
 from asyncapy_core.errors import NotConnected, RemoteError, ReplyTimeout, ServerDisconnected, VersionTooOld
 from asyncapy_core.protocol.wire import NUMBERED_VERSION, PROTOCOL_VERSION
 
@@ -109,9 +110,14 @@ class NumberedRequests:
 
     def events(self) -> EventStream:
         """Return the events of the server from now on; see `AsyncClient.events`."""
-        stream = self._listeners.open(self._encodings.wire.max_packet)
-        self._wake()
+        stream = EventStream(self._encodings.wire.max_packet)
+        self.listen(stream)
         return stream
+
+    def listen(self, stream: EventStream) -> None:
+        """Add the events of the server from now on to an event stream."""
+        self._listeners.add(stream)
+        self._wake()
 
     def give_up(self, call: Call, seconds: float | None) -> None:
         """Fail a call that has waited for too long, and cancel it.
@@ -152,9 +158,8 @@ class NumberedRequests:
                 except NotConnected as error:
                     if not self._connector.patient:
                         self._unsent.fail(error)
-                        continue
                     self._not_ready = str(error)
-                    pause = await _pause(pause)
+                    pause = await self._pause(pause, hurry=not self._connector.patient)
                     continue
                 except RemoteError as error:  # another attempt would fail as well
                     self._unsent.fail(error)
@@ -167,7 +172,9 @@ class NumberedRequests:
                 nursery.start_soon(self._serve, connection)
                 await connection.left.wait()
                 self._separate_listeners(connection)
-                pause = FIRST_PAUSE if exchange.answered or not self._connector.patient else await _pause(pause)
+                if exchange.answered:
+                    pause = FIRST_PAUSE
+                pause = await self._pause(pause, hurry=exchange.answered or not self._connector.patient)
 
     def close(self) -> None:
         """Fail the requests that have no last answer."""
@@ -180,7 +187,7 @@ class NumberedRequests:
     def _exchange(self) -> Exchange:
         """Return the exchange of a new connection; it asks for the version, if that is not known or nothing is sent."""
         asks = self._version.known is None or not self._unsent
-        return Exchange(self._unsent, self._encodings, self._listeners.add, asks=asks)
+        return Exchange(self._unsent, self._encodings, self._listeners.receive, asks=asks)
 
     async def _serve(self, connection: NumberedConnection) -> None:
         """Run a connection, and note its end."""
@@ -189,22 +196,35 @@ class NumberedRequests:
         if isinstance(reason, VersionTooOld):
             self._version.learn(PROTOCOL_VERSION)
             self._unsent.fail(reason)
+            connection.listeners.fail(reason)
         elif not connection.exchange.useful:
             self._version.forget()
             self._not_ready = str(reason)
             if not self._connector.patient:
                 self._unsent.fail(NotConnected(str(reason)))
         self._separate_listeners(connection)
-        connection.listeners.fail(reason)
+        connection.listeners.end_session(reason)
         connection.left.set()
 
     def _separate_listeners(self, connection: NumberedConnection) -> None:
         """Let later event streams belong to the next connection, and not hear of the end of this one."""
         if self._listeners is connection.listeners:
-            self._listeners = Listeners()
+            self._listeners = connection.listeners.successors()
 
     def _learn(self) -> None:
         self._version.learn(NUMBERED_VERSION)
+
+    async def _pause(self, seconds: float, *, hurry: bool) -> float:
+        """Wait for half of a time or more, so that clients do not reconnect all at once; return the next time.
+
+        Args:
+            seconds: the time.
+            hurry: wait only until there is a request.
+        """
+        with trio.move_on_after(seconds * random.uniform(0.5, 1)):  # noqa: S311  # no secret
+            while not (hurry and self._unsent):
+                await self._wanted.wait()
+        return min(2 * seconds, LONGEST_PAUSE)
 
     def _wake(self) -> None:
         self._wanted.set()
@@ -367,9 +387,3 @@ class NumberedConnection:
             self.exchange.cancel(call)
         self._reads = True
         self._watch()
-
-
-async def _pause(seconds: float) -> float:
-    """Wait for half of a time or more, so that clients do not reconnect all at once; return the next time."""
-    await trio.sleep(seconds * random.uniform(0.5, 1))  # noqa: S311  # no secret
-    return min(2 * seconds, LONGEST_PAUSE)
