@@ -35,7 +35,7 @@ class Exchange:
     Attributes:
         answers: the decoder of received bytes.
         leaving: whether no more requests are sent on this connection.
-        silent: whether a PING was sent, and nothing has arrived since.
+        silent: whether a PING was sent, and nothing has arrived since; for the PING at the beginning, no whole packet.
         received: how often bytes have arrived.
         reason: the reason why the connection has ended.
         useful: whether a packet of version 23 has arrived.
@@ -143,7 +143,7 @@ class Exchange:
             ServerDisconnected: the server has refused the connection. The calls have this answer.
             VersionTooOld: the server has version 22.
         """
-        self.silent = False
+        self.silent = self._asks  # a part of the answer to the first PING is no sign of life
         self.received += 1
         self.answers.feed(data)
         if (refusal := self.answers.ordered_reply()) is not None:
@@ -183,7 +183,8 @@ class Exchange:
         """Return the next whole packets that have been received."""
         frames = self.answers.frames()
         if frames:
-            self.useful, self._asks = True, False
+            self.useful = True
+            self._asks = self.silent = False
         return frames
 
     def end(self, error: RemoteError | None) -> None:

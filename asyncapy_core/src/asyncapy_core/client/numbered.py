@@ -43,7 +43,7 @@ CLOSING: Final = 1.0
 """The most seconds to cancel the requests in flight when the client is closed."""
 
 KEEP_ALIVE: Final = 60.0
-"""The seconds without a packet after which the server gets a PING, if events are expected."""
+"""The seconds without a packet after which the server gets a PING, if answers or events are expected."""
 
 
 class NumberedRequests:
@@ -331,11 +331,12 @@ class NumberedConnection:
                 await self._output.wait()
 
     async def _keep_alive(self) -> None:
-        """Send a PING from time to time, as a server that has vanished sends no events."""
+        """Send a PING from time to time, as a server that has vanished sends no answers and no events."""
+        exchange = self.exchange
         while True:
-            received = self.exchange.received
+            received = exchange.received
             await trio.sleep(KEEP_ALIVE)
-            if self.listeners and received == self.exchange.received:
+            if received == exchange.received and (exchange or self.listeners):
                 self.ping()
 
     async def _read(self, on_useful: Callable[[], object]) -> RemoteError | None:
@@ -351,9 +352,10 @@ class NumberedConnection:
                     await self._wait_for_room(exchange.full)
                     exchange.proceed()
                 elif data := await self._stream.receive_some(READ):
-                    if exchange.silent:
-                        self._scope.deadline = math.inf
+                    silent = exchange.silent
                     exchange.receive(bytes(data))
+                    if silent and not exchange.silent:
+                        self._scope.deadline = math.inf
                 else:
                     return None
             except trio.BrokenResourceError as error:
