@@ -317,6 +317,8 @@ class NumberedConnection:
 
     async def _send_all(self) -> None:
         exchange = self.exchange
+        if not exchange.has_output:  # its request was cancelled; without a packet, the server would end the session
+            self.ping()
         while True:
             if batch := exchange.next_batch():
                 if exchange.leaving:
