@@ -11,12 +11,13 @@ from conftest import Serve
 from numbered_peer import NumberedPeer, numbered
 from ports import free_port
 from scripted import fake_server
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from asyncapy import Server
 from asyncapy.client import Pool
 from asyncapy.errors import NotConnected, ServerDisconnected
 from asyncapy_core.client.pool import AVOIDED
+from asyncapy_core.client.streams import IMPATIENCE
 
 VERSIONS: list[Any] = [22, 23, None]
 
@@ -96,6 +97,29 @@ async def test_hosts_that_never_start_are_reported_in_time(version: Any) -> None
     async with pool_of(free_port(), free_port(), version=version) as pool:
         with trio.fail_after(2), pytest.raises(NotConnected, match=r"cannot connect to 127\.0\.0\.1"):
             await pool.request({"a": 1}, timeout=0.2)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("seconds", [60, None])
+async def test_a_host_that_does_not_answer_is_given_up_for_another_one(
+    serve: Serve, autojump_clock: MockClock, version: Any, seconds: Any
+) -> None:
+    running = await serve(named("a"))
+    async with pool_of(running.port, running.port, version=version, timeout=seconds) as pool:
+        for client in pool._hosts[0].clients:
+            client._connector._open_stream = trio.sleep_forever
+        pool._hosts[1].avoid()
+        before = trio.current_time()
+        assert await pool.request({"a": 1}) == {"server": "a"}
+        assert IMPATIENCE <= trio.current_time() - before < 2 * IMPATIENCE
+
+
+async def test_a_pool_with_one_host_waits_for_it(autojump_clock: MockClock) -> None:
+    async with pool_of(1, timeout=60) as pool:
+        for client in pool._hosts[0].clients:
+            client._connector._open_stream = trio.sleep_forever
+        with pytest.raises(NotConnected, match="no answer within 60 s"):
+            await pool.request({"a": 1}, timeout=70)
 
 
 async def test_what_leaving_did_not_take_is_sent_to_another_host(serve: Serve) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import ssl
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -14,6 +14,10 @@ from asyncapy_core.client.connecting import handshake_failed, server_name, unrea
 
 if TYPE_CHECKING:
     from asyncapy_core.client.connecting import TlsOptions
+
+
+IMPATIENCE: Final = 5.0
+"""The most seconds to connect if requests can be sent to another host instead."""
 
 
 class Connector:
@@ -25,7 +29,8 @@ class Connector:
 
     Attributes:
         timeout: as given.
-        patient: whether requests wait for another attempt if no connection can be made.
+        patient: whether requests wait for another attempt if no connection can be made; if not, an attempt is limited
+            by `IMPATIENCE`.
     """
 
     def __init__(
@@ -55,6 +60,8 @@ class Connector:
             NotConnected, RemoteError: as for `connect`.
         """
         seconds = self.timeout  # it may be changed meanwhile
+        if not self.patient:
+            seconds = IMPATIENCE if seconds is None else min(seconds, IMPATIENCE)
         with trio.move_on_after(math.inf if seconds is None else seconds):
             return await connect(self._open_stream, self._tls, self._hostname, self._port)
         raise unreachable(TimeoutError(f"no answer {within(seconds)}"), self._hostname, self._port)
