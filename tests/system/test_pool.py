@@ -184,6 +184,18 @@ async def test_a_pool_has_streams(serve: Serve) -> None:
         pool.stream({"a": 1})
 
 
+async def test_later_streams_avoid_a_host_that_cannot_be_reached(serve: Serve) -> None:
+    running = await serve(named("a"))
+    failed = 0
+    async with pool_of(free_port(), running.port, version=23, size=1) as pool:
+        for _ in range(30):
+            try:
+                assert [part async for part in pool.stream({"a": 1})] == [{"server": "a"}]
+            except NotConnected:
+                failed += 1
+    assert failed <= 1
+
+
 async def test_hosts_share_a_port_or_have_their_own(serve: Serve) -> None:
     running = await serve(named("a"))
     async with Pool(("127.0.0.1", ("127.0.0.1", running.port)), running.port, tls=False) as pool:

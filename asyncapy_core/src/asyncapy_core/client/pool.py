@@ -110,7 +110,7 @@ class Pool:
     ) -> ReplyStream:
         """Send a packet over the least busy connection, and iterate over its answers; see `AsyncClient.stream`.
 
-        It is not sent to another host if this one cannot be reached.
+        It is not sent to another host if this one cannot be reached; later ones are.
         """
         self._require_open()
         return self._choose(set()).client.stream(payload, timeout=timeout)
@@ -166,7 +166,7 @@ class Pool:
         now = trio.current_time()
         return min(
             self._hosts,
-            key=lambda host: (host in tried, now < host.avoided_until, host.pending, random.random()),  # noqa: S311
+            key=lambda host: (host in tried, host.is_avoided(now), host.pending, random.random()),  # noqa: S311
         )
 
     async def _may_try_again(self, deadline: float, pause: float) -> bool:
@@ -200,8 +200,12 @@ class _Host:
         """The client with the fewest requests in flight, the first one of equals."""
         return min(self.clients, key=lambda client: client.pending)
 
+    def is_avoided(self, now: float) -> bool:
+        """Return whether the host could not be reached a short time ago."""
+        return now < max(self.avoided_until, *(client.failed_at + AVOIDED for client in self.clients))
+
     def avoid(self) -> None:
-        """Note that the host could not be reached."""
+        """Note that the host has not handled a request."""
         self.avoided_until = trio.current_time() + AVOIDED
 
 
@@ -222,6 +226,11 @@ class _PoolClient(AsyncClient):
     def max_packet(self) -> int:
         """The largest Content-Length of a reply accepted, in bytes."""
         return self._encodings.wire.max_packet
+
+    @property
+    def failed_at(self) -> float:
+        """The time at which the last attempt to connect failed; in the distant past if it succeeded."""
+        return self._connector.failed_at
 
     def listen(self, events: JoinedEvents) -> None:
         """Add the events of the server to those of the pool."""

@@ -11,6 +11,7 @@ import trio
 
 from asyncapy_core.addresses import endpoint
 from asyncapy_core.client.connecting import handshake_failed, server_name, unreachable, within
+from asyncapy_core.errors import RemoteError
 
 if TYPE_CHECKING:
     from asyncapy_core.client.connecting import TlsOptions
@@ -31,6 +32,7 @@ class Connector:
         timeout: as given.
         patient: whether requests wait for another attempt if no connection can be made; if not, an attempt is limited
             by `IMPATIENCE`.
+        failed_at: the time at which the last attempt failed; in the distant past if it succeeded.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Connector:
         self._port = port
         self.timeout: float | None = timeout
         self.patient: bool = True
+        self.failed_at: float = -math.inf
 
     @property
     def where(self) -> str:
@@ -63,7 +66,14 @@ class Connector:
         if not self.patient:
             seconds = IMPATIENCE if seconds is None else min(seconds, IMPATIENCE)
         with trio.move_on_after(math.inf if seconds is None else seconds):
-            return await connect(self._open_stream, self._tls, self._hostname, self._port)
+            try:
+                stream = await connect(self._open_stream, self._tls, self._hostname, self._port)
+            except RemoteError:
+                self.failed_at = trio.current_time()
+                raise
+            self.failed_at = -math.inf
+            return stream
+        self.failed_at = trio.current_time()
         raise unreachable(TimeoutError(f"no answer {within(seconds)}"), self._hostname, self._port)
 
 
