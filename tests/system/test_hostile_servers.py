@@ -18,7 +18,7 @@ from trio.testing import MockClock
 
 from asyncapy.client import AsyncClient
 from asyncapy.errors import RemoteError, ServerDisconnected
-from asyncapy_core.client.numbered import KEEP_ALIVE, SILENCE
+from asyncapy_core.client.numbered_connection import KEEP_ALIVE, SILENCE
 
 TIMEOUT = 50.0
 """The timeout of the requests, in the seconds of the mock clock."""

@@ -34,7 +34,7 @@ from asyncapy.errors import (
     VersionTooOld,
 )
 from asyncapy_core.client.calls import MAX_PARTS
-from asyncapy_core.client.numbered import KEEP_ALIVE, SILENCE
+from asyncapy_core.client.numbered_connection import KEEP_ALIVE, SILENCE
 from asyncapy_core.client.streaming import ReplyStream
 from asyncapy_core.client.versions import REMEMBERED
 from asyncapy_core.testing import serving
@@ -750,8 +750,9 @@ async def test_a_stream_that_was_never_begun_sends_nothing(serve: Serve) -> None
     running = await serve(handlers.server)
     async with newer(running.port) as client:
         client.stream({"do": "count"})
-        async with client.stream({"do": "count"}):
+        async with client.stream({"do": "count"}) as closed:
             pass
+        assert [part async for part in closed] == []
         await client.request({"do": "echo"})
     assert handlers.names == ["echo"]
     del running

@@ -12,9 +12,9 @@ from scripted import scripted
 from trio.testing import MockClock
 
 from asyncapy import Server
-from asyncapy.errors import ReplyTimeout, ServerDisconnected, StreamOverflow
+from asyncapy.errors import NotConnected, RemoteError, ReplyTimeout, ServerDisconnected, StreamOverflow
 from asyncapy_core.client.calls import MAX_PARTS
-from asyncapy_core.client.numbered import PATIENCE, SILENCE
+from asyncapy_core.client.numbered_connection import PATIENCE, SILENCE
 
 SIZE = 10_000
 """The bytes of a large part."""
@@ -176,3 +176,58 @@ async def test_a_late_stream_finds_a_server_that_has_vanished(autojump_clock: Mo
         with pytest.raises(ServerDisconnected, match="has sent nothing for 30 s"):
             await numbers(client.stream({}, timeout=1000))
         assert trio.current_time() - before == 10 + SILENCE
+
+
+@pytest.mark.parametrize("seconds", [60, None])
+async def test_a_stream_that_begins_after_the_end_of_its_client_is_not_sent(
+    asyncapy_server: Start, autojump_clock: MockClock, seconds: Any
+) -> None:
+    running = await asyncapy_server(Sender().server)
+    async with running.client(version=23, timeout=seconds) as client:
+        stream = client.stream({})
+    before = trio.current_time()
+    with pytest.raises(NotConnected, match="the client was closed before the request was sent"):
+        await numbers(stream)
+    assert trio.current_time() == before
+
+
+async def test_a_task_whose_stream_is_cancelled_by_another_one_is_told(asyncapy_server: Start) -> None:
+    sender = Sender()
+    running = await asyncapy_server(sender.server)
+    async with running.client(version=23) as client, trio.open_nursery() as nursery:
+        stream = client.stream({"parts": 1, "wait": 1})
+        assert (await stream.__anext__())["n"] == 0
+        told = 0
+
+        async def take() -> None:
+            nonlocal told
+            with pytest.raises(RemoteError, match="the stream was cancelled, as a task"):
+                await numbers(stream)
+            told += 1
+
+        nursery.start_soon(take)
+        async with trio.open_nursery() as other:
+            other.start_soon(numbers, stream)
+            await trio.testing.wait_all_tasks_blocked()
+            other.cancel_scope.cancel()
+        await take()
+        await trio.testing.wait_all_tasks_blocked()
+        assert (told, sender.cancelled) == (2, 1)
+
+
+@pytest.mark.parametrize("sent", [False, True])
+async def test_a_loop_that_is_cancelled_before_it_waits_cancels_its_request(asyncapy_server: Start, sent: bool) -> None:
+    sender = Sender()
+    running = await asyncapy_server(sender.server)
+    async with running.client(version=23) as client:
+        stream = client.stream({"parts": 3, "wait": 1})
+        if sent:
+            assert (await stream.__anext__())["n"] == 0
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await stream.__anext__()
+        assert scope.cancelled_caught
+        with pytest.raises(RemoteError, match="the stream was cancelled"):
+            await stream.__anext__()
+        await trio.testing.wait_all_tasks_blocked()
+        assert (client.pending, sender.cancelled) == (0, int(sent))

@@ -20,7 +20,7 @@ from asyncapy import Server
 from asyncapy.client import EventStream, Pool
 from asyncapy.errors import NotConnected, ServerDisconnected, VersionTooOld
 from asyncapy_core.client.calls import MAX_PARTS
-from asyncapy_core.client.numbered import KEEP_ALIVE
+from asyncapy_core.client.numbered_connection import KEEP_ALIVE
 
 
 def pool_of(*ports: int, **settings: Any) -> Pool:

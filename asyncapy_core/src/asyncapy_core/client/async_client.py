@@ -299,6 +299,7 @@ class AsyncClient:
             except VersionTooOld:
                 if self._version.known != PROTOCOL_VERSION:
                     raise
+            self._begin(None)  # it may have been closed meanwhile
             seconds = remaining(deadline)
         return await self._ordered.request(self._encoding.pack(fields), seconds)
 

@@ -12,6 +12,7 @@ from typing import Any, Self
 import trio
 
 from asyncapy_core.client.calls import Call, PartsCall
+from asyncapy_core.errors import RemoteError
 
 
 class Signal:
@@ -70,12 +71,18 @@ class ReplyStream:
 
     async def __anext__(self) -> dict[str, Any]:
         call = self._call
-        await trio.lowlevel.checkpoint()
-        if self._token is None:
-            self._token = trio.lowlevel.current_trio_token()
-            self._send(call)
-        if not call.ready:
-            await self._wait()
+        try:
+            await trio.lowlevel.checkpoint()
+            if self._token is None and not call.ended:
+                self._token = trio.lowlevel.current_trio_token()
+                self._send(call)
+            if not call.ready:
+                await self._wait()
+        except BaseException:  # raised again; a loop that is cancelled takes no further answer
+            self._cancel(
+                RemoteError("the stream was cancelled, as a task that waited for its next answer was cancelled")
+            )
+            raise
         if call.parts:
             return call.take()
         if call.error is not None:
@@ -100,22 +107,24 @@ class ReplyStream:
             with contextlib.suppress(RuntimeError):  # the run of trio has ended
                 self._token.run_sync_soon(self._forget, self._call)  # this may be another thread
 
-    def _cancel(self) -> None:
-        self._call.parts.clear()
-        if not self._call.ended:
-            if self._token is not None:
-                self._forget(self._call)
-            self._call.finish()
+    def _cancel(self, error: RemoteError | None = None) -> None:
+        """Cancel the request, unless it has ended. Other tasks that take its answers get the error, if there is one."""
+        call = self._call
+        call.parts.clear()
+        if call.ended:
+            return
+        if error is None:
+            call.finish()
+        else:
+            call.fail(error)
+        if self._token is not None:
+            self._forget(call)
 
     async def _wait(self) -> None:
         """Wait for an answer or the end."""
         call = self._call
-        try:
-            with trio.move_on_after(math.inf if self._seconds is None else self._seconds):
-                while not call.ready:
-                    await self._changed.wait()
-        except BaseException:  # raised again; a loop that is cancelled takes no further answer
-            self._cancel()
-            raise
+        with trio.move_on_after(math.inf if self._seconds is None else self._seconds):
+            while not call.ready:
+                await self._changed.wait()
         if not call.ready:
             self._give_up(call, self._seconds)
