@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 NOT_ANSWERED: Final = "the server has not answered the PING that asks for its version"
 
+NO_VERSION: Final = "; it was asked for its version; if it has version 22 and does not answer, set version=22"
+
 CLOSED: Final = "the client was closed before the request was sent"
 
 
@@ -193,8 +195,9 @@ class NumberedRequests:
             self._unsent.fail(reason)
             connection.listeners.fail(reason)
         elif not connection.exchange.useful:
+            asked = self._version.known is None
             self._version.forget()
-            self._not_ready = str(reason)
+            self._not_ready = f"{reason}{NO_VERSION}" if asked else str(reason)
             if not self._connector.patient:
                 self._unsent.fail(NotConnected(str(reason)))
         self._separate_listeners(connection)
