@@ -196,6 +196,40 @@ async def test_later_streams_avoid_a_host_that_cannot_be_reached(serve: Serve) -
     assert failed <= 1
 
 
+def pausing(name: str, go_on: trio.Event) -> Server:
+    """A server that sends the first of several parts, and the others later."""
+    server = Server(port=0, drain_timeout=20)
+
+    @server.add_handler()
+    async def handler(client: Any, packet: Any) -> Any:
+        for number in range(packet["parts"]):
+            await client.send({"server": name, "n": number})
+            await go_on.wait()
+        return {"server": name}
+
+    return server
+
+
+async def test_a_server_that_stops_in_the_middle_of_a_stream_loses_nothing(serve: Serve) -> None:
+    go_on = trio.Event()
+    servers = {name: await serve(pausing(name, go_on)) for name in "ab"}
+    async with pool_of(*(each.port for each in servers.values()), version=23, size=1, timeout=30) as pool:
+        events = pool.events()
+        stream = pool.stream({"parts": 50})
+        first = (await stream.__anext__())["server"]
+        servers.pop(first).server.stop()
+        ((other, running),) = servers.items()
+        for _ in range(20):
+            assert await pool.request({"parts": 0}) == {"server": other}
+        go_on.set()
+        parts = [part async for part in stream]
+        assert parts == [*({"server": first, "n": number} for number in range(1, 50)), {"server": first}]
+        with pytest.raises(ServerDisconnected):
+            await events.__anext__()
+        await running.server.sessions[0].send({"event": 1})
+        assert await events.__anext__() == {"event": 1}
+
+
 async def test_hosts_share_a_port_or_have_their_own(serve: Serve) -> None:
     running = await serve(named("a"))
     async with Pool(("127.0.0.1", ("127.0.0.1", running.port)), running.port, tls=False) as pool:
