@@ -66,7 +66,7 @@ class Pool:
             raise ValueError("open_stream opens streams to one server; leave it out, or give one host")
         pairs = [(host, port) if isinstance(host, str) else host for host in hosts]
         patient = len(pairs) == 1
-        self._hosts = [_Host([_PoolClient(*pair, patient, settings) for _ in range(size)]) for pair in pairs]
+        self._hosts = [_Host([_PoolClient(*pair, settings, patient=patient) for _ in range(size)]) for pair in pairs]
         self._stack: AsyncExitStack | None = None
 
     async def request(
@@ -218,7 +218,7 @@ class _PoolClient(AsyncClient):
             can be sent elsewhere.
     """
 
-    def __init__(self, hostname: str, port: int, patient: bool, settings: ClientSettings) -> None:  # noqa: FBT001
+    def __init__(self, hostname: str, port: int, settings: ClientSettings, *, patient: bool) -> None:
         super().__init__(hostname, port, **settings)
         self._connector.patient = patient
 
