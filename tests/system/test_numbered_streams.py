@@ -19,6 +19,9 @@ from asyncapy_core.client.numbered_connection import PATIENCE, SILENCE
 SIZE = 10_000
 """The bytes of a large part."""
 
+SLOW = 60.0
+"""A ``send_timeout`` for loops that take a few small parts a second."""
+
 
 class Sender:
     """A server that sends many parts, and the number of those that it has sent."""
@@ -73,7 +76,7 @@ async def test_a_loop_gets_all_parts_of_a_handler_that_never_waits(asyncapy_serv
 async def test_a_loop_that_is_slower_than_the_server_gets_all_parts(
     asyncapy_server: Start, autojump_clock: MockClock
 ) -> None:
-    sender = Sender(max_output=SIZE)
+    sender = Sender(max_output=SIZE, send_timeout=SLOW)
     running = await asyncapy_server(sender.server)
     async with running.client(version=23, max_packet=10 * SIZE) as client:
         stream = client.stream({"parts": 1000, "size": SIZE})
@@ -148,7 +151,7 @@ async def test_the_end_of_a_client_with_a_full_stream_is_not_delayed(
 async def test_a_late_request_behind_a_full_stream_does_not_end_the_connection(
     asyncapy_server: Start, autojump_clock: MockClock
 ) -> None:
-    running = await asyncapy_server(Sender(max_output=SIZE).server)
+    running = await asyncapy_server(Sender(max_output=SIZE, send_timeout=SLOW).server)
     async with running.client(version=23, max_packet=10 * SIZE) as client, trio.open_nursery() as nursery:
         stream = client.stream({"parts": 100, "size": SIZE})
         assert (await stream.__anext__())["n"] == 0
