@@ -41,8 +41,11 @@ def serving(program: Path, *arguments: str) -> Iterator[Client]:
         assert process.wait(10) == 0
 
 
-def readme_programs() -> list[str]:
-    return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+def readme_program(part: str) -> str:
+    """The only program of the README that has this text."""
+    programs = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (program,) = (program for program in programs if part in program)
+    return str(program)
 
 
 def ask(client: Client, **fields: object) -> dict[str, object]:
@@ -58,16 +61,22 @@ def test_the_demo_shows_each_exchange_and_succeeds() -> None:
     assert "WRONG" not in done.stdout
 
 
-def test_the_server_of_the_readme_talks_to_its_client(tmp_path: Path) -> None:
-    server, talk = readme_programs()[:2]
+@pytest.mark.parametrize(
+    ("server", "talk", "output"),
+    [
+        ("async def echo", "client.receive()", "{'test': 1}\n"),
+        ("async def count", "client.events()", "{'number': 0}\n{'number': 1}\n{'news': 'rain'}\n"),
+    ],
+)
+def test_a_server_of_the_readme_talks_to_its_client(tmp_path: Path, server: str, talk: str, output: str) -> None:
     program = tmp_path / "server.py"
-    program.write_text(server.replace("port=1500", "port=0"))
+    program.write_text(readme_program(server).replace("port=1500", "port=0"))
     with serving(program) as client:
         assert client._socket is not None
         port = client._socket.getpeername()[1]
-        code = talk.replace("1500", str(port))
+        code = readme_program(talk).replace("1500", str(port))
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
-    assert (done.stdout, done.stderr) == ("{'test': 1}\n", "")
+    assert (done.stdout, done.stderr) == (output, "")
 
 
 @pytest.fixture(params=["sqlite", *SERVERS])
@@ -84,7 +93,7 @@ def test_one_program_keeps_its_keys_where_the_url_says(program: str, store_url: 
     path = ROOT / "examples" / program
     if program == "README":
         path = tmp_path / "members.py"
-        path.write_text(readme_programs()[2].replace("port=1500", "port=0"))
+        path.write_text(readme_program("members_only").replace("port=1500", "port=0"))
     with closing(APIKeyFactory(store=store_url)) as keys:
         key = keys.issue({"owner": "alice"})
     with serving(path, store_url, "0") as client:
@@ -97,7 +106,7 @@ def test_the_server_of_the_readme_asks_redis_for_no_key_in_use_and_refuses_a_rev
     program: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "members.py"
-    path.write_text(readme_programs()[2].replace("port=1500", "port=0"))
+    path.write_text(readme_program("members_only").replace("port=1500", "port=0"))
     with RedisServer(program, tmp_path) as redis_server, closing(APIKeyFactory(store=redis_server.url)) as keys:
         key = keys.issue({"owner": "alice"})
         with serving(path, redis_server.url) as client:
@@ -123,7 +132,7 @@ def test_the_server_of_the_readme_asks_redis_for_no_key_in_use_and_refuses_a_rev
 
 def test_the_server_on_an_open_port_wants_tls_and_a_key(tmp_path: Path, certificates: Certificates) -> None:
     program = tmp_path / "open.py"
-    program.write_text(readme_programs()[3].replace("port=1500", "port=0").replace("0.0.0.0", "127.0.0.1"))
+    program.write_text(readme_program("tls_cert").replace("port=1500", "port=0").replace("0.0.0.0", "127.0.0.1"))
     command = [sys.executable, str(program), str(certificates.server)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
         try:
@@ -144,7 +153,7 @@ def test_the_server_on_an_open_port_wants_tls_and_a_key(tmp_path: Path, certific
 
 def test_the_commands_of_the_readme_print_what_it_says(tmp_path: Path) -> None:
     readme = (ROOT / "README.md").read_text()
-    (tmp_path / "example.py").write_text(readme_programs()[0])
+    (tmp_path / "example.py").write_text(readme_program("async def echo"))
     shown = re.search(r"explain example.py -\n(.*?)```", readme, re.DOTALL)
     assert shown is not None
     command = [sys.executable, "-m", "asyncapy_cli", "explain", "example.py", "-"]
@@ -155,7 +164,7 @@ def test_the_commands_of_the_readme_print_what_it_says(tmp_path: Path) -> None:
 def test_the_filter_of_the_readme_is_a_plugin() -> None:
     plugins = PluginManager(discover=False)
     module = ModuleType("acme")
-    exec(readme_programs()[4], module.__dict__)
+    exec(readme_program("class Shout"), module.__dict__)
     plugins.register(module, "acme")
     shout = cast("Callable[[str], Filter]", plugins.filters["Shout"])("text")
     peer = Detached()
@@ -163,7 +172,9 @@ def test_the_filter_of_the_readme_is_a_plugin() -> None:
 
 
 def test_the_test_of_the_readme_passes(tmp_path: Path) -> None:
-    (tmp_path / "test_app.py").write_text("from asyncapy import Server\n\nserver = Server()\n" + readme_programs()[5])
+    (tmp_path / "test_app.py").write_text(
+        "from asyncapy import Server\n\nserver = Server()\n" + readme_program("autojump_clock")
+    )
     (tmp_path / "pytest.ini").write_text("[pytest]\ntrio_mode = true\n")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60)

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from commands import APP, SLOW, ask, run, serving
 from conftest import Certificates
+from numbered_peer import numbered
+from peer import json_packet
 
 import asyncapy
 
@@ -331,6 +333,37 @@ def test_explain_says_why_a_packet_reaches_a_handler_or_not(folder: Path) -> Non
     assert (done.returncode, "can't decode byte 0xff" in done.stderr) == (1, True)
     done = run(folder, "explain", "app", "packet.json", "--from", "nowhere")
     assert (done.returncode, "'nowhere' does not appear to be an IPv4 or IPv6 address" in done.stderr) == (1, True)
+
+
+def test_explain_takes_packets_as_they_are_sent_in_both_versions(folder: Path) -> None:
+    fields = {"foo": 12, "bar": 1}
+    verdicts = run(folder, "explain", "app", "-", text=json.dumps(fields)).stdout
+    file = folder / "packet.bin"
+    for data, title in (
+        (json_packet(**fields), "version 22: a packet in json"),
+        (numbered("REQUEST", 7, fields), "version 23: REQUEST 7 in json"),
+    ):
+        file.write_bytes(data)
+        done = run(folder, "explain", "app", "packet.bin")
+        assert (done.returncode, done.stdout) == (0, f"{title}\n{verdicts}")
+        assert run(folder, "explain", "app", "packet.bin", "--setup").stdout == done.stdout
+    file.write_bytes(numbered("CANCEL", 7))
+    done = run(folder, "explain", "app", "packet.bin")
+    assert (done.returncode, done.stdout.splitlines()) == (
+        1,
+        [
+            "version 23: CANCEL 7",
+            "No handler gets it: the server cancels the request with this number, if it is in flight.",
+        ],
+    )
+    for data, complaint in (
+        (numbered("REPLY", 7, {}), "the server would answer with ERR_HEADER_INVALID: kind 1, which a server does not"),
+        (numbered("REQUEST", 7, payload=b"{"), "the server would answer with ERR_REQUEST_MALFORMED: "),
+        (numbered("PING", 7) * 2, "these 22 bytes are not one packet"),
+    ):
+        file.write_bytes(data)
+        done = run(folder, "explain", "app", "packet.bin")
+        assert (done.returncode, complaint in done.stderr) == (1, True), done.stderr
 
 
 def test_a_filter_that_raises_is_explained_too(folder: Path) -> None:

@@ -222,6 +222,35 @@ def test_a_time_that_is_none_is_told_at_once(timeout: float) -> None:
             make(timeout=timeout)
 
 
+@pytest.mark.parametrize("version", [22, 23, None])
+async def test_a_time_that_is_none_is_refused_when_it_is_set(version: Any) -> None:
+    async with scripted(echo) as server, server.client(version=version) as client:
+        for timeout in (0, -1, float("nan")):
+            with pytest.raises(ValueError, match=f"timeout is {timeout}"):
+                client.timeout = timeout
+        assert client.timeout == 60
+    plain = Client()
+    with pytest.raises(ValueError, match="timeout is -1"):
+        plain.timeout = -1
+    assert plain.timeout == 60
+
+
+@pytest.mark.parametrize("version", [22, 23, None])
+async def test_the_timeout_may_be_removed_while_a_client_connects(autojump_clock: MockClock, version: Any) -> None:
+    async with trio.open_nursery() as nursery:
+        client = AsyncClient("nowhere", 1, tls=False, timeout=5, version=version, open_stream=trio.sleep_forever)
+        async with client:
+
+            async def ask() -> None:
+                with pytest.raises(NotConnected, match=r"nowhere:1: no answer within 5 s"):
+                    await client.request({"a": 1}, timeout=9)
+
+            nursery.start_soon(ask)
+            await wait_all_tasks_blocked()
+            client.timeout = None
+            await trio.sleep(20)
+
+
 async def test_what_was_sent_before_the_client_was_closed_is_told_from_what_was_not(autojump_clock: MockClock) -> None:
     outcomes: list[Any] = []
 

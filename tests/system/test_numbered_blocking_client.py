@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import signal
 import socket
-import struct
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import trio
 from conftest import Certificates, Serve
-from numbered_peer import KINDS, numbered
+from numbered_peer import numbered
 from peer import JSON, failure, packet
+from talker import Talker, talking
 
 from asyncapy import Server
 from asyncapy.client import Client
@@ -35,60 +33,6 @@ in_thread = trio.to_thread.run_sync
 
 def newer(**settings: Any) -> Client:
     return Client(**{"tls": False, "timeout": 10, "version": 23, **settings})
-
-
-class Talker:
-    """One accepted connection of a peer."""
-
-    def __init__(self, connected: socket.socket) -> None:
-        self._socket = connected
-        self._buffer = b""
-
-    def read(self) -> tuple[str, int] | None:
-        """Return the kind and the number of the next packet; None at the end of the stream."""
-        while len(self._buffer) < 4 or len(self._buffer) < 4 + int.from_bytes(self._buffer[:4], "big"):
-            try:
-                data = self._socket.recv(65536)
-            except ConnectionResetError:
-                data = b""
-            if not data:
-                return None
-            self._buffer += data
-        size = 4 + int.from_bytes(self._buffer[:4], "big")
-        kind, number = KINDS[self._buffer[6]], int.from_bytes(self._buffer[7:11], "big")
-        self._buffer = self._buffer[size:]
-        return kind, number
-
-    def send(self, data: bytes) -> None:
-        self._socket.sendall(data)
-
-    def reset(self) -> None:
-        """Let the end of the connection be a reset."""
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-
-    def answer_all(self) -> None:
-        while (got := self.read()) is not None:
-            if got[0] == "REQUEST":
-                self.send(numbered("REPLY", got[1], {"n": got[1]}))
-
-
-@contextmanager
-def talking(*talks: Callable[[Talker], None]) -> Iterator[int]:
-    """Accept one connection for each function, one after the other, and run it; yield the port."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def run() -> None:
-            for talk in talks:
-                connected, _ = listener.accept()
-                with connected:
-                    connected.settimeout(10)
-                    talk(Talker(connected))
-
-        thread = threading.Thread(target=run)
-        thread.start()
-        yield listener.getsockname()[1]
-        thread.join(10)
-        assert not thread.is_alive()
 
 
 async def test_requests_have_their_replies(serve: Serve, certificates: Certificates) -> None:
@@ -300,47 +244,53 @@ def test_a_server_that_has_vanished_is_given_up_at_the_second_late_request() -> 
 
 
 class InterruptedSocket:
-    """A socket whose process gets a signal when the first bytes are to be received."""
+    """A socket whose process gets a signal when bytes have been received."""
 
     def __init__(self, real: socket.socket) -> None:
         self._real = real
-        self._interrupted = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)
 
     def recv(self, size: int) -> bytes:
-        if not self._interrupted:
-            self._interrupted = True
-            signal.raise_signal(signal.SIGUSR1)
-        return self._real.recv(size)
+        data = self._real.recv(size)
+        signal.raise_signal(signal.SIGUSR1)
+        return data
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="this system has no such signal")
-def test_an_interrupted_request_is_cancelled() -> None:
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, TimeoutError])
+def test_an_interrupted_request_is_cancelled_and_its_connection_given_up(kind: type[BaseException]) -> None:
     got: list[Any] = []
 
     def talk(peer: Talker) -> None:
-        got.extend((peer.read(), peer.read()))
-        peer.send(numbered("REPLY", 1, {"n": 1}))
-        peer.answer_all()
+        got.append(peer.read())
+        peer.send(numbered("PART", 1, {"n": 1}))
+        got.append(peer.read())
+        peer.send(numbered("PART", 1, {"n": 2}) + numbered("PART", 2, {"n": 3}))
+        got.extend(iter(peer.read, None))
 
     def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
+        raise kind
 
     before = signal.signal(signal.SIGUSR1, interrupt)
     try:
-        with talking(talk) as port, newer() as client:
+        with talking(talk, Talker.answer_all) as port, newer() as client:
             client.connect("127.0.0.1", port)
+            parts = client.stream({})
+            assert next(parts) == {"n": 1}
             assert client._exchange is not None
             assert client._socket is not None
             client._exchange._socket = InterruptedSocket(client._socket)  # type: ignore[assignment]
-            with pytest.raises(KeyboardInterrupt):
+            with pytest.raises(KeyboardInterrupt if kind is KeyboardInterrupt else ReplyTimeout):
                 client.request({})
-            assert client.request({}) == {"n": 2}
+            assert client.request({}) == {"n": 1}
+            with pytest.raises(ServerDisconnected, match="an exception has interrupted a read"):
+                next(parts)
     finally:
         signal.signal(signal.SIGUSR1, before)
-    assert got == [("REQUEST", 1), ("CANCEL", 1)]
+    assert got[:2] == [("REQUEST", 1), ("REQUEST", 2)]
+    assert {("CANCEL", 1), ("CANCEL", 2)} <= set(got[2:])
 
 
 @pytest.mark.parametrize("data", [b"HTTP/1.1 400", packet(JSON, b'{"a": 1}')])

@@ -11,12 +11,13 @@ from conftest import Serve
 from numbered_peer import NumberedPeer, numbered
 from ports import free_port
 from scripted import fake_server
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from asyncapy import Server
 from asyncapy.client import Pool
 from asyncapy.errors import NotConnected, ServerDisconnected
 from asyncapy_core.client.pool import AVOIDED
+from asyncapy_core.client.streams import IMPATIENCE
 
 VERSIONS: list[Any] = [22, 23, None]
 
@@ -98,6 +99,29 @@ async def test_hosts_that_never_start_are_reported_in_time(version: Any) -> None
             await pool.request({"a": 1}, timeout=0.2)
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("seconds", [60, None])
+async def test_a_host_that_does_not_answer_is_given_up_for_another_one(
+    serve: Serve, autojump_clock: MockClock, version: Any, seconds: Any
+) -> None:
+    running = await serve(named("a"))
+    async with pool_of(running.port, running.port, version=version, timeout=seconds) as pool:
+        for client in pool._hosts[0].clients:
+            client._connector._open_stream = trio.sleep_forever
+        pool._hosts[1].avoid()
+        before = trio.current_time()
+        assert await pool.request({"a": 1}) == {"server": "a"}
+        assert IMPATIENCE <= trio.current_time() - before < 2 * IMPATIENCE
+
+
+async def test_a_pool_with_one_host_waits_for_it(autojump_clock: MockClock) -> None:
+    async with pool_of(1, timeout=60) as pool:
+        for client in pool._hosts[0].clients:
+            client._connector._open_stream = trio.sleep_forever
+        with pytest.raises(NotConnected, match="no answer within 60 s"):
+            await pool.request({"a": 1}, timeout=70)
+
+
 async def test_what_leaving_did_not_take_is_sent_to_another_host(serve: Serve) -> None:
     running = await serve(named("a"))
     leaving = trio.Event()
@@ -158,6 +182,52 @@ async def test_a_pool_has_streams(serve: Serve) -> None:
         assert parts in (["a"] * 4, ["b"] * 4)
     with pytest.raises(NotConnected, match="this pool is not open"):
         pool.stream({"a": 1})
+
+
+async def test_later_streams_avoid_a_host_that_cannot_be_reached(serve: Serve) -> None:
+    running = await serve(named("a"))
+    failed = 0
+    async with pool_of(free_port(), running.port, version=23, size=1) as pool:
+        for _ in range(30):
+            try:
+                assert [part async for part in pool.stream({"a": 1})] == [{"server": "a"}]
+            except NotConnected:
+                failed += 1
+    assert failed <= 1
+
+
+def pausing(name: str, go_on: trio.Event) -> Server:
+    """A server that sends the first of several parts, and the others later."""
+    server = Server(port=0, drain_timeout=20)
+
+    @server.add_handler()
+    async def handler(client: Any, packet: Any) -> Any:
+        for number in range(packet["parts"]):
+            await client.send({"server": name, "n": number})
+            await go_on.wait()
+        return {"server": name}
+
+    return server
+
+
+async def test_a_server_that_stops_in_the_middle_of_a_stream_loses_nothing(serve: Serve) -> None:
+    go_on = trio.Event()
+    servers = {name: await serve(pausing(name, go_on)) for name in "ab"}
+    async with pool_of(*(each.port for each in servers.values()), version=23, size=1, timeout=30) as pool:
+        events = pool.events()
+        stream = pool.stream({"parts": 50})
+        first = (await stream.__anext__())["server"]
+        servers.pop(first).server.stop()
+        ((other, running),) = servers.items()
+        for _ in range(20):
+            assert await pool.request({"parts": 0}) == {"server": other}
+        go_on.set()
+        parts = [part async for part in stream]
+        assert parts == [*({"server": first, "n": number} for number in range(1, 50)), {"server": first}]
+        with pytest.raises(ServerDisconnected):
+            await events.__anext__()
+        await running.server.sessions[0].send({"event": 1})
+        assert await events.__anext__() == {"event": 1}
 
 
 async def test_hosts_share_a_port_or_have_their_own(serve: Serve) -> None:

@@ -13,9 +13,10 @@ from peer import JSON, Peer, json_packet, packet
 from trio.testing import MockClock
 
 from asyncapy import Server
-from asyncapy.errors import BindError, ConfigError, NotConnected, ReplyTimeout
+from asyncapy.errors import BindError, ConfigError, NotConnected, ReplyTimeout, VersionTooOld
 from asyncapy.filters import Filters
 from asyncapy_core.testing import serving
+from asyncapy_core.testing.fixtures import OpenClient
 from asyncapy_core.testing.memory import LogLines
 
 
@@ -215,6 +216,56 @@ async def test_an_address_that_is_none_is_told(asyncapy_server: Start) -> None:
     running = await asyncapy_server(sleeper())
     with pytest.raises(ValueError, match="'localhost' does not appear to be an IPv4 or IPv6 address"):
         running.client(address="localhost")
+
+
+def counting() -> Server:
+    server = Server()
+
+    @server.add_handler()
+    async def count(client: Any, packet: Any) -> Any:
+        if "push" in packet:
+            await client.session.send({"pushed": packet["push"]})
+        for number in range(packet.get("count", 0)):
+            yield {"n": number, "address": client.address}
+
+    return server
+
+
+async def test_an_opened_client_has_the_version_that_it_is_given(asyncapy_client: OpenClient) -> None:
+    server = counting()
+    newer = await asyncapy_client(server, version=23, address="10.1.2.3")
+    events = newer.events()
+    assert [part["n"] async for part in newer.stream({"count": 3, "push": 1})] == [0, 1, 2]
+    assert await events.__anext__() == {"pushed": 1}
+    assert await newer.request({"count": 3}) == {"n": 2, "address": "10.1.2.3"}
+    assert await newer.request({}) is None
+    for older in (await asyncapy_client(server, version=22), await asyncapy_client(server)):
+        assert await older.request({"count": 1}) == {"n": 0, "address": "127.0.0.1"}
+        with pytest.raises(VersionTooOld):
+            older.stream({"count": 1})
+        with pytest.raises(VersionTooOld):
+            older.events()
+    assert len({session.client.address for session in server.sessions}) == 2, "one server has all these clients"
+
+
+async def test_opened_clients_of_several_servers_end_with_the_test(
+    asyncapy_client: OpenClient, autojump_clock: MockClock
+) -> None:
+    for version in (22, 23, None):
+        client = await asyncapy_client(sleeper(), version=version)
+        assert (await client.request({"seconds": 50}))["slept"] == 50
+        waiting = client.stream({"seconds": 10**6}) if version != 22 else None
+        with trio.move_on_after(1):
+            assert waiting is None or await waiting.__anext__() is None
+
+
+async def test_arguments_of_an_opened_client_are_checked(asyncapy_client: OpenClient) -> None:
+    with pytest.raises(ValueError, match="does not appear to be"):
+        await asyncapy_client(counting(), address="localhost")
+    with pytest.raises(ValueError, match="version is 24"):
+        await asyncapy_client(counting(), version=24)  # type: ignore[arg-type]  # the mistake under test
+    with pytest.raises(ConfigError, match="tls_cert"):
+        await asyncapy_client(sleeper(tls_cert="nowhere.pem"))
 
 
 async def test_a_client_in_memory_takes_the_version_of_the_protocol() -> None:

@@ -208,6 +208,29 @@ def test_one_ping_is_outstanding_at_most() -> None:
     assert client.sent() == [("PING", 0, None)]
 
 
+def test_a_server_that_has_left_reads_no_ping() -> None:
+    client = Client()
+    client.call()
+    client.sent()
+    client.receive("LEAVING", 1)
+    client.exchange.ping()
+    assert client.sent() == []
+    assert not client.exchange.silent
+
+
+def test_a_server_leaves_once() -> None:
+    client = Client()
+    call, other = client.call(), client.call()
+    client.sent()
+    client.receive("LEAVING", 2)
+    with pytest.raises(InvalidReply, match="LEAVING twice"):
+        client.receive("LEAVING", 0)
+    assert not client.unsent, "the server may have handled them"
+    client.exchange.end(InvalidReply("LEAVING twice"))
+    assert isinstance(call.error, InvalidReply)
+    assert isinstance(other.error, InvalidReply)
+
+
 def test_requests_above_the_number_of_leaving_are_sent_elsewhere_in_front_of_new_ones() -> None:
     client = Client()
     calls = [client.call(name) for name in range(3)]
@@ -331,40 +354,102 @@ def test_the_failure_of_a_stream_is_an_exception() -> None:
     assert type(other.error) is RemoteError
 
 
-@pytest.mark.parametrize(("limit", "held"), [(10**9, MAX_PARTS), (7 * 10, 10), (1, 1)])
-def test_a_stream_whose_parts_nobody_takes_is_cancelled(limit: int, held: int) -> None:
+PART = numbered("PART", 1, payload=b'{"n":1}')
+LIMITS = [(10**9, MAX_PARTS), (7 * 10, 10), (1, 1)]
+
+
+@pytest.mark.parametrize(("limit", "held"), LIMITS)
+def test_parts_for_which_there_is_no_room_wait_with_all_packets_behind_them(limit: int, held: int) -> None:
     client = Client()
     stream = client.stream(limit)
+    other = client.call()
     client.sent()
-    for _ in range(held):
-        client.exchange.receive(numbered("PART", 1, payload=b'{"n":1}'))
-    assert not stream.ended
-    client.receive("PART", 1, {"n": 1})
-    assert isinstance(stream.error, StreamOverflow)
-    assert client.sent() == [("CANCEL", 1, None)]
-    client.receive("END", 1)
+    client.exchange.receive(PART * (held + 3) + numbered("END", 1) + numbered("REPLY", 2, {"n": 2}))
+    assert client.exchange.full is stream
+    assert len(stream.parts) == held
+    taken = 0
+    while client.exchange.full is not None:
+        assert not stream.ended
+        assert not other.ended
+        taken += 1
+        assert stream.take() == {"n": 1}
+        client.exchange.proceed()
+    assert taken == 3
+    assert other.answer == {"n": 2}
     assert [stream.take() for _ in range(held)] == [{"n": 1}] * held
+    assert stream.ended
+    assert stream.error is None
 
 
-def test_a_taken_part_makes_room_for_another() -> None:
+@pytest.mark.parametrize(("limit", "held"), LIMITS)
+def test_room_is_announced_once_when_half_of_it_is_free_and_at_the_end(limit: int, held: int) -> None:
+    for leave in (False, True):
+        client = Client()
+        stream = client.stream(limit)
+        client.sent()
+        client.exchange.receive(PART * (held + 1))
+        announced: list[int] = []
+        stream.on_room = lambda stream=stream, announced=announced: announced.append(len(stream.parts))
+        if leave:
+            client.exchange.cancel(stream)
+            assert announced == [held]
+        else:
+            while stream.parts:
+                stream.take()
+            assert announced == [held // 2]
+        stream.finish()
+        assert len(announced) == 1
+
+
+def test_a_stream_without_room_that_is_cancelled_holds_up_nothing() -> None:
     client = Client()
-    stream = client.stream(14)
+    stream, other = client.stream(1), client.call()
     client.sent()
-    for _ in range(100):
-        client.exchange.receive(numbered("PART", 1, payload=b'{"n":1}'))
-        client.exchange.receive(numbered("PART", 1, payload=b'{"n":2}'))
-        assert [stream.take(), stream.take()] == [{"n": 1}, {"n": 2}]
-    assert not stream.ended
+    client.exchange.receive(PART * 2 + numbered("FAILURE", 1, failure("ERR_GONE")) + numbered("REPLY", 2, {"n": 2}))
+    stream.overflow("its loop hangs")
+    client.exchange.cancel(stream)
+    assert client.sent() == [("CANCEL", 1, None)]
+    client.exchange.proceed()
+    assert client.exchange.full is None
+    assert other.answer == {"n": 2}
+    assert stream.take() == {"n": 1}
+    assert isinstance(stream.error, StreamOverflow)
+    assert "has not taken 1 parts of 7 bytes, and its loop hangs" in str(stream.error)
 
 
-def test_a_last_answer_for_which_there_is_no_room_is_not_dropped_without_a_word() -> None:
+def test_the_end_and_a_failure_of_a_stream_need_no_room() -> None:
+    for last in (numbered("END", 1), numbered("FAILURE", 1, failure("ERR_NO_HANDLER"))):
+        client = Client()
+        stream = client.stream(1)
+        client.sent()
+        client.exchange.receive(PART + last)
+        assert client.exchange.full is None
+        assert stream.ended
+        assert stream.take() == {"n": 1}
+
+
+def test_a_last_answer_waits_for_room_as_well() -> None:
     client = Client()
     stream = client.stream(1)
     client.sent()
-    client.receive("PART", 1, {"n": 1})
-    client.receive("REPLY", 1, {"n": 1})
-    assert isinstance(stream.error, StreamOverflow)
-    assert client.sent() == [], "the request has ended"
+    client.exchange.receive(PART + numbered("REPLY", 1, {"n": 2}))
+    assert not stream.ended
+    assert stream.take() == {"n": 1}
+    client.exchange.proceed()
+    assert stream.take() == {"n": 2}
+    assert stream.ended
+    assert client.sent() == []
+
+
+def test_invalid_packets_behind_a_stream_without_room_are_found_later() -> None:
+    client = Client()
+    stream = client.stream(1)
+    client.sent()
+    client.exchange.receive(PART * 2 + numbered("REPLY", 7, {"n": 2}))
+    assert stream.take() == {"n": 1}
+    with pytest.raises(InvalidReply, match="a REPLY for request 7, which is not in flight"):
+        client.exchange.proceed()
+    assert stream.take() == {"n": 1}
 
 
 def test_an_exchange_that_asks_sends_one_ping_alone_and_the_requests_behind_the_answer() -> None:

@@ -2,7 +2,8 @@
 
 from asyncapy_core.client.async_client import AsyncClient
 from asyncapy_core.client.client import Client
+from asyncapy_core.client.events import EventStream
 from asyncapy_core.client.pool import Pool
-from asyncapy_core.client.streaming import EventStream, ReplyStream
+from asyncapy_core.client.streaming import ReplyStream
 
 __all__ = ["AsyncClient", "Client", "EventStream", "Pool", "ReplyStream"]

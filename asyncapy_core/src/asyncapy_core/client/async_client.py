@@ -33,7 +33,8 @@ from asyncapy_core.protocol.wire import NUMBERED_VERSION, PROTOCOL_VERSION, Byte
 if TYPE_CHECKING:
     import ssl
 
-    from asyncapy_core.client.streaming import EventStream, ReplyStream
+    from asyncapy_core.client.events import EventStream
+    from asyncapy_core.client.streaming import ReplyStream
 
 ELSEWHERE: Final = f"{REMEDY}; or call the synchronous Client in a thread, with asyncio.to_thread"
 """The remedy for programs with another event loop."""
@@ -126,6 +127,7 @@ class AsyncClient:
 
     @timeout.setter
     def timeout(self, timeout: float | None) -> None:
+        check_timeout(timeout)
         self._connector.timeout = timeout
 
     @property
@@ -189,8 +191,9 @@ class AsyncClient:
     ) -> ReplyStream:
         """Send a packet, and iterate over all its answers: ``async for part in client.stream({…})``; version 23 only.
 
-        The packet is sent when the loop begins. A loop that is left early cancels the request. At most 256 answers, or
-        ``max_packet`` bytes of them, are held for a loop that takes them slowly; then the request is cancelled.
+        The packet is sent when the loop begins. A loop that is left early cancels the request. At most 10,000 answers,
+        or ``max_packet`` bytes of them, are held for a loop that takes them slowly. Then the client reads nothing more
+        until half of them are taken; after 5 seconds, the request is cancelled.
 
         Args:
             payload: the fields, or a JSON object as text.
@@ -216,7 +219,7 @@ class AsyncClient:
     def events(self) -> EventStream:
         """Iterate over the packets that the server pushes: ``async for event in client.events()``; version 23 only.
 
-        Events are received from this call on, and the client keeps a connection for them. At most 256 events, or
+        Events are received from this call on, and the client keeps a connection for them. At most 10,000 events, or
         ``max_packet`` bytes of them, are held for a loop that takes them slowly; then the oldest ones are dropped, and
         ``lost`` of the result counts them.
 
@@ -296,6 +299,7 @@ class AsyncClient:
             except VersionTooOld:
                 if self._version.known != PROTOCOL_VERSION:
                     raise
+            self._begin(None)  # it may have been closed meanwhile
             seconds = remaining(deadline)
         return await self._ordered.request(self._encoding.pack(fields), seconds)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from asyncapy_core.client.idle import END_WITHIN
 from asyncapy_core.client.outstanding import Outstanding
 from asyncapy_core.client.replies import ReplyDecoder
-from asyncapy_core.client.sockets import remaining
+from asyncapy_core.client.sockets import has_expired, remaining
 from asyncapy_core.errors import InvalidReply, ServerDisconnected
 
 if TYPE_CHECKING:
@@ -66,9 +66,9 @@ class BlockingConnection:
             while data:
                 self.socket.settimeout(remaining(deadline))
                 data = data[self.socket.send(data) :]
-        except TimeoutError:
-            raise
         except OSError as error:
+            if has_expired(error):
+                raise
             self.fault = error
             self._read_early()
             if self._early is None:
@@ -87,9 +87,9 @@ class BlockingConnection:
             try:
                 self.socket.settimeout(remaining(deadline))
                 data = self.socket.recv(min(max(decoder.missing, MIN_READ), MAX_READ))
-            except TimeoutError:
-                raise
             except OSError as error:
+                if has_expired(error):
+                    raise
                 self.fault = error
                 return None
             if not data:
@@ -149,7 +149,7 @@ class BlockingConnection:
         self.socket.settimeout(seconds)
         try:
             return self.socket.recv(MIN_READ)
-        except (TimeoutError, BlockingIOError, ssl.SSLWantReadError):
+        except (BlockingIOError, ssl.SSLWantReadError):
             return None
-        except OSError:  # a reset of the connection ends it, too
-            return b""
+        except OSError as error:  # a reset of the connection ends it, too
+            return None if has_expired(error) else b""

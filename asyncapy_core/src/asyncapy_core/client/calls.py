@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias
 from asyncapy_core.client.failures import failure
 from asyncapy_core.errors import RemoteError, StreamOverflow
 
-MAX_PARTS: Final = 256
+MAX_PARTS: Final = 10_000
 """The most answers, or events, that are held for a consumer that does not take them."""
 
 MaybeNone: TypeAlias = Any
@@ -85,33 +85,30 @@ class PartsCall(Call):
 
     Attributes:
         parts: the held answers, and the sizes of their payloads.
+        on_room: called once, when half of the room is free again, and at the end; None if nothing waits for room.
     """
 
-    __slots__ = ("_limit", "_size", "parts")
+    __slots__ = ("_limit", "_size", "on_room", "parts")
 
     def __init__(self, packet: bytes, wire_id: int, on_change: Callable[[], object], limit: int) -> None:
         super().__init__(packet, wire_id, on_change)
         self._limit = limit
         self._size = 0
         self.parts: deque[tuple[dict[str, Any], int]] = deque()
+        self.on_room: Callable[[], object] | None = None
 
     @property
     def ready(self) -> bool:
         """Whether the consumer need not wait."""
         return self.ended or bool(self.parts)
 
+    def has_room(self, size: int) -> bool:
+        """Return whether an answer whose payload has ``size`` bytes can be held."""
+        return not self.parts or (len(self.parts) < MAX_PARTS and self._size + size <= self._limit)
+
     def add(self, fields: dict[str, Any], size: int) -> None:
-        """Hold an answer, or fail with `StreamOverflow` if there is no room for it."""
+        """Hold an answer, for which there is room."""
         self.answered = True
-        if len(self.parts) == MAX_PARTS or (self.parts and self._size + size > self._limit):
-            self.fail(
-                StreamOverflow(
-                    f"the stream was cancelled: {len(self.parts)} parts of {self._size} bytes wait for their consumer, "
-                    f"and at most {MAX_PARTS} parts or {self._limit} bytes are held; take them more quickly, or ask "
-                    "the server for less at a time"
-                )
-            )
-            return
         self.parts.append((fields, size))
         self._size += size
         self._on_change()
@@ -120,11 +117,32 @@ class PartsCall(Call):
         """Remove the oldest held answer, and return its fields."""
         fields, size = self.parts.popleft()
         self._size -= size
+        if 2 * len(self.parts) <= MAX_PARTS and 2 * self._size <= self._limit:
+            self._announce_room()
         return fields
+
+    def finish(self) -> None:
+        """Note that there are no more answers."""
+        super().finish()
+        self._announce_room()
 
     def refuse(self, fields: dict[str, Any]) -> None:
         """Fail with the exception for a failure."""
         self.fail(failure(fields) or RemoteError("the server answered with a FAILURE without a code"))
+
+    def overflow(self, why: str) -> None:
+        """Fail with `StreamOverflow`, as there is no room for the next answer."""
+        self.fail(
+            StreamOverflow(
+                f"the stream was cancelled: its loop has not taken {len(self.parts)} parts of {self._size} bytes, and "
+                f"{why}; take them more quickly, or ask the server for less at a time"
+            )
+        )
+
+    def _announce_room(self) -> None:
+        on_room, self.on_room = self.on_room, None
+        if on_room is not None:
+            on_room()
 
 
 class Unsent:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
 
@@ -14,7 +14,7 @@ from asyncapy_core.addresses import endpoint
 from asyncapy_core.client.blocking import BlockingConnection
 from asyncapy_core.client.blocking_numbered import BlockingExchange
 from asyncapy_core.client.calls import Call, MaybeNone, PartsCall
-from asyncapy_core.client.connecting import TlsOptions, check_port, check_timeout, client_encodings
+from asyncapy_core.client.connecting import TlsOptions, check_port, check_timeout, client_encodings, within
 from asyncapy_core.client.failures import failure
 from asyncapy_core.client.replies import ReplyDecoder
 from asyncapy_core.client.sockets import connect
@@ -87,17 +87,27 @@ class Client:
             raise ValueError(f"version is {version!r}; it must be {PROTOCOL_VERSION} or {NUMBERED_VERSION}")
         self._version = version
         self._tls = TlsOptions(tls, ssl_context, ca_file)
-        check_timeout(timeout)
+        self.timeout = timeout
         self._encodings = client_encodings(plugins, header_size, byteorder, max_packet)
         self._encoding = self._encodings.by_name(encoding)
         self._socket: socket.socket | None = None
         self._connection: BlockingConnection | None = None
         self._exchange: BlockingExchange | None = None
+        self._left: list[BlockingExchange] = []
         self._server: tuple[str, int, bool] = ("", 0, tls)
         self.tls = tls
         self.encoding = encoding
-        self.timeout = timeout
         self.raise_failures: bool = raise_failures
+
+    @property
+    def timeout(self) -> float | None:
+        """The most seconds to connect, to send a packet, or to receive a reply, as given."""
+        return self._timeout
+
+    @timeout.setter
+    def timeout(self, timeout: float | None) -> None:
+        check_timeout(timeout)
+        self._timeout = timeout
 
     def connect(self, hostname: str, port: int) -> None:
         """Connect to a server, and verify its certificate if TLS is on.
@@ -114,9 +124,10 @@ class Client:
 
     def disconnect(self) -> None:
         """Close the connection. Disconnecting twice does nothing."""
-        if self._socket is not None:
-            self._socket.close()
-        self._socket = self._connection = self._exchange = None
+        for exchange in self._left:
+            exchange.close()
+        self._left.clear()
+        self._close()
 
     def request(self, payload: Mapping[str, Any] | str | bytes) -> dict[str, Any] | MaybeNone:
         """Send a packet, wait for its reply, and return its fields.
@@ -150,7 +161,7 @@ class Client:
             raise failed
         return call.answer
 
-    def stream(self, payload: Mapping[str, Any] | str | bytes) -> Iterator[dict[str, Any]]:
+    def stream(self, payload: Mapping[str, Any] | str | bytes) -> Generator[dict[str, Any], None, None]:
         """Send a packet, and iterate over all its answers: ``for part in client.stream({…})``; version 23 only.
 
         The packet is sent when the loop begins. A loop that is left early cancels the request.
@@ -201,7 +212,7 @@ class Client:
             raise
         except TimeoutError as error:
             self.disconnect()
-            raise ReplyTimeout(f"the server did not take the packet within {self.timeout:g} s; disconnected") from error
+            raise ReplyTimeout(f"the server did not take the packet {within(self.timeout)}; disconnected") from error
         except BaseException:  # raised again; a part of the packet may have been sent, and nothing may follow it
             self.disconnect()
             raise
@@ -257,7 +268,7 @@ class Client:
         """Return a REQUEST with any number, and the wire id of its codec."""
         return self._encoding.pack_numbered(Kind.REQUEST, 1, parse_fields(payload)), self._encoding.wire_id
 
-    def _parts(self, call: PartsCall) -> Iterator[dict[str, Any]]:
+    def _parts(self, call: PartsCall) -> Generator[dict[str, Any], None, None]:
         for _ in self._answers(call):
             while call.parts:
                 yield call.take()
@@ -266,30 +277,38 @@ class Client:
 
     def _answers(self, call: Call) -> Iterator[None]:
         """Send a request, and yield whenever it is ready, until it has ended; cancel it if it does not end in time."""
-        deadline, exchange = self._deadline(), self._exchange
+        exchange, deadline = self._exchange, self._deadline()
         _check_process(exchange)
+        assert exchange is not None
         try:
             for _ in range(MAX_CONNECTIONS):
-                if exchange is None or exchange.has_ended():
-                    self._connect(deadline)
-                    exchange = self._exchange
-                    assert exchange is not None
-                exchange.begin(call, deadline)
-                while exchange.wait(call, deadline):
+                if exchange.has_ended():
+                    exchange = self._reconnect(deadline)
+                more = exchange.ask(call, deadline)
+                while more:
                     yield
                     if call.ended:
                         return
+                    _check_process(exchange)
                     deadline = self._deadline()
+                    more = exchange.wait(call, deadline)
             raise NotConnected(f"the server has ended {MAX_CONNECTIONS} sessions before it began with the request")
-        except RemoteError:
-            raise
         except BaseException as error:  # raised again; the server does not handle the request for nothing
-            late = isinstance(error, TimeoutError)
-            if exchange is not None:
-                exchange.cancel(call, late=late)
+            late = isinstance(error, TimeoutError) and not isinstance(error, RemoteError)
+            exchange.cancel(call, late=late)
             if late:
-                raise ReplyTimeout(f"no whole reply within {self.timeout:g} s; the request was cancelled") from error
+                raise ReplyTimeout(f"no whole reply {within(self.timeout)}; the request was cancelled") from error
             raise
+
+    def _reconnect(self, deadline: float | None) -> BlockingExchange:
+        """Connect to the server, in version 23. An earlier connection stays open for the answers to its streams."""
+        self._left = [exchange for exchange in self._left if exchange.has_streams]
+        if self._exchange is not None and self._exchange.has_streams:
+            self._left.append(self._exchange)
+            self._exchange = self._socket = None
+        self._connect(deadline)
+        assert self._exchange is not None
+        return self._exchange
 
     def _open(self, deadline: float | None) -> BlockingConnection:
         """Connect to the server, after closing an earlier connection, in version 22."""
@@ -299,17 +318,25 @@ class Client:
 
     def _connect(self, deadline: float | None) -> None:
         """Connect to the server, after closing an earlier connection."""
-        self.disconnect()
+        self._close()
         hostname, port, tls = self._server
         try:
             connected = connect(hostname, port, self._tls if tls else None, deadline)
         except TimeoutError as error:
-            raise ReplyTimeout(f"{endpoint(hostname, port)} did not answer within {self.timeout:g} s") from error
+            raise ReplyTimeout(f"{endpoint(hostname, port)} did not answer {within(self.timeout)}") from error
         self._socket = connected
         if self._version == PROTOCOL_VERSION:
             self._connection = BlockingConnection(connected, self._encodings)
         else:
             self._exchange = BlockingExchange(connected, self._encodings)
+
+    def _close(self) -> None:
+        """Close the current connection."""
+        if self._exchange is not None:
+            self._exchange.close()
+        if self._socket is not None:
+            self._socket.close()
+        self._socket = self._connection = self._exchange = None
 
     def _next_reply(self, convert: Callable[[ReplyDecoder, Frame], T]) -> T | None:
         """Wait for a whole reply and convert it; return None if the server closes the connection before.
@@ -336,7 +363,7 @@ class Client:
         except TimeoutError as error:
             self.disconnect()
             state = connection.decoder.state
-            raise ReplyTimeout(f"no whole reply within {self.timeout:g} s, {state}; disconnected") from error
+            raise ReplyTimeout(f"no whole reply {within(self.timeout)}, {state}; disconnected") from error
         except BaseException:  # raised again; after a Ctrl+C, the next request would get the late reply
             self.disconnect()
             raise

@@ -60,6 +60,11 @@ def check_timeout(timeout: float | None) -> None:
         raise ValueError(f"timeout is {timeout!r}; it must be more than 0 seconds, or None to wait for ever")
 
 
+def within(seconds: float | None) -> str:
+    """Return a timeout for messages, such as ``"within 5 s"``; without one, another limit than the client's applied."""
+    return "in time" if seconds is None else f"within {seconds:g} s"
+
+
 def check_port(port: int) -> None:
     """Raise TypeError or ValueError unless a port is an integer from 1 to 65535."""
     if isinstance(port, bool) or not isinstance(port, int):

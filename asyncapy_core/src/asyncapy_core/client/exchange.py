@@ -9,14 +9,18 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from asyncapy_core.client.answers import AnswerDecoder
-from asyncapy_core.client.calls import Call, Unsent
+from asyncapy_core.client.calls import Call, PartsCall, Unsent
 from asyncapy_core.client.failures import failure, is_header_invalid
 from asyncapy_core.client.pipeline import BATCH
 from asyncapy_core.errors import InvalidReply, RemoteError, ServerDisconnected, VersionTooOld
 from asyncapy_core.protocol.encoding import EncodingRegistry
 from asyncapy_core.protocol.kinds import MAX_NUMBER, Kind
+from asyncapy_core.protocol.numbered import NumberedFrame
 
 _NUMBER_SIZE: Final = 4
+
+_HELD: Final = frozenset({Kind.PART, Kind.REPLY})
+"""The kinds whose payloads a stream holds."""
 
 
 class Exchange:
@@ -31,12 +35,14 @@ class Exchange:
     Attributes:
         answers: the decoder of received bytes.
         leaving: whether no more requests are sent on this connection.
-        silent: whether a PING was sent, and nothing has arrived since.
+        silent: whether a PING was sent, and nothing has arrived since; for the PING at the beginning, no whole packet.
         received: how often bytes have arrived.
         reason: the reason why the connection has ended.
         useful: whether a packet of version 23 has arrived.
         answered: whether the server has answered a request or a PING.
         ordered: whether the server has answered the PING as a server of version 22.
+        full: a stream that has no room for its next answer. This answer, and all packets behind it, are processed by
+            `proceed` only; until then, nothing more is to be received.
     """
 
     def __init__(
@@ -58,6 +64,7 @@ class Exchange:
         self._ping = b""
         self._pong = b""
         self._pinged = False
+        self._left = False
         self._failure = ""
         self.answers: AnswerDecoder = AnswerDecoder(encodings)
         self.leaving: bool = False
@@ -67,6 +74,8 @@ class Exchange:
         self.useful: bool = False
         self.answered: bool = False
         self.ordered: bool = False
+        self.full: PartsCall | None = None
+        self._frames: list[NumberedFrame] = []
         self._asks = asks
         if asks:
             self.ping()
@@ -107,14 +116,20 @@ class Exchange:
         return b"".join(batch)
 
     def cancel(self, call: Call) -> bool:
-        """Drop the further answers to a call, as its caller no longer waits; return False if it is not in flight."""
+        """End a call whose caller no longer waits, and drop further answers; return False if it is not in flight."""
         if self._in_flight.get(call.number) is not call:
             return False
         self._drop(call)
+        call.finish()
         return True
 
     def ping(self) -> None:
-        """Ask the server for a sign of life, unless it has not answered the last question yet."""
+        """Ask the server for a sign of life, unless it has left: then it reads no PING.
+
+        No second PING is sent before the answer to the first one.
+        """
+        if self._left:
+            return
         if not self._pinged:
             self._pinged = True
             self._ping = self._wire.encode_numbered(Kind.PING, 0)
@@ -128,17 +143,25 @@ class Exchange:
             ServerDisconnected: the server has refused the connection. The calls have this answer.
             VersionTooOld: the server has version 22.
         """
-        self.silent = False
+        self.silent = self._asks  # a part of the answer to the first PING is no sign of life
         self.received += 1
-        answers = self.answers
-        answers.feed(data)
-        if (refusal := answers.ordered_reply()) is not None:
+        self.answers.feed(data)
+        if (refusal := self.answers.ordered_reply()) is not None:
             self._refuse(refusal)
-        while frames := answers.frames():
-            self.useful, self._asks = True, False
-            for kind, number, wire_id, payload in frames:
+        self.proceed()
+
+    def proceed(self) -> None:
+        """Process packets that have been received, up to one for which its stream has no room; see ``full``.
+
+        Raises:
+            InvalidReply: they break a rule of the protocol.
+        """
+        self.full = None
+        frames, self._frames = self._frames, []
+        while frames or (frames := self._decoded()):
+            for index, (kind, number, wire_id, payload) in enumerate(frames):
                 if kind is Kind.EVENT:
-                    self._on_event(answers.fields(wire_id, payload), len(payload))
+                    self._on_event(self.answers.fields(wire_id, payload), len(payload))
                 elif kind is Kind.PING:
                     self._pong = self._wire.encode_numbered(Kind.PONG, number)
                 elif kind is Kind.PONG:
@@ -146,9 +169,23 @@ class Exchange:
                 elif kind is Kind.LEAVING:
                     self._leave(number)
                 elif kind is Kind.FAILURE and number == 0:
-                    self._failure = str(failure(answers.fields(wire_id, payload)) or "a failure without a code")
+                    self._failure = str(failure(self.answers.fields(wire_id, payload)) or "a failure without a code")
+                elif (call := self._in_flight.get(number)) is None:
+                    self._skip(kind, number)
+                elif isinstance(call, PartsCall) and kind in _HELD and not call.has_room(len(payload)):
+                    self.full, self._frames = call, frames[index:]
+                    return
                 else:
-                    self._answer(kind, number, wire_id, payload)
+                    self._answer(call, kind, wire_id, payload)
+            frames = []
+
+    def _decoded(self) -> list[NumberedFrame]:
+        """Return the next whole packets that have been received."""
+        frames = self.answers.frames()
+        if frames:
+            self.useful = True
+            self._asks = self.silent = False
+        return frames
 
     def end(self, error: RemoteError | None) -> None:
         """Fail the requests in flight, as the connection has ended: the server may or may not have handled them.
@@ -172,16 +209,17 @@ class Exchange:
             self._drop(call)
             call.fail(error)
 
-    def _answer(self, kind: Kind, number: int, wire_id: int, payload: bytes) -> None:
-        """Process a packet that answers a request."""
-        call = self._in_flight.get(number)
+    def _skip(self, kind: Kind, number: int) -> None:
+        """Drop a packet that answers a request whose caller no longer waits."""
         self.answered = True
-        if call is None:
-            if number not in self._cancelled:
-                raise InvalidReply(f"the server sent a {kind.name} for request {number}, which is not in flight")
-            if kind is not Kind.PART:
-                self._cancelled.discard(number)
-            return
+        if number not in self._cancelled:
+            raise InvalidReply(f"the server sent a {kind.name} for request {number}, which is not in flight")
+        if kind is not Kind.PART:
+            self._cancelled.discard(number)
+
+    def _answer(self, call: Call, kind: Kind, wire_id: int, payload: bytes) -> None:
+        """Process a packet that answers a request in flight."""
+        self.answered = True
         if kind is not Kind.END:
             try:
                 fields = self.answers.fields(wire_id, payload)
@@ -193,7 +231,7 @@ class Exchange:
                 else:
                     call.add(fields, len(payload))
         if kind is not Kind.PART:
-            del self._in_flight[number]
+            del self._in_flight[call.number]
             call.finish()
         elif call.ended:
             self._drop(call)
@@ -208,8 +246,13 @@ class Exchange:
         """Send no more requests here, and those above a number elsewhere.
 
         A request that has an answer was handled, whatever the number says.
+
+        Raises:
+            InvalidReply: the server has left before; a request below the first number must not be sent twice.
         """
-        self.leaving = True
+        if self._left:
+            raise InvalidReply("the server sent LEAVING twice")
+        self._left = self.leaving = True
         unhandled = [call for number, call in self._in_flight.items() if number > last and not call.answered]
         for call in unhandled:
             del self._in_flight[call.number]

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import trio
 
+from asyncapy_core.client.connecting import within
 from asyncapy_core.client.failures import closes_connection, failure
 from asyncapy_core.client.idle import END_WITHIN
 from asyncapy_core.client.pipeline import Pipeline
@@ -73,11 +74,11 @@ class OrderedRequests:
                 await done.wait()
             if self._pipeline.is_unsent(request):
                 sent = "timed out on an idle connection, and not sent again" if request.repeated else "never sent"
-                raise NotConnected(f"{sent} within {seconds:g} s: {self._not_ready}")
+                raise NotConnected(f"{sent} {within(seconds)}: {self._not_ready}")
             if self._pipeline.holds_reply_to(request):
                 self._pipeline.deliver_held()
             if not done.is_set():
-                raise ReplyTimeout(f"no whole reply within {seconds:g} s")
+                raise ReplyTimeout(f"no whole reply {within(seconds)}")
         finally:
             if not done.is_set():
                 self._pipeline.forget(request)

@@ -14,11 +14,13 @@ import trio
 from asyncapy_core.client.async_client import ELSEWHERE, MAX_REPEATS, AsyncClient, remaining
 from asyncapy_core.client.calls import MaybeNone
 from asyncapy_core.client.connecting import check_timeout
+from asyncapy_core.client.events import JoinedEvents
 from asyncapy_core.client.ordered import FIRST_PAUSE, LONGEST_PAUSE
-from asyncapy_core.errors import NotConnected, ServerDisconnected
+from asyncapy_core.errors import NotConnected, ServerDisconnected, VersionTooOld
 from asyncapy_core.event_loops import require_trio
 
 if TYPE_CHECKING:
+    from asyncapy_core.client.events import EventStream
     from asyncapy_core.client.settings import ClientSettings
     from asyncapy_core.client.streaming import ReplyStream
 
@@ -63,8 +65,8 @@ class Pool:
         if len(hosts) > 1 and settings.get("open_stream") is not None:
             raise ValueError("open_stream opens streams to one server; leave it out, or give one host")
         pairs = [(host, port) if isinstance(host, str) else host for host in hosts]
-        kind = AsyncClient if len(pairs) == 1 else _ImpatientClient
-        self._hosts = [_Host([kind(*pair, **settings) for _ in range(size)]) for pair in pairs]
+        patient = len(pairs) == 1
+        self._hosts = [_Host([_PoolClient(*pair, settings, patient=patient) for _ in range(size)]) for pair in pairs]
         self._stack: AsyncExitStack | None = None
 
     async def request(
@@ -108,10 +110,35 @@ class Pool:
     ) -> ReplyStream:
         """Send a packet over the least busy connection, and iterate over its answers; see `AsyncClient.stream`.
 
-        It is not sent to another host if this one cannot be reached.
+        It is not sent to another host if this one cannot be reached; later ones are.
         """
         self._require_open()
         return self._choose(set()).client.stream(payload, timeout=timeout)
+
+    def events(self) -> EventStream:
+        """Iterate over the packets that the servers push over all connections; version 23 only.
+
+        The pool opens all its connections for this, and opens those that are lost again. A packet that a server pushes
+        to all its sessions comes once for each of them. At most 10,000 events, or ``max_packet`` bytes of them, are
+        held; then the oldest ones are dropped, and ``lost`` of the result counts them.
+
+        Returns:
+            An asynchronous iterator over the fields of the events. When a session has ended, it raises
+            `ServerDisconnected` once, as events may be missing. Then another loop over it goes on with the sessions
+            that remain and the new one.
+
+        Raises:
+            VersionTooOld: all connections have version 22. For ``version=None``, the loop may raise it, once for each
+                connection.
+            NotConnected: the pool is not open.
+        """
+        self._require_open()
+        clients = [client for host in self._hosts for client in host.clients]
+        events = JoinedEvents(clients[0].max_packet, len(clients))
+        for client in clients:
+            client.listen(events)
+        events.check()
+        return events
 
     async def __aenter__(self) -> Self:
         require_trio("Pool", ELSEWHERE)
@@ -139,7 +166,7 @@ class Pool:
         now = trio.current_time()
         return min(
             self._hosts,
-            key=lambda host: (host in tried, now < host.avoided_until, host.pending, random.random()),  # noqa: S311
+            key=lambda host: (host in tried, host.is_avoided(now), host.pending, random.random()),  # noqa: S311
         )
 
     async def _may_try_again(self, deadline: float, pause: float) -> bool:
@@ -159,8 +186,8 @@ class _Host:
         avoided_until: the time until which the host gets no requests, as long as there are others.
     """
 
-    def __init__(self, clients: list[AsyncClient]) -> None:
-        self.clients: list[AsyncClient] = clients
+    def __init__(self, clients: list[_PoolClient]) -> None:
+        self.clients: list[_PoolClient] = clients
         self.avoided_until: float = -math.inf
 
     @property
@@ -173,14 +200,44 @@ class _Host:
         """The client with the fewest requests in flight, the first one of equals."""
         return min(self.clients, key=lambda client: client.pending)
 
+    def is_avoided(self, now: float) -> bool:
+        """Return whether the host could not be reached a short time ago."""
+        return now < max(self.avoided_until, *(client.failed_at + AVOIDED for client in self.clients))
+
     def avoid(self) -> None:
-        """Note that the host could not be reached."""
+        """Note that the host has not handled a request."""
         self.avoided_until = trio.current_time() + AVOIDED
 
 
-class _ImpatientClient(AsyncClient):
-    """A client whose requests fail when no connection can be made, so that they can be sent elsewhere."""
+class _PoolClient(AsyncClient):
+    """One connection of a pool.
 
-    def __init__(self, hostname: str, port: int, **settings: Unpack[ClientSettings]) -> None:
+    Args:
+        hostname, port, settings: as for `AsyncClient`.
+        patient: whether requests wait for another attempt if no connection can be made; if not, they fail, so that they
+            can be sent elsewhere.
+    """
+
+    def __init__(self, hostname: str, port: int, settings: ClientSettings, *, patient: bool) -> None:
         super().__init__(hostname, port, **settings)
-        self._connector.patient = False
+        self._connector.patient = patient
+
+    @property
+    def max_packet(self) -> int:
+        """The largest Content-Length of a reply accepted, in bytes."""
+        return self._encodings.wire.max_packet
+
+    @property
+    def failed_at(self) -> float:
+        """The time at which the last attempt to connect failed; in the distant past if it succeeded."""
+        return self._connector.failed_at
+
+    def listen(self, events: JoinedEvents) -> None:
+        """Add the events of the server to those of the pool."""
+        self._begin(None)
+        try:
+            self._require_numbered("events()")
+        except VersionTooOld as error:
+            events.fail(error)
+        else:
+            self._numbered.listen(events)

@@ -33,6 +33,14 @@ def remaining(deadline: float | None) -> float | None:
     return seconds
 
 
+def has_expired(error: OSError) -> bool:
+    """Return whether an error of a socket means that the timeout of the socket has passed.
+
+    The ETIMEDOUT of the system is a TimeoutError, too. It ends the connection, whatever timeout the socket has.
+    """
+    return isinstance(error, TimeoutError) and error.errno is None
+
+
 def connect(hostname: str, port: int, tls: TlsOptions | None, deadline: float | None) -> socket.socket:
     """Connect to a server, and verify its certificate if TLS is on.
 
@@ -49,9 +57,9 @@ def connect(hostname: str, port: int, tls: TlsOptions | None, deadline: float | 
     """
     try:
         connected = open_socket(hostname, port, deadline)
-    except TimeoutError:
-        raise
     except (OSError, ValueError) as error:  # a UnicodeError is a ValueError
+        if isinstance(error, OSError) and has_expired(error):
+            raise
         raise unreachable(error, hostname, port) from error
     connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if tls is None:
@@ -100,7 +108,7 @@ def open_socket(hostname: str, port: int, deadline: float | None) -> socket.sock
             errors.append(error)
         else:
             return sock
-    if len(errors) == 1 or all(isinstance(error, TimeoutError) for error in errors):
+    if len(errors) == 1 or all(has_expired(error) for error in errors):
         raise errors[0]
     raise OSError(f"no address of {hostname} accepted a connection") from ExceptionGroup("addresses", errors)
 

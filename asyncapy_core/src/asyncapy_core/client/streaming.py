@@ -1,19 +1,17 @@
-"""`ReplyStream` and `EventStream`: the answers to one request, and the events of a server, one after the other."""
+"""`ReplyStream`: the answers to one request, one after the other."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
 import math
-import weakref
-from collections import deque
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
 import trio
 
-from asyncapy_core.client.calls import MAX_PARTS, Call, PartsCall
+from asyncapy_core.client.calls import Call, PartsCall
 from asyncapy_core.errors import RemoteError
 
 
@@ -48,7 +46,7 @@ class ReplyStream:
         changed: set when ``call`` changes.
         send: sends ``call``.
         forget: cancels ``call``.
-        late: returns the exception for a call that has waited for too long.
+        give_up: fails and cancels ``call`` after it has waited for the given number of seconds.
         seconds: the most seconds between the answers; None for no limit.
     """
 
@@ -59,12 +57,12 @@ class ReplyStream:
         *,
         send: Callable[[Call], object],
         forget: Callable[[Call], object],
-        late: Callable[[Call, float | None], RemoteError],
+        give_up: Callable[[Call, float | None], object],
         seconds: float | None,
     ) -> None:
         self._call = call
         self._changed = changed
-        self._send, self._forget, self._late = send, forget, late
+        self._send, self._forget, self._give_up = send, forget, give_up
         self._seconds = seconds
         self._token: trio.lowlevel.TrioToken | None = None
 
@@ -73,12 +71,18 @@ class ReplyStream:
 
     async def __anext__(self) -> dict[str, Any]:
         call = self._call
-        await trio.lowlevel.checkpoint()
-        if self._token is None:
-            self._token = trio.lowlevel.current_trio_token()
-            self._send(call)
-        if not call.ready:
-            await self._wait()
+        try:
+            await trio.lowlevel.checkpoint()
+            if self._token is None and not call.ended:
+                self._token = trio.lowlevel.current_trio_token()
+                self._send(call)
+            if not call.ready:
+                await self._wait()
+        except BaseException:  # raised again; a loop that is cancelled takes no further answer
+            self._cancel(
+                RemoteError("the stream was cancelled, as a task that waited for its next answer was cancelled")
+            )
+            raise
         if call.parts:
             return call.take()
         if call.error is not None:
@@ -103,128 +107,24 @@ class ReplyStream:
             with contextlib.suppress(RuntimeError):  # the run of trio has ended
                 self._token.run_sync_soon(self._forget, self._call)  # this may be another thread
 
-    def _cancel(self) -> None:
-        self._call.parts.clear()
-        if not self._call.ended:
-            if self._token is not None:
-                self._forget(self._call)
-            self._call.finish()
+    def _cancel(self, error: RemoteError | None = None) -> None:
+        """Cancel the request, unless it has ended. Other tasks that take its answers get the error, if there is one."""
+        call = self._call
+        call.parts.clear()
+        if call.ended:
+            return
+        if error is None:
+            call.finish()
+        else:
+            call.fail(error)
+        if self._token is not None:
+            self._forget(call)
 
     async def _wait(self) -> None:
         """Wait for an answer or the end."""
         call = self._call
-        try:
-            with trio.move_on_after(math.inf if self._seconds is None else self._seconds):
-                while not call.ready:
-                    await self._changed.wait()
-        except BaseException:  # raised again; a loop that is cancelled takes no further answer
-            self._cancel()
-            raise
+        with trio.move_on_after(math.inf if self._seconds is None else self._seconds):
+            while not call.ready:
+                await self._changed.wait()
         if not call.ready:
-            error = self._late(call, self._seconds)
-            self._forget(call)
-            call.fail(error)
-
-
-class EventStream:
-    """The events of a server: ``async for event in client.events()``.
-
-    At most 256 events, or ``limit`` bytes of them, are held. When more arrive, the oldest ones are dropped.
-
-    Args:
-        limit: the most bytes of events that are held, unless it is one event.
-
-    Attributes:
-        lost: the number of events that were dropped.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._size = 0
-        self._events: deque[tuple[dict[str, Any], int]] = deque()
-        self._changed = Signal()
-        self._error: RemoteError | None = None
-        self._closed = False
-        self.lost: int = 0
-
-    @property
-    def ended(self) -> bool:
-        """Whether no further events are received."""
-        return self._closed or self._error is not None
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> dict[str, Any]:
-        await trio.lowlevel.checkpoint()
-        while not (self._events or self.ended):
-            await self._changed.wait()
-        if self._events:
-            fields, size = self._events.popleft()
-            self._size -= size
-            return fields
-        if self._error is not None:
-            raise copy.copy(self._error) from self._error.__cause__
-        raise StopAsyncIteration
-
-    async def aclose(self) -> None:
-        """Receive no further events."""
-        self._close()
-        await trio.lowlevel.checkpoint()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._close()
-
-    def add(self, fields: dict[str, Any], size: int) -> None:
-        """Hold an event whose payload has ``size`` bytes; called by the client."""
-        if self.ended:
-            return
-        while self._events and (len(self._events) == MAX_PARTS or self._size + size > self._limit):
-            self._size -= self._events.popleft()[1]
-            self.lost += 1
-        self._events.append((fields, size))
-        self._size += size
-        self._changed.set()
-
-    def fail(self, error: RemoteError) -> None:
-        """Raise an exception behind the held events; called by the client."""
-        if not self.ended:
-            self._error = error
-            self._changed.set()
-
-    def _close(self) -> None:
-        self._closed = True
-        self._events.clear()
-        self._changed.set()
-
-
-class Listeners:
-    """The event streams of one connection, as long as they are used."""
-
-    def __init__(self) -> None:
-        self._streams: weakref.WeakSet[EventStream] = weakref.WeakSet()
-
-    def __bool__(self) -> bool:
-        return any(not stream.ended for stream in tuple(self._streams))
-
-    def open(self, limit: int) -> EventStream:
-        """Return a new event stream."""
-        stream = EventStream(limit)
-        self._streams.add(stream)
-        return stream
-
-    def add(self, fields: dict[str, Any], size: int) -> None:
-        """Give a copy of an event to each stream."""
-        for stream in tuple(self._streams):
-            stream.add(copy.deepcopy(fields), size)
-
-    def fail(self, error: RemoteError) -> None:
-        """End all streams with an exception."""
-        for stream in tuple(self._streams):
-            stream.fail(error)
-        self._streams.clear()
+            self._give_up(call, self._seconds)

@@ -5,15 +5,20 @@ from __future__ import annotations
 import math
 import ssl
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from asyncapy_core.addresses import endpoint
-from asyncapy_core.client.connecting import handshake_failed, server_name, unreachable
+from asyncapy_core.client.connecting import handshake_failed, server_name, unreachable, within
+from asyncapy_core.errors import RemoteError
 
 if TYPE_CHECKING:
     from asyncapy_core.client.connecting import TlsOptions
+
+
+IMPATIENCE: Final = 5.0
+"""The most seconds to connect if requests can be sent to another host instead."""
 
 
 class Connector:
@@ -25,7 +30,9 @@ class Connector:
 
     Attributes:
         timeout: as given.
-        patient: whether requests wait for another attempt if no connection can be made.
+        patient: whether requests wait for another attempt if no connection can be made; if not, an attempt is limited
+            by `IMPATIENCE`.
+        failed_at: the time at which the last attempt failed; in the distant past if it succeeded.
     """
 
     def __init__(
@@ -42,6 +49,7 @@ class Connector:
         self._port = port
         self.timeout: float | None = timeout
         self.patient: bool = True
+        self.failed_at: float = -math.inf
 
     @property
     def where(self) -> str:
@@ -54,9 +62,19 @@ class Connector:
         Raises:
             NotConnected, RemoteError: as for `connect`.
         """
-        with trio.move_on_after(math.inf if self.timeout is None else self.timeout):
-            return await connect(self._open_stream, self._tls, self._hostname, self._port)
-        raise unreachable(TimeoutError(f"no answer within {self.timeout:g} s"), self._hostname, self._port)
+        seconds = self.timeout  # it may be changed meanwhile
+        if not self.patient:
+            seconds = IMPATIENCE if seconds is None else min(seconds, IMPATIENCE)
+        with trio.move_on_after(math.inf if seconds is None else seconds):
+            try:
+                stream = await connect(self._open_stream, self._tls, self._hostname, self._port)
+            except RemoteError:
+                self.failed_at = trio.current_time()
+                raise
+            self.failed_at = -math.inf
+            return stream
+        self.failed_at = trio.current_time()
+        raise unreachable(TimeoutError(f"no answer {within(seconds)}"), self._hostname, self._port)
 
 
 async def connect(

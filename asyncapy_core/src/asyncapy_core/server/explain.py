@@ -1,4 +1,7 @@
-"""Explains why a packet does or does not reach a handler: checks all filters, and calls no handler."""
+"""Explains why a packet does or does not reach a handler: checks all filters, and calls no handler.
+
+A packet is a mapping, or the bytes that a client sends, of either version of the protocol.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from asyncapy_core.errors import Failure
+from asyncapy_core.errors import Failure, MalformedPacket
 from asyncapy_core.logs import escape_for_log
+from asyncapy_core.protocol.detection import DetectingDecoder
+from asyncapy_core.protocol.encoding import EncodingRegistry
+from asyncapy_core.protocol.kinds import Kind
+from asyncapy_core.protocol.wire import NUMBERED_VERSION, PROTOCOL_VERSION, WireFormat
 from asyncapy_core.routing import filter as filters
 from asyncapy_core.routing.filter import ask, is_async
 from asyncapy_core.routing.handler import Handler
@@ -61,6 +68,74 @@ class Verdict:
         return self.group is None
 
 
+@dataclass(frozen=True, slots=True)
+class SentPacket:
+    """One packet as a client sends it.
+
+    Attributes:
+        version: the version of the protocol, 22 or 23.
+        kind: the kind, in version 22 that of a request.
+        number: the number, in version 22 always 0.
+        encoding: the name of the codec; nothing without fields.
+        fields: the fields; None if the kind has none.
+    """
+
+    version: int
+    kind: Kind
+    number: int = 0
+    encoding: str = ""
+    fields: dict[str, Any] | None = None
+
+
+def decode_packet(server: Server, data: bytes) -> SentPacket | None:
+    """Decode the bytes of one packet as a server does at the beginning of a session.
+
+    Args:
+        server: the server; it need not be running.
+        data: the bytes, perhaps those of a JSON object.
+
+    Returns:
+        The packet, or None if the bytes do not begin with a header that has version 22 or 23. JSON text never does.
+
+    Raises:
+        ProtocolError: the server would answer the packet with this error.
+        ValueError: the bytes are not one packet.
+    """
+    config = server.config
+    if data[config.header_size : config.header_size + 1] not in (
+        bytes((PROTOCOL_VERSION,)),
+        bytes((NUMBERED_VERSION,)),
+    ):
+        return None
+    wire = WireFormat(config.header_size, config.byteorder, config.max_packet)
+    codecs = server.plugins.codecs(server._options)  # noqa: SLF001  # nothing else needs them without a run
+    encodings = EncodingRegistry(codecs, wire).by_id
+    decoder = DetectingDecoder(wire, encodings)
+    decoder.feed(data)
+    frames = [(Kind.REQUEST, 0, wire_id, payload) for wire_id, payload in decoder.frames(2)]
+    rest = decoder.buffered
+    if decoder.version == NUMBERED_VERSION:
+        numbered = decoder.numbered()
+        frames = numbered.frames(2)
+        rest = numbered.buffered
+    if rest or len(frames) > 1:
+        raise ValueError(f"these {len(data)} bytes are not one packet; explain takes one whole packet at a time")
+    if not frames:
+        raise ValueError("servers skip a packet of this kind")
+    kind, number, wire_id, payload = frames[0]
+    version = NUMBERED_VERSION if decoder.version == NUMBERED_VERSION else PROTOCOL_VERSION
+    if kind is not Kind.REQUEST:
+        return SentPacket(version, kind, number)
+    encoding = encodings.get(wire_id)
+    if encoding is None:  # the encoding of an empty payload is not checked
+        raise MalformedPacket("the packet has no payload; its kind needs one", number=number)
+    try:
+        packet = encoding.unpack_numbered(payload)
+    except MalformedPacket as error:
+        raise MalformedPacket(*error.args, number=number) from error
+    return SentPacket(version, kind, number, encoding.name, packet.fields)
+
+
 class _Silent(Detached):
     """A client to which a filter cannot send."""
 
@@ -68,18 +143,21 @@ class _Silent(Detached):
         raise RuntimeError("a filter sent a packet; a filter may only return whether a packet passes")
 
 
-async def explain_packet(server: Server, fields: Any, address: str = "127.0.0.1") -> list[Verdict]:
+async def explain_packet(
+    server: Server, fields: Any, address: str = "127.0.0.1", encoding: str = "json"
+) -> list[Verdict]:
     """Check a packet with all guards and filters of a server, the guards first, then the groups in their order.
 
     Args:
         server: the server; it need not be running.
         fields: a mapping, or a JSON object as text.
         address: the IP address of the sender.
+        encoding: the encoding of the packet.
 
     Raises:
         ValueError: the text is not a JSON object.
     """
-    detached = _Silent(address, server=server)
+    detached = _Silent(address, server=server, encoding=encoding)
     client, packet = detached.client, detached.packet(fields)
     verdicts: list[Verdict] = []
     over = False  # a guard has refused the packet, or a filter has answered it

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import sys
 from pathlib import Path
+from typing import Any, Final
 
 import click
 import trio
@@ -13,8 +14,16 @@ from asyncapy_cli.output import echo, note
 from asyncapy_cli.target import Target
 from asyncapy_core import Server
 from asyncapy_core.addresses import peer_address
-from asyncapy_core.errors import AsyncAPYError
-from asyncapy_core.server.explain import Verdict, explain_packet
+from asyncapy_core.errors import AsyncAPYError, ProtocolError
+from asyncapy_core.protocol.kinds import Kind
+from asyncapy_core.protocol.wire import PROTOCOL_VERSION
+from asyncapy_core.server.explain import SentPacket, Verdict, decode_packet, explain_packet
+
+_MEANINGS: Final = {
+    Kind.CANCEL: "the server cancels the request with this number, if it is in flight",
+    Kind.PING: "the server answers with a PONG",
+    Kind.PONG: "it is the answer to a PING of the server",
+}
 
 
 @click.command()
@@ -25,16 +34,27 @@ from asyncapy_core.server.explain import Verdict, explain_packet
 def explain(*, target: str, packet: str, address: str, with_setup: bool) -> None:
     """Show which handlers of TARGET a packet would reach, and which filters reject it for the others.
 
-    TARGET is module:server or path/to/file.py:server. PACKET is a file with a JSON object, or - for standard input. The
-    program runs until it would start the server, and no handler is called. Handlers that a setup registers are seen
-    with --setup only, which also runs the shutdown. The exit status is 1 if no handler would run.
+    TARGET is module:server or path/to/file.py:server. PACKET is a file with a JSON object, or with the bytes of one
+    packet of version 22 or 23, as a client sends it; - is standard input. The program runs until it would start the
+    server, and no handler is called. Handlers that a setup registers are seen with --setup only, which also runs the
+    shutdown. The exit status is 1 if no handler would run.
     """
-    fields = sys.stdin.buffer.read() if packet == "-" else Path(packet).read_bytes()
+    data = sys.stdin.buffer.read() if packet == "-" else Path(packet).read_bytes()
     server = Target(target).load()
+    fields: bytes | dict[str, Any] = data
+    encoding = "json"
     try:
         ipaddress.ip_address(address)
+        if (sent := decode_packet(server, data)) is not None:
+            echo(_title(sent))
+            if sent.fields is None:
+                echo(f"No handler gets it: {_MEANINGS[sent.kind]}.")
+                sys.exit(1)
+            fields, encoding = sent.fields, sent.encoding
         run = _explain_set_up if with_setup else explain_packet
-        verdicts = trio.run(run, server, fields, peer_address(address))
+        verdicts = trio.run(run, server, fields, peer_address(address), encoding)
+    except ProtocolError as error:
+        raise click.ClickException(f"the server would answer with {error.code.value}: {error}") from error
     except AsyncAPYError:
         raise
     except ValueError as error:
@@ -62,12 +82,19 @@ def explain(*, target: str, packet: str, address: str, with_setup: bool) -> None
     sys.exit(1)
 
 
-async def _explain_set_up(server: Server, fields: bytes, address: str) -> list[Verdict]:
+def _title(sent: SentPacket) -> str:
+    """Return a line about a packet as it was sent."""
+    if sent.version == PROTOCOL_VERSION:
+        return f"version {sent.version}: a packet in {sent.encoding}"
+    return f"version {sent.version}: {sent.kind.name} {sent.number}{sent.encoding and f' in {sent.encoding}'}"
+
+
+async def _explain_set_up(server: Server, fields: bytes | dict[str, Any], address: str, encoding: str) -> list[Verdict]:
     """Explain a packet while the server serves without a port."""
     from asyncapy_core.testing import serving  # noqa: PLC0415  # it imports the clients
 
     async with serving(server):
-        return await explain_packet(server, fields, address)
+        return await explain_packet(server, fields, address, encoding)
 
 
 def _setups(server: Server) -> list[str]:
