@@ -8,7 +8,6 @@ import pytest
 
 from asyncapy_core import Filter, PluginManager, Server, hookimpl
 from asyncapy_core.errors import PluginCollision, PluginError
-from asyncapy_core.plugins import PluginRecord
 
 
 class Notes:
@@ -46,9 +45,8 @@ async def test_setup_and_shutdown_are_called_in_the_order_that_plugins_ask_for(
     for name in "abcd":
         made.register(Notes(name, called, marks(setups).get(name, {}), marks(shutdowns).get(name, {})), name)
     server = Server(plugins=made)
-    done: list[PluginRecord] = []
-    await made.setup(server, {}, done)
-    assert await made.shutdown(server, {}, done) == []
+    await server.hooks.setup()
+    assert await server.hooks.shutdown() == []
     assert called == calls.split(",")
 
 
@@ -113,10 +111,8 @@ async def test_all_implementations_of_a_hook_in_one_plugin_are_called() -> None:
     assert [codec.name for codec in made.codecs()] == ["two", "one"]
     assert list(made.filters) == ["One", "Two"]
     server = Server(plugins=made)
-    done: list[PluginRecord] = []
-    await made.setup(server, {}, done)
-    assert [record.name for record in done] == ["b", "a"]
-    assert [str(failure) for failure in await made.shutdown(server, {}, done)] == ["another", "a slip"]
+    await server.hooks.setup()
+    assert [str(failure) for failure in await server.hooks.shutdown()] == ["another", "a slip"]
     assert calls == ["setup 1", "setup b", "setup 2", "shutdown 2", "shutdown 1", "shutdown b"]
 
 
@@ -131,10 +127,9 @@ async def test_a_plugin_one_of_whose_setups_fails_is_not_shut_down() -> None:
     made.register(Failing(calls), "a")
     made.register(Notes("b", calls, {}, {}), "b")
     server = Server(plugins=made)
-    done: list[PluginRecord] = []
     with pytest.raises(PluginError, match=r"plugin 'a' of .* failed in setup: ValueError: a slip"):
-        await made.setup(server, {}, done)
-    assert await made.shutdown(server, {}, done) == []
+        await server.hooks.setup()
+    assert await server.hooks.shutdown() == []
     assert calls == ["setup 1", "setup b", "shutdown b"]
 
 

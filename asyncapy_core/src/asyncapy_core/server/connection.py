@@ -46,6 +46,7 @@ class Connection:
 
     Attributes:
         stage: the part of its life that the connection is in.
+        ended: set when the connection has ended, if it is not None.
     """
 
     __slots__ = (
@@ -54,6 +55,7 @@ class Connection:
         "_talk",
         "_transport",
         "client",
+        "ended",
         "intake",
         "log",
         "outbox",
@@ -68,6 +70,7 @@ class Connection:
         self.state: ServerState = state
         self._transport = transport
         self.stage: Stage = Stage.OPEN
+        self.ended: trio.Event | None = None
         self._leader: trio.lowlevel.Task | None = None
         self._detector = detector = DetectingDecoder(state.encodings.wire, state.encodings.by_id)
         self.intake: Intake = Intake(state, transport, detector)
@@ -122,7 +125,7 @@ class Connection:
                 self.log.info("{Client handler} The connection was closed")
         finally:
             if self._leader is task:
-                self._end()
+                self.end()
 
     def hand_over(self) -> None:
         """Let a new task go on with the connection, and end it; the current one only handles a request."""
@@ -172,7 +175,7 @@ class Connection:
         except ConnectionLost:
             return  # the peer has left before the reply
         finally:
-            self._end()
+            self.end()
 
     async def close(self) -> None:
         """Close the connection after pending output; received packets that were not handled are dropped."""
@@ -252,12 +255,14 @@ class Connection:
         """Run a function for this peer in a task of its own."""
         self.state.peers.start(self, function, *args)
 
-    def _end(self) -> None:
+    def end(self) -> None:
         """Drop the connection, and leave no reference cycle: its memory is freed without the garbage collector."""
         self.drop()
         self.session.end(functools.partial(self.state.sessions.of, self.client.address))
         self._talk.end()
         del self._talk
+        if self.ended is not None:
+            self.ended.set()
 
     def drop(self) -> None:
         """Close at once, without pending output; dropping twice does nothing."""

@@ -22,7 +22,8 @@ from asyncapy_core.server.by_network import ByNetwork
 from asyncapy_core.server.disconnects import DisconnectWatch
 from asyncapy_core.server.handshakes import HandshakeTable
 from asyncapy_core.server.heap import Heap
-from asyncapy_core.server.isolation import Peer, PeerTasks
+from asyncapy_core.server.isolation import PeerTasks
+from asyncapy_core.server.session_contexts import Hosted
 
 if TYPE_CHECKING:
     import logging
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from asyncapy_core.protocol.encoding import EncodingRegistry
     from asyncapy_core.routing.dispatch import Dispatcher
     from asyncapy_core.server.counters import Counters
+    from asyncapy_core.server.session_contexts import SessionContexts
     from asyncapy_core.server.session_table import SessionTable
     from asyncapy_core.server.stage import Stage
     from asyncapy_core.session import Session
@@ -65,16 +67,13 @@ PROXY_SECONDS: Final = 3.0
 """The deadline for a PROXY header."""
 
 
-class ConnectionInterface(Peer, Protocol):
+class ConnectionInterface(Hosted, Protocol):
     """A connection, as the state uses it."""
 
     stage: Stage
 
     @property
     def session(self) -> Session: ...
-
-    def run(self) -> Awaitable[None]:
-        """Serve the peer to the end of its session."""
 
     def send_refusal(self, code: ErrorCode) -> None:
         """Send an error reply without waiting."""
@@ -94,9 +93,6 @@ class ConnectionInterface(Peer, Protocol):
     def fileno(self) -> int:
         """Return the file descriptor of its socket, or -1 if it is closed."""
 
-    def lose(self) -> None:
-        """Note that the peer has reset the connection while a handler runs."""
-
     @property
     def traffic(self) -> tuple[int, int, int]:
         """The numbers of bytes that were received, that were sent, and that wait for the peer to read them."""
@@ -114,6 +110,7 @@ class ServerState:
         tls: the TLS context, or None without TLS; `Server.reload_certificates` replaces it.
         proxies: the peers that begin with a PROXY header.
         counters: the counters of the server.
+        contexts: the context managers around sessions, or None if there are none.
         draining: whether the server is stopping.
         connections: connections with a session.
         refused: connections that have been sent a refusal, and are read until the peer closes them as well.
@@ -138,6 +135,7 @@ class ServerState:
     peers: PeerTasks
     max_connections: int
     counters: Counters
+    contexts: SessionContexts | None = None
     tls: ssl.SSLContext | None = None
     proxies: Proxies = field(default_factory=lambda: Proxies([]))
     draining: bool = False
@@ -218,7 +216,10 @@ class ServerState:
             self.connections.add(connection)
             self.counters.sessions += 1
             self._limit_closing(connection)
-            self.peers.start(connection, connection.run)
+            if self.contexts is None:
+                self.peers.start(connection, connection.run)
+            else:
+                self.peers.start(connection, self.contexts.run, connection)
 
     def end_session(self, connection: ConnectionInterface) -> None:
         """Remove the session of a closing connection, so that another of its address may begin."""
@@ -286,6 +287,8 @@ class ServerState:
         self.draining = True
         for connection in tuple(self.connections):
             self.peers.call(connection.stop, peer=connection)
+        if self.contexts is not None:
+            self.peers.call(self.contexts.stop)
         self.writing.shorten(DRAIN_SEND_SECONDS)
         for connection in self.lingering.stop_all():
             self.leaving.start(connection)

@@ -1,0 +1,217 @@
+"""`SessionContexts`: serves each session inside the async context managers of plugins and of `Server.on_session`.
+
+Servers without these do not use this module: it costs a session two coroutines and a cancel scope. In version 23 the
+task of a session ends when a handler waits, and another one goes on; so a task of its own enters and leaves the context
+managers, and waits for the end of the connection.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import trio
+
+from asyncapy_core.plugins.hook_results import refuse_coroutine
+from asyncapy_core.plugins.implementations import short_repr
+from asyncapy_core.server.isolation import Peer, PeerTasks
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from asyncapy_core.plugins.bound_hook import BoundHook
+    from asyncapy_core.session import Client
+
+SESSION: Final = "The session"
+
+LEAVE_SECONDS: Final = 10.0
+"""The time that the context managers of a session have together to be left."""
+
+
+class Hosted(Peer, Protocol):
+    """A connection.
+
+    Attributes:
+        ended: set when the connection has ended, if it is not None.
+    """
+
+    client: Client
+    ended: trio.Event | None
+
+    def run(self) -> Awaitable[None]:
+        """Serve the peer until the session ends, or until another task goes on with it."""
+
+    def lose(self) -> None:
+        """End the session and its requests."""
+
+    def end(self) -> None:
+        """Drop the connection."""
+
+
+class SessionContexts:
+    """The context managers around the sessions of a server.
+
+    Args:
+        hooks: these return the context managers.
+        peers: the tasks of the peers, for failures.
+        timeout: the seconds that the context managers of a session have together to be entered.
+    """
+
+    def __init__(self, hooks: Sequence[BoundHook], peers: PeerTasks, timeout: float) -> None:
+        self._hooks = hooks
+        self._peers = peers
+        self._timeout = timeout
+        self._visits: set[_Visit] = set()
+        self._left = trio.Event()
+
+    async def run(self, connection: Hosted) -> None:
+        """Serve a session to its end, and leave its context managers."""
+        visit = _Visit(connection, self._timeout)
+        self._visits.add(visit)
+        try:
+            await visit.run(self._hooks)
+        except BaseException as error:  # a plugin may raise anything
+            self._fail(visit, error)
+        finally:
+            self._visits.discard(visit)
+            self._left.set()
+
+    def _fail(self, visit: _Visit, error: BaseException) -> None:
+        """Log a failure with the name of its plugin.
+
+        Raises:
+            BaseException: the part of the exception that must propagate.
+        """
+        through, failure = self._peers.split(error)
+        if failure is not None:
+            self._peers.failures.report(visit.connection.log, f"{{Client handler}} {visit.subject}", failure)
+        if through is not None:
+            raise through
+
+    def stop(self) -> None:
+        """Cancel the sessions that have not been entered, as the server drains."""
+        for visit in tuple(self._visits):
+            visit.stop()
+
+    async def wait_until_left(self) -> None:
+        """Wait until all sessions have been left."""
+        while self._visits:
+            self._left = trio.Event()
+            await self._left.wait()
+
+
+class _Visit:
+    """A session inside its context managers.
+
+    Args:
+        connection: the connection.
+        timeout: as for `SessionContexts`.
+
+    Attributes:
+        connection: as given.
+        subject: the plugin that has failed, or the session.
+    """
+
+    def __init__(self, connection: Hosted, timeout: float) -> None:
+        self.connection = connection
+        self.subject = SESSION
+        self._scope = trio.CancelScope(deadline=trio.current_time() + timeout)
+        self._current = ""
+        self._begun = False
+
+    async def run(self, hooks: Sequence[BoundHook]) -> None:
+        """Enter the context managers, serve the session, and leave them in reverse order.
+
+        Raises:
+            BaseException: any exception of a context manager; `subject` names its plugin.
+        """
+        self.connection.ended = ended = trio.Event()
+        try:
+            with self._scope:
+                await self._serve_inside(hooks, ended)
+        finally:
+            if not ended.is_set():
+                self.connection.end()
+        if self._scope.cancelled_caught and self._scope.deadline < math.inf:
+            self.subject = self._current
+            action = "left" if self._begun else "entered"
+            raise TimeoutError(f"the session was not {action} in time")
+
+    def stop(self) -> None:
+        """Cancel the session if it has not been entered."""
+        if not self._begun:
+            self._scope.deadline = math.inf  # no failure of a plugin
+            self._scope.cancel()
+
+    async def _serve_inside(self, hooks: Sequence[BoundHook], ended: trio.Event) -> None:
+        if not hooks:
+            await self._serve(ended)
+            return
+        hook, *others = hooks
+        title = self._current = f"{hook.title} in {hook.hook}"
+        inner: BaseException | None = None
+        try:
+            async with _checked(hook(client=self.connection.client)):
+                try:
+                    await self._serve_inside(others, ended)
+                except BaseException as error:
+                    inner = error
+                    raise
+                finally:
+                    self._current = title
+        except BaseException as error:
+            if self.subject == SESSION and not {*_leaves(error)} <= {*_leaves(inner)}:
+                self.subject = title
+            raise
+        finally:
+            inner = None  # no reference cycle
+
+    async def _serve(self, ended: trio.Event) -> None:
+        """Serve the session to its end."""
+        self._begun = True
+        self._scope.deadline = math.inf
+        try:
+            await self.connection.run()
+            if not ended.is_set():  # version 23: another task goes on
+                await self._wait(ended)
+        finally:
+            self._scope.deadline = trio.current_time() + LEAVE_SECONDS
+
+    async def _wait(self, ended: trio.Event) -> None:
+        """Wait for the end of the connection; if this is cancelled, end the connection first."""
+        try:
+            await ended.wait()
+        except trio.Cancelled:  # by the server, or by a scope of a context manager
+            if not ended.is_set():
+                self.connection.lose()
+                with trio.CancelScope(shield=True):
+                    await ended.wait()
+            raise
+
+
+def _checked(result: Any) -> AbstractAsyncContextManager[Any]:
+    """Return the result of a hook if it is an async context manager, or one that does nothing for None.
+
+    Raises:
+        TypeError: it is another object.
+    """
+    if result is None:
+        return nullcontext()
+    refuse_coroutine(result)
+    if isinstance(result, AbstractAsyncContextManager):
+        return result
+    raise TypeError(
+        f"expected an async context manager or None, got {short_repr(result)}; decorate an async generator function "
+        "with contextlib.asynccontextmanager"
+    )
+
+
+def _leaves(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield the exceptions in a group, at any depth, without cancellations; any other exception as it is."""
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from _leaves(each)
+    elif error is not None and not isinstance(error, trio.Cancelled):
+        yield error
