@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import trio
 
 from asyncapy_core import Filter, PluginManager, Server, hookimpl
 from asyncapy_core.errors import PluginCollision, PluginError
@@ -45,7 +46,7 @@ async def test_setup_and_shutdown_are_called_in_the_order_that_plugins_ask_for(
     for name in "abcd":
         made.register(Notes(name, called, marks(setups).get(name, {}), marks(shutdowns).get(name, {})), name)
     server = Server(plugins=made)
-    await server.hooks.setup()
+    await server.hooks.setup(trio.CancelScope())
     assert await server.hooks.shutdown() == []
     assert called == calls.split(",")
 
@@ -111,7 +112,7 @@ async def test_all_implementations_of_a_hook_in_one_plugin_are_called() -> None:
     assert [codec.name for codec in made.codecs()] == ["two", "one"]
     assert list(made.filters) == ["One", "Two"]
     server = Server(plugins=made)
-    await server.hooks.setup()
+    await server.hooks.setup(trio.CancelScope())
     assert [str(failure) for failure in await server.hooks.shutdown()] == ["another", "a slip"]
     assert calls == ["setup 1", "setup b", "setup 2", "shutdown 2", "shutdown 1", "shutdown b"]
 
@@ -126,9 +127,9 @@ async def test_a_plugin_one_of_whose_setups_fails_is_not_shut_down() -> None:
     made = PluginManager(discover=False)
     made.register(Failing(calls), "a")
     made.register(Notes("b", calls, {}, {}), "b")
-    server = Server(plugins=made)
+    server = Server(plugins=made, plugins_require=["a"])
     with pytest.raises(PluginError, match=r"plugin 'a' of .* failed in setup: ValueError: a slip"):
-        await server.hooks.setup()
+        await server.hooks.setup(trio.CancelScope())
     assert await server.hooks.shutdown() == []
     assert calls == ["setup 1", "setup b", "shutdown b"]
 

@@ -141,12 +141,15 @@ def asyncapy_setup(server: ServerInterface, options: Any) -> Awaitable[None] | N
     """Prepare the plugin before ``server`` opens its port; plain or ``async``.
 
     Context managers entered into ``server.exit_stack`` are closed after the server has stopped. Background work belongs
-    into `asyncapy_run`. A plugin that takes long is named in the log.
+    into `asyncapy_run`. A plugin that takes more than 60 seconds is left out, unless ``plugins_require`` names it: the
+    plugins before it are then shut down, and set up again.
 
     When: the server starts. A stop cancels it.
-    How often: once for each run of a server.
+    How often: once for each run of a server, and again if a plugin takes too long.
     Order: one plugin after the other, in their order; then ``Server.setup``.
-    May raise: an exception ends the start with a PluginError; the plugins before it are shut down.
+    May raise: an exception is logged, and the plugin is left out of this run: its other hooks are not called, nor are
+        those of plugins that require it. If it is a PluginError or a ConfigError, or if ``plugins_require`` names the
+        plugin, the start ends with a PluginError.
 
     Args:
         server: the server.
@@ -188,7 +191,9 @@ def asyncapy_session(client: Client, options: Any) -> AbstractAsyncContextManage
         and its handlers have, also if the server ends. Entering may take ``timeout`` seconds, leaving 10.
     How often: once for each session, in version 22 and 23.
     Order: that of the first plugin is entered first and left last; those of `Server.on_session` are inside.
-    May raise: an exception ends this session, and is logged with the name of the plugin.
+    May raise: an exception of the context manager ends this session, and is logged with the name of the plugin. If this
+        function raises or returns another object, that is logged, and the session goes on without this plugin, unless
+        ``plugins_require`` names it.
 
     Args:
         client: the client of the session.
@@ -200,8 +205,9 @@ def asyncapy_session(client: Client, options: Any) -> AbstractAsyncContextManage
 async def asyncapy_run(server: ServerInterface, options: Any, task_status: trio.TaskStatus[Any]) -> None:
     """Do background work beside the server; ``async``.
 
-    If it takes ``task_status``, the server opens its port after ``task_status.started()``. A return ends it. It is
-    cancelled when the server has drained, and has the rest of ``drain_timeout`` to end. Then shields are removed.
+    If it takes ``task_status``, the server opens its port after ``task_status.started()``, or after 60 seconds if
+    ``plugins_require`` does not name the plugin. A return ends it. It is cancelled when the server has drained, and has
+    the rest of ``drain_timeout`` to end. Then shields are removed.
 
     When: started after the setup of the server, before its port is opened.
     How often: once for each run of a server, and again after an exception: after half a second, then after up to twice

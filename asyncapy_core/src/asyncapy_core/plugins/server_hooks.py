@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from asyncapy_core.errors import PluginError
+import trio
+
+from asyncapy_core.errors import ConfigError, PluginError
 from asyncapy_core.interrupts import is_from_signal
 from asyncapy_core.logs import FailureLog, reason_of
 from asyncapy_core.plugins.bound_hook import BoundHook, split_failure
@@ -25,6 +28,9 @@ if TYPE_CHECKING:
     from asyncapy_core.plugins.record import PluginRecord
     from asyncapy_core.routing.handler import Handler, HandlerFunction
     from asyncapy_core.routing.router import Route
+
+SETUP_SECONDS: Final = 60.0
+"""The time that a plugin has for its setup, unless ``plugins_require`` names it."""
 
 
 class ServerHooks:
@@ -47,6 +53,7 @@ class ServerHooks:
         self._own: dict[str, list[BoundHook]] = {}
         self._wraps: list[BoundHook] | None = None
         self._set_up: list[PluginRecord] = []
+        self._left_out: list[PluginRecord] = []
         self._failures = FailureLog()
 
     def functions(self, hook: str) -> list[BoundHook]:
@@ -56,8 +63,8 @@ class ServerHooks:
             ConfigError: the options of a plugin are wrong or incomplete.
         """
         found: list[BoundHook] = []
-        for record, implementations in in_order(self._plugins.loaded, hook):
-            required = record.name in self._server.config.plugins_require
+        for record, implementations in in_order(self._usable(), hook):
+            required = self._is_required(record)
             try:
                 for implementation in implementations:
                     bound = {"server": self._server, "options": self._options_of(record)}
@@ -87,29 +94,70 @@ class ServerHooks:
             self._valid[record] = validate_options(record, raw)
         return self._valid[record]
 
-    async def setup(self, note: Callable[[str], object] = lambda _: None) -> None:
-        """Call `asyncapy_setup` of one plugin after the other.
+    async def setup(self, patience: trio.CancelScope, note: Callable[[str], object] = lambda _: None) -> None:
+        """Call `asyncapy_setup` of one plugin after the other. A plugin that fails is left out of this run.
 
         Args:
+            patience: is cancelled if a plugin takes longer than `SETUP_SECONDS`, unless ``plugins_require`` names it.
             note: called with the title of each plugin before it is set up.
 
         Raises:
-            PluginError: an implementation raised; its exception is the cause.
+            PluginError: a plugin failed that ``plugins_require`` names, or that has raised a PluginError or a
+                ConfigError; its exception is the cause.
         """
-        steps = in_order(self._plugins.loaded, "asyncapy_setup")
+        steps = in_order(self._usable(), "asyncapy_setup")
         for number, (record, implementations) in enumerate(steps, 1):
+            if record in self._left_out or self._lacks(record):
+                continue
             note(f"{record.title} is in setup")
+            if not self._is_required(record):
+                patience.deadline = trio.current_time() + SETUP_SECONDS
             try:
                 options = self._options_of(record)
                 for implementation in implementations:
                     await implementation.finish(implementation(server=self._server, options=options))
             except BaseException as error:  # a plugin may raise anything
-                if split_failure(error)[0] is not None:
-                    raise
-                self._server.log.debug("{Server} %s failed in setup", record.title, exc_info=error)
-                raise PluginError(f"{record.title} failed in setup: {reason_of(error)}") from error
+                if split_failure(error)[0] is None:
+                    self._leave_out(record, f"failed in setup: {reason_of(error)}", error)
+                    continue
+                if patience.cancel_called:
+                    self._leave_out(record, f"was in setup for more than {SETUP_SECONDS:g} s")
+                raise
+            finally:
+                patience.deadline = math.inf
             if all(later is not record for later, _ in steps[number:]):
                 self._set_up.append(record)
+
+    def _usable(self) -> list[PluginRecord]:
+        return [record for record in self._plugins.loaded if record not in self._left_out]
+
+    def _is_required(self, record: PluginRecord) -> bool:
+        return record.name in self._server.config.plugins_require
+
+    def _lacks(self, record: PluginRecord) -> bool:
+        """Return True, and leave out the plugin, if it requires one that was left out."""
+        lacking = next((each for each in self._left_out if each.name in record.requires), None)
+        if lacking is not None:
+            self._leave_out(record, f"requires {lacking.title}, which was left out")
+        return lacking is not None
+
+    def _leave_out(self, record: PluginRecord, reason: str, error: BaseException | None = None) -> None:
+        """Leave out a plugin until the next run, and log the reason.
+
+        Raises:
+            PluginError: ``plugins_require`` names it, or it has raised a PluginError or a ConfigError.
+        """
+        self._server.log.debug("{Server} %s %s", record.title, reason, exc_info=error)
+        if self._is_required(record) or isinstance(error, (PluginError, ConfigError)):
+            raise PluginError(f"{record.title} {reason}") from error
+        self._left_out.append(record)
+        self._server.log.error(
+            "{Server} %s %s; the server runs without it, unless plugins_require names it", record.title, reason
+        )
+
+    def forget_failures(self) -> None:
+        """Try the plugins again that were left out: a new run begins."""
+        self._left_out.clear()
 
     async def shutdown(self) -> list[BaseException]:
         """Call `asyncapy_shutdown` of all plugins that were set up, the last first, and return their exceptions."""

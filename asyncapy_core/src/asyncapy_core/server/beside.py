@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import math
 import random
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -25,6 +26,9 @@ FIRST_DELAY: Final = 0.5
 LONGEST_DELAY: Final = 30.0
 """The time before a function that has failed is called again: it doubles from the first to the longest. It is 0 to 25 %
 shorter, so that functions that fail together do not go on together."""
+
+START_SECONDS: Final = 60.0
+"""The time for which a start waits for a plugin, unless ``plugins_require`` names it."""
 
 STEADY_SECONDS: Final = 60.0
 """After a function has run for so long, the next delay is the first one again."""
@@ -57,7 +61,7 @@ async def beside(
                 for run in runs:
                     lifetime.note(f"{run.hook.title} has not called task_status.started() in {run.hook.hook}")
                     nursery.start_soon(run.enclosure.run, run.run)
-                    await run.ready.wait()
+                    await run.wait_until_ready()
                     if run.failure is not None:
                         raise run.failure
                 lifetime.note("")
@@ -104,6 +108,20 @@ class _Supervised(trio.TaskStatus[Any]):
     def started(self, value: Any = None) -> None:
         """Let the server go on with its start; called by the function, each time that it is called."""
         self.ready.set()
+
+    async def wait_until_ready(self) -> None:
+        """Wait until the server may go on; for a plugin that is not required, `START_SECONDS` at most."""
+        patient = self.hook.is_required or self.hook.is_own
+        with trio.move_on_after(math.inf if patient else START_SECONDS):
+            await self.ready.wait()
+        if not self.ready.is_set():
+            self._log.error(
+                "{Server} %s has not called task_status.started() within %g s; the server starts nevertheless, unless "
+                "plugins_require names the plugin",
+                self.enclosure.title,
+                START_SECONDS,
+            )
+            self.ready.set()
 
     async def run(self) -> None:
         """Call the function, and again after an exception, until it returns or is cancelled."""

@@ -159,30 +159,39 @@ class Lifetime:
 async def set_up(server: ServerInterface, hooks: ServerHooks, lifetime: Lifetime) -> AsyncIterator[None]:
     """Set up the plugins one after the other, then the server; after the block, shut down in reverse order.
 
+    If a plugin takes too long, those before it are shut down, and set up again without it: no cancel scope can be
+    around its setup alone, as it may enter a nursery into the exit stack.
+
     Args:
         server: gets a new ``exit_stack``, which is closed at the end.
         hooks: the hooks of its plugins.
         lifetime: is cancelled if the exit stack cannot be closed in time.
 
     Raises:
-        PluginError: a plugin failed in setup; the plugins before it were shut down.
+        PluginError: a required plugin failed in setup; the plugins before it were shut down.
     """
-    async with AsyncExitStack() as server.exit_stack:
-        try:
-            await hooks.setup(lifetime.note)
-            lifetime.note("Server.setup has not returned")
-            await _await_if_async(server.setup())
-            lifetime.note("")
-            try:
-                yield
-            finally:
-                with lifetime.cleaning_up("shutdown"):
-                    await _await_if_async(server.shutdown())
-        finally:
-            with lifetime.cleaning_up("the plugins' shutdown"):
-                for failure in await hooks.shutdown():
-                    server.log.error("{Server} A plugin failed in shutdown", exc_info=failure)
-            lifetime.limit(CLEANUP_SECONDS)
+    hooks.forget_failures()
+    while True:
+        with trio.CancelScope() as patience:  # around the exit stack, into which a setup may enter a nursery
+            async with AsyncExitStack() as server.exit_stack:
+                try:
+                    await hooks.setup(patience, lifetime.note)
+                    lifetime.note("Server.setup has not returned")
+                    await _await_if_async(server.setup())
+                    lifetime.note("")
+                    try:
+                        yield
+                    finally:
+                        with lifetime.cleaning_up("shutdown"):
+                            await _await_if_async(server.shutdown())
+                finally:
+                    with lifetime.cleaning_up("the plugins' shutdown"):
+                        for failure in await hooks.shutdown():
+                            server.log.error("{Server} A plugin failed in shutdown", exc_info=failure)
+                    lifetime.limit(CLEANUP_SECONDS)
+        if not patience.cancelled_caught:
+            return
+        lifetime.limit(math.inf)
 
 
 def _explained(error: BaseException) -> BaseException:

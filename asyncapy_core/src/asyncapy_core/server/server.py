@@ -216,7 +216,7 @@ class Server(Configured, Registering):
         Raises:
             BindError: the address or the port is not available.
             ConfigError: a certificate cannot be used.
-            PluginError: no codec is installed, a required plugin is missing, or a plugin failed in setup.
+            PluginError: no codec is installed, or a required plugin is missing or failed.
             UnexpectedEnd: the server ended without a stop.
         """
         require_trio("Server.serve", f"{REMEDY}, or call server.start()")

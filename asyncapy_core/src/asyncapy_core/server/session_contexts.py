@@ -8,7 +8,7 @@ managers, and waits for the end of the connection.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -68,7 +68,7 @@ class SessionContexts:
 
     async def run(self, connection: Hosted) -> None:
         """Serve a session to its end, and leave its context managers."""
-        visit = _Visit(connection, self._timeout)
+        visit = _Visit(connection, self._timeout, self._fail)
         self._visits.add(visit)
         try:
             await visit.run(self._hooks)
@@ -108,15 +108,17 @@ class _Visit:
     Args:
         connection: the connection.
         timeout: as for `SessionContexts`.
+        report: logs an exception of `subject`.
 
     Attributes:
         connection: as given.
         subject: the plugin that has failed, or the session.
     """
 
-    def __init__(self, connection: Hosted, timeout: float) -> None:
+    def __init__(self, connection: Hosted, timeout: float, report: Callable[[_Visit, BaseException], None]) -> None:
         self.connection = connection
         self.subject = SESSION
+        self._report = report
         self._scope = trio.CancelScope(deadline=trio.current_time() + timeout)
         self._current = ""
         self._begun = False
@@ -153,7 +155,7 @@ class _Visit:
         title = self._current = f"{hook.title} in {hook.hook}"
         inner: BaseException | None = None
         try:
-            async with _checked(hook(client=self.connection.client)):
+            async with self._open(hook, title):
                 try:
                     await self._serve_inside(others, ended)
                 except BaseException as error:
@@ -167,6 +169,22 @@ class _Visit:
             raise
         finally:
             inner = None  # no reference cycle
+
+    def _open(self, hook: BoundHook, title: str) -> AbstractAsyncContextManager[Any]:
+        """Return the context manager of a hook. If there is none, log that, and go on without it.
+
+        Raises:
+            BaseException: the hook raised, and is a function of the application or of a required plugin.
+        """
+        try:
+            return _checked(hook(client=self.connection.client))
+        except BaseException as error:  # a plugin may raise anything
+            if hook.is_own or hook.is_required:
+                raise
+            self.subject = title
+            self._report(self, error)
+            self.subject = SESSION
+            return nullcontext()
 
     async def _serve(self, ended: trio.Event) -> None:
         """Serve the session to its end."""
