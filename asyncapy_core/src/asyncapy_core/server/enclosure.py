@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import types
 from collections.abc import Callable, Coroutine, Generator, Iterable
 from typing import TYPE_CHECKING, Any, Final
@@ -64,6 +65,7 @@ class Enclosure:
     @types.coroutine
     def _resume(self, coroutine: Coroutine[Any, Any, object]) -> Generator[Any, Any, object]:
         """Run a coroutine like ``await``. Once it is forced to end, it may catch `MAX_CAUGHT` cancellations."""
+        assert self._task is not None
         step: Callable[[Any], Any] = coroutine.send
         answer: Any = None
         caught = 0
@@ -73,7 +75,9 @@ class Enclosure:
             except StopIteration as done:
                 return done.value
             finally:
-                answer = None  # an exception thrown in may have this frame in its traceback: a reference cycle
+                answer = None  # an exception may have this frame in its traceback: a reference cycle
+            if self._forced:
+                _remove_shields(self._task, self._scope)
             try:
                 answer = yield request
                 step = coroutine.send
@@ -81,11 +85,19 @@ class Enclosure:
                 coroutine.close()
                 raise
             except BaseException as error:  # thrown in by the scheduler, raised inside the coroutine
-                caught += self._forced and isinstance(error, trio.Cancelled)
-                assert self._task is not None
-                if caught > MAX_CAUGHT and not self._task.child_nurseries:  # they would lose their parent
-                    raise
                 answer, step = error, coroutine.throw
+            caught += self._forced and isinstance(getattr(answer, "error", answer), trio.Cancelled)
+            if caught > MAX_CAUGHT and not self._task.child_nurseries:  # they would lose their parent
+                _close(coroutine)
+                return None
+
+
+def _close(coroutine: Coroutine[Any, Any, object]) -> None:
+    """Close a coroutine, which leaves its cancel scopes. Code that catches a GeneratorExit is closed again."""
+    for _ in range(MAX_CAUGHT):
+        with contextlib.suppress(Exception):  # foreign code may raise anything; RuntimeError if it goes on
+            coroutine.close()
+            return
 
 
 def _remove_shields(task: trio.lowlevel.Task, outermost: trio.CancelScope) -> None:

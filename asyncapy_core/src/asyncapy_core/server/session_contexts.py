@@ -20,6 +20,7 @@ from asyncapy_core.server.isolation import Peer, PeerTasks
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
+    from contextvars import Context
 
     from asyncapy_core.plugins.bound_hook import BoundHook
     from asyncapy_core.session import Client
@@ -187,7 +188,9 @@ class _Visit:
             return nullcontext()
 
     async def _serve(self, ended: trio.Event) -> None:
-        """Serve the session to its end."""
+        """Serve the session to its end, in a copy of the context, as handlers may set context variables."""
+        context = trio.lowlevel.current_task().context
+        await _change_context(context.copy())
         self._begun = True
         self._scope.deadline = math.inf
         try:
@@ -196,6 +199,8 @@ class _Visit:
                 await self._wait(ended)
         finally:
             self._scope.deadline = trio.current_time() + LEAVE_SECONDS
+            if trio.lowlevel.in_trio_task():
+                await _change_context(context)
 
     async def _wait(self, ended: trio.Event) -> None:
         """Wait for the end of the connection; if this is cancelled, end the connection first."""
@@ -207,6 +212,12 @@ class _Visit:
                 with trio.CancelScope(shield=True):
                     await ended.wait()
             raise
+
+
+async def _change_context(context: Context) -> None:
+    """Give the current task another context. A context variable can be reset only in the one in which it was set."""
+    trio.lowlevel.current_task().context = context
+    await trio.lowlevel.cancel_shielded_checkpoint()  # trio uses the context when it resumes the task
 
 
 def _checked(result: Any) -> AbstractAsyncContextManager[Any]:
