@@ -152,7 +152,7 @@ class ServerHooks:
             raise PluginError(f"{record.title} {reason}") from error
         self._left_out.append(record)
         self._server.log.error(
-            "{Server} %s %s; the server runs without it, unless plugins_require names it", record.title, reason
+            "{Server} %s %s; the server starts without it, as plugins_require does not name it", record.title, reason
         )
 
     def forget_failures(self) -> None:

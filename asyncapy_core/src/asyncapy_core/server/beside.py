@@ -116,8 +116,8 @@ class _Supervised(trio.TaskStatus[Any]):
             await self.ready.wait()
         if not self.ready.is_set():
             self._log.error(
-                "{Server} %s has not called task_status.started() within %g s; the server starts nevertheless, unless "
-                "plugins_require names the plugin",
+                "{Server} %s has not called task_status.started() within %g s; the server starts nevertheless, as "
+                "plugins_require does not name the plugin",
                 self.enclosure.title,
                 START_SECONDS,
             )
