@@ -37,9 +37,9 @@ def trace_call(title: str, function: Callable[..., Any], arguments: Mapping[str,
     try:
         result = function(*arguments.values())
     except BaseException as error:  # raised again
-        _write("%s(%s) raised %s after %s", title, given, _type_of(error), _since(began))
+        _write("%s (%s) raised %s after %s", title, given, _type_of(error), _since(began))
         raise
-    _write("%s(%s) returned %s after %s", title, given, _type_of(result), _since(began))
+    _write("%s (%s) returned %s after %s", title, given, _type_of(result), _since(began))
     return result
 
 
