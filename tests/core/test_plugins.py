@@ -255,7 +255,9 @@ async def test_the_hook_asyncapy_setup_of_a_required_plugin_ends_the_start_when_
     assert later == []
 
 
-async def test_the_hook_asyncapy_shutdown_is_called_in_reverse_for_all_even_when_one_fails() -> None:
+async def test_the_hook_asyncapy_shutdown_is_called_in_reverse_for_all_even_when_one_fails(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     events: list[str] = []
 
     async def fail_later() -> None:
@@ -278,7 +280,7 @@ async def test_the_hook_asyncapy_shutdown_is_called_in_reverse_for_all_even_when
     failures = await server.hooks.shutdown()
     assert events == ["d", "c", "b", "a"]
     assert [str(failure) for failure in failures] == ["c failed", "b failed"]
-    assert failures[0].__notes__ == ["raised by plugin 'c' of (registered) in shutdown"]
+    assert "plugin 'c' of (registered) failed in shutdown" in capfd.readouterr().err
     assert await server.hooks.shutdown() == []
 
 

@@ -244,7 +244,7 @@ def asyncapy_drain(server: ServerInterface, options: Any) -> Awaitable[None] | N
 
 @hookspec
 def asyncapy_shutdown(server: ServerInterface, options: Any) -> Awaitable[None] | None:
-    """Undo `asyncapy_setup`; plain or ``async``.
+    """Undo `asyncapy_setup`; plain or ``async``. It is cancelled after 60 seconds, unless ``plugins_require`` names it.
 
     When: the last connection of the server is closed, and ``Server.shutdown`` has returned.
     How often: once for each plugin that was set up.

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from asyncapy_core.routing.router import Route
 
 SETUP_SECONDS: Final = 60.0
-"""The time that a plugin has for its setup, unless ``plugins_require`` names it."""
+"""The time that a plugin has for its setup, and for its shutdown, unless ``plugins_require`` names it."""
 
 
 class ServerHooks:
@@ -160,21 +160,28 @@ class ServerHooks:
         self._left_out.clear()
 
     async def shutdown(self) -> list[BaseException]:
-        """Call `asyncapy_shutdown` of all plugins that were set up, the last first, and return their exceptions."""
+        """Call `asyncapy_shutdown` of all plugins that were set up, the last first; log and return their exceptions."""
         failures: list[BaseException] = []
         steps = in_order(reversed(self._set_up), "asyncapy_shutdown", backward=True)
         self._set_up.clear()
         for record, implementations in steps:
             for implementation in reversed(implementations):
                 try:
-                    await implementation.finish(implementation(server=self._server, options=self._options_of(record)))
+                    await self._shut_down(record, implementation)
                 except BaseException as error:  # a plugin may raise anything
                     if split_failure(error)[0] is not None:
                         raise
-                    with contextlib.suppress(Exception):  # the exception may be of a class that overrides its methods
-                        error.add_note(f"raised by {record.title} in shutdown")
+                    self._server.log.error("{Server} %s failed in shutdown", record.title, exc_info=error)
                     failures.append(error)
         return failures
+
+    async def _shut_down(self, record: PluginRecord, implementation: Implementation) -> None:
+        with trio.CancelScope() as patience:
+            if not self._is_required(record):
+                patience.deadline = trio.current_time() + SETUP_SECONDS
+            await implementation.finish(implementation(server=self._server, options=self._options_of(record)))
+        if patience.cancelled_caught:
+            raise TimeoutError(f"it was cancelled after {SETUP_SECONDS:g} s")
 
     def adapt(self, route: Route) -> HandlerFunction | None:
         """Return the handler that a plugin makes of a function, or None.

@@ -186,8 +186,7 @@ async def set_up(server: ServerInterface, hooks: ServerHooks, lifetime: Lifetime
                             await _await_if_async(server.shutdown())
                 finally:
                     with lifetime.cleaning_up("the plugins' shutdown"):
-                        for failure in await hooks.shutdown():
-                            server.log.error("{Server} A plugin failed in shutdown", exc_info=failure)
+                        await hooks.shutdown()
                     lifetime.limit(CLEANUP_SECONDS)
         if not patience.cancelled_caught:
             return
