@@ -315,16 +315,20 @@ async def test_functions_with_other_arguments_are_refused_where_they_are_given(a
         server.around(raising)
 
 
-async def test_a_function_is_added_in_the_setup_of_a_plugin(asyncapy_server: Start) -> None:
+async def test_a_function_that_a_setup_adds_is_for_one_run(asyncapy_server: Start) -> None:
     calls: list[str] = []
     plugin = Plugin(asyncapy_setup=lambda server: server.around(noting(calls, "setup")) and None)
     server = Server(plugins=manager(adds=plugin))
+    server.around(noting(calls, "before"))
 
     @server.add_handler()
     async def echo(client: Any, packet: Packet) -> Packet:
         return packet
 
-    running = await asyncapy_server(server)
-    async with running.client() as client:
-        assert await client.request({"a": 1}) == {"a": 1}
-    assert calls == ["setup echo", "setup end"]
+    for _ in range(2):
+        running = await asyncapy_server(server)
+        async with running.client() as client:
+            assert await client.request({"a": 1}) == {"a": 1}
+        await running.stop()
+        assert calls == ["before echo", "setup echo", "setup end", "before end"]
+        calls.clear()

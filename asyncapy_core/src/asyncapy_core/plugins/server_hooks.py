@@ -159,6 +159,15 @@ class ServerHooks:
         """Try the plugins again that were left out: a new run begins."""
         self._left_out.clear()
 
+    @contextlib.contextmanager
+    def added_for_now(self) -> Iterator[None]:
+        """Remove the functions at the end of the block that a setup has added in it: the next setup adds them again."""
+        own = {hook: list(functions) for hook, functions in self._own.items()}
+        try:
+            yield
+        finally:
+            self._own = own
+
     async def shutdown(self) -> list[BaseException]:
         """Call `asyncapy_shutdown` of all plugins that were set up, the last first; log and return their exceptions."""
         failures: list[BaseException] = []

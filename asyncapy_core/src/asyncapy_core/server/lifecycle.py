@@ -174,6 +174,7 @@ async def set_up(server: ServerInterface, hooks: ServerHooks, lifetime: Lifetime
     while True:
         with trio.CancelScope() as patience:  # around the exit stack, into which a setup may enter a nursery
             async with AsyncExitStack() as server.exit_stack:
+                server.exit_stack.enter_context(hooks.added_for_now())
                 try:
                     await hooks.setup(patience, lifetime.note)
                     lifetime.note("Server.setup has not returned")
