@@ -350,6 +350,68 @@ async def test_a_context_manager_may_end_its_session_by_cancelling_it(asyncapy_s
     assert server.sessions == []
 
 
+async def test_packets_of_a_task_of_a_session_are_no_answers_of_its_handlers(asyncapy_server: Start) -> None:
+    server = Server()
+    begun, pushed = trio.Event(), trio.Event()
+
+    @server.on_session
+    async def push(client: Client) -> AsyncIterator[None]:
+        async def later() -> None:
+            await begun.wait()
+            await client.send({"pushed": 1})
+            pushed.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(later)
+            yield
+
+    @server.add_handler()
+    async def answer(client: Client, packet: Packet) -> dict[str, int]:
+        begun.set()
+        await pushed.wait()
+        return {"answer": 1}
+
+    running = await asyncapy_server(server)
+    async with Peer(await running.connect()) as peer:
+        await peer.send(json_packet(a=1))
+        assert await peer.json() == {"pushed": 1}
+        assert await peer.json() == {"answer": 1}
+    await wait_all_tasks_blocked()
+    assert not [line for line in running.log if "ERROR" in line]
+
+
+@versions
+async def test_a_task_of_a_session_that_fails_ends_the_session(
+    asyncapy_server: Start, version: Literal[22, 23]
+) -> None:
+    fail = trio.Event()
+
+    @asynccontextmanager
+    async def work(client: Client) -> AsyncIterator[None]:
+        async def failing() -> None:
+            await fail.wait()
+            raise ValueError("a slip")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(failing)
+            yield
+            nursery.cancel_scope.cancel()
+
+    running = await asyncapy_server(echoing(Server(plugins=manager(work=Plugin(asyncapy_session=work)))))
+    async with running.client(version=version) as client:
+        assert await client.request({"a": 1}) == {"a": 1}
+    await wait_all_tasks_blocked()
+    assert not [line for line in running.log if "ERROR" in line]
+    async with await running.connect() as stream:
+        await wait_all_tasks_blocked()
+        fail.set()
+        assert await stream.receive_some() == b""
+    await wait_all_tasks_blocked()
+    (line,) = [line for line in running.log if "ERROR" in line]
+    assert "plugin 'work' of (registered) in asyncapy_session failed" in line
+    assert "a slip" in line
+
+
 async def test_other_functions_are_refused_where_they_are_given() -> None:
     server = Server()
     with pytest.raises(TypeError, match="on_session calls its function with a client; got function '<lambda>'"):

@@ -1,8 +1,8 @@
 """`SessionContexts`: serves each session inside the async context managers of plugins and of `Server.on_session`.
 
-Servers without these do not use this module: it costs a session two coroutines and a cancel scope. In version 23 the
-task of a session ends when a handler waits, and another one goes on; so a task of its own enters and leaves the context
-managers, and waits for the end of the connection.
+Servers without these do not use this module: it costs a session a task, which enters and leaves the context managers,
+and in between waits for the end of the connection. The task of the connection is not below it in the tree of tasks: in
+version 22, packets of tasks in a nursery of a context manager would be taken for answers of handlers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from asyncapy_core.server.isolation import Peer, PeerTasks
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
-    from contextvars import Context
 
     from asyncapy_core.plugins.bound_hook import BoundHook
     from asyncapy_core.session import Client
@@ -69,7 +68,7 @@ class SessionContexts:
 
     async def run(self, connection: Hosted) -> None:
         """Serve a session to its end, and leave its context managers."""
-        visit = _Visit(connection, self._timeout, self._fail)
+        visit = _Visit(connection, self._timeout, self._start, self._fail)
         self._visits.add(visit)
         try:
             await visit.run(self._hooks)
@@ -78,6 +77,9 @@ class SessionContexts:
         finally:
             self._visits.discard(visit)
             self._left.set()
+
+    def _start(self, connection: Hosted) -> None:
+        self._peers.start(connection, connection.run)
 
     def _fail(self, visit: _Visit, error: BaseException) -> None:
         """Log a failure with the name of its plugin.
@@ -109,6 +111,7 @@ class _Visit:
     Args:
         connection: the connection.
         timeout: as for `SessionContexts`.
+        start: starts the task of the connection.
         report: logs an exception of `subject`.
 
     Attributes:
@@ -116,9 +119,16 @@ class _Visit:
         subject: the plugin that has failed, or the session.
     """
 
-    def __init__(self, connection: Hosted, timeout: float, report: Callable[[_Visit, BaseException], None]) -> None:
+    def __init__(
+        self,
+        connection: Hosted,
+        timeout: float,
+        start: Callable[[Hosted], None],
+        report: Callable[[_Visit, BaseException], None],
+    ) -> None:
         self.connection = connection
         self.subject = SESSION
+        self._start = start
         self._report = report
         self._scope = trio.CancelScope(deadline=trio.current_time() + timeout)
         self._current = ""
@@ -188,19 +198,14 @@ class _Visit:
             return nullcontext()
 
     async def _serve(self, ended: trio.Event) -> None:
-        """Serve the session to its end, in a copy of the context, as handlers may set context variables."""
-        context = trio.lowlevel.current_task().context
-        await _change_context(context.copy())
+        """Serve the session to its end, in a task with a copy of the context."""
         self._begun = True
         self._scope.deadline = math.inf
+        self._start(self.connection)
         try:
-            await self.connection.run()
-            if not ended.is_set():  # version 23: another task goes on
-                await self._wait(ended)
+            await self._wait(ended)
         finally:
             self._scope.deadline = trio.current_time() + LEAVE_SECONDS
-            if trio.lowlevel.in_trio_task():
-                await _change_context(context)
 
     async def _wait(self, ended: trio.Event) -> None:
         """Wait for the end of the connection; if this is cancelled, end the connection first."""
@@ -212,12 +217,6 @@ class _Visit:
                 with trio.CancelScope(shield=True):
                     await ended.wait()
             raise
-
-
-async def _change_context(context: Context) -> None:
-    """Give the current task another context. A context variable can be reset only in the one in which it was set."""
-    trio.lowlevel.current_task().context = context
-    await trio.lowlevel.cancel_shielded_checkpoint()  # trio uses the context when it resumes the task
 
 
 def _checked(result: Any) -> AbstractAsyncContextManager[Any]:
