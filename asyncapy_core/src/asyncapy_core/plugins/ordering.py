@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import graphlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
@@ -80,6 +79,10 @@ def find_fault(records: Sequence[PluginRecord]) -> Fault | None:
         for name in record.requires:
             if name not in loaded:
                 return _unmet(record, name, known.get(name))
+    if not any(record.after or record.requires for record in loaded.values()):
+        return None
+    import graphlib  # noqa: PLC0415  # few plugins name others
+
     try:
         graphlib.TopologicalSorter(
             {name: loaded.keys() & {*record.after, *record.requires} for name, record in loaded.items()}
