@@ -113,11 +113,43 @@ async def test_a_function_that_can_be_a_handler_is_adapted_too(asyncapy_server: 
 
         return adapted
 
-    server = Server(plugins=manager(all=Plugin(asyncapy_adapt=adapt)))
-    server.register_handler(handler)
+    server = Server(plugins=manager())
+    server.register_handler(handler, Filters.Fields(before=None))
+    server.plugins.register(Plugin(asyncapy_adapt=adapt), "all")
     running = await asyncapy_server(server)
+    server.register_handler(handler, Filters.Fields(after=None))
     async with running.client() as client:
-        assert await client.request({"a": 1}) == {"adapted": True}
+        assert await client.request({"before": 1}) == {"adapted": True}
+        assert await client.request({"after": 1}) == {"adapted": True}
+
+
+@pytest.mark.parametrize("removed", [True, False])
+async def test_a_handler_is_not_adapted_if_it_is_removed_before_the_start(removed: bool) -> None:
+    asked: list[object] = []
+
+    async def handler(client: Client, packet: Packet) -> None: ...
+
+    def note(function: object) -> None:
+        asked.append(function)
+
+    server = Server(port=0, logging_level="CRITICAL", plugins=manager(notes=Plugin(asyncapy_adapt=note)))
+    registration = server.register_handler(handler)
+    if removed:
+        registration.remove()
+    for _ in range(2):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(server.serve)
+            server.stop()
+    assert len(asked) == (0 if removed else 1)
+
+
+async def test_an_exception_for_a_function_that_can_be_a_handler_ends_the_start() -> None:
+    async def handler(client: Client, packet: Packet) -> None: ...
+
+    server = Server(port=0, plugins=manager(fails=Plugin(asyncapy_adapt=failing)))
+    server.register_handler(handler)
+    with pytest.raises(PluginError, match=r"plugin 'fails' of .* failed in asyncapy_adapt for the handler 'handler'"):
+        await server.serve()
 
 
 async def test_the_first_plugin_that_adapts_a_function_does_so_and_wraps_are_around_the_result(

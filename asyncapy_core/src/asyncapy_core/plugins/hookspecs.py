@@ -122,8 +122,8 @@ def asyncapy_adapt(function: Callable[..., Any], server: ServerInterface, route:
     The result may be an async generator function. It takes the place of the function, which remains ``function`` of
     the handler. A function that is no handler, and that no plugin adapts, is a TypeError where it is registered.
 
-    When: a handler is registered with a server, or a router that has it is included in one. A function that can be a
-        handler as it is, registered before the plugins are loaded, is asked about when the server starts.
+    When: a function that can be a handler as it is, when the server starts. Any other function, and one that is
+        registered while the server serves, when it is registered with the server, or included in it with a router.
     How often: once for each handler of each server.
     Order: the plugins in their order, until one returns a function.
     May raise: an exception makes the registration a PluginError that names the plugin and the exception.

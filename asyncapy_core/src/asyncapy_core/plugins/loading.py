@@ -78,11 +78,6 @@ class PluginLoader:
             return list(self._records)
 
     @property
-    def are_loaded(self) -> bool:
-        """Whether the plugins have been found and imported."""
-        return not self._undiscovered and all(record.state != "found" for record in self._records)
-
-    @property
     def names(self) -> frozenset[str]:
         """The names of all plugins, of which none is imported for this."""
         with HOST_LOCK:

@@ -69,11 +69,6 @@ class PluginManager:
         return tuple(record for record in self.plugins if record.state == "loaded")
 
     @property
-    def are_loaded(self) -> bool:
-        """Whether the plugins have been found and imported, as they are on first use."""
-        return self._loader.are_loaded
-
-    @property
     def problems(self) -> tuple[PluginRecord, ...]:
         """The quarantined plugins."""
         return tuple(record for record in self.plugins if record.state == "quarantined")

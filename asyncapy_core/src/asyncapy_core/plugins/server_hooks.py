@@ -79,7 +79,7 @@ class ServerHooks:
         Raises:
             RuntimeError: the server serves already.
         """
-        if self._wraps is not None:
+        if self.have_begun:
             raise RuntimeError(f"this server is serving; use {implementation.title} before, or in its setup")
         own = BoundHook(implementation, implementation.title, hook, {"server": self._server}, is_own=True)
         self._own.setdefault(hook, []).append(own)
@@ -209,6 +209,11 @@ class ServerHooks:
                     raise
                 raise hook.failure(error, f"the handler {route.name!r}") from error
         return None
+
+    @property
+    def have_begun(self) -> bool:
+        """Whether the server has been set up, and has not ended."""
+        return self._wraps is not None
 
     def begin(self) -> None:
         """Wrap handlers from now on, as the server has been set up."""

@@ -18,7 +18,6 @@ from asyncapy_core.routing.registration import Registration
 from asyncapy_core.routing.router import Route, Routes
 
 if TYPE_CHECKING:
-    from asyncapy_core.plugins.manager import PluginManager
     from asyncapy_core.plugins.server_hooks import ServerHooks
     from asyncapy_core.routing.filter import Filter
     from asyncapy_core.session import Client
@@ -37,8 +36,6 @@ class Registering(Routes):
         hooks: the hooks of the plugins of this server.
     """
 
-    plugins: PluginManager
-
     def __init__(self, hooks: ServerHooks) -> None:
         self.hooks: ServerHooks = hooks
         self._dispatcher = Dispatcher()
@@ -56,9 +53,9 @@ class Registering(Routes):
 
     def add_route(self, route: Route) -> Registration[Any]:
         """Register a route; called by `register_handler`, `operation` and `include`."""
-        if self.plugins.are_loaded or not is_handler(route.function):
+        if self.hooks.have_begun or not is_handler(route.function):
             handler = route.handler(self.hooks.adapt(route))
-        else:  # later: settings may still deny plugins
+        else:  # at the start: settings may still deny plugins, and others may be registered by hand
             handler = route.handler()
             self._not_adapted[handler] = route
         self.hooks.wrap(handler)
