@@ -111,7 +111,7 @@ async def test_a_plugin_that_raises_in_drain_is_named_and_the_others_drain(
     running = await asyncapy_server(echoing(Server(plugins=plugins)))
     await running.stop()
     assert events == ["drained"]
-    (line,) = [line for line in running.log if "plugin 'b' of (registered) failed in asyncapy_drain" in line]
+    (line,) = [line for line in running.log if "plugin 'b' of (registered) in asyncapy_drain failed" in line]
     assert "a slip" in line
 
 

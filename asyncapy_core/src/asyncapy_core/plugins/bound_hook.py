@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import trio
 
 from asyncapy_core.errors import PluginError
 from asyncapy_core.interrupts import is_from_signal
-from asyncapy_core.logs import reason_of
+from asyncapy_core.logs import FailureLog, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,6 +79,23 @@ class BoundHook:
 
     def __repr__(self) -> str:
         return f"<BoundHook {self.hook} of {self.title}>"
+
+
+def report_failure(
+    failures: FailureLog, log: logging.LoggerAdapter[logging.Logger], subject: str, error: BaseException
+) -> None:
+    """Log an exception of foreign code, every method of which may raise.
+
+    Args:
+        failures: limits the lines.
+        log: the logger.
+        subject: the code that has raised it.
+        error: the exception.
+    """
+    try:
+        failures.report(log, subject, error)
+    except Exception:  # see above
+        log.error("%s failed, and its exception cannot be examined", subject)
 
 
 def split_failure(error: BaseException) -> tuple[BaseException | None, BaseException | None]:

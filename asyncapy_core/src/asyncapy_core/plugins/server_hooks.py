@@ -13,7 +13,7 @@ import trio
 from asyncapy_core.errors import ConfigError, PluginError
 from asyncapy_core.interrupts import is_from_signal
 from asyncapy_core.logs import FailureLog, reason_of
-from asyncapy_core.plugins.bound_hook import BoundHook, split_failure
+from asyncapy_core.plugins.bound_hook import BoundHook, report_failure, split_failure
 from asyncapy_core.plugins.hook_results import refuse_coroutine
 from asyncapy_core.plugins.implementations import Implementation, InvalidPlugin
 from asyncapy_core.plugins.options import validate_options
@@ -148,7 +148,7 @@ class ServerHooks:
             PluginError: ``plugins_require`` names it, or it has raised a PluginError or a ConfigError.
         """
         self._server.log.debug("{Server} %s %s", record.title, reason, exc_info=error)
-        if self._is_required(record) or isinstance(error, (PluginError, ConfigError)):
+        if self._is_required(record) or issubclass(type(error), (PluginError, ConfigError)):
             raise PluginError(f"{record.title} {reason}") from error
         self._left_out.append(record)
         self._server.log.error(
@@ -299,7 +299,7 @@ class ServerHooks:
             if split_failure(error)[0] is not None:
                 raise
             log = logging.LoggerAdapter(self._server.log)
-            self._failures.report(log, f"{{Server}} {function.title} in {function.hook}", error)
+            report_failure(self._failures, log, f"{{Server}} {function.title} in {function.hook}", error)
 
 
 def _given(result: Any) -> list[Any]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from asyncapy_core.logs import FailureLog
-from asyncapy_core.plugins.bound_hook import split_failure
+from asyncapy_core.plugins.bound_hook import report_failure, split_failure
 from asyncapy_core.server.enclosure import Enclosure, end_all
 from asyncapy_core.server.isolation import is_cancellation
 
@@ -137,7 +137,7 @@ class _Supervised(trio.TaskStatus[Any]):
                 if self.hook.is_required:
                     self._stop_server(error)
                     return
-                if isinstance(error, _NotAsync):
+                if type(error) is _NotAsync:
                     return
                 if trio.current_time() - began >= STEADY_SECONDS:
                     delay = FIRST_DELAY
@@ -160,7 +160,7 @@ class _Supervised(trio.TaskStatus[Any]):
             through, failure = split_failure(error)
             if failure is not None:
                 subject = f"{{Server}} {self.hook.title} in {self.hook.hook}"
-                self._failures.report(logging.LoggerAdapter(self._log), subject, failure)
+                report_failure(self._failures, logging.LoggerAdapter(self._log), subject, failure)
             if through is not None:
                 raise through from None
             return failure

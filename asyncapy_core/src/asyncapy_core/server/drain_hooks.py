@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 from collections.abc import Awaitable, Sequence
 from typing import TYPE_CHECKING
 
 import trio
 
-from asyncapy_core.logs import describe
-from asyncapy_core.plugins.bound_hook import split_failure
+from asyncapy_core.logs import FailureLog
+from asyncapy_core.plugins.bound_hook import report_failure, split_failure
 from asyncapy_core.server.enclosure import FORCED_SECONDS, Enclosure, end_all
 
 if TYPE_CHECKING:
-    import logging
-
     from asyncapy_core.plugins.bound_hook import BoundHook
 
 
@@ -61,6 +60,7 @@ def _log_failure(hook: BoundHook, error: BaseException, log: logging.Logger) -> 
     """
     through, failure = split_failure(error)
     if failure is not None:
-        log.error("{Server} %s failed in %s: %s", hook.title, hook.hook, describe(failure))
+        subject = f"{{Server}} {hook.title} in {hook.hook}"
+        report_failure(FailureLog(), logging.LoggerAdapter(log), subject, failure)
     if through is not None:
         raise through

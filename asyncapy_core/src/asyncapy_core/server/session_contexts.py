@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import trio
 
+from asyncapy_core.plugins.bound_hook import report_failure
 from asyncapy_core.plugins.hook_results import refuse_coroutine
 from asyncapy_core.plugins.implementations import short_repr
 from asyncapy_core.server.isolation import Peer, PeerTasks
@@ -89,7 +90,7 @@ class SessionContexts:
         """
         through, failure = self._peers.split(error)
         if failure is not None:
-            self._peers.failures.report(visit.connection.log, f"{{Client handler}} {visit.subject}", failure)
+            report_failure(self._peers.failures, visit.connection.log, f"{{Client handler}} {visit.subject}", failure)
         if through is not None:
             raise through
 
@@ -175,7 +176,7 @@ class _Visit:
                 finally:
                     self._current = title
         except BaseException as error:
-            if self.subject == SESSION and not {*_leaves(error)} <= {*_leaves(inner)}:
+            if self.subject == SESSION and not {*map(id, _leaves(error))} <= {*map(id, _leaves(inner))}:
                 self.subject = title
             raise
         finally:
@@ -237,9 +238,9 @@ def _checked(result: Any) -> AbstractAsyncContextManager[Any]:
 
 
 def _leaves(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield the exceptions in a group, at any depth, without cancellations; any other exception as it is."""
-    if isinstance(error, BaseExceptionGroup):
-        for each in error.exceptions:
+    """Yield the exceptions in a group, at any depth; any other exception as it is."""
+    if issubclass(type(error), BaseExceptionGroup):  # isinstance reads __class__, which may raise
+        for each in error.exceptions:  # type: ignore[union-attr]  # a group
             yield from _leaves(each)
-    elif error is not None and not isinstance(error, trio.Cancelled):
+    elif error is not None:
         yield error
