@@ -412,6 +412,39 @@ async def test_a_task_of_a_session_that_fails_ends_the_session(
     assert "a slip" in line
 
 
+async def test_a_packet_that_is_sent_as_a_session_is_entered_comes_first(asyncapy_server: Start) -> None:
+    server = echoing(Server())
+
+    @server.on_session
+    async def greet(client: Client) -> AsyncIterator[None]:
+        await client.send({"hello": client.address})
+        yield
+
+    running = await asyncapy_server(server)
+    async with Peer(await running.connect()) as peer:
+        await peer.send(json_packet(a=1))
+        assert await peer.json() == {"hello": "127.0.0.1"}
+        assert await peer.json() == {"a": 1}
+
+
+async def test_a_client_that_leaves_is_no_failure_of_a_context_manager(asyncapy_server: Start) -> None:
+    server = echoing(Server())
+
+    @server.on_session
+    async def part(client: Client) -> AsyncIterator[None]:
+        yield
+        await client.send({"bye": client.address})
+
+    running = await asyncapy_server(server)
+    async with running.client() as client:
+        assert await client.request({"a": 1}) == {"a": 1}
+    await wait_all_tasks_blocked()
+    assert not [line for line in running.log if "ERROR" in line]
+    assert [
+        line for line in running.log if "'part' of server.on_session in asyncapy_session: the client has left" in line
+    ]
+
+
 async def test_other_functions_are_refused_where_they_are_given() -> None:
     server = Server()
     with pytest.raises(TypeError, match="on_session calls its function with a client; got function '<lambda>'"):

@@ -186,6 +186,7 @@ def asyncapy_session(client: Client, options: Any) -> AbstractAsyncContextManage
 
     Its context variables are seen by all handlers of the session. An implementation is usually an async generator
     function decorated with `contextlib.asynccontextmanager`, below ``@hookimpl``.
+    The version of the session is not known while it is entered: a packet that is sent there has the form of version 22.
 
     When: entered when a session has been admitted, before its first packet is read; left when its connection has ended
         and its handlers have, also if the server ends. Entering may take ``timeout`` seconds, leaving 10.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import trio
 
+from asyncapy_core.errors import ClientDisconnected
 from asyncapy_core.plugins.bound_hook import report_failure
 from asyncapy_core.plugins.hook_results import refuse_coroutine
 from asyncapy_core.plugins.implementations import short_repr
@@ -89,7 +90,9 @@ class SessionContexts:
             BaseException: the part of the exception that must propagate.
         """
         through, failure = self._peers.split(error)
-        if failure is not None:
+        if issubclass(type(failure), ClientDisconnected):  # no failure of a plugin
+            visit.connection.log.info("{Client handler} %s: the client has left", visit.subject)
+        elif failure is not None:
             report_failure(self._peers.failures, visit.connection.log, f"{{Client handler}} {visit.subject}", failure)
         if through is not None:
             raise through
