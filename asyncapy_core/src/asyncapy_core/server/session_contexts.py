@@ -90,7 +90,7 @@ class SessionContexts:
             BaseException: the part of the exception that must propagate.
         """
         through, failure = self._peers.split(error)
-        if issubclass(type(failure), ClientDisconnected):  # no failure of a plugin
+        if _is_of(failure, visit.connection.client):  # no failure of a plugin
             visit.connection.log.info("{Client handler} %s: the client has left", visit.subject)
         elif failure is not None:
             report_failure(self._peers.failures, visit.connection.log, f"{{Client handler}} {visit.subject}", failure)
@@ -238,6 +238,14 @@ def _checked(result: Any) -> AbstractAsyncContextManager[Any]:
         f"expected an async context manager or None, got {short_repr(result)}; decorate an async generator function "
         "with contextlib.asynccontextmanager"
     )
+
+
+def _is_of(error: BaseException | None, client: Client) -> bool:
+    """Return True for the exception that tells that this client has left."""
+    if not issubclass(type(error), ClientDisconnected):
+        return False
+    left = error.client  # type: ignore[union-attr]  # a ClientDisconnected
+    return left is not None and left.session is client.session
 
 
 def _leaves(error: BaseException | None) -> Iterator[BaseException]:
