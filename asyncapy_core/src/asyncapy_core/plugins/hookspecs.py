@@ -231,7 +231,7 @@ def asyncapy_drain(server: ServerInterface, options: Any) -> Awaitable[None] | N
 
     The server goes on accepting connections and handling packets until all plugins have returned.
 
-    When: the server was told to stop, and has not closed its port. All of them together may take ``drain_timeout``
+    When: a stop was requested, and the port is still open. All of them together may take ``drain_timeout``
         seconds; then they are cancelled. After that, the running handlers have ``drain_timeout`` seconds to end.
     How often: once for each run of a server that has opened its port.
     Order: called in the order of the plugins; those that are ``async`` run together.
