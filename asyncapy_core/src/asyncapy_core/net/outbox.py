@@ -96,6 +96,43 @@ class Outbox:
         self._queued = queued
         return True
 
+    def keep(self, data: bytes) -> bool:
+        """Queue bytes without sending them; return False, without effect, if they must be sent by `enqueue` instead.
+
+        Before the task waits it calls `rest`; until then it may change the bytes by `replace_last`, or call `release`.
+        """
+        if self._turn >= CHUNK:
+            return False
+        if self._queued + len(data) > CHUNK:
+            self.uncork()
+        if self.poisoned or not self.has_room(len(data)):
+            return False
+        self._turn += len(data) + PER_PUT
+        self._queue.append(data)
+        self._queued += len(data)
+        return True
+
+    def replace_last(self, change: Callable[[bytes], bytes]) -> bool:
+        """Replace the bytes that were queued last by the result of a function, which has the same length.
+
+        Returns:
+            False if they were sent, or dropped.
+        """
+        if not self._queue:
+            return False
+        self._queue[-1] = change(self._queue[-1])
+        return True
+
+    def release(self) -> None:
+        """Send what `keep` has queued, unless the output is corked."""
+        if not self.corked:
+            self.uncork()
+
+    def rest(self) -> None:
+        """Send the held-back bytes, as the task is about to wait: other tasks run."""
+        self._turn = 0
+        self.uncork()
+
     def cork(self) -> bool:
         """Allow `hold`, unless a write is under way or the connection is poisoned; return whether it is allowed."""
         self.corked = allowed = not (self.poisoned or self._writing)

@@ -236,9 +236,9 @@ class Connection:
 
     def stop(self) -> None:
         """Begin no further packet; the loop notices, as nothing is held back any more."""
+        self._talk.stop()
         self.outbox.uncork()
         self.intake.wake()
-        self._talk.stop()
 
     async def _shut_down(self, *, linger: bool) -> None:
         """Send the pending output, then half-close; with ``linger``, read on until the peer has closed as well.

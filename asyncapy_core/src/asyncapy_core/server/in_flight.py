@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context, copy_context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
@@ -21,15 +21,16 @@ from asyncapy_core.protocol.kinds import Kind
 from asyncapy_core.routing.outcomes import SUCCEEDED
 from asyncapy_core.server.numbered_output import NumberedOutput
 from asyncapy_core.server.numbered_request import NumberedRequest, Progress
+from asyncapy_core.server.stage import Stage
 from asyncapy_core.server.worker import Worker
-from asyncapy_core.session import Client
 
 if TYPE_CHECKING:
-    from asyncapy_core.interfaces import ServerInterface
     from asyncapy_core.logs import SessionLog
+    from asyncapy_core.protocol.encoding import Encoding
     from asyncapy_core.protocol.packet import Packet
     from asyncapy_core.server.link import Link
-    from asyncapy_core.session import Session
+
+_OPEN: Final = Stage.OPEN
 
 
 class RequestsInFlight(ABC):
@@ -99,6 +100,7 @@ class RequestsInFlight(ABC):
 
     def stop(self) -> None:
         """Check whether the session is to end."""
+        self.output.flush()  # the output queue is sent
         self._note_change()
 
     def end(self) -> None:
@@ -118,36 +120,39 @@ class RequestsInFlight(ABC):
         """Send the answers of the task of a worker, and let another task lead, before it waits; raises nothing."""
         request, state = worker.request, self._link.state
         if request is not None:
-            self.output.flush()
             if worker.leads:
                 worker.leads = False
+                request.begin_waiting(worker)
                 self._count(request)
-                if worker.packet is not None and worker.packet.handler is not None:
-                    worker.packet.handler.waits = True
+                handler = None if worker.packet is None else worker.packet.handler
+                if handler is not None and not self.output.sending:
+                    handler.waits = True
                 self._base.copy().run(self._link.hand_over)
+            self.output.flush()
         elif self._between_turns:
             return
-        self._link.outbox.uncork()
+        self.output.sending = False
+        self._link.outbox.rest()
         if state.disconnects.asleep:
             state.disconnects.wake()
 
-    def _pass_on(self, worker: Worker, request: NumberedRequest, packet: Packet, under_way: Awaitable[object]) -> None:
+    def _pass_on(self, request: NumberedRequest, packet: Packet, under_way: Awaitable[object]) -> None:
         """Let another task handle a request whose handler is known to wait."""
-        worker.request = worker.packet = request.worker = None
         self._count(request)
         self._link.start(self._follow, self._finish, request, packet, under_way)  # with the context of the filters
 
     async def _handle(self, worker: Worker, request: NumberedRequest, payload: bytes) -> None:
         """Handle a request that has waited for its turn, in a task of its own."""
-        client, packet = self._client(request), None
-        request.worker, worker.request = worker, request
+        packet = None
+        request.begin_waiting(worker)
+        worker.request = request
         try:
-            if request.progress is not Progress.CANCELLED:
-                packet = worker.packet = request.encoding.unpack_numbered(payload, client)
-                under_way = self._dispatch(client, packet)
+            if request.is_open:
+                packet = worker.packet = unpack(request, payload)
+                under_way = self._dispatch(request, packet)
         except BaseException as error:  # a filter may raise anything
             try:
-                await self._clean_up(packet, await worker.fail(request, client, packet, error))
+                await self._clean_up(packet, await worker.fail(request, packet, error))
             finally:
                 self._release(worker, request)
         else:
@@ -160,19 +165,21 @@ class RequestsInFlight(ABC):
         self, worker: Worker, request: NumberedRequest, packet: Packet, under_way: Awaitable[object]
     ) -> None:
         """Await the handlers of a request in a task of its own, and answer it."""
-        client: Any = packet.sender
-        request.worker, worker.request, worker.packet = worker, request, packet
+        request.begin_waiting(worker)
+        worker.request, worker.packet = request, packet
         outcome: str = SUCCEEDED
         try:
             try:
-                if request.progress is Progress.CANCELLED:
+                if not request.is_open:
                     worker.scope.cancel()
                 if not self._plain:
                     under_way = self._measured(worker, packet, under_way)
                 result = await under_way
-                await request.finish(result, packet)
+                sending = request.finish(result, packet)
+                if sending is not None:
+                    await sending
             except BaseException as error:  # a handler may raise anything
-                outcome = await worker.fail(request, client, packet, error)
+                outcome = await worker.fail(request, packet, error)
             await self._clean_up(packet, outcome)
         finally:
             self._release(worker, request)
@@ -210,16 +217,15 @@ class RequestsInFlight(ABC):
         if request.holds:
             self._count(request)
             return
-        if request.progress is Progress.OPEN:  # `Client.answering` ended after the handler, and before this
-            request.end(Progress.ENDED)
+        request.end(Progress.ENDED)  # `Client.answering` may have ended after the handler, and before this
         if self._requests:
             self.forget(request)
 
     def _cancel(self, number: int) -> None:
         """End a request whose client no longer waits, unless it has ended."""
         request = self._requests.get(number)
-        if request is not None and request.progress is Progress.OPEN:
-            self.output.queue(self.output.bare(Kind.END, number, request.encoding.wire_id))
+        if request is not None and request.is_open:
+            self.output.queue(self.output.bare(Kind.END, number, request.codec.wire_id))
             self._cancel_request(request)
         elif (waiting := self._waiting.pop(number, None)) is not None:
             wire_id, payload = waiting
@@ -229,7 +235,7 @@ class RequestsInFlight(ABC):
 
     @staticmethod
     def _cancel_request(request: NumberedRequest) -> None:
-        if request.progress is Progress.OPEN:
+        if request.is_open:
             request.progress = Progress.CANCELLED
         if request.worker is not None:
             request.worker.scope.cancel()
@@ -257,15 +263,19 @@ class RequestsInFlight(ABC):
 
     def _admit(self, number: int, wire_id: int, size: int) -> NumberedRequest:
         """Return a request in flight, whose handler begins later."""
-        encoding = self._link.state.encodings.by_id.get(wire_id, self.output.encoding)
         self._highest = max(self._highest, number)
-        request = NumberedRequest(self.output, self, number, encoding, size)
+        request = NumberedRequest(self, self._link.client, number, self._encoding(wire_id), size)
         self._count(request)
         return request
 
+    def _encoding(self, wire_id: int) -> Encoding:
+        """Return the encoding of the answers to a request; its own may be unknown if it has no payload."""
+        return self._link.state.encodings.by_id.get(wire_id, self.output.encoding)
+
     def _is_to_end(self) -> bool:
         """Return True if no further request is to be handled."""
-        return self.output.leaving or self._link.state.draining or not self.output.is_open
+        link = self._link
+        return self.output.leaving or link.state.draining or link.stage is not _OPEN or link.outbox.poisoned
 
     def _has_place(self, size: int) -> bool:
         """Return True if a request with a payload of this size can be handled now."""
@@ -292,23 +302,6 @@ class RequestsInFlight(ABC):
         if self._is_to_end():
             self._link.wake()
 
-    def _client_arguments(self) -> tuple[str, ServerInterface, Session, bool]:
-        """Return the arguments of the clients of requests, and whether the peer has a certificate."""
-        client = self._link.client
-        return client.address, client.server, client.session, client.tls_peer is not None
-
-    def _secure(self, client: Client) -> None:
-        """Set the certificate of the peer in the client of a request."""
-        client.tls_peer, client.tls_names = self._link.client.tls_peer, self._link.client.tls_names
-
-    def _client(self, request: NumberedRequest) -> Client:
-        """Return a client whose packets answer a request."""
-        address, server, session, secured = self._client_arguments()
-        client = Client(address, server, request, session, request.encoding.name)
-        if secured:
-            self._secure(client)
-        return client
-
     def _worker(self, *, leads: bool) -> Worker:
         return Worker(self, self._link.state, leads=leads)
 
@@ -321,3 +314,13 @@ class RequestsInFlight(ABC):
         worker = self._worker(leads=False)
         with worker.scope:
             await run_with_wait_hook(function(worker, *args), worker.before_wait)
+
+
+def unpack(request: NumberedRequest, payload: bytes) -> Packet:
+    """Return the packet of a request.
+
+    Raises:
+        MalformedPacket: the payload is empty, or not valid in its encoding.
+        BrokenCodec: the codec is broken.
+    """
+    return request.codec.unpack_numbered(payload, request)

@@ -6,7 +6,7 @@ becomes the leader; the task of the handler ends with its request. So a handler 
 
 from __future__ import annotations
 
-from collections import deque
+from collections.abc import Iterator
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Final
 
@@ -15,10 +15,9 @@ import trio
 from asyncapy_core.errors import ConnectionLost, ProtocolError
 from asyncapy_core.net.corking import run_with_wait_hook
 from asyncapy_core.protocol.kinds import Kind
-from asyncapy_core.server.in_flight import RequestsInFlight
+from asyncapy_core.server.in_flight import RequestsInFlight, unpack
 from asyncapy_core.server.intake import TimedOut
-from asyncapy_core.server.numbered_request import NumberedRequest
-from asyncapy_core.session import Client
+from asyncapy_core.server.numbered_request import NumberedRequest, Progress
 
 if TYPE_CHECKING:
     from asyncapy_core.protocol.encoding import Encoding
@@ -27,6 +26,8 @@ if TYPE_CHECKING:
     from asyncapy_core.server.worker import Worker
 
 _REQUEST: Final = Kind.REQUEST
+_KEPT: Final = Progress.KEPT
+_ENDED: Final = Progress.ENDED
 
 MAX_WAITING: Final = 1000
 """Requests that may wait their turn before the session is not read any more; their payloads have a bound as well."""
@@ -46,7 +47,7 @@ class NumberedSession(RequestsInFlight):
         super().__init__(link)
         link.intake.decoder = decoder
         self._decoder = decoder
-        self._frames: deque[NumberedFrame] = deque()
+        self._frames: Iterator[NumberedFrame] = iter(())
         self._pinged_at = -1  # the bytes received before the last PING was sent
 
     async def lead(self) -> bool | None:
@@ -85,7 +86,7 @@ class NumberedSession(RequestsInFlight):
 
     def end(self) -> None:
         """Drop the packets that were received, and cancel requests that are left, as the connection has ended."""
-        self._frames.clear()
+        self._frames = iter(())
         super().end()
 
     async def _lead(self, worker: Worker) -> bool | None:  # noqa: C901, PLR0912, PLR0915  # a coroutine costs 2 us here
@@ -94,90 +95,93 @@ class NumberedSession(RequestsInFlight):
         Returns:
             True at the end of the session; None when another worker leads.
         """
-        link, frames, requests, output = self._link, self._frames, self._requests, self.output
+        link, requests, output, of_session = self._link, self._requests, self.output, self._link.client
         outbox, intake, decoder, connection = link.outbox, link.intake, self._decoder, link.interface
         dispatch, dropped, base = self._dispatch, link.state.peers.dropped.by_task, self._base
         encodings, limit = link.state.encodings.by_id, link.state.config.packets_per_turn
-        address, server, session, secured = self._client_arguments()
-        plain, handled = self._plain, 0
+        plain = self._plain
         while True:
-            if not frames:
-                frames.extend(decoder.frames(limit))
-                if not frames:
-                    ready = outbox.uncork()
+            for kind, number, wire_id, payload in self._frames:
+                while not outbox.corked:
                     if self._is_to_end():
                         return await self._leave()
-                    if not ready or self._waiting:
-                        await self._wait_for_room()
-                    partial, before = decoder.buffered, intake.received
-                    received = await intake.receive_or_wake(connection)
-                    if not received:
-                        if not await self._wake(received):
-                            return await self._leave(readable=False)
-                        continue
-                    frames.extend(decoder.frames(limit))
-                    if not frames:
-                        if not partial or decoder.buffered != partial + intake.received - before:
-                            intake.complete(connection)  # a packet has its time from its first byte on
-                        continue
-                intake.complete(connection)
-            if not outbox.corked:
-                if self._is_to_end():
-                    return await self._leave()
-                if not outbox.cork() and not outbox.has_room(1):
+                    if outbox.cork() or outbox.has_room(1):
+                        break
                     await self._wait_for_room()
+                if kind is not _REQUEST:
+                    await self._control(kind, number)
                     continue
-            kind, number, wire_id, payload = frames.popleft()
-            handled += 1
-            if kind is not _REQUEST:
-                del payload
-                await self._control(kind, number)
-            elif requests and (self._waiting or not self._has_place(len(payload))):
-                self._waiting[number] = wire_id, payload
-                self._bytes_waiting += len(payload)
-                del payload
-                if not self._may_read():
-                    await self._wait_for_room()
-            else:
-                encoding = encodings.get(wire_id, output.encoding)
+                if requests and (self._waiting or not self._has_place(len(payload))):
+                    await self._queue(number, wire_id, payload)
+                    continue
+                encoding = encodings[wire_id] if payload else self._encoding(wire_id)
                 if not self._highest:
                     self._begin(encoding)
                 self._highest = number
-                request = worker.request = NumberedRequest(output, self, number, encoding, len(payload))
-                request.worker = worker
-                client = Client(address, server, request, session, encoding.name)
-                if secured:
-                    self._secure(client)
-                packet, result, outcome, passed_on = None, None, "", False
+                packet = None
+                request = worker.request = NumberedRequest(self, of_session, number, encoding, len(payload))
                 try:
                     try:
-                        packet = worker.packet = encoding.unpack_numbered(payload, client)
-                        under_way = dispatch(client, packet)
+                        packet = worker.packet = encoding.unpack(payload, request) if payload else unpack(request, b"")
+                        under_way = dispatch(request, packet)
                         handler = packet.handler
                         if handler is not None and handler.waits:
-                            passed_on = True
-                            self._pass_on(worker, request, packet, under_way)
+                            worker.request = None
+                            self._pass_on(request, packet, under_way)
                         else:
                             result = await (under_way if plain else self._measured(worker, packet, under_way))
-                            if result is not None or not request.end_now():
-                                await request.finish(result, packet)
-                            packet.handler.outcomes.succeeded += 1  # type: ignore[union-attr]  # there is a handler
+                            if result is None and request.progress is _KEPT:
+                                request.progress, output.kept = _ENDED, None
+                                outbox.release()
+                            elif (sending := request.finish(result, packet)) is not None:
+                                await sending
+                            handler = request.handler = packet.handler
+                            handler.outcomes.succeeded += 1  # type: ignore[union-attr]  # there is a handler
                     except BaseException as error:  # a handler may raise anything
-                        outcome = await worker.fail(request, client, packet, error)
-                    if outcome or dropped:
-                        await self._clean_up(packet, outcome)
+                        await self._clean_up(packet, await worker.fail(request, packet, error))
+                    if dropped:
+                        await self._clean_up(packet, "")
                 finally:
-                    if not passed_on:
+                    if not worker.leads or request.holds:
                         self._release(worker, request)
-                    # a connection that waits keeps no data, payload or packet
-                    packet = result = under_way = payload = client = request = None  # type: ignore[assignment]
+                    worker.request = None
                 if not worker.leads:
                     return None
                 if copy_context() != base:
                     await self._restore_context()
-            if handled >= limit:
-                handled = 0
+            # a connection that waits keeps no data, payload or packet
+            packet = result = under_way = payload = request = worker.packet = None  # type: ignore[assignment]
+            partial = decoder.buffered
+            if partial and (frames := decoder.frames(limit)):
                 await self._yield_turn()
+            else:
+                ready = outbox.uncork()
+                if self._is_to_end():
+                    return await self._leave()
+                if not ready or self._waiting:
+                    await self._wait_for_room()
+                before = intake.received
+                received = await intake.receive_or_wake(connection)
+                if not received:
+                    if not await self._wake(received):
+                        return await self._leave(readable=False)
+                    continue
+                frames = decoder.frames(limit)
+                if not frames:
+                    if not partial or decoder.buffered != partial + intake.received - before:
+                        intake.complete(connection)  # a packet has its time from its first byte on
+                    continue
+            self._frames = iter(frames)
+            del frames
+            intake.complete(connection)
+
+    async def _queue(self, number: int, wire_id: int, payload: bytes) -> None:
+        """Let a request wait for its turn, and wait if no further one may."""
+        self._waiting[number] = wire_id, payload
+        self._bytes_waiting += len(payload)
+        del payload
+        if not self._may_read():
+            await self._wait_for_room()
 
     async def _wait_for_room(self) -> None:
         """Wait until a request may begin to wait for its turn, and the output queue has room."""
@@ -241,7 +245,7 @@ class NumberedSession(RequestsInFlight):
             readable: whether further packets can be read.
         """
         self.output.leaving = True
-        self._frames.clear()
+        self._frames = iter(())
         if self._waiting and next(reversed(self._waiting)) > self._highest:
             self._drop_waiting()
         self._left = True

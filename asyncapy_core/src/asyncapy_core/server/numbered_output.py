@@ -34,20 +34,22 @@ class NumberedOutput:
     Attributes:
         outbox: the output queue of the connection.
         encoding: the encoding of events: that of the first request, JSON before it.
-        kept: an answer to the current request, as a REPLY; see `keep`.
+        kept: the request whose latest answer is the last item of the queue, as a REPLY, until its task waits or ends.
         leaving: whether the session ends after the answers to the requests in flight.
+        sending: whether the current task may be about to wait for the output queue.
     """
 
-    __slots__ = ("_kind_at", "_wire", "encoding", "kept", "leaving", "link", "outbox")
+    __slots__ = ("_kind_at", "_wire", "encoding", "kept", "leaving", "link", "outbox", "sending")
 
     def __init__(self, link: Link) -> None:
         self.link: Link = link
         self.outbox: Outbox = link.outbox
         self._wire = link.state.encodings.wire
-        self.kept: bytes | None = None
+        self.kept: NumberedRequest | None = None
         self._kind_at = self._wire.header_size + 2
         self.encoding: Encoding = link.state.encodings.default
         self.leaving: bool = False
+        self.sending: bool = False
 
     @property
     def log(self) -> SessionLog:
@@ -111,41 +113,22 @@ class NumberedOutput:
         """Raise an error: the clients of requests answer them."""
         raise AssertionError("the client of a session answers no request")  # pragma: no cover
 
-    def keep(self, request: NumberedRequest, reply: bytes) -> bool:
-        """Keep an answer until it is known whether it is the last; return False if it must be sent at once.
-
-        It is kept until the next answer, the next wait of its task, or the end of its handler. No other task runs
-        before one of these, so one is kept at most.
-        """
-        worker = request.worker
-        if worker is None or not self.outbox.has_room(len(reply)):
-            return False
-        if trio.lowlevel.current_task() is not worker.task:
-            return False
-        self.kept = reply
-        return True
-
     def flush(self) -> None:
-        """Send the answer that is kept, if there is one, as a PART: it is not the last; raises nothing."""
+        """Note that the answer that is kept, if there is one, is not the last: it becomes a PART; raises nothing."""
         kept, self.kept = self.kept, None
         if kept is not None:
-            self.queue(self.part(kept))
+            kept.go_on(sent=not self.outbox.replace_last(self.part))
 
     def part(self, reply: bytes) -> bytes:
         """Return a REPLY as a PART."""
         return reply[: self._kind_at] + _PART + reply[self._kind_at + 1 :]
-
-    def last(self, request: NumberedRequest) -> bytes:
-        """Return the last packet of the current request: the answer that is kept, or an END."""
-        kept, self.kept = self.kept, None
-        return self.bare(Kind.END, request.number, request.encoding.wire_id) if kept is None else kept
 
     def bare(self, kind: Kind, number: int, wire_id: int = 0) -> bytes:
         """Return a packet without a payload."""
         return self._wire.encode_numbered(kind, number, wire_id)
 
     def send(self, data: bytes) -> Awaitable[None] | None:
-        """Send a packet after the one that is kept; return an awaitable, or None if it is held back."""
+        """Send a packet; return an awaitable, or None if it is held back. An answer that is kept is not the last."""
         if self.kept is not None:
             self.flush()
         return None if self.outbox.hold(data) else self._put(data)
@@ -179,14 +162,27 @@ class NumberedOutput:
 
     def queue(self, data: bytes) -> None:
         """Send a packet for which there is room, or a short one; raises nothing."""
+        if self.kept is not None:
+            self.flush()
         if not self.outbox.hold(data):
             self.outbox.queue(data)
 
+    async def make_room(self, size: int) -> None:
+        """Wait until the output queue has room for this number of bytes."""
+        self.sending = True
+        try:
+            await self.outbox.make_room(size)
+        finally:
+            self.sending = False
+
     async def _put(self, data: bytes) -> None:
+        self.sending = True
         try:
             await self.outbox.enqueue(data)
         except ConnectionLost as error:
             raise ClientDisconnected("this client has left", self.link.client) from error
+        finally:
+            self.sending = False
 
     def _event(self, packet: Packet | SharedPacket) -> bytes:
         if not self.is_open:

@@ -1,45 +1,52 @@
-"""`NumberedRequest`: one request of version 23, from its packet to its last answer. Its client sends through it."""
+"""`NumberedRequest`: one request of version 23, from its packet to its last answer, as the client of its handlers."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping
-from enum import Enum
+from enum import IntEnum
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+
+import trio
 
 from asyncapy_core.errors import AlreadyAnswered, ClientDisconnected
 from asyncapy_core.logs import escape_for_log
 from asyncapy_core.protocol.kinds import Kind
 from asyncapy_core.protocol.packet import Packet
 from asyncapy_core.server.handling import as_answer
+from asyncapy_core.session import Client
 
 if TYPE_CHECKING:
-    import trio
-
     from asyncapy_core.interfaces import HandlerInterface
     from asyncapy_core.logs import SessionLog
     from asyncapy_core.net.outbox import Outbox
     from asyncapy_core.protocol.encoding import Encoding
     from asyncapy_core.protocol.packet import SharedPacket
-    from asyncapy_core.session import Client, Session
+    from asyncapy_core.session import Session
 
 
-class Progress(Enum):
-    """The progress of a request."""
+class Progress(IntEnum):
+    """The progress of a request, in order."""
 
-    OPEN = 0
+    IN_PLACE = 0
+    """Its handler runs in the task that reads, and has not waited; no answer is kept."""
+    OPEN = 1
     """Its last answer has not been sent."""
-    ANSWERED = 1
+    KEPT = 2
+    """Its latest answer is the last item of the output queue, and is the last answer if no other follows."""
+    ANSWERED = 3
     """Its handler has sent the last answer, and may send no other."""
-    CLOSED = 2
+    CLOSED = 4
     """Its handler has closed the connection."""
-    CANCELLED = 3
+    CANCELLED = 5
     """Its client no longer waits: answers are dropped."""
-    ENDED = 4
+    ENDED = 6
     """It has ended with its handler."""
 
 
+_IN_PLACE: Final = Progress.IN_PLACE
 _OPEN: Final = Progress.OPEN
+_KEPT: Final = Progress.KEPT
 _PART: Final = int(Kind.PART)
 _REPLY: Final = int(Kind.REPLY)
 _FAILURE: Final = int(Kind.FAILURE)
@@ -50,31 +57,28 @@ _CLOSED: Final = "the connection to this client was closed before"
 class Output(Protocol):
     """The output of the session, as its requests use it; see `NumberedOutput`."""
 
-    kept: bytes | None
+    kept: NumberedRequest | None
     outbox: Outbox
 
     @property
     def log(self) -> SessionLog: ...
 
     @property
-    def client(self) -> Client: ...
-
-    @property
     def is_open(self) -> bool: ...
-
-    def keep(self, request: NumberedRequest, reply: bytes) -> bool: ...
-
-    def part(self, reply: bytes) -> bytes: ...
 
     def flush(self) -> None: ...
 
-    def last(self, request: NumberedRequest) -> bytes: ...
+    def part(self, reply: bytes) -> bytes: ...
+
+    async def make_room(self, size: int) -> None: ...
 
     def send(self, data: bytes) -> Awaitable[None] | None: ...
 
     def send_now(self, data: bytes) -> None: ...
 
     def queue(self, data: bytes) -> None: ...
+
+    def bare(self, kind: Kind, number: int, wire_id: int = 0) -> bytes: ...
 
     def post(self, packet: Packet | SharedPacket) -> Awaitable[None] | None: ...
 
@@ -88,6 +92,9 @@ class Output(Protocol):
 class Requests(Protocol):
     """The requests of the session."""
 
+    @property
+    def output(self) -> Output: ...
+
     def forget(self, request: NumberedRequest) -> None:
         """Remove a request that has ended, and whose handler has ended."""
 
@@ -95,35 +102,34 @@ class Requests(Protocol):
 class Runner(Protocol):
     """The task of a handler; see `Worker`."""
 
-    leads: bool
     scope: trio.CancelScope
     task: trio.lowlevel.Task
 
 
-class NumberedRequest:
-    """A request.
+class NumberedRequest(Client):
+    """A request, as the client of its handlers: the packets sent to it answer the request.
 
     Args:
-        output: the output of its session.
         requests: the requests of its session.
+        of_session: the client of the session.
         number: its number.
         encoding: its encoding, and that of its answers.
         size: bytes of its payload.
 
     Attributes:
         progress: how far it has come.
-        answered: whether an answer was sent or is kept.
+        codec: its encoding.
         holds: the number of `Client.answering` that keep it open.
-        returned: whether its handler has ended.
-        handler: its handler, once one was found.
-        worker: the task of its handler, while that runs.
+        returned: whether its handler has ended, if that has waited or the request is kept open.
+        handler: its handler, once that has ended.
+        worker: the task of its handler, once that has waited and until it ends.
     """
 
     __slots__ = (
+        "_has_parts",
         "_output",
         "_requests",
-        "answered",
-        "encoding",
+        "codec",
         "handler",
         "holds",
         "number",
@@ -133,23 +139,58 @@ class NumberedRequest:
         "worker",
     )
 
-    def __init__(self, output: Output, requests: Requests, number: int, encoding: Encoding, size: int) -> None:
-        self._output = output
+    def __init__(self, requests: Requests, of_session: Client, number: int, encoding: Encoding, size: int) -> None:
+        self.address = of_session.address
+        self.server = of_session.server
+        self.session = of_session.session
+        self.tls_peer = of_session.tls_peer
+        self.tls_names = of_session.tls_names
+        self.encoding = encoding.name
         self._requests = requests
-        self.holds: int = 0
+        self._output: Output = requests.output
+        self._has_parts = False
         self.number: int = number
-        self.encoding: Encoding = encoding
+        self.codec: Encoding = encoding
         self.size: int = size
-        self.worker: Runner | None = None
-        self.progress: Progress = _OPEN
-        self.answered: bool = False
+        self.holds: int = 0
+        self.progress: Progress = _IN_PLACE
         self.returned: bool = False
+        self.worker: Runner | None = None
         self.handler: HandlerInterface | None = None
+
+    @property
+    def stream(self) -> NumberedRequest:  # type: ignore[override]  # a reference to itself would be a cycle
+        """The request itself: it answers what is sent to it."""
+        return self
 
     @property
     def log(self) -> SessionLog:
         """The logger of the session."""
         return self._output.log
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its last answer has not been sent, and its client waits."""
+        return self.progress <= _KEPT
+
+    @property
+    def answered(self) -> bool:
+        """Whether an answer was sent, or is kept."""
+        return self._has_parts or self.progress is _KEPT or self.progress is Progress.ANSWERED
+
+    async def send(
+        self,
+        packet: Packet | Mapping[str, Any] | str | bytes,
+        close: bool = False,  # noqa: FBT001, FBT002  # the documented signature
+        *,
+        last: bool = False,
+    ) -> None:
+        ready = packet if isinstance(packet, Packet) else Packet(packet, self.encoding, self)
+        under_way = self.post_last(ready) if last else self.post(ready)
+        if under_way is not None:
+            await under_way
+        if close:
+            await self.close()
 
     def post(self, packet: Packet | SharedPacket) -> Awaitable[None] | None:
         """Send an answer: the REPLY if nothing follows before the handler waits or ends, otherwise a PART.
@@ -164,20 +205,41 @@ class NumberedRequest:
             ClientDisconnected: the connection has ended.
             EncodeError: the packet cannot be encoded; nothing was sent.
         """
-        output, worker = self._output, self.worker
-        if self.progress is not _OPEN:
+        output = self._output
+        if self.progress is _IN_PLACE:
+            reply = self.codec.pack_numbered(_REPLY, self.number, packet.fields)
+            if output.outbox.hold(reply):
+                self.progress = _KEPT
+                output.kept = self
+                return None
+        elif self.progress > _KEPT:
             return output.post(packet) if self._is_event() else None
-        in_place = output.outbox.corked and worker is not None and worker.leads  # no other task runs then
-        if not in_place and not output.is_open:
-            raise ClientDisconnected(_CLOSED, output.client)
-        reply = self.encoding.pack_numbered(_REPLY, self.number, packet.fields)
+        else:
+            reply = self.codec.pack_numbered(_REPLY, self.number, packet.fields)
+        return self._post(reply)
+
+    def _post(self, reply: bytes) -> Awaitable[None] | None:
+        """Send an answer, or keep it until it is known whether it is the last.
+
+        It is kept until the next answer, the next wait of its task, or the end of its handler. No other task runs
+        before one of these, so one is kept at most.
+        """
+        output = self._output
+        self._check_open()
         if output.kept is not None:
             output.flush()
-        self.answered = True
-        if in_place:
-            output.kept = reply
+        if not self.holds and self._is_in_task() and output.outbox.keep(reply):
+            self.progress = _KEPT
+            output.kept = self
             return None
-        return None if output.keep(self, reply) else output.send(output.part(reply))
+        self._has_parts = True
+        return output.send(output.part(reply))
+
+    def _is_in_task(self) -> bool:
+        """Return True if the current task is that of the handler."""
+        if self.progress is _IN_PLACE:
+            return True
+        return self.worker is not None and trio.lowlevel.current_task() is self.worker.task
 
     def post_now(self, packet: Packet | SharedPacket) -> None:
         """Send an answer without waiting; see `post`.
@@ -186,11 +248,10 @@ class NumberedRequest:
             trio.WouldBlock: the queue of the connection is full; nothing was sent.
             AlreadyAnswered, ClientDisconnected, EncodeError: as for `post`.
         """
-        if self.progress is _OPEN:
-            if not self._output.is_open:
-                raise ClientDisconnected(_CLOSED, self._output.client)
-            self._output.send_now(self.encoding.pack_numbered(_PART, self.number, packet.fields))
-            self.answered = True
+        if self.is_open:
+            self._check_open()
+            self._output.send_now(self.codec.pack_numbered(_PART, self.number, packet.fields))
+            self._has_parts = True
         elif self._is_event():
             self._output.post_now(packet)
 
@@ -200,25 +261,36 @@ class NumberedRequest:
         if under_way is not None:
             await under_way
 
-    async def post_last(self, packet: Packet) -> None:
+    def post_last(self, packet: Packet) -> Awaitable[None] | None:
         """Send the last answer; see `post`.
 
         Raises:
             AlreadyAnswered: the last answer was sent before.
         """
-        output, reply = self._output, b""
-        if self.progress is _OPEN and output.is_open:
-            reply = self.encoding.pack_numbered(_REPLY, self.number, packet.fields)
-            if not output.outbox.has_room(len(reply)):
-                await output.outbox.make_room(len(reply))  # if this is cancelled, the request goes on
-        if self.progress in {Progress.ANSWERED, Progress.ENDED}:
-            raise AlreadyAnswered(_ANSWERED)
-        if self.progress is not _OPEN or not output.is_open:
-            self._is_event()
+        if self.is_open and self._output.is_open:
+            reply = self.codec.pack_numbered(_REPLY, self.number, packet.fields)
+            if self.progress is _IN_PLACE and self._output.outbox.hold(reply):
+                self.progress = Progress.ANSWERED
+                return None
+            return self._send_last(reply)
+        self._refuse_last()
+        return None
+
+    async def _send_last(self, reply: bytes) -> None:
+        output = self._output
+        await output.make_room(len(reply))  # if this is cancelled, the request goes on
+        if not (self.is_open and output.is_open):
+            self._refuse_last()
             return
         output.flush()
-        self.answered, self.progress = True, Progress.ANSWERED
+        self.progress = Progress.ANSWERED
         output.queue(reply)
+
+    def _refuse_last(self) -> None:
+        """Drop a last answer to a request that was cancelled, or raise the reason why it cannot be sent."""
+        if self.progress in {Progress.ANSWERED, Progress.ENDED}:
+            raise AlreadyAnswered(_ANSWERED)
+        self._is_event()
 
     async def answer(self, result: object, packet: Packet) -> None:
         """Send the return value of a handler; it is the last answer if no other group answers."""
@@ -227,33 +299,38 @@ class NumberedRequest:
         if under_way is not None:
             await under_way
 
+    def finish(self, result: object, packet: Packet) -> Awaitable[None] | None:
+        """Send the last packet, as the handlers have returned, unless `Client.answering` keeps the request open.
+
+        Returns:
+            An awaitable that sends it, or None if it is sent or held back.
+        """
+        if result is None:
+            if not self.holds:
+                self.end(Progress.ENDED)
+            return None
+        if self.holds:
+            return self.answer(result, packet)
+        answer = as_answer(result, packet)
+        return self.post_last(answer if isinstance(answer, Packet) else Packet(answer))
+
     def end(self, progress: Progress) -> None:
         """Send the last packet of this request, without waiting: the answer that is kept, as the REPLY, or an END.
 
-        Does nothing if the last packet was sent. There is room for an answer that is kept, and an END is short: so no
-        cancellation leaves a request without its last packet.
+        Does nothing if the last packet was sent. An END is short: so no cancellation leaves a request without its last
+        packet.
 
         Args:
             progress: the progress from now on.
         """
-        if self.progress is _OPEN:
-            self.progress = progress
-            self._output.queue(self._output.last(self))
-
-    def end_now(self) -> bool:
-        """Do as `end`, while the output is corked; return False, without effect, if that is not possible."""
         output = self._output
-        outbox, kept = output.outbox, output.kept
-        if self.progress is not _OPEN or self.holds or not outbox.corked:
-            return False
-        if kept is None:
-            kept = output.last(self)
-        else:
+        if self.progress is _KEPT:
+            self.progress = progress
             output.kept = None
-        self.progress = Progress.ENDED
-        if not outbox.hold(kept):
-            outbox.queue(kept)
-        return True
+            output.outbox.release()
+        elif self.is_open:
+            self.progress = progress
+            output.queue(output.bare(Kind.END, self.number, self.codec.wire_id))
 
     async def fail(self, code: str, fields: Mapping[str, Any] | None = None) -> None:
         """Send a FAILURE as the last packet of this request, unless its last packet was sent.
@@ -261,38 +338,48 @@ class NumberedRequest:
         Raises:
             EncodeError: the further fields cannot be encoded; nothing was sent.
         """
-        if self.progress is _OPEN:
+        if self.is_open:
             failure = {"status": "failure", "error": str(code), **(fields or {})}
-            data = self.encoding.pack_numbered(_FAILURE, self.number, failure)
+            data = self.codec.pack_numbered(_FAILURE, self.number, failure)
+            self._output.flush()
             self.progress = Progress.ENDED
             under_way = self._output.send(data)
             if under_way is not None:
                 await under_way
-
-    async def finish(self, result: object, packet: Packet) -> None:
-        """Send the last packet, as the handlers have returned, unless `Client.answering` keeps the request open."""
-        if result is not None and not self.holds:
-            answer = as_answer(result, packet)
-            await self.post_last(answer if isinstance(answer, Packet) else Packet(answer))
-            return
-        if result is not None:
-            await self.answer(result, packet)
-        if not self.holds:
-            self.end(Progress.ENDED)
-        elif self._output.kept is not None:
-            self._output.flush()  # it must not become an answer to the next request
 
     @property
     def is_over(self) -> bool:
         """Whether its handler has ended, and `Client.answering` does not keep it open."""
         return self.returned and not self.holds
 
+    def begin_waiting(self, worker: Runner) -> None:
+        """Note that the handler waits for the first time: other tasks run from now on."""
+        self.worker = worker
+        if self.progress is _IN_PLACE:
+            self.progress = _OPEN
+
+    def go_on(self, *, sent: bool) -> None:
+        """Note that an answer is kept no longer.
+
+        Args:
+            sent: whether it was sent, as the REPLY; otherwise it is a PART.
+        """
+        self._has_parts = True
+        if sent:
+            self.progress = Progress.ANSWERED
+        else:
+            self.progress = _IN_PLACE if self.worker is None and not self.holds else _OPEN
+
     def answering(self) -> Answering:
         """Return a context manager that keeps this request open after its handler has returned."""
         return Answering(self)
 
     def hold(self) -> None:
-        """Keep the request open until `release`."""
+        """Keep the request open until `release`: no answer is known to be the last before that."""
+        if self.progress is _KEPT:
+            self._output.flush()
+        if self.progress is _IN_PLACE:
+            self.progress = _OPEN
         self.holds += 1
 
     def release(self) -> None:
@@ -311,6 +398,10 @@ class NumberedRequest:
         """Return the active sessions of this peer's address."""
         return self._output.sessions()
 
+    def _check_open(self) -> None:
+        if not self._output.is_open:
+            raise ClientDisconnected(_CLOSED, self)
+
     def _is_event(self) -> bool:
         """Return True if a packet that is sent after the end of the request is an EVENT, False if it is dropped.
 
@@ -318,7 +409,7 @@ class NumberedRequest:
             AlreadyAnswered, ClientDisconnected: it cannot be sent.
         """
         if self.progress is Progress.CLOSED or not self._output.is_open:
-            raise ClientDisconnected(_CLOSED, self._output.client)
+            raise ClientDisconnected(_CLOSED, self)
         if self.progress is Progress.CANCELLED:
             return False
         if self.progress is Progress.ANSWERED:

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from asyncapy_core.logs import SessionLog
     from asyncapy_core.protocol.packet import Packet
     from asyncapy_core.server.state import ServerState
-    from asyncapy_core.session import Client
 
 
 class Crew(Protocol):
@@ -61,12 +60,11 @@ class Worker(Handling):
         """Prepare a wait of the task; `run_with_wait_hook` calls this."""
         self._crew.before_wait(self)
 
-    async def fail(self, request: NumberedRequest, client: Client, packet: Packet | None, error: BaseException) -> str:
+    async def fail(self, request: NumberedRequest, packet: Packet | None, error: BaseException) -> str:
         """Answer a request whose payload or dispatch raised; return its outcome.
 
         Args:
             request: the request.
-            client: the client of its handlers.
             packet: its packet, or None if the payload could not be decoded.
             error: the exception.
 
@@ -82,7 +80,7 @@ class Worker(Handling):
                 else:
                     await request.fail(ErrorCode.NO_HANDLER)
                 return ErrorCode.NO_HANDLER
-            return await self._answer(request, client, packet, error)
+            return await self._answer(request, packet, error)
         except ConnectionLost:
             return DISCONNECTED
 
@@ -94,13 +92,13 @@ class Worker(Handling):
         await request.fail(error.code)
         return error.code
 
-    async def _answer(self, request: NumberedRequest, client: Client, packet: Packet, error: BaseException) -> str:
+    async def _answer(self, request: NumberedRequest, packet: Packet, error: BaseException) -> str:
         cancelled = self.scope.cancel_called  # by CANCEL, or as the connection broke
-        through, outcome, failure = self.split(error, client, cancelled=cancelled)
+        through, outcome, failure = self.split(error, request, cancelled=cancelled)
         if cancelled:
             outcome = CANCELLED
         elif failure is not None and through is None:
-            answer, failure = await self.translate(client, packet, failure)
+            answer, failure = await self.translate(request, packet, failure)
             outcome = ErrorCode.HANDLER_FAILED if answer is None else answer.code
             if answer is not None:
                 try:
@@ -113,6 +111,6 @@ class Worker(Handling):
             raise through
         if failure is not None:
             await request.fail(ErrorCode.HANDLER_FAILED)
-        else:
-            await request.finish(None, packet)
+        elif not request.holds:
+            request.end(Progress.ENDED)
         return outcome
