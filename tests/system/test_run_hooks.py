@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any
 
 import pytest
@@ -282,6 +282,47 @@ async def test_a_task_that_catches_each_cancellation_does_not_keep_the_server_fr
         await running.ended()
         assert trio.current_time() - before == 7
     assert [line for line in running.log if "asyncapy_run of function 'stubborn' of server.beside" in line]
+
+
+async def test_a_task_that_catches_cancellations_is_named_and_waited_for(autojump_clock: MockClock) -> None:
+    server = echoing(Server(drain_timeout=7))
+
+    @server.beside
+    async def stubborn() -> None:
+        for _ in range(20):
+            try:
+                with trio.CancelScope(shield=True):
+                    await trio.sleep_forever()
+            except BaseException:  # the mistake
+                continue
+
+    async with serving(server) as running:
+        before = trio.current_time()
+        server.stop()
+        await running.ended()
+        assert trio.current_time() - before == 7 + 19
+    text = (
+        "asyncapy_run of function 'stubborn' of server.beside goes on after its cancellation; the server waits for it"
+    )
+    assert len([line for line in running.log if text in line]) == 1
+
+
+async def test_a_function_that_awaits_objects_of_another_library_is_named(
+    asyncapy_server: Start, autojump_clock: MockClock
+) -> None:
+    class Foreign:
+        def __await__(self) -> Generator[Any, Any, Any]:
+            yield 7
+
+    async def run() -> None:
+        await Foreign()
+
+    running = await asyncapy_server(echoing(Server(plugins=manager(foreign=Plugin(asyncapy_run=run)))))
+    await trio.sleep(1)
+    line, *_ = [line for line in running.log if "plugin 'foreign' of (registered) in asyncapy_run failed" in line]
+    assert "trio.run received unrecognized yield message 7" in line
+    async with running.client() as client:
+        assert await client.request({"a": 1}) == {"a": 1}
 
 
 async def test_a_task_has_the_time_of_the_drain_to_clean_up(autojump_clock: MockClock) -> None:

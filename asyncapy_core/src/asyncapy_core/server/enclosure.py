@@ -1,10 +1,8 @@
-"""`Enclosure`: runs foreign code, and can end it although it shields itself or catches its cancellation."""
+"""`Enclosure`: runs foreign code, and can end it although it shields itself from cancellation."""
 
 from __future__ import annotations
 
-import contextlib
-import types
-from collections.abc import Callable, Coroutine, Generator, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -12,11 +10,8 @@ import trio
 if TYPE_CHECKING:
     import logging
 
-MAX_CAUGHT: Final = 100
-"""Cancellations that code may catch, after its shields were removed, before it is not resumed any more."""
-
 FORCED_SECONDS: Final = 1.0
-"""The time that code has to end after its shields were removed."""
+"""The time that code has to end after its shields were removed, before new ones are removed."""
 
 
 class Enclosure:
@@ -35,7 +30,6 @@ class Enclosure:
         self.ended: trio.Event = trio.Event()
         self._scope = trio.CancelScope()
         self._task: trio.lowlevel.Task | None = None
-        self._forced = False
 
     @property
     def is_cancelled(self) -> bool:
@@ -47,7 +41,7 @@ class Enclosure:
         self._task = trio.lowlevel.current_task()
         try:
             with self._scope:
-                await self._resume(function())
+                await function()
         finally:
             self._task = None
             self.ended.set()
@@ -57,47 +51,9 @@ class Enclosure:
         self._scope.cancel()
 
     def force(self) -> None:
-        """Remove the shields inside the code, so that it is cancelled, and do not resume it for ever."""
-        self._forced = True
+        """Remove the shields inside the code, so that it is cancelled."""
         if self._task is not None:
             _remove_shields(self._task, self._scope)
-
-    @types.coroutine
-    def _resume(self, coroutine: Coroutine[Any, Any, object]) -> Generator[Any, Any, object]:
-        """Run a coroutine like ``await``. Once it is forced to end, it may catch `MAX_CAUGHT` cancellations."""
-        assert self._task is not None
-        step: Callable[[Any], Any] = coroutine.send
-        answer: Any = None
-        caught = 0
-        while True:
-            try:
-                request = step(answer)
-            except StopIteration as done:
-                return done.value
-            finally:
-                answer = None  # an exception may have this frame in its traceback: a reference cycle
-            if self._forced:
-                _remove_shields(self._task, self._scope)
-            try:
-                answer = yield request
-                step = coroutine.send
-            except GeneratorExit:
-                coroutine.close()
-                raise
-            except BaseException as error:  # thrown in by the scheduler, raised inside the coroutine
-                answer, step = error, coroutine.throw
-            caught += self._forced and isinstance(getattr(answer, "error", answer), trio.Cancelled)
-            if caught > MAX_CAUGHT and not self._task.child_nurseries:  # they would lose their parent
-                _close(coroutine)
-                return None
-
-
-def _close(coroutine: Coroutine[Any, Any, object]) -> None:
-    """Close a coroutine, which leaves its cancel scopes. Code that catches a GeneratorExit is closed again."""
-    for _ in range(MAX_CAUGHT):
-        with contextlib.suppress(Exception):  # foreign code may raise anything; RuntimeError if it goes on
-            coroutine.close()
-            return
 
 
 def _remove_shields(task: trio.lowlevel.Task, outermost: trio.CancelScope) -> None:
@@ -115,23 +71,34 @@ def _remove_shields(task: trio.lowlevel.Task, outermost: trio.CancelScope) -> No
 
 
 async def end_all(enclosures: Iterable[Enclosure], seconds: float, log: logging.Logger) -> None:
-    """Cancel code that runs, wait until it has ended, and force it after a while.
+    """Cancel code that runs, and wait until it has ended; remove its shields after a while, and again each second.
 
     Args:
         enclosures: the code.
-        seconds: the time that it has to end before it is forced.
-        log: gets an error for code that has to be forced.
+        seconds: the time that it has to end before its shields are removed.
+        log: gets an error for code that has not ended in time.
     """
     running = [each for each in enclosures if not each.ended.is_set()]
     for each in running:
         each.cancel()
-    for limit, verdict in ((seconds, "is forced to end"), (FORCED_SECONDS, "cannot be ended; the server waits for it")):
-        with trio.move_on_after(limit, shield=True):
-            for each in running:
-                await each.ended.wait()
-        running = [each for each in running if not each.ended.is_set()]
+    running = await _wait(running, seconds)
+    for each in running:
+        log.error(
+            "{Server} %s has not ended within %g s after its cancellation; its shields are removed", each.title, seconds
+        )
+    complaint = "{Server} %s goes on after its cancellation; the server waits for it"
+    while running:
         for each in running:
-            log.error(
-                "{Server} %s has not ended within %g s after its cancellation, and %s", each.title, limit, verdict
-            )
             each.force()
+        running = await _wait(running, FORCED_SECONDS)
+        for each in running if complaint else ():
+            log.error(complaint, each.title)
+        complaint = ""
+
+
+async def _wait(enclosures: list[Enclosure], seconds: float) -> list[Enclosure]:
+    """Wait until this code has ended; return the part that has not in time."""
+    with trio.move_on_after(seconds, shield=True):
+        for each in enclosures:
+            await each.ended.wait()
+    return [each for each in enclosures if not each.ended.is_set()]
