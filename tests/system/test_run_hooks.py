@@ -274,7 +274,7 @@ async def test_a_task_that_catches_each_cancellation_does_not_keep_the_server_fr
                 await trio.sleep_forever()
             except BaseException:  # the mistake
                 with trio.CancelScope(shield=True):
-                    await trio.sleep(1)
+                    await trio.sleep(2)
 
     async with serving(server) as running:
         before = trio.current_time()
