@@ -1,22 +1,20 @@
-"""Pages that are generated from the code: the settings of a server, the hooks, the commands."""
+"""Pages that are generated from the code: the settings of a server, the commands."""
 
 from __future__ import annotations
 
 import inspect
-import textwrap
 from pathlib import Path
 
 import click
 
 from asyncapy_cli.main import asyncapy as command_line
 from asyncapy_core import ServerConfig
-from asyncapy_core.plugins import hookspecs
 
 
 def write_reference(folder: Path) -> None:
     """Write the files that other pages include."""
     folder.mkdir(exist_ok=True)
-    for name, text in {"settings": _settings(), "hooks": _hooks(), "commands": _commands()}.items():
+    for name, text in {"settings": _settings(), "commands": _commands()}.items():
         (folder / f"{name}.txt").write_text(text, encoding="utf-8")
 
 
@@ -26,26 +24,6 @@ def _settings() -> str:
         default = "none" if field.default is None else f"`{field.default!r}`"
         parts.append(f"`{name}`, by default {default}\n: {field.description}\n")
     return "\n".join(parts)
-
-
-def _hooks() -> str:
-    parts = []
-    for name, hook in vars(hookspecs).items():
-        if name.startswith("asyncapy_"):
-            signature = str(inspect.signature(hook)).replace("asyncapy_core.", "")
-            parts.append(
-                f"## `{name}`\n\n```python\ndef {name}{_short(signature)}: ...\n```\n\n{_markdown(hook.__doc__)}\n"
-            )
-    return "\n".join(parts)
-
-
-def _short(signature: str) -> str:
-    return signature.replace("'", "").replace("collections.abc.", "").replace("typing.", "")
-
-
-def _markdown(doc: str | None) -> str:
-    first, _, rest = (doc or "").partition("\n")
-    return f"{first}\n{textwrap.dedent(rest)}".replace("``", "`").strip()
 
 
 def _commands() -> str:

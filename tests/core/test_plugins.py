@@ -15,8 +15,8 @@ from pydantic import BaseModel, SecretStr
 from asyncapy_core import Filter, Filters, MemoryKeyStore, PluginManager, Server, hookimpl
 from asyncapy_core.errors import ConfigError, PluginCollision, PluginError, UnknownFilter
 from asyncapy_core.plugins import PluginRecord, default_manager
-from asyncapy_core.plugins.loading import Restriction
 from asyncapy_core.plugins.manager import _default_manager
+from asyncapy_core.plugins.restriction import Restriction
 
 Install = Callable[..., None]
 
@@ -212,8 +212,7 @@ async def test_the_hook_asyncapy_setup_is_called_for_one_plugin_after_the_other_
         c=Plugin(asyncapy_setup=note("c")),
     )
     server = Server(plugins=made)
-    done: list[PluginRecord] = []
-    await made.setup(server, {}, done)
+    await server.hooks.setup(trio.CancelScope())
     assert events == [
         ("b", server, "begins"),
         ("b", server, "ends"),
@@ -221,7 +220,6 @@ async def test_the_hook_asyncapy_setup_is_called_for_one_plugin_after_the_other_
         ("c", server, "begins"),
         ("c", server, "ends"),
     ]
-    assert [record.name for record in done] == ["b", "a", "none", "c"]
 
 
 async def test_the_hook_asyncapy_setup_is_given_options_and_may_leave_out_arguments() -> None:
@@ -236,11 +234,11 @@ async def test_the_hook_asyncapy_setup_is_given_options_and_may_leave_out_argume
     made.asyncapy_options = Options
     nothing = Plugin(asyncapy_setup=lambda: given.append("nothing"))
     both = manager(x=made, y=nothing)
-    await both.setup(Server(plugins=both), {"x": {"a": "4"}}, [])
+    await Server(plugins=both, plugin_options={"x": {"a": "4"}}).hooks.setup(trio.CancelScope())
     assert given == [Options(a=4), "nothing"]
 
 
-async def test_the_hook_asyncapy_setup_ends_the_start_when_it_raises() -> None:
+async def test_the_hook_asyncapy_setup_of_a_required_plugin_ends_the_start_when_it_raises() -> None:
     later: list[str] = []
 
     def fail() -> None:
@@ -251,15 +249,15 @@ async def test_the_hook_asyncapy_setup_ends_the_start_when_it_raises() -> None:
         b=Plugin(asyncapy_setup=fail),
         c=Plugin(asyncapy_setup=lambda: later.append("c")),
     )
-    done: list[PluginRecord] = []
     with pytest.raises(PluginError, match=r"plugin 'b' of \(registered\) failed in setup: OSError: no disk") as caught:
-        await made.setup(Server(plugins=made), {}, done)
+        await Server(plugins=made, plugins_require=["b"]).hooks.setup(trio.CancelScope())
     assert isinstance(caught.value.__cause__, OSError)
-    assert [record.name for record in done] == ["a"]
     assert later == []
 
 
-async def test_the_hook_asyncapy_shutdown_is_called_in_reverse_for_all_even_when_one_fails() -> None:
+async def test_the_hook_asyncapy_shutdown_is_called_in_reverse_for_all_even_when_one_fails(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     events: list[str] = []
 
     async def fail_later() -> None:
@@ -278,13 +276,12 @@ async def test_the_hook_asyncapy_shutdown_is_called_in_reverse_for_all_even_when
         d=Plugin(asyncapy_shutdown=lambda: events.append("d")),
     )
     server = Server(plugins=made)
-    done: list[PluginRecord] = []
-    await made.setup(server, {}, done)
-    failures = await made.shutdown(server, {}, done)
+    await server.hooks.setup(trio.CancelScope())
+    failures = await server.hooks.shutdown()
     assert events == ["d", "c", "b", "a"]
     assert [str(failure) for failure in failures] == ["c failed", "b failed"]
-    assert failures[0].__notes__ == ["raised by plugin 'c' of (registered) in shutdown"]
-    assert done == []
+    assert "plugin 'c' of (registered) failed in shutdown" in capfd.readouterr().err
+    assert await server.hooks.shutdown() == []
 
 
 async def test_the_hook_asyncapy_shutdown_is_called_only_for_those_that_were_set_up() -> None:
@@ -299,11 +296,9 @@ async def test_the_hook_asyncapy_shutdown_is_called_only_for_those_that_were_set
         c=Plugin(asyncapy_shutdown=lambda: events.append("c")),
     )
     server = Server(plugins=made)
-    done: list[PluginRecord] = []
-    with pytest.raises(PluginError):
-        await made.setup(server, {}, done)
-    assert await made.shutdown(server, {}, done) == []
-    assert events == ["a"]
+    await server.hooks.setup(trio.CancelScope())
+    assert await server.hooks.shutdown() == []
+    assert events == ["c", "a"]
 
 
 async def test_a_server_sets_up_and_shuts_down_around_its_own_methods_and_exit_stack() -> None:

@@ -108,8 +108,18 @@ SURFACE: dict[str, set[str]] = {
         "client",
         "errors",
         "hookimpl",
+        "hookspec",
     },
-    "asyncapy_core.plugins": {"PluginManager", "PluginRecord", "Restriction", "default_manager", "hookimpl"},
+    "asyncapy_core.plugins": {
+        "BoundHook",
+        "PluginManager",
+        "PluginRecord",
+        "Restriction",
+        "ServerHooks",
+        "default_manager",
+        "hookimpl",
+        "hookspec",
+    },
     "asyncapy_core.client": {"AsyncClient", "Client", "EventStream", "Pool", "ReplyStream"},
     "asyncapy_core.storage": {
         "Finding",
@@ -277,19 +287,31 @@ def test_every_hook_is_described(hook: str) -> None:
 
 @pytest.mark.parametrize("hook", HOOKS)
 def test_every_hook_has_a_test_that_names_it(hook: str) -> None:
-    tree = ast.parse((Path(__file__).parent / "test_plugins.py").read_text())
-    tests = [each for each in tree.body if isinstance(each, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    here = Path(__file__).parent
+    files = [
+        here / "test_plugins.py",
+        *here.glob("plugins/test_*.py"),
+        *(here.parent / "system").glob("test_*hooks.py"),
+    ]
+    nodes = [node for file in files for node in ast.parse(file.read_text()).body]
+    tests = [each for each in nodes if isinstance(each, (ast.FunctionDef, ast.AsyncFunctionDef))]
     assert [each.name for each in tests if each.name.startswith(f"test_the_hook_{hook}_")]
 
 
-def test_there_are_six_hooks() -> None:
+def test_there_are_twelve_hooks() -> None:
     assert set(HOOKS) == {
+        "asyncapy_adapt",
         "asyncapy_codecs",
         "asyncapy_contracts",
+        "asyncapy_drain",
         "asyncapy_filters",
+        "asyncapy_hookspecs",
         "asyncapy_key_stores",
+        "asyncapy_run",
+        "asyncapy_session",
         "asyncapy_setup",
         "asyncapy_shutdown",
+        "asyncapy_wrap",
     }
 
 

@@ -130,13 +130,13 @@ def test_options_for_a_plugin_that_is_not_there_keep_the_server_from_starting(
     assert not journal.exists()
 
 
-def test_a_plugin_that_fails_in_setup_keeps_the_server_from_starting_and_is_not_shut_down(
+def test_a_plugin_that_refuses_in_setup_keeps_the_server_from_starting_and_is_not_shut_down(
     environment: Environment, journal: Path
 ) -> None:
     done = environment.run(ini(journal, "refuse = yes"))
     assert done.returncode != 0
     assert "Serving on" not in done.stderr
-    complaint = "asyncapy: plugin 'lifecycle' of lifecycle 1.0 failed in setup: RuntimeError: not on a Sunday"
+    complaint = "asyncapy: plugin 'lifecycle' of lifecycle 1.0 failed in setup: PluginError: not on a Sunday"
     assert done.stderr.startswith(complaint)
     assert journal.read_text("utf-8").splitlines() == ["setup hello, listening on []", "stack closed"]
 

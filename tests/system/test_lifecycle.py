@@ -284,7 +284,7 @@ note("not reached")
         assert not [line for line in program.err if "Serving" in line]
 
 
-def test_a_plugin_that_raises_in_setup_keeps_the_port_closed_and_the_earlier_ones_are_shut_down(
+def test_a_required_plugin_that_raises_in_setup_keeps_the_port_closed_and_the_earlier_ones_are_shut_down(
     tmp_path: Path,
 ) -> None:
     text = """
@@ -323,7 +323,7 @@ plugins = PluginManager()
 plugins.register(Good("a"), name="a")
 plugins.register(Good("b"), name="b")
 plugins.register(Bad(), name="c")
-Mine(port=0, plugins=plugins).start()
+Mine(port=0, plugins=plugins, plugins_require=["c"]).start()
 note("not reached")
 """
     with running(tmp_path, text) as program:

@@ -13,7 +13,7 @@ from numbered_load import KINDS, Load, add_load_handler
 
 from asyncapy import Server
 from asyncapy.client import AsyncClient
-from asyncapy_core.client.streaming import EventStream
+from asyncapy_core.client.events import EventStream
 
 REQUESTS = 10_000
 CALLERS = 100

@@ -12,7 +12,7 @@ from asyncapy_core.errors import Failure
 from asyncapy_core.keys.factory import APIKeyFactory
 from asyncapy_core.keys.store import BatchKeyStore, KeyRecord, KeyStore, MemoryKeyStore, WatchableKeyStore
 from asyncapy_core.net.transport import Transport, Woken
-from asyncapy_core.plugins import PluginManager, hookimpl
+from asyncapy_core.plugins import PluginManager, hookimpl, hookspec
 from asyncapy_core.plugins.namespace import Filters
 from asyncapy_core.protocol.codec import Codec
 from asyncapy_core.protocol.packet import Packet, SharedPacket
@@ -56,6 +56,7 @@ __all__ = [
     "client",
     "errors",
     "hookimpl",
+    "hookspec",
 ]
 
 __version__ = "0.6.0.dev0"

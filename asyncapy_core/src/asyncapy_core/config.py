@@ -188,7 +188,10 @@ class ServerConfig(BaseModel, extra="forbid", frozen=True):
         default=None, description="names of plugins, separated by commas or lines; none for all"
     )
     plugins_deny: Names = Field(default=[], description="names of plugins, separated by commas or lines")
-    plugins_require: Names = Field(default=[], description="names of plugins, separated by commas or lines")
+    plugins_require: Names = Field(
+        default=[],
+        description="names of plugins, separated by commas or lines: the server ends if one is missing or fails",
+    )
 
     @field_validator("addr")
     @classmethod

@@ -33,6 +33,9 @@ class ServerInterface(Protocol):
     def config(self) -> ServerConfig: ...
 
     @property
+    def hooks(self) -> HooksInterface: ...
+
+    @property
     def log(self) -> logging.Logger: ...
 
     @property
@@ -76,6 +79,15 @@ class ServerInterface(Protocol):
     def on_error(self, kind: type[Exception]) -> Callable[[Any], Any]:
         """Return a decorator for a function that turns exceptions of handlers into answers."""
 
+    def around(self, wrap: Any) -> Any:
+        """Put a function around each handler."""
+
+    def on_session(self, manage: Any) -> Any:
+        """Put an async context manager around each session."""
+
+    def beside(self, run: Any) -> Any:
+        """Run a function beside the server."""
+
     async def run_sync_task(
         self,
         sync_fn: Callable[[*Ts], T],
@@ -96,6 +108,19 @@ class ServerInterface(Protocol):
 
     def stop(self) -> None:
         """Drain the server, then end it."""
+
+
+class HooksInterface(Protocol):
+    """The hooks of a server. `asyncapy_core.plugins.ServerHooks` documents the members."""
+
+    def call(self, hook: str, **arguments: Any) -> list[Any]:
+        """Call a hook that a plugin has brought."""
+
+    async def acall(self, hook: str, **arguments: Any) -> list[Any]:
+        """Call a hook whose implementations may be ``async``."""
+
+    def functions(self, hook: str) -> Sequence[Callable[..., Any]]:
+        """Return the implementations of a hook."""
 
 
 class RegistrationInterface(Protocol):
@@ -202,6 +227,12 @@ class HandlerInterface(Protocol):
 
     @property
     def filters(self) -> Sequence[object]: ...
+
+    @property
+    def group(self) -> int: ...
+
+    @property
+    def operation(self) -> str | None: ...
 
     waits: bool
 

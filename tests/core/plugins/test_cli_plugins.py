@@ -333,7 +333,8 @@ def test_explain_has_no_note_where_nothing_is_set_up(site: Site) -> None:
 
 
 def test_explain_reports_a_setup_that_fails(site: Site) -> None:
-    site.install("ping", "@hookimpl\ndef asyncapy_setup(server):\n    raise ValueError('a slip')")
+    setup = "@hookimpl\ndef asyncapy_setup():\n    raise PluginError('a slip')"
+    site.install("ping", f"from asyncapy_core.errors import PluginError\n{setup}")
     (site.folder / "program.py").write_text(PROGRAM)
     status, _, errors = explained(site, '{"other": 1}', "--setup")
-    assert (status, errors) == (1, "asyncapy: plugin 'ping' of ping 1.0 failed in setup: ValueError: a slip\n")
+    assert (status, errors) == (1, "asyncapy: plugin 'ping' of ping 1.0 failed in setup: PluginError: a slip\n")

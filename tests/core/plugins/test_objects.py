@@ -305,26 +305,26 @@ async def test_shutdown_gets_the_options_that_setup_got() -> None:
     made = PluginManager()
     plugin = Noting()
     made.register(plugin, "noting")
-    server = Server(port=0, plugins=made)
     options = {"noting": {"number": 4}}
     made.check_options(options)
-    done: list[Any] = []
-    await made.setup(server, options, done)
-    assert [type(failure) for failure in await made.shutdown(server, options, done)] == [Unnotable]
+    server = Server(port=0, plugins=made, plugin_options=options)
+    await server.hooks.setup(trio.CancelScope())
+    assert [type(failure) for failure in await server.hooks.shutdown()] == [Unnotable]
     assert plugin.seen[0] is plugin.seen[1]
     assert plugin.seen[0].number == 4
 
 
-async def test_a_model_that_raises_as_a_plugin_is_set_up_ends_the_start() -> None:
+async def test_a_model_that_raises_as_a_required_plugin_is_set_up_ends_the_start() -> None:
     made = PluginManager()
     made.register(Noting(), "noting")
+    server = Server(port=0, plugins=made, plugin_options={"noting": {"number": 4}}, plugins_require=["noting"])
     Noting.set_up = True
     try:
         with (
             trio.fail_after(5),
             pytest.raises(PluginError, match=r"failed in setup: .* its asyncapy_options raised R"),
         ):
-            await made.setup(Server(port=0, plugins=made), {"noting": {"number": 4}}, [])
+            await server.hooks.setup(trio.CancelScope())
     finally:
         Noting.set_up = False
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import trio
 
 from asyncapy_core import Filter, PluginManager, Server, hookimpl
 from asyncapy_core.errors import PluginCollision, PluginError
-from asyncapy_core.plugins import PluginRecord
 
 
 class Notes:
@@ -46,9 +46,8 @@ async def test_setup_and_shutdown_are_called_in_the_order_that_plugins_ask_for(
     for name in "abcd":
         made.register(Notes(name, called, marks(setups).get(name, {}), marks(shutdowns).get(name, {})), name)
     server = Server(plugins=made)
-    done: list[PluginRecord] = []
-    await made.setup(server, {}, done)
-    assert await made.shutdown(server, {}, done) == []
+    await server.hooks.setup(trio.CancelScope())
+    assert await server.hooks.shutdown() == []
     assert called == calls.split(",")
 
 
@@ -113,10 +112,8 @@ async def test_all_implementations_of_a_hook_in_one_plugin_are_called() -> None:
     assert [codec.name for codec in made.codecs()] == ["two", "one"]
     assert list(made.filters) == ["One", "Two"]
     server = Server(plugins=made)
-    done: list[PluginRecord] = []
-    await made.setup(server, {}, done)
-    assert [record.name for record in done] == ["b", "a"]
-    assert [str(failure) for failure in await made.shutdown(server, {}, done)] == ["another", "a slip"]
+    await server.hooks.setup(trio.CancelScope())
+    assert [str(failure) for failure in await server.hooks.shutdown()] == ["another", "a slip"]
     assert calls == ["setup 1", "setup b", "setup 2", "shutdown 2", "shutdown 1", "shutdown b"]
 
 
@@ -130,11 +127,10 @@ async def test_a_plugin_one_of_whose_setups_fails_is_not_shut_down() -> None:
     made = PluginManager(discover=False)
     made.register(Failing(calls), "a")
     made.register(Notes("b", calls, {}, {}), "b")
-    server = Server(plugins=made)
-    done: list[PluginRecord] = []
+    server = Server(plugins=made, plugins_require=["a"])
     with pytest.raises(PluginError, match=r"plugin 'a' of .* failed in setup: ValueError: a slip"):
-        await made.setup(server, {}, done)
-    assert await made.shutdown(server, {}, done) == []
+        await server.hooks.setup(trio.CancelScope())
+    assert await server.hooks.shutdown() == []
     assert calls == ["setup 1", "setup b", "shutdown b"]
 
 

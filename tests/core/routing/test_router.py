@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -182,18 +183,35 @@ def test_wrong_arguments_are_refused_where_they_are_given(server: Server) -> Non
             routes.add_handler(read)  # type: ignore[arg-type]  # the mistake
         with pytest.raises(TypeError, match="a filter must be a Filter"):
             routes.operation("read", "key")(read)  # type: ignore[arg-type]  # the mistake
-        with pytest.raises(TypeError, match="a handler must be asynchronous"):
-            routes.operation("read")(lambda client, packet: None)  # type: ignore[type-var]  # the mistake
+        with pytest.raises(TypeError, match="a handler must be an 'async def' function; got 7"):
+            routes.operation("read")(7)  # type: ignore[type-var]  # the mistake
         with pytest.raises(TypeError, match="include takes a Router; got"):
             routes.include(server)  # type: ignore[arg-type]  # the mistake
         with pytest.raises(TypeError, match="a filter must be a Filter"):
             routes.include(Router(), "key")  # type: ignore[arg-type]  # the mistake
     wrong: list[dict[str, Any]] = [{"field": 7}, {"prefix": None}]
+    with pytest.raises(TypeError, match="a handler must be asynchronous"):
+        server.operation("read")(lambda client, packet: None)  # type: ignore[type-var]  # the mistake
     for options in wrong:
         with pytest.raises(TypeError, match="is a string; got"):
             Router(**options)
     with pytest.raises(ValueError, match="field is empty"):
         Router(field="")
+    assert server.handlers == {}
+
+
+def test_a_function_of_a_router_that_no_plugin_adapts_is_refused_with_its_place_as_it_is_included(
+    server: Server,
+) -> None:
+    router = Router()
+    router.register_handler(read)
+    router.register_handler(lambda client, packet: None)  # type: ignore[arg-type, return-value]  # the mistake
+    outer = Router()
+    outer.include(router)
+    with pytest.raises(TypeError, match="a handler must be asynchronous") as caught:
+        server.include(outer)
+    (note,) = caught.value.__notes__
+    assert re.fullmatch(r"the handler '<lambda>' is at .*test_router\.py:\d+", note)
     assert server.handlers == {}
 
 

@@ -20,7 +20,7 @@ NamedCodec = tuple[str, int, Codec]
 
 def codecs(result: Any) -> list[NamedCodec]:
     """Return the result of `asyncapy_codecs`, checked: each codec with its name and its wire id."""
-    _refuse_coroutine(result)
+    refuse_coroutine(result)
     if not isinstance(result, Iterable):
         raise TypeError(f"expected codecs in a list, got {short_repr(result)}")
     found = list(itertools.islice(result, LIMIT + 1))
@@ -61,7 +61,7 @@ def key_stores(result: Any) -> dict[str, Callable[[str], KeyStore]]:
 
 def contracts(result: Any) -> list[type]:
     """Return the result of `asyncapy_contracts`, checked."""
-    _refuse_coroutine(result)
+    refuse_coroutine(result)
     if not isinstance(result, Iterable):
         raise TypeError(f"expected contract classes in a list, got {short_repr(result)}")
     found = list(itertools.islice(result, LIMIT))
@@ -71,14 +71,16 @@ def contracts(result: Any) -> list[type]:
     return found
 
 
-def _refuse_coroutine(result: Any) -> None:
+def refuse_coroutine(result: Any) -> Any:
+    """Return the result of a hook that cannot be ``async``, unless it is a coroutine."""
     if inspect.iscoroutine(result):
         result.close()
-        raise TypeError("this hook cannot be async; only asyncapy_setup and asyncapy_shutdown can")
+        raise TypeError("this hook cannot be async; write 'def' instead of 'async def'")
+    return result
 
 
 def _named(result: Any) -> dict[str, Any]:
-    _refuse_coroutine(result)
+    refuse_coroutine(result)
     if not isinstance(result, Mapping):
         raise TypeError(f"expected a mapping with names, got {short_repr(result)}")
     found = dict(result)

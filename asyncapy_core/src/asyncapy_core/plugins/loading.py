@@ -1,8 +1,8 @@
 """Applies allow- and deny-lists to the plugins that `discovery` finds, imports and checks them.
 
-Calls no hook. pluggy's own loader is not used: it stops at the first plugin that cannot be imported, and silently drops
-the second of two with the same name. An access to a plugin may raise any exception, which quarantines the plugin. All
-state changes while the thread owns `HOST_LOCK`.
+Calls no hook but `asyncapy_hookspecs`. pluggy's own loader is not used: it stops at the first plugin that cannot be
+imported, and silently drops the second of two with the same name. An access to a plugin may raise any exception, which
+quarantines the plugin. All state changes while the thread owns `HOST_LOCK`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -18,43 +18,18 @@ from asyncapy_core.errors import ConfigError, PluginError
 from asyncapy_core.interrupts import is_from_signal
 from asyncapy_core.logs import reason_of, traceback_of
 from asyncapy_core.plugins import hookspecs
+from asyncapy_core.plugins.admitting import HOOKSPECS, admit_plugin, bring_specifications, read_plugin
 from asyncapy_core.plugins.discovery import find_plugins
 from asyncapy_core.plugins.host_lock import HOST_LOCK
-from asyncapy_core.plugins.implementations import InvalidPlugin, find_implementations, options_model
+from asyncapy_core.plugins.implementations import Functions, InvalidPlugin
+from asyncapy_core.plugins.ordering import find_fault
 from asyncapy_core.plugins.record import METADATA, PluginRecord
+from asyncapy_core.plugins.restriction import Restriction
+from asyncapy_core.plugins.specifications import SpecificationTable
 
 log: logging.Logger = logging.getLogger("asyncapy.plugins")
 
 T = TypeVar("T")
-
-
-class Restriction:
-    """An allow-list and a deny-list of plugin names; without an allow-list, all others are allowed."""
-
-    __slots__ = ("_allow", "_deny")
-
-    def __init__(self, allow: Collection[str] | None = None, deny: Collection[str] = ()) -> None:
-        self._allow = None if allow is None else frozenset(allow)
-        self._deny = frozenset(deny)
-
-    @property
-    def allowed(self) -> frozenset[str]:
-        """The names on the allow-list."""
-        return self._allow or frozenset()
-
-    @property
-    def denied(self) -> frozenset[str]:
-        """The names on the deny-list."""
-        return self._deny
-
-    def __bool__(self) -> bool:
-        return self._allow is not None or bool(self._deny)
-
-    def reason(self, name: str) -> str:
-        """Return the reason why a plugin is denied, or ``""``."""
-        if name in self._deny:
-            return "it is on the deny list"
-        return "" if self._allow is None or name in self._allow else "it is not on the allow list"
 
 
 class _Nesting(threading.local):
@@ -80,10 +55,12 @@ class PluginLoader:
     Attributes:
         discovers: as given.
         leftovers: folders of metadata that are not read, as an interrupted pip has left them behind.
+        specifications: the hooks that plugins bring.
     """
 
     def __init__(self, restriction: Restriction, *, discover: bool) -> None:
         self.leftovers: list[str] = []
+        self.specifications: SpecificationTable = SpecificationTable()
         self._restrictions = [restriction]
         self._undiscovered = discover
         self.discovers: bool = discover
@@ -97,6 +74,7 @@ class PluginLoader:
         with HOST_LOCK:
             self._discover()
             self._load_all(list(self._records))
+            self._check_dependencies()
             return list(self._records)
 
     @property
@@ -123,9 +101,18 @@ class PluginLoader:
             if any(record.name == name for record in self.records):
                 raise PluginError(f"there is a plugin {name!r} already; register this one under another name")
             record = PluginRecord(name, plugin=plugin)
-            reason, _ = self._admit(record)
-            if reason:
-                raise PluginError(f"{record.title}: {reason}")
+            try:
+                functions = self._read(record)
+                for contested, reason in self.specifications.contested():
+                    if contested is record:
+                        raise InvalidPlugin(reason)
+                admit_plugin(record, functions, self._records, self.specifications)
+                fault = find_fault([*self._records, record])
+                if fault is not None:
+                    raise InvalidPlugin(fault.reason)
+            except InvalidPlugin as error:
+                self.specifications.discard(record)
+                raise PluginError(f"{record.title}: {error}") from error
             self._records.append(record)
 
     def restrict(self, restriction: Restriction, replaced: Restriction | None = None) -> bool:
@@ -233,13 +220,55 @@ class PluginLoader:
             log.warning("no plugin is called %r, which is on an allow list", name)
 
     def _load_all(self, records: Iterable[PluginRecord]) -> None:
-        """Load those of these plugins that are not loaded yet, or were not because of a nested or interrupted call."""
-        for record in records:
-            if record.state == "found" and record not in (*self._nesting.importing, *self._nesting.failed):
-                self._load(record)
+        """Load those of these plugins that are not loaded yet, or were not because of a nested or interrupted call.
 
-    def _load(self, record: PluginRecord) -> None:
-        """Import a plugin, unless it is denied, or shares its name with another."""
+        All are imported before the first is admitted, as it may implement a hook that another one brings.
+        """
+        imported = [record for record in records if self._is_to_load(record) and self._load(record)]
+        functions: dict[PluginRecord, Functions] = {}
+        for record in filter(self._is_to_load, imported):
+            with self._quarantining(record):
+                functions[record] = self._read(record)
+        for record, reason in self.specifications.contested():
+            self.quarantine(record, reason)
+        for record in filter(self._is_to_load, functions):
+            with self._quarantining(record):
+                admit_plugin(record, functions[record], self._records, self.specifications)
+
+    def _read(self, record: PluginRecord) -> Functions:
+        """Read an imported plugin, and note the hooks that it brings; return its functions.
+
+        Raises:
+            InvalidPlugin: it breaks a rule of the plugin API, or raises an exception.
+        """
+        functions = read_plugin(record)
+        with self.calling(record, HOOKSPECS):
+            self.specifications.bring(record, bring_specifications(record, functions))
+        return functions
+
+    def _is_to_load(self, record: PluginRecord) -> bool:
+        return record.state == "found" and record not in (*self.unfinished, *self._nesting.failed)
+
+    @contextmanager
+    def _quarantining(self, record: PluginRecord) -> Iterator[None]:
+        """Quarantine a plugin if the block raises InvalidPlugin."""
+        try:
+            yield
+        except InvalidPlugin as error:
+            self.quarantine(record, str(error), error.trace)
+
+    def _check_dependencies(self) -> None:
+        """Exclude loaded plugins that cannot be used because of other ones, unless code of a plugin is running."""
+        while not self.unfinished and (fault := find_fault(self._records)) is not None:
+            for record in fault.records:
+                if fault.state == "quarantined":
+                    self.quarantine(record, fault.reason)
+                else:
+                    record.state, record.reason = fault.state, fault.reason
+                    log.warning("%s is left out: %s", record.title, fault.reason)
+
+    def _load(self, record: PluginRecord) -> bool:
+        """Import a plugin, unless it is denied, or shares its name with another; return whether that was done."""
         sharing = [other for other in self._records if other.name == record.name]
         reason = next(filter(None, (each.reason(record.name) for each in self._restrictions)), "")
         if reason:
@@ -247,24 +276,23 @@ class PluginLoader:
         elif len(sharing) > 1:
             self.quarantine(record, _contested(sharing))
         else:
-            self._import(record)
+            with self._quarantining(record):
+                self._import(record)
+                return True
+        return False
 
     def _import(self, record: PluginRecord) -> None:
         assert record.entry_point is not None
         started = time.perf_counter()
-        reason, trace = "", ""
-        with self._unfinished(self._nesting.importing, record, f"importing {record.title}"):
-            try:
+        try:
+            with self._unfinished(self._nesting.importing, record, f"importing {record.title}"):
                 record.plugin = record.entry_point.load()
-            except BaseException as error:  # a plugin may raise anything
-                if is_from_signal(error):
-                    raise
-                reason, trace = f"import failed with {reason_of(error)}", traceback_of(error)
-        if not reason:
-            reason, trace = self._admit(record)
-        if reason:
-            self.quarantine(record, reason, trace)
-        record.import_seconds = time.perf_counter() - started
+        except BaseException as error:  # a plugin may raise anything
+            if is_from_signal(error):
+                raise
+            raise InvalidPlugin(f"import failed with {reason_of(error)}", traceback_of(error)) from error
+        finally:
+            record.import_seconds += time.perf_counter() - started
 
     @contextmanager
     def _unfinished(self, stack: list[T], item: T, activity: str) -> Iterator[None]:
@@ -279,24 +307,6 @@ class PluginLoader:
             HOST_LOCK.activity = before
             if not self.unfinished:
                 self._nesting.failed.clear()
-
-    def _admit(self, record: PluginRecord) -> tuple[str, str]:
-        """Check a plugin and mark it as loaded, or return the reason why not, and a traceback."""
-        same = next((each for each in self._records if each is not record and each.plugin is record.plugin), None)
-        if same is not None and record.plugin is not None:
-            return f"it is the same object as {same.title}", ""
-        try:
-            record.implementations = find_implementations(record.plugin, record.name)
-            record.options = options_model(record.plugin)
-        except InvalidPlugin as error:
-            return str(error), ""
-        except BaseException as error:  # a plugin may raise anything
-            if is_from_signal(error):
-                raise
-            return f"its attributes cannot be read: {reason_of(error)}", traceback_of(error)
-        record.hooks = tuple(record.implementations)
-        record.state, record.reason = "loaded", ""
-        return "", ""
 
 
 def _contested(records: Sequence[PluginRecord]) -> str:

@@ -1,4 +1,4 @@
-"""`PluginManager`: collects codecs, filters and key stores from plugins, and calls their setup and shutdown.
+"""`PluginManager`: collects codecs, filters and key stores from plugins. `server_hooks` calls the other hooks.
 
 Hooks are called one plugin at a time; a plugin that raises is quarantined. `loading` finds and imports the plugins.
 A manager may be used by several threads: it owns `HOST_LOCK` while it collects, so that they see whole results only.
@@ -6,38 +6,33 @@ A manager may be used by several threads: it owns `HOST_LOCK` while it collects,
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import inspect
 import logging
-import math
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
-from weakref import WeakKeyDictionary
-
-import trio
 
 from asyncapy_core.defaults import PLUGIN_NAME, split_list
-from asyncapy_core.errors import ConfigError, PluginError
+from asyncapy_core.errors import ConfigError
 from asyncapy_core.interrupts import is_from_signal
 from asyncapy_core.keys.store import KeyStore
 from asyncapy_core.logs import reason_of, traceback_of
 from asyncapy_core.plugins import hook_results
 from asyncapy_core.plugins.host_lock import HOST_LOCK
 from asyncapy_core.plugins.implementations import Implementation, InvalidPlugin
-from asyncapy_core.plugins.loading import PluginLoader, Restriction
+from asyncapy_core.plugins.loading import PluginLoader
 from asyncapy_core.plugins.options import validate_options
-from asyncapy_core.plugins.record import PluginRecord, in_order
+from asyncapy_core.plugins.ordering import in_order
+from asyncapy_core.plugins.record import PluginRecord
 from asyncapy_core.plugins.registry import NameRegistry
+from asyncapy_core.plugins.restriction import Restriction
 from asyncapy_core.protocol.codec import Codec
 from asyncapy_core.routing.filter import Filter
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from asyncapy_core.interfaces import ServerInterface
+    from asyncapy_core.plugins.specifications import Specification
 
 log: logging.Logger = logging.getLogger("asyncapy.plugins")
 
@@ -62,13 +57,16 @@ class PluginManager:
     ) -> None:
         self._loader = PluginLoader(Restriction(allow, deny), discover=discover)
         self._registries: dict[str, NameRegistry[Any]] = {}
-        self._setups: WeakKeyDictionary[AsyncExitStack, dict[PluginRecord, BaseModel | None]] = WeakKeyDictionary()
-        """The options that setups got, by the exit stack of a run: shutdowns get the same."""
 
     @property
     def plugins(self) -> tuple[PluginRecord, ...]:
         """All plugins, in any state, in the order in which their hooks are called."""
         return tuple(self._loader.records)
+
+    @property
+    def loaded(self) -> tuple[PluginRecord, ...]:
+        """The plugins that can be used."""
+        return tuple(record for record in self.plugins if record.state == "loaded")
 
     @property
     def problems(self) -> tuple[PluginRecord, ...]:
@@ -118,6 +116,16 @@ class PluginManager:
             PluginError: one is missing, denied or quarantined; the message names it and the reason.
         """
         self._loader.require(names)
+
+    def specification(self, hook: str) -> Specification | None:
+        """Return a hook that a plugin brings for others, or None."""
+        _ = self.plugins
+        return self._loader.specifications.find(hook)
+
+    def quarantine(self, record: PluginRecord, reason: str) -> None:
+        """Exclude a plugin from use, and log the reason."""
+        with HOST_LOCK:
+            self._loader.quarantine(record, reason)
 
     def load_all(self) -> None:
         """Load all plugins, so that their mistakes are logged when the server starts."""
@@ -173,48 +181,6 @@ class PluginManager:
         """The functions that open key stores, of all plugins, by URL scheme."""
         return self._collected("asyncapy_key_stores", "key store scheme", hook_results.key_stores)
 
-    async def setup(self, server: ServerInterface, options: RawOptions, done: list[PluginRecord]) -> None:
-        """Call `asyncapy_setup` of one plugin after the other, and append each plugin to ``done``.
-
-        Raises:
-            PluginError: an implementation raised; its exception is the cause.
-        """
-        steps = in_order(self._loaded(), "asyncapy_setup")
-        validated = self._setups.setdefault(server.exit_stack, {})
-        for number, (record, implementations) in enumerate(steps, 1):
-            try:
-                if record not in validated:
-                    validated[record] = validate_options(record, options)
-                for implementation in implementations:
-                    await _call(implementation, server=server, options=validated[record])
-            except BaseException as error:  # a plugin may raise anything
-                if _propagates(error):
-                    raise
-                log.debug("%s failed in setup", record.title, exc_info=error)
-                raise PluginError(f"{record.title} failed in setup: {reason_of(error)}") from error
-            if all(later is not record for later, _ in steps[number:]):
-                done.append(record)
-
-    async def shutdown(
-        self, server: ServerInterface, options: RawOptions, done: list[PluginRecord]
-    ) -> list[BaseException]:
-        """Call `asyncapy_shutdown` of all plugins in ``done``, the last first, and return their exceptions."""
-        failures: list[BaseException] = []
-        validated = self._setups.pop(server.exit_stack, {})
-        steps = in_order(reversed(done), "asyncapy_shutdown")
-        done.clear()
-        for record, implementations in steps:
-            for implementation in reversed(implementations):
-                try:
-                    await _call(implementation, server=server, options=validated.get(record))
-                except BaseException as error:  # a plugin may raise anything
-                    if _propagates(error):
-                        raise
-                    with contextlib.suppress(Exception):  # the exception may be of a class that overrides its methods
-                        error.add_note(f"raised by {record.title} in shutdown")
-                    failures.append(error)
-        return failures
-
     def check_options(self, options: RawOptions) -> None:
         """Validate the options of all plugins.
 
@@ -239,9 +205,6 @@ class PluginManager:
                 faults[name] = str(error)
         return faults
 
-    def _loaded(self) -> Iterator[PluginRecord]:
-        return (record for record in self.plugins if record.state == "loaded")
-
     def _collect(
         self, hook: str, read: Callable[[Any], T], options: RawOptions | None = None
     ) -> list[tuple[PluginRecord, T]]:
@@ -249,7 +212,7 @@ class PluginManager:
         collected: list[tuple[PluginRecord, T]] = []
         failed = set()
         with HOST_LOCK:
-            for record, implementations in in_order(self._loaded(), hook):
+            for record, implementations in in_order(self.loaded, hook):
                 if not implementations or record in failed or self._loader.is_calling(record, hook):
                     continue
                 usable, validated = self._options_for(record, implementations, options)
@@ -335,19 +298,3 @@ def _names(variable: str) -> list[str] | None:
                 "quotes, brackets, blanks and comments"
             )
     return names
-
-
-async def _call(implementation: Implementation, **arguments: Any) -> None:
-    result = implementation(**arguments)
-    if inspect.isawaitable(result):
-        await result
-
-
-def _propagates(error: BaseException) -> bool:
-    """Return True for an exception of a signal handler, and for a cancellation if the current task is cancelled."""
-    cancelled = trio.current_effective_deadline() == -math.inf
-
-    def propagates(leaf: BaseException) -> bool:
-        return (isinstance(leaf, trio.Cancelled) and cancelled) or is_from_signal(leaf)
-
-    return error.subgroup(propagates) is not None if isinstance(error, BaseExceptionGroup) else propagates(error)

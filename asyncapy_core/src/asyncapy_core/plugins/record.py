@@ -1,8 +1,8 @@
-"""`PluginRecord`: the origin and the state of one plugin; and the order in which the hooks of several are called."""
+"""`PluginRecord`: the origin and the state of one plugin."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -27,9 +27,12 @@ class PluginRecord:
         name: the name of the entry point, used in allow- and deny-lists and in sections of options.
         distribution: the name of its distribution, or ``"(registered)"``.
         version: the version of the distribution.
-        state: ``loaded``, ``denied`` (not imported), or ``quarantined``.
+        state: ``loaded``, ``denied`` (not used, as a list does not allow it or a plugin that it requires), or
+            ``quarantined``.
         reason: the reason for the state ``denied`` or ``quarantined``.
         hooks: the hooks that it implements.
+        after: the names of the plugins that it is called after, if they are there.
+        requires: the names of the plugins that it cannot do without, and is called after.
         import_seconds: the duration of its import.
         traceback: the traceback of the exception that led to the quarantine, or nothing.
         options: the model of its options, or None.
@@ -43,6 +46,8 @@ class PluginRecord:
     reason: str = ""
     traceback: str = ""
     hooks: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    requires: tuple[str, ...] = ()
     import_seconds: float = 0.0
     left_out: bool = False
     entry_point: EntryPoint | None = None
@@ -63,24 +68,3 @@ class PluginRecord:
         self.state = "quarantined"
         self.reason = reason
         self.traceback = traceback
-
-
-def in_order(records: Iterable[PluginRecord], hook: str) -> list[tuple[PluginRecord, tuple[Implementation, ...]]]:
-    """Return the order of calls of a hook: ``tryfirst`` implementations, the others, and ``trylast`` ones.
-
-    Args:
-        records: the plugins, in the order in which those of one rank are called.
-        hook: the hook.
-
-    Returns:
-        Pairs of a plugin and its implementations of one rank; no implementations for a plugin that has none.
-    """
-    order = []
-    plugins = list(records)
-    for rank in range(3):
-        for record in plugins:
-            implementations = record.implementations.get(hook, ())
-            of_rank = tuple(each for each in implementations if each.rank == rank)
-            if of_rank or (rank == 1 and not implementations):
-                order.append((record, of_rank))
-    return order

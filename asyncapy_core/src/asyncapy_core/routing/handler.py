@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import trio
@@ -34,11 +34,16 @@ class Handler:
         function: an ``async def`` that takes a `Client` and a `Packet`. If it is an async generator, each mapping or
             packet that it yields is sent.
         filters: all of these must pass; they are checked in this order.
+        group: its group.
+        operation: the name of its operation, if it has one.
+        adapted: a function to be called in place of ``function``, which may then have any shape.
 
     Attributes:
+        function, group, operation: as given.
         is_async: whether a filter is ``async``, so that the result of `match` must be awaited.
         match: returns whether all filters pass, or None if one raised. The failure is logged, at most once a second.
-        run: called with a client and a packet; sends the answers of an async generator.
+        inner: called with a client and a packet; sends the answers of an async generator.
+        run: ``inner``, or a function around it.
         outcomes: the counters of its requests.
         selection: the result of `Filter.selects` of the first filter.
         waits: whether its function has waited for something; then a request of version 23 that comes while others are
@@ -56,8 +61,11 @@ class Handler:
         "_only",
         "filters",
         "function",
+        "group",
+        "inner",
         "is_async",
         "match",
+        "operation",
         "outcomes",
         "run",
         "selection",
@@ -65,15 +73,22 @@ class Handler:
         "waits",
     )
 
-    def __init__(self, function: HandlerFunction, filters: Sequence[Filter] | None = None) -> None:
-        _require_async(function)
-        _require_two_parameters(function)
+    def __init__(
+        self,
+        function: HandlerFunction,
+        filters: Sequence[Filter] | None = None,
+        *,
+        group: int = 0,
+        operation: str | None = None,
+        adapted: HandlerFunction | None = None,
+    ) -> None:
         self.function: HandlerFunction = function
-        self.run: Callable[..., Awaitable[object]] = _sending(function) if _is_generator(function) else function  # type: ignore[assignment]  # checked above
+        self.group: int = group
+        self.operation: str | None = operation
+        self.inner: Callable[..., Awaitable[object]] = answering_function(function if adapted is None else adapted)
+        self.run: Callable[..., Awaitable[object]] = self.inner
         self.filters: list[Filter] = list(filters or ())
-        for filter in self.filters:
-            if not isinstance(filter, Filter):
-                raise TypeError(f"a filter must be a Filter, such as Filters.Fields(a=None); got {filter!r}")
+        require_filters(self.filters)
         self._checks = tuple((filter.check, is_async(filter)) for filter in self.filters)
         self.is_async: bool = any(awaited for _, awaited in self._checks)
         self.match: Callable[[Client, Packet], Any] = self._choose_match()
@@ -92,7 +107,11 @@ class Handler:
     @property
     def name(self) -> str:
         """The name of the function, for log lines."""
-        return getattr(self.function, "__name__", None) or repr(self.function)
+        return name_of(self.function)
+
+    def adapt(self, function: HandlerFunction) -> None:
+        """Call another function in place of the registered one from now on, without the functions around it."""
+        self.run = self.inner = answering_function(function)
 
     async def call(self, *args: Any) -> Any:
         """Call the function with these arguments, and return its result."""
@@ -249,6 +268,38 @@ def _propagates(error: BaseException, *, awaited: bool) -> bool:
         return own or is_interrupt(leaf)
 
     return error.subgroup(propagates) is not None if isinstance(error, BaseExceptionGroup) else propagates(error)
+
+
+def require_filters(filters: Iterable[object]) -> None:
+    """Raise TypeError unless all of these are filters."""
+    for filter in filters:
+        if not isinstance(filter, Filter):
+            raise TypeError(f"a filter must be a Filter, such as Filters.Fields(a=None); got {filter!r}")
+
+
+def name_of(function: object) -> str:
+    """Return the name of a function, or its repr if it has none."""
+    return getattr(function, "__name__", None) or repr(function)
+
+
+def is_handler(function: object) -> bool:
+    """Return True if a function can be a handler as it is."""
+    try:
+        answering_function(function)  # type: ignore[arg-type]  # this is checked here
+    except TypeError:
+        return False
+    return True
+
+
+def answering_function(function: HandlerFunction) -> Callable[..., Awaitable[object]]:
+    """Return the function to await for a handler: itself, or one that sends the answers of an async generator.
+
+    Raises:
+        TypeError: the function is not asynchronous, or cannot be called with two arguments.
+    """
+    _require_async(function)
+    _require_two_parameters(function)
+    return _sending(function) if _is_generator(function) else function  # type: ignore[return-value]  # checked above
 
 
 def _require_two_parameters(function: object) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from asyncapy_core.routing.filter import Filter
-from asyncapy_core.routing.handler import Handler, HandlerFunction
+from asyncapy_core.routing.handler import Handler, HandlerFunction, name_of, require_filters
 from asyncapy_core.routing.registration import Registration
 
 if TYPE_CHECKING:
@@ -67,11 +67,24 @@ class Route:
     operation: str | None = None
     field: str = ""
 
-    def handler(self) -> Handler:
-        """Return the handler. The filter for the operation comes first, so that a table can find it."""
-        if self.operation is None:
-            return Handler(self.function, self.filters)
-        return Handler(self.function, (Operation(self.field, self.operation), *self.filters))
+    @property
+    def name(self) -> str:
+        """The name of the function."""
+        return name_of(self.function)
+
+    def handler(self, adapted: HandlerFunction | None = None) -> Handler:
+        """Return the handler. The filter for the operation comes first, so that a table can find it.
+
+        Args:
+            adapted: a function to be called in place of this one.
+
+        Raises:
+            TypeError: as for `Routes.register_handler`.
+        """
+        filters = self.filters
+        if self.operation is not None:
+            filters = (Operation(self.field, self.operation), *filters)
+        return Handler(self.function, filters, group=self.group, operation=self.operation, adapted=adapted)
 
 
 class Routes(ABC):
@@ -97,6 +110,9 @@ class Routes(ABC):
     def register_handler(self, handler: HandlerFunction, *filters: Filter, group: int = 0) -> Registration[Any]:
         """Register a handler.
 
+        A plugin may adapt functions of other shapes. A router does not know the server, so that the shape is checked
+        when it is included.
+
         Args:
             handler: an ``async def`` that takes a `Client` and a `Packet`.
             filters: all of these must pass for a packet to reach the handler.
@@ -107,6 +123,7 @@ class Routes(ABC):
 
         Raises:
             TypeError: the handler is not asynchronous, a filter is not a `Filter`, or the group is not an integer.
+            PluginError: a plugin failed to adapt it.
         """
         return self.add_route(Route(handler, filters, _checked_group(group)))
 
@@ -223,7 +240,9 @@ class Router(Routes):
             route: the route; the prefix of this router is added to the name of its operation.
         """
         route = self._with_prefix(route)
-        route.handler()  # raises for a wrong function or filter here, and not in `include`
+        if not callable(route.function):
+            raise TypeError(f"a handler must be an 'async def' function; got {route.function!r}")
+        require_filters(route.filters)  # here, and not in `include`, where a plugin may adapt the function
         _add_all(self._mounts, [route])
         self._routes.append(route)
 
@@ -262,7 +281,13 @@ class _Mount:
         """Register a route of the router."""
         filters = (*self._filters, *route.filters)
         outer = replace(route, filters=filters, group=self._group + route.group)
-        self._registrations[route] = self.routes.add_route(outer)
+        try:
+            self._registrations[route] = self.routes.add_route(outer)
+        except TypeError as error:
+            code = getattr(route.function, "__code__", None)
+            if code is not None and not hasattr(error, "__notes__"):  # a router inside this one has added it already
+                error.add_note(f"the handler {route.name!r} is at {code.co_filename}:{code.co_firstlineno}")
+            raise
 
     def discard(self, route: Route) -> None:
         """Take a route out again."""

@@ -53,6 +53,7 @@ class Connection:
     Attributes:
         of_proxy: as given.
         stage: the part of its life that the connection is in.
+        ended: set when the connection has ended, if it is not None.
     """
 
     __slots__ = (
@@ -61,6 +62,7 @@ class Connection:
         "_talk",
         "_transport",
         "client",
+        "ended",
         "intake",
         "log",
         "of_proxy",
@@ -83,6 +85,7 @@ class Connection:
         self._transport = transport
         self.stage: Stage = Stage.OPEN
         self.of_proxy: bool = of_proxy
+        self.ended: trio.Event | None = None
         self._leader: trio.lowlevel.Task | None = None
         self._detector = detector = DetectingDecoder(state.encodings.wire, state.encodings.by_id)
         self.intake: Intake = Intake(state, transport, detector)
@@ -139,7 +142,7 @@ class Connection:
                 self.log.end("{Client handler} The connection was closed")
         finally:
             if self._leader is task:
-                self._end()
+                self.end()
 
     def hand_over(self) -> None:
         """Let a new task go on with the connection, and end it; the current one only handles a request."""
@@ -220,7 +223,7 @@ class Connection:
             if has_place:
                 self.state.begin(self)
             else:
-                self._end()
+                self.end()
 
     def dismiss(self, code: ErrorCode) -> None:
         """Refuse the peer, unless this is done, and close at once."""
@@ -320,12 +323,14 @@ class Connection:
         """Run a function for this peer in a task of its own."""
         self.state.peers.start(self, function, *args)
 
-    def _end(self) -> None:
+    def end(self) -> None:
         """Drop the connection, and leave no reference cycle: its memory is freed without the garbage collector."""
         self.drop()
         self.session.end(functools.partial(self.state.sessions.of, self.client.address))
         self._talk.end()
         del self._talk
+        if self.ended is not None:
+            self.ended.set()
 
     def drop(self) -> None:
         """Close at once, without pending output; dropping twice does nothing."""

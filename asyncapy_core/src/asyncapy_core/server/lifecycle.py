@@ -6,7 +6,7 @@ import inspect
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -17,15 +17,19 @@ from asyncapy_core.server.isolation import CancellationWatch
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Mapping
 
     from asyncapy_core.interfaces import ServerInterface
-    from asyncapy_core.plugins.manager import PluginManager
-    from asyncapy_core.plugins.record import PluginRecord
+    from asyncapy_core.plugins.server_hooks import ServerHooks
     from asyncapy_core.server.threads import ThreadCalls
 
 CLEANUP_SECONDS: Final = 10.0
 """The limit for the shutdown of the server and of plugins if `Server.serve` is cancelled, and for the exit stack."""
+
+SLOW_SECONDS: Final = 10.0
+"""After so long, and again and again, a line in the log names the plugin for which a start waits."""
+
+MIN_END_SECONDS: Final = 1.0
+"""The time that functions beside the server have to end at least."""
 
 
 class _Nothing:
@@ -48,13 +52,18 @@ class Lifetime:
         stopping: set when the server is to stop.
         log: the log of the server.
         threads: the blocking calls, which are abandoned if the run is cancelled.
+        drain_timeout: the seconds that the end of the run may take.
     """
 
-    def __init__(self, stopping: trio.Event, log: logging.Logger, threads: ThreadCalls) -> None:
+    def __init__(self, stopping: trio.Event, log: logging.Logger, threads: ThreadCalls, drain_timeout: float) -> None:
         self._stopping = stopping
         self._log = log
         self._threads = threads
+        self._drain_timeout = drain_timeout
+        self._activity = ""
+        self._stopped_at: float | None = None
         self._scope = trio.CancelScope()
+        self._starting = trio.CancelScope()
         self._cleanup: trio.CancelScope | None = None
         self._listening = False
 
@@ -70,6 +79,7 @@ class Lifetime:
         async with trio.open_nursery() as nursery:
             await nursery.start(self._leave_threads_when_cancelled, watch)
             nursery.start_soon(self._cancel_start)
+            nursery.start_soon(self._name_slow_plugins)
             try:
                 with self._scope:
                     await serve(self)
@@ -87,11 +97,22 @@ class Lifetime:
         if self._scope.cancelled_caught and self._listening:
             self._log.error("{Server} The exit stack was not closed within %g s, and was cancelled", CLEANUP_SECONDS)
         elif self._scope.cancelled_caught:
-            self._log.info("{Server} Stopped before it listened")
+            self._log.info("{Server} Stopped before it listened%s", self._activity and f": {self._activity}")
 
     def listens(self) -> None:
         """Note that the server listens, so that a stop drains it, unless a stop has cancelled the start already."""
         self._listening = not self._scope.cancel_called
+        self._starting.cancel()
+
+    def note(self, activity: str) -> None:
+        """Note the plugin for which the start waits, for the log; nothing if it waits for none."""
+        self._activity = activity
+
+    def seconds_to_end(self) -> float:
+        """Return the time that functions beside the server have to end: the rest of ``drain_timeout``, at least 1 s."""
+        now = trio.current_time()
+        stopped_at = now if self._stopped_at is None else self._stopped_at
+        return max(MIN_END_SECONDS, stopped_at + self._drain_timeout - now)
 
     def limit(self, seconds: float) -> None:
         """Cancel the rest of this run after ``seconds``."""
@@ -99,9 +120,17 @@ class Lifetime:
 
     async def _cancel_start(self) -> None:
         await self._stopping.wait()
+        self._stopped_at = trio.current_time()
         if not self._listening:
             self._scope.cancel()
             self._threads.abandon()
+
+    async def _name_slow_plugins(self) -> None:
+        with self._starting:
+            while True:
+                await trio.sleep(SLOW_SECONDS)
+                if self._activity:
+                    self._log.warning("{Server} The start takes long: %s", self._activity)
 
     async def _leave_threads_when_cancelled(
         self, watch: CancellationWatch, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -127,35 +156,42 @@ class Lifetime:
 
 
 @asynccontextmanager
-async def set_up(
-    server: ServerInterface, plugins: PluginManager, options: Mapping[str, Mapping[str, Any]], lifetime: Lifetime
-) -> AsyncIterator[None]:
+async def set_up(server: ServerInterface, hooks: ServerHooks, lifetime: Lifetime) -> AsyncIterator[None]:
     """Set up the plugins one after the other, then the server; after the block, shut down in reverse order.
+
+    If a plugin takes too long, those before it are shut down, and set up again without it: no cancel scope can be
+    around its setup alone, as it may enter a nursery into the exit stack.
 
     Args:
         server: gets a new ``exit_stack``, which is closed at the end.
-        plugins: the plugins of the server.
-        options: the options of the plugins, by plugin.
+        hooks: the hooks of its plugins.
         lifetime: is cancelled if the exit stack cannot be closed in time.
 
     Raises:
-        PluginError: a plugin failed in setup; the plugins before it were shut down.
+        PluginError: a required plugin failed in setup; the plugins before it were shut down.
     """
-    done: list[PluginRecord] = []
-    async with AsyncExitStack() as server.exit_stack:
-        try:
-            await plugins.setup(server, options, done)
-            await _await_if_async(server.setup())
-            try:
-                yield
-            finally:
-                with lifetime.cleaning_up("shutdown"):
-                    await _await_if_async(server.shutdown())
-        finally:
-            with lifetime.cleaning_up("the plugins' shutdown"):
-                for failure in await plugins.shutdown(server, options, done):
-                    server.log.error("{Server} A plugin failed in shutdown", exc_info=failure)
-            lifetime.limit(CLEANUP_SECONDS)
+    hooks.forget_failures()
+    while True:
+        with trio.CancelScope() as patience:  # around the exit stack, into which a setup may enter a nursery
+            async with AsyncExitStack() as server.exit_stack:
+                server.exit_stack.enter_context(hooks.added_for_now())
+                try:
+                    await hooks.setup(patience, lifetime.note)
+                    lifetime.note("Server.setup has not returned")
+                    await _await_if_async(server.setup())
+                    lifetime.note("")
+                    try:
+                        yield
+                    finally:
+                        with lifetime.cleaning_up("shutdown"):
+                            await _await_if_async(server.shutdown())
+                finally:
+                    with lifetime.cleaning_up("the plugins' shutdown"):
+                        await hooks.shutdown()
+                    lifetime.limit(CLEANUP_SECONDS)
+        if not patience.cancelled_caught:
+            return
+        lifetime.limit(math.inf)
 
 
 def _explained(error: BaseException) -> BaseException:

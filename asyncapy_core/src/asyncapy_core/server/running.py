@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from asyncapy_core.protocol.proxy_header import Proxies
 from asyncapy_core.protocol.wire import WireFormat
 from asyncapy_core.server.admission import connection_limit
 from asyncapy_core.server.isolation import CancellationWatch, PeerTasks, is_cancellation
+from asyncapy_core.server.session_contexts import SessionContexts
 from asyncapy_core.server.session_table import SessionTable
 from asyncapy_core.server.state import ServerState
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from asyncapy_core.config import PluginOptions, ServerConfig
     from asyncapy_core.interfaces import ServerInterface
+    from asyncapy_core.plugins.bound_hook import BoundHook
     from asyncapy_core.plugins.manager import PluginManager
     from asyncapy_core.routing.dispatch import Dispatcher
     from asyncapy_core.server.counters import Counters
@@ -67,6 +69,7 @@ async def serving(
     tls: ssl.SSLContext | None,
     threads: ThreadCalls,
     counters: Counters,
+    contexts: Sequence[BoundHook],
 ) -> AsyncIterator[ServerState]:
     """Create the state of a server for the block; after it, drain the server.
 
@@ -77,6 +80,7 @@ async def serving(
         tls: the TLS context, or None without TLS.
         threads: the blocking calls of handlers, which are abandoned if they outlast the drain.
         counters: its counters.
+        contexts: the hooks whose context managers are around each session.
     """
     failure: BaseException | None = None
     watch = CancellationWatch()
@@ -87,6 +91,8 @@ async def serving(
                 stack.enter_context(peers.dropped.collected())
                 await nursery.start(watch.run)
                 state = _make_state(server, dispatcher, codecs, tls, peers, counters)
+                if contexts:
+                    state.contexts = SessionContexts(contexts, peers, server.config.timeout)
                 try:
                     for deadlines in state.deadlines:
                         nursery.start_soon(deadlines.run)
@@ -143,6 +149,8 @@ async def _drain(state: ServerState) -> None:
     state.log.info("{Server} Stopping; %d connections are open", len(state.connections))
     with trio.move_on_after(state.config.drain_timeout) as scope:
         await state.idle.wait()
+        if state.contexts is not None:
+            await state.contexts.wait_until_left()
     if scope.cancelled_caught:
         left = len(state.connections) + len(state.refused) + len(state.handshakes)
         state.log.warning("{Server} %d connections did not finish in time", left)

@@ -18,18 +18,17 @@ from asyncapy_core.event_loops import REMEDY, require_trio
 from asyncapy_core.logs.writer import ServerLogger, program_logs
 from asyncapy_core.net.listener import accept_forever, check_listening, close_listener, open_listeners
 from asyncapy_core.plugins.manager import PluginManager, default_manager
-from asyncapy_core.routing.dispatch import Dispatcher
-from asyncapy_core.routing.error_handlers import ErrorFunction
-from asyncapy_core.routing.handler import Guard, GuardFunction, Handler
-from asyncapy_core.routing.registration import Registration
-from asyncapy_core.routing.router import Route, Routes
+from asyncapy_core.plugins.server_hooks import ServerHooks
 from asyncapy_core.server.admission import Admission
 from asyncapy_core.server.arguments import record_arguments
+from asyncapy_core.server.beside import beside
 from asyncapy_core.server.counters import Counters
+from asyncapy_core.server.drain_hooks import call_drain_hooks
 from asyncapy_core.server.lifecycle import NOTHING, Lifetime, set_up
 from asyncapy_core.server.log_formats import configure_log
 from asyncapy_core.server.notices import announce
 from asyncapy_core.server.program import run_program
+from asyncapy_core.server.registering import Registering
 from asyncapy_core.server.running import prepare_plugins, serving, tls_context
 from asyncapy_core.server.settings import Configured
 from asyncapy_core.server.statistics import ServerStatistics, take_statistics
@@ -40,18 +39,16 @@ if TYPE_CHECKING:
     import configparser
 
     from asyncapy_core.net.transport import Transport
+    from asyncapy_core.plugins.bound_hook import BoundHook
     from asyncapy_core.protocol.wire import ByteOrder
-    from asyncapy_core.routing.filter import Filter
     from asyncapy_core.server.settings import FurtherSettings, ServerSettings
     from asyncapy_core.server.state import ServerState
 
-G = TypeVar("G", bound="Filter | GuardFunction")
-E = TypeVar("E", bound=ErrorFunction)
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 
-class Server(Configured, Routes):
+class Server(Configured, Registering):
     """Serves handlers over AsyncAProto.
 
     Settings that are not passed here come from ``ASYNCAPY_*`` environment variables, then from ``cfg_parser``, then
@@ -79,6 +76,7 @@ class Server(Configured, Routes):
     Attributes:
         log: the logger of this server.
         exit_stack: entered before the setup, and closed after the shutdown.
+        hooks: the hooks of the plugins, for plugins that have brought some for others.
         addresses: the bound addresses while the server serves, in the form of the socket module.
 
     Raises:
@@ -113,16 +111,17 @@ class Server(Configured, Routes):
             passed.pop(name, None)
         given = {name: value for name, value in passed.items() if value is not None}
         super().__init__(given, config, cfg_parser, plugins or default_manager(), plugin_options)
+        Registering.__init__(self, ServerHooks(self, self.plugins, lambda: self._options))
         self.log: ServerLogger = ServerLogger()
         configure_log(self.log, self.config)
         self.exit_stack: AsyncExitStack = AsyncExitStack()
         self.addresses: tuple[Any, ...] = ()
-        self._dispatcher = Dispatcher()
         self._threads = ThreadCalls(self.log)
         self._counters = Counters()
         self._state: ServerState | None = None
         self._admission: Admission | None = None
         self._stopping = trio.Event()
+        self._drain_hooks: list[BoundHook] = []
 
     @property
     def port(self) -> int:
@@ -144,16 +143,6 @@ class Server(Configured, Routes):
         """The open sessions; none while the server does not serve. Sessions may end while a loop goes through them."""
         return [] if self._state is None else self._state.sessions.all()
 
-    @property
-    def handlers(self) -> dict[int, tuple[Handler, ...]]:
-        """The handlers by group, in the order in which they are matched."""
-        return self._dispatcher.groups
-
-    @property
-    def guards(self) -> tuple[Guard, ...]:
-        """The guards, in the order in which they are checked."""
-        return self._dispatcher.guards
-
     def statistics(self) -> ServerStatistics:
         """Return the sessions, requests, refusals, bytes and queues of this server at this moment.
 
@@ -172,53 +161,6 @@ class Server(Configured, Routes):
             raise RuntimeError("this server is serving; change settings before it serves")
         super().configure(path=path, plugin_options=plugin_options, **settings)
         configure_log(self.log, self.config)
-
-    def add_route(self, route: Route) -> Registration[Any]:
-        """Register a route; called by `register_handler`, `operation` and `include`."""
-        handler = route.handler()
-        self._dispatcher.register(handler, route.group)
-        return Registration(route.function, functools.partial(self._dispatcher.unregister, handler, route.group))
-
-    def guard(self, check: G) -> Registration[G]:
-        """Check every packet before any group gets it; a decorator.
-
-        A packet that does not pass reaches no handler, and is answered with ERR_NO_HANDLER. If the guard raises, the
-        packet does not pass.
-
-        Args:
-            check: a filter, or a function of client and packet, plain or ``async``, that returns whether it passes.
-
-        Returns:
-            The registration, to take the guard out again. That of a function can be called like the function.
-
-        Raises:
-            TypeError: ``check`` is neither a filter nor a function.
-        """
-        registered = check.registered if isinstance(check, Registration) else check
-        guard = Guard(registered)
-        self._dispatcher.guard(guard)
-        return Registration(registered, functools.partial(self._dispatcher.remove_guard, guard))
-
-    def on_error(self, kind: type[Exception]) -> Callable[[E], E]:
-        """Return a decorator for a function that turns exceptions of handlers into answers.
-
-        The function is called with the client, the packet and the exception, plain or ``async``. It returns or raises a
-        `Failure`, which is sent and not logged; after None, the exception is a failure of the handler as usual. Of
-        several functions, that for the nearest class of the exception is called. It is not called for an exception that
-        is raised after an answer.
-
-        Args:
-            kind: a class of exceptions.
-
-        Raises:
-            TypeError: ``kind`` is not a class of exceptions, or the function cannot be called with three arguments.
-        """
-
-        def register(function: E) -> E:
-            self._dispatcher.errors.register(kind, function)
-            return function
-
-        return register
 
     async def run_sync_task(
         self,
@@ -282,7 +224,7 @@ class Server(Configured, Routes):
         Raises:
             BindError: the address or the port is not available.
             ConfigError: a certificate cannot be used.
-            PluginError: no codec is installed, a required plugin is missing, or a plugin failed in setup.
+            PluginError: no codec is installed, or a required plugin is missing or failed.
             UnexpectedEnd: the server ended without a stop.
         """
         require_trio("Server.serve", f"{REMEDY}, or call server.start()")
@@ -292,7 +234,7 @@ class Server(Configured, Routes):
         given = tuple(listeners or ())
         try:
             async with self.log.in_background():
-                lifetime = Lifetime(self._stopping, self.log, self._threads)
+                lifetime = Lifetime(self._stopping, self.log, self._threads, self.config.drain_timeout)
                 await lifetime.run(functools.partial(self._serve, listeners, task_status))
         finally:
             for listener in given:
@@ -345,8 +287,13 @@ class Server(Configured, Routes):
             self.log.info("{Server} The certificates were read again")
 
     def _stop_now(self) -> None:
-        """Begin no further packet, and end `serve`. The ports close before clients learn that they have to leave."""
+        """End `serve`, and begin no further packet, unless plugins prepare for the end before."""
         self._stopping.set()
+        if not self._drain_hooks:
+            self._drain()
+
+    def _drain(self) -> None:
+        """Begin no further packet. The ports close before clients learn that they have to leave."""
         if self._admission is not None:
             self._admission.close_ports()
         if self._state is not None:
@@ -364,21 +311,27 @@ class Server(Configured, Routes):
         """Set up, listen, serve, drain and shut down."""
         codecs = prepare_plugins(self.plugins, self.config, self._options)
         tls = tls_context(self.config)
-        async with set_up(self, self.plugins, self._options, lifetime):
+        async with set_up(self, self.hooks, lifetime):
+            self._drain_hooks = self.hooks.functions("asyncapy_drain")
+            beside_hooks, session_hooks = map(self.hooks.functions, ("asyncapy_run", "asyncapy_session"))
             shared = listeners is not None
-            if listeners is None:
-                listeners = await open_listeners(self.config.addresses, self.config.port)
-            try:
-                for listener in listeners:
-                    check_listening(listener)
-                self.addresses = tuple(listener.getsockname() for listener in listeners)
-                async with serving(self, self._dispatcher, codecs, tls, self._threads, self._counters) as state:
-                    lifetime.listens()
-                    self._state = state
-                    await self._accept(state, listeners, task_status, shared=shared)
-            finally:
-                for listener in listeners:
-                    close_listener(listener)
+            with self._wrapped():
+                async with beside(beside_hooks, self.log, lifetime, self._stop_now):
+                    if listeners is None:
+                        listeners = await open_listeners(self.config.addresses, self.config.port)
+                    try:
+                        for listener in listeners:
+                            check_listening(listener)
+                        self.addresses = tuple(listener.getsockname() for listener in listeners)
+                        async with serving(
+                            self, self._dispatcher, codecs, tls, self._threads, self._counters, session_hooks
+                        ) as state:
+                            lifetime.listens()
+                            self._state = state
+                            await self._accept(state, listeners, task_status, shared=shared)
+                    finally:
+                        for listener in listeners:
+                            close_listener(listener)
 
     async def _accept(
         self,
@@ -397,4 +350,7 @@ class Server(Configured, Routes):
             announce(state, self.addresses)
             task_status.started(self.addresses)
             await self._stopping.wait()
+            if self._drain_hooks:
+                await call_drain_hooks(self._drain_hooks, self.config.drain_timeout, self.log)
+                self._drain()
             accepting.cancel_scope.cancel()

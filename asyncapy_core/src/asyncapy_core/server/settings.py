@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypedDict, TypeVar, Unpack, overload
 
-from asyncapy_core.plugins.loading import Restriction
+from asyncapy_core.plugins.restriction import Restriction
 from asyncapy_core.protocol.wire import ByteOrder
 
 if TYPE_CHECKING:

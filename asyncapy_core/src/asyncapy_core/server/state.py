@@ -23,7 +23,8 @@ from asyncapy_core.server.by_network import ByNetwork
 from asyncapy_core.server.disconnects import DisconnectWatch
 from asyncapy_core.server.handshakes import HandshakeTable
 from asyncapy_core.server.heap import Heap
-from asyncapy_core.server.isolation import Peer, PeerTasks
+from asyncapy_core.server.isolation import PeerTasks
+from asyncapy_core.server.session_contexts import Hosted
 
 if TYPE_CHECKING:
     import logging
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from asyncapy_core.protocol.encoding import EncodingRegistry
     from asyncapy_core.routing.dispatch import Dispatcher
     from asyncapy_core.server.counters import Counters
+    from asyncapy_core.server.session_contexts import SessionContexts
     from asyncapy_core.server.session_table import SessionTable
     from asyncapy_core.server.stage import Stage
     from asyncapy_core.session import Session
@@ -71,16 +73,13 @@ PROXY_SECONDS: Final = 3.0
 """The deadline for a PROXY header."""
 
 
-class ConnectionInterface(Peer, Protocol):
+class ConnectionInterface(Hosted, Protocol):
     """A connection, as the state uses it."""
 
     stage: Stage
 
     @property
     def session(self) -> Session: ...
-
-    def run(self) -> Awaitable[None]:
-        """Serve the peer to the end of its session."""
 
     @property
     def of_proxy(self) -> bool:
@@ -104,9 +103,6 @@ class ConnectionInterface(Peer, Protocol):
     def fileno(self) -> int:
         """Return the file descriptor of its socket, or -1 if it is closed."""
 
-    def lose(self) -> None:
-        """Note that the connection broke while a handler runs."""
-
     @property
     def broken(self) -> bool:
         """Whether a write has failed."""
@@ -128,6 +124,7 @@ class ServerState:
         tls: the TLS context, or None without TLS; `Server.reload_certificates` replaces it.
         proxies: the peers that begin with a PROXY header.
         counters: the counters of the server.
+        contexts: the context managers around sessions, or None if there are none.
         draining: whether the server is stopping.
         greeting_ends: the time until which the server waits for the first header on a connection, while it drains.
         connections: connections with a session.
@@ -153,6 +150,7 @@ class ServerState:
     peers: PeerTasks
     max_connections: int
     counters: Counters
+    contexts: SessionContexts | None = None
     tls: ssl.SSLContext | None = None
     proxies: Proxies = field(default_factory=lambda: Proxies([]))
     draining: bool = False
@@ -230,7 +228,10 @@ class ServerState:
 
     def begin(self, connection: ConnectionInterface) -> None:
         """Serve a connection that has a place."""
-        self.peers.start(connection, connection.run)
+        if self.contexts is None or connection.of_proxy:
+            self.peers.start(connection, connection.run)
+        else:
+            self.peers.start(connection, self.contexts.run, connection)
 
     def take_place(self, connection: ConnectionInterface) -> ErrorCode | None:
         """Make a connection one with a session, or return the code of its refusal.
@@ -319,6 +320,8 @@ class ServerState:
         self.greeting_ends = trio.current_time() + greeting
         self.proxying.shorten(greeting)
         self.handshaking.shorten(greeting)
+        if self.contexts is not None:
+            self.peers.call(self.contexts.stop)
         self.writing.shorten(DRAIN_SEND_SECONDS)
         for connection in self.lingering.stop_all():
             self.leaving.start(connection)

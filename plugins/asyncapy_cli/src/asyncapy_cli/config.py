@@ -7,7 +7,7 @@ import click
 from asyncapy_cli.output import echo, note
 from asyncapy_core.config import ServerConfig, load_config
 from asyncapy_core.plugins import default_manager
-from asyncapy_core.plugins.loading import Restriction
+from asyncapy_core.plugins.restriction import Restriction
 from asyncapy_core.server.log_formats import log_formatter
 from asyncapy_core.server.running import prepare_plugins, tls_context
 

@@ -9,6 +9,7 @@ import trio
 from pydantic import BaseModel
 
 from asyncapy_core import Client, Filter, Packet, Server, hookimpl
+from asyncapy_core.errors import PluginError
 
 
 class Options(BaseModel):
@@ -42,7 +43,7 @@ async def asyncapy_setup(server: Server, options: Options) -> None:
     await trio.lowlevel.checkpoint()
     note(f"setup {options.greeting}, listening on {list(server.addresses)}")
     if options.refuse:
-        raise RuntimeError("not on a Sunday")
+        raise PluginError("not on a Sunday")
 
 
 @hookimpl

@@ -1,0 +1,257 @@
+"""`SessionContexts`: serves each session inside the async context managers of plugins and of `Server.on_session`.
+
+Servers without these do not use this module: it costs a session a task, which enters and leaves the context managers,
+and in between waits for the end of the connection. The task of the connection is not below it in the tree of tasks: in
+version 22, packets of tasks in a nursery of a context manager would be taken for answers of handlers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import trio
+
+from asyncapy_core.errors import ClientDisconnected
+from asyncapy_core.plugins.bound_hook import report_failure
+from asyncapy_core.plugins.hook_results import refuse_coroutine
+from asyncapy_core.plugins.implementations import short_repr
+from asyncapy_core.server.isolation import Peer, PeerTasks
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from asyncapy_core.plugins.bound_hook import BoundHook
+    from asyncapy_core.session import Client
+
+SESSION: Final = "The session"
+
+LEAVE_SECONDS: Final = 10.0
+"""The time that the context managers of a session have together to be left."""
+
+
+class Hosted(Peer, Protocol):
+    """A connection.
+
+    Attributes:
+        ended: set when the connection has ended, if it is not None.
+    """
+
+    client: Client
+    ended: trio.Event | None
+
+    def run(self) -> Awaitable[None]:
+        """Serve the peer until the session ends, or until another task goes on with it."""
+
+    def lose(self) -> None:
+        """End the session and its requests."""
+
+    def end(self) -> None:
+        """Drop the connection."""
+
+
+class SessionContexts:
+    """The context managers around the sessions of a server.
+
+    Args:
+        hooks: these return the context managers.
+        peers: the tasks of the peers, for failures.
+        timeout: the seconds that the context managers of a session have together to be entered.
+    """
+
+    def __init__(self, hooks: Sequence[BoundHook], peers: PeerTasks, timeout: float) -> None:
+        self._hooks = hooks
+        self._peers = peers
+        self._timeout = timeout
+        self._visits: set[_Visit] = set()
+        self._left = trio.Event()
+
+    async def run(self, connection: Hosted) -> None:
+        """Serve a session to its end, and leave its context managers."""
+        visit = _Visit(connection, self._timeout, self._start, self._fail)
+        self._visits.add(visit)
+        try:
+            await visit.run(self._hooks)
+        except BaseException as error:  # a plugin may raise anything
+            self._fail(visit, error)
+        finally:
+            self._visits.discard(visit)
+            self._left.set()
+
+    def _start(self, connection: Hosted) -> None:
+        self._peers.start(connection, connection.run)
+
+    def _fail(self, visit: _Visit, error: BaseException) -> None:
+        """Log a failure with the name of its plugin.
+
+        Raises:
+            BaseException: the part of the exception that must propagate.
+        """
+        through, failure = self._peers.split(error)
+        if _is_of(failure, visit.connection.client):  # no failure of a plugin
+            visit.connection.log.info("{Client handler} %s: the client has left", visit.subject)
+        elif failure is not None:
+            report_failure(self._peers.failures, visit.connection.log, f"{{Client handler}} {visit.subject}", failure)
+        if through is not None:
+            raise through
+
+    def stop(self) -> None:
+        """Cancel the sessions that have not been entered, as the server drains."""
+        for visit in tuple(self._visits):
+            visit.stop()
+
+    async def wait_until_left(self) -> None:
+        """Wait until all sessions have been left."""
+        while self._visits:
+            self._left = trio.Event()
+            await self._left.wait()
+
+
+class _Visit:
+    """A session inside its context managers.
+
+    Args:
+        connection: the connection.
+        timeout: as for `SessionContexts`.
+        start: starts the task of the connection.
+        report: logs an exception of `subject`.
+
+    Attributes:
+        connection: as given.
+        subject: the plugin that has failed, or the session.
+    """
+
+    def __init__(
+        self,
+        connection: Hosted,
+        timeout: float,
+        start: Callable[[Hosted], None],
+        report: Callable[[_Visit, BaseException], None],
+    ) -> None:
+        self.connection = connection
+        self.subject = SESSION
+        self._start = start
+        self._report = report
+        self._scope = trio.CancelScope(deadline=trio.current_time() + timeout)
+        self._current = ""
+        self._begun = False
+
+    async def run(self, hooks: Sequence[BoundHook]) -> None:
+        """Enter the context managers, serve the session, and leave them in reverse order.
+
+        Raises:
+            BaseException: any exception of a context manager; `subject` names its plugin.
+        """
+        self.connection.ended = ended = trio.Event()
+        try:
+            with self._scope:
+                await self._serve_inside(hooks, ended)
+        finally:
+            if not ended.is_set():
+                self.connection.end()
+        if self._scope.cancelled_caught and self._scope.deadline < math.inf:
+            self.subject = self._current
+            action = "left" if self._begun else "entered"
+            raise TimeoutError(f"the session was not {action} in time")
+
+    def stop(self) -> None:
+        """Cancel the session if it has not been entered."""
+        if not self._begun:
+            self._scope.deadline = math.inf  # no failure of a plugin
+            self._scope.cancel()
+
+    async def _serve_inside(self, hooks: Sequence[BoundHook], ended: trio.Event) -> None:
+        if not hooks:
+            await self._serve(ended)
+            return
+        hook, *others = hooks
+        title = self._current = f"{hook.title} in {hook.hook}"
+        inner: BaseException | None = None
+        try:
+            async with self._open(hook, title):
+                try:
+                    await self._serve_inside(others, ended)
+                except BaseException as error:
+                    inner = error
+                    raise
+                finally:
+                    self._current = title
+        except BaseException as error:
+            if self.subject == SESSION and not {*map(id, _leaves(error))} <= {*map(id, _leaves(inner))}:
+                self.subject = title
+            raise
+        finally:
+            inner = None  # no reference cycle
+
+    def _open(self, hook: BoundHook, title: str) -> AbstractAsyncContextManager[Any]:
+        """Return the context manager of a hook. If there is none, log that, and go on without it.
+
+        Raises:
+            BaseException: the hook raised, and is a function of the application or of a required plugin.
+        """
+        try:
+            return _checked(hook(client=self.connection.client))
+        except BaseException as error:  # a plugin may raise anything
+            if hook.is_own or hook.is_required:
+                raise
+            self.subject = title
+            self._report(self, error)
+            self.subject = SESSION
+            return nullcontext()
+
+    async def _serve(self, ended: trio.Event) -> None:
+        """Serve the session to its end, in a task with a copy of the context."""
+        self._begun = True
+        self._scope.deadline = math.inf
+        self._start(self.connection)
+        try:
+            await self._wait(ended)
+        finally:
+            self._scope.deadline = trio.current_time() + LEAVE_SECONDS
+
+    async def _wait(self, ended: trio.Event) -> None:
+        """Wait for the end of the connection; if this is cancelled, end the connection first."""
+        try:
+            await ended.wait()
+        except trio.Cancelled:  # by the server, or by a scope of a context manager
+            if not ended.is_set():
+                self.connection.lose()
+                with trio.CancelScope(shield=True):
+                    await ended.wait()
+            raise
+
+
+def _checked(result: Any) -> AbstractAsyncContextManager[Any]:
+    """Return the result of a hook if it is an async context manager, or one that does nothing for None.
+
+    Raises:
+        TypeError: it is another object.
+    """
+    if result is None:
+        return nullcontext()
+    refuse_coroutine(result)
+    if isinstance(result, AbstractAsyncContextManager):
+        return result
+    raise TypeError(
+        f"expected an async context manager or None, got {short_repr(result)}; decorate an async generator function "
+        "with contextlib.asynccontextmanager"
+    )
+
+
+def _is_of(error: BaseException | None, client: Client) -> bool:
+    """Return True for the exception that tells that this client has left."""
+    if not issubclass(type(error), ClientDisconnected):
+        return False
+    left = error.client  # type: ignore[union-attr]  # a ClientDisconnected
+    return left is not None and left.session is client.session
+
+
+def _leaves(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield the exceptions in a group, at any depth; any other exception as it is."""
+    if issubclass(type(error), BaseExceptionGroup):  # isinstance reads __class__, which may raise
+        for each in error.exceptions:  # type: ignore[union-attr]  # a group
+            yield from _leaves(each)
+    elif error is not None:
+        yield error
