@@ -256,7 +256,7 @@ async def test_the_hook_asyncapy_setup_of_a_required_plugin_ends_the_start_when_
 
 
 async def test_the_hook_asyncapy_shutdown_is_called_in_reverse_for_all_even_when_one_fails(
-    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     events: list[str] = []
 
@@ -280,7 +280,7 @@ async def test_the_hook_asyncapy_shutdown_is_called_in_reverse_for_all_even_when
     failures = await server.hooks.shutdown()
     assert events == ["d", "c", "b", "a"]
     assert [str(failure) for failure in failures] == ["c failed", "b failed"]
-    assert "plugin 'c' of (registered) failed in shutdown" in capfd.readouterr().err
+    assert "plugin 'c' of (registered) failed in shutdown" in caplog.text
     assert await server.hooks.shutdown() == []
 
 

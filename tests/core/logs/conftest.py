@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator
+from logging import Logger
 
 import pytest
-
-NAMES = (None, "asyncapy", "asyncapy.server", "asyncapy.plugins", "shop", "shop.orders")
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
     """Take the handlers off; pytest adds them before each phase of a test, so a fixture would be too early."""
-    loggers = [logging.getLogger(name) for name in NAMES]
+    loggers = [logging.root, *(each for each in logging.root.manager.loggerDict.values() if isinstance(each, Logger))]
     before = [(each, each.handlers[:], each.filters[:], each.level, each.propagate, each.disabled) for each in loggers]
     logging.getLogger().handlers.clear()
     try:
