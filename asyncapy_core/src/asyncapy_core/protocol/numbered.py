@@ -67,7 +67,7 @@ class NumberedDecoder(StreamDecoder):
         frames: list[NumberedFrame] = []
         buffer, start, read_header = self._buffer, self._start, self._read_header
         header, encodings, largest = self._header_size, self._encodings, self._max_length
-        (kinds, kinds_with_payload), first = self._kinds, self._first
+        first = self._first
         payload_at = header + NUMBERED_AFTER_LENGTH
         size = len(buffer)
         last = size - payload_at
@@ -84,7 +84,7 @@ class NumberedDecoder(StreamDecoder):
                     break
                 first = number + 1
                 kind = _REQUEST
-            elif (other := (kinds if length == _MIN_LENGTH else kinds_with_payload)[code]) and number <= _MOST[code]:
+            elif (other := self._kinds[length != _MIN_LENGTH][code]) and number <= _MOST[code]:
                 kind = other
             elif code < FIRST_SKIPPED:
                 break

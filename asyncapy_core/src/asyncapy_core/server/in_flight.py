@@ -59,6 +59,7 @@ class RequestsInFlight(ABC):
         "_outbox",
         "_plain",
         "_requests",
+        "_state",
         "_waiting",
         "output",
     )
@@ -66,6 +67,7 @@ class RequestsInFlight(ABC):
     def __init__(self, link: Link) -> None:
         state = link.state
         self._link = link
+        self._state = state
         self._outbox = link.outbox
         self._disconnects = state.disconnects
         self.output: NumberedOutput = NumberedOutput(link)
@@ -135,9 +137,11 @@ class RequestsInFlight(ABC):
                 self._hand_over(worker, request)
             self.output.flush()
             self.output.sending = False
-        elif self._between_turns:
-            return
-        outbox.rest()
+            outbox.rest()
+        elif outbox.corked:
+            if self._between_turns:
+                return
+            outbox.rest()
         if self._disconnects.asleep:
             self._disconnects.wake()
 
@@ -204,7 +208,7 @@ class RequestsInFlight(ABC):
 
     async def _measured(self, worker: Worker, packet: Packet, under_way: Awaitable[object]) -> object:
         """Await handlers within ``handler_timeout``, and note their duration if ``measure`` is set."""
-        config, client = self._link.state.config, packet.sender
+        config, client = self._state.config, packet.sender
         started = time.perf_counter_ns()
         outcome: str = ErrorCode.HANDLER_FAILED
         try:
@@ -220,11 +224,11 @@ class RequestsInFlight(ABC):
     async def _clean_up(self, packet: Packet | None, outcome: str) -> None:
         """Count a request, and close the generators that its handlers have dropped."""
         if packet is None or packet.handler is None:
-            self._link.state.counters.refuse(outcome)
+            self._state.counters.refuse(outcome)
         elif outcome:
             packet.handler.outcomes.count(outcome)
-        if self._link.state.peers.dropped.by_task:
-            await self._link.state.peers.close_dropped(self)  # another task leads if this waits
+        if self._state.peers.dropped.by_task:
+            await self._state.peers.close_dropped(self)  # another task leads if this waits
 
     def _release(self, worker: Worker, request: NumberedRequest) -> None:
         """Separate a request from the task of its handler, which has ended."""
@@ -287,23 +291,22 @@ class RequestsInFlight(ABC):
 
     def _encoding(self, wire_id: int) -> Encoding:
         """Return the encoding of the answers to a request; its own may be unknown if it has no payload."""
-        return self._link.state.encodings.by_id.get(wire_id, self.output.encoding)
+        return self._state.encodings.by_id.get(wire_id, self.output.encoding)
 
     def _is_to_end(self) -> bool:
         """Return True if no further request is to be handled."""
-        link = self._link
-        return self.output.leaving or link.state.draining or link.stage is not _OPEN or self._outbox.poisoned
+        return self.output.leaving or self._state.draining or self._link.stage is not _OPEN or self._outbox.poisoned
 
     def _has_place(self, size: int) -> bool:
         """Return True if a request with a payload of this size can be handled now."""
         if not self._requests:
             return True
-        config = self._link.state.config
+        config = self._state.config
         return len(self._requests) < config.max_in_flight and self._bytes_in_flight + size <= config.max_packet
 
     async def _wait_until_idle(self) -> None:
         """Wait until no request is in flight; nothing is read meanwhile."""
-        self._link.state.reading.stop(self._link.interface)
+        self._state.reading.stop(self._link.interface)
         while self._requests:
             await self._wait_for_change()
 
@@ -320,7 +323,7 @@ class RequestsInFlight(ABC):
             self._link.wake()
 
     def _worker(self, *, leads: bool) -> Worker:
-        return Worker(self, self._link.state, leads=leads)
+        return Worker(self, self._state, leads=leads)
 
     def _start(self, function: Callable[..., Awaitable[object]], *args: Any) -> None:
         """Run a function in a task of its own, with the context variables of the connection; raises nothing."""

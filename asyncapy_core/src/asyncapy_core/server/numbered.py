@@ -104,8 +104,8 @@ class NumberedSession(RequestsInFlight):
         """
         link, requests, output = self._link, self._requests, self.output
         outbox, intake, decoder, connection = link.outbox, link.intake, self._decoder, link.interface
-        dispatch, dropped, base = self._dispatch, link.state.peers.dropped.by_task, self._base
-        encodings, limit = link.state.encodings.by_id, link.state.config.packets_per_turn
+        dispatch, dropped, base = self._dispatch, self._state.peers.dropped.by_task, self._base
+        encodings, limit = self._state.encodings.by_id, self._state.config.packets_per_turn
         plain = self._plain
         while True:
             for kind, number, wire_id, payload in self._frames:
@@ -192,7 +192,7 @@ class NumberedSession(RequestsInFlight):
         link = self._link
         if self._may_read() and link.outbox.has_room(1):
             return
-        link.state.reading.stop(link.interface)  # the peer is not late while nothing is read
+        self._state.reading.stop(link.interface)  # the peer is not late while nothing is read
         while not (self._may_read() or self._is_to_end()):
             await self._wait_for_change()
         if not link.outbox.has_room(1):
@@ -213,14 +213,14 @@ class NumberedSession(RequestsInFlight):
         """
         link = self._link
         if received is False:
-            link.state.reading.stop(link.interface)
+            self._state.reading.stop(link.interface)
             while self._requests and not self._is_to_end():
                 await self._wait_for_change()
             return False
         if link.intake.expired:
             link.intake.expired = False
             if self._decoder.buffered or self._pinged_at == link.intake.received:
-                raise TimedOut(f"no whole packet within {link.state.config.timeout:g} s")
+                raise TimedOut(f"no whole packet within {self._state.config.timeout:g} s")
             self._pinged_at = link.intake.received
             await self.output.send_and_wait(self.output.bare(Kind.PING, 1))
         elif link.outbox.poisoned:
@@ -228,7 +228,7 @@ class NumberedSession(RequestsInFlight):
         return True
 
     def _may_read(self) -> bool:
-        return self._bytes_waiting <= self._link.state.config.max_packet and len(self._waiting) <= MAX_WAITING
+        return self._bytes_waiting <= self._state.config.max_packet and len(self._waiting) <= MAX_WAITING
 
     async def _control(self, kind: Kind, number: int) -> None:
         """Handle a packet that is no request."""
@@ -275,7 +275,7 @@ class NumberedSession(RequestsInFlight):
         intake.expired = False
         if received:
             intake.complete(connection)
-            while frames := self._decoder.frames(self._link.state.config.packets_per_turn):
+            while frames := self._decoder.frames(self._state.config.packets_per_turn):
                 for kind, number, _, _ in frames:
                     if kind is Kind.CANCEL:
                         self._cancel(number)
