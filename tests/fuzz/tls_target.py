@@ -52,6 +52,7 @@ async def _attack(how: int, cut: int, data: bytes) -> None:
         await client.send(packet)
 
     async with serving(server) as running:
+        await trio.testing.wait_all_tasks_blocked()  # the start has its own tasks
         tasks = trio.lowlevel.current_statistics().tasks_living
         async with await running.connect() as stream:
             received = await _talk(stream, context, how, cut, data)

@@ -184,6 +184,7 @@ async def test_a_request_leaves_no_reference_cycle(serve: Serve) -> None:
                     assert answer is not None
                     assert answer.number == number
             await peer.ping()
+            await trio.testing.wait_all_tasks_blocked()
 
 
 class Marker:

@@ -19,27 +19,25 @@ class StreamDecoder:
     Args:
         wire: the wire format.
         encodings: the wire ids of the installed codecs.
+
+    Attributes:
+        buffered: the number of bytes fed and not returned yet; not 0 at the end of the stream if a packet was cut.
     """
 
-    __slots__ = ("_buffer", "_byteorder", "_encodings", "_error", "_header_size", "_start")
+    __slots__ = ("_buffer", "_byteorder", "_encodings", "_error", "_header_size", "buffered")
 
     def __init__(self, wire: WireFormat, encodings: Container[int]) -> None:
         self._header_size = wire.header_size
         self._byteorder = wire.byteorder
         self._encodings = encodings
-        self._buffer: bytes | bytearray = b""
-        self._start = 0
+        self._buffer: bytes | bytearray = b""  # the bytes to decode are its last ones
+        self.buffered: int = 0
         self._error: Callable[[], ProtocolError] | None = None
-
-    @property
-    def buffered(self) -> int:
-        """The number of bytes fed and not returned yet; not 0 at the end of the stream if a packet was cut."""
-        return len(self._buffer) - self._start
 
     @property
     def missing(self) -> int:
         """The number of bytes that the current packet lacks, as far as its header is known; at least 1."""
-        have = len(self._buffer) - self._start
+        have = self.buffered
         if have < self._header_size:
             return self._header_size - have
         return max(1, self._header_size + self._length() - have)
@@ -51,20 +49,21 @@ class StreamDecoder:
         if not self.buffered:
             self._buffer = data
         elif type(self._buffer) is bytearray:
-            del self._buffer[: self._start]
+            del self._buffer[: -self.buffered]
             self._buffer += data
         else:
-            self._buffer = bytearray(memoryview(self._buffer)[self._start :])
+            self._buffer = bytearray(memoryview(self._buffer)[-self.buffered :])
             self._buffer += data
-        self._start = 0
+        self.buffered += len(data)
 
     def clear(self) -> None:
         """Drop the buffered bytes; the stream cannot be decoded further."""
         self._buffer = b""
-        self._start = 0
+        self.buffered = 0
 
     def _length(self) -> int:
-        return int.from_bytes(self._buffer[self._start : self._start + self._header_size], self._byteorder)
+        start = len(self._buffer) - self.buffered
+        return int.from_bytes(self._buffer[start : start + self._header_size], self._byteorder)
 
     def _fail(self, kind: type[ProtocolError], message: str, number: int = 0, wire_id: int = 0) -> NoReturn:
         """Raise an error now and in later calls: a new exception each time, as a kept one would keep its traceback."""

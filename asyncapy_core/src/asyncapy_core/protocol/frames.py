@@ -48,10 +48,11 @@ class FrameDecoder(StreamDecoder):
         if self._error is not None:
             raise self._error()
         frames: list[Frame] = []
-        buffer, start, read_header = self._buffer, self._start, self._read_header
+        buffer, read_header = self._buffer, self._read_header
         header, encodings, largest = self._header_size, self._encodings, self._max_packet
         payload_at = header + AFTER_LENGTH
         size = len(buffer)
+        start = size - self.buffered
         last = size - payload_at
         whole = buffer if isinstance(buffer, bytes) else None
         while start <= last and limit:
@@ -68,13 +69,11 @@ class FrameDecoder(StreamDecoder):
                 payload = bytes(memoryview(buffer)[start + payload_at : end])
             start = end
             frames.append((encoding, payload))
+        self.buffered = size - start
         if start == size:
             self._buffer = b""
-            self._start = 0
-        else:
-            self._start = start
-            if not frames and self._judge():
-                return self.frames(limit)
+        elif not frames and self._judge():
+            return self.frames(limit)
         return frames
 
     def _judge(self) -> bool:
@@ -84,7 +83,7 @@ class FrameDecoder(StreamDecoder):
             Whether `frames` can now decode bytes that it could not decode before; False unless a subclass overrides it.
         """
         buffer = self._buffer
-        body = self._start + self._header_size
+        body = len(buffer) - self.buffered + self._header_size
         have = len(buffer) - body
         if have < 0:
             return False

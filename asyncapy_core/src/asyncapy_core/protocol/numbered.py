@@ -65,11 +65,12 @@ class NumberedDecoder(StreamDecoder):
         if self._error is not None:
             raise self._error()
         frames: list[NumberedFrame] = []
-        buffer, start, read_header = self._buffer, self._start, self._read_header
+        buffer, read_header = self._buffer, self._read_header
         header, encodings, largest = self._header_size, self._encodings, self._max_length
         first = self._first
         payload_at = header + NUMBERED_AFTER_LENGTH
         size = len(buffer)
+        start = size - self.buffered
         last = size - payload_at
         whole = buffer if isinstance(buffer, bytes) else None
         while start <= last and limit:
@@ -97,18 +98,16 @@ class NumberedDecoder(StreamDecoder):
             start = end
             limit -= 1
         self._first = first
+        self.buffered = size - start
         if start == size:
             self._buffer = b""
-            self._start = 0
-        else:
-            self._start = start
-            if not frames:
-                self._judge()
+        elif not frames:
+            self._judge()
         return frames
 
     def _judge(self) -> None:
         """Raise the error of the current packet, if its bytes so far have one."""
-        body = self._start + self._header_size
+        body = len(self._buffer) - self.buffered + self._header_size
         if len(self._buffer) < body:
             return
         length = self._length()

@@ -5,7 +5,6 @@ It does not know how packets are read; see `NumberedSession`.
 
 from __future__ import annotations
 
-import functools
 import logging
 import time
 from abc import ABC, abstractmethod
@@ -43,15 +42,14 @@ class RequestsInFlight(ABC):
 
     Attributes:
         output: the packets that are sent.
+        between_turns: whether the task that reads yields between two packets.
     """
 
     __slots__ = (
         "_base",
-        "_between_turns",
         "_bytes_in_flight",
         "_bytes_waiting",
         "_changed",
-        "_disconnects",
         "_dispatch",
         "_highest",
         "_left",
@@ -61,6 +59,7 @@ class RequestsInFlight(ABC):
         "_requests",
         "_state",
         "_waiting",
+        "between_turns",
         "output",
     )
 
@@ -69,7 +68,6 @@ class RequestsInFlight(ABC):
         self._link = link
         self._state = state
         self._outbox = link.outbox
-        self._disconnects = state.disconnects
         self.output: NumberedOutput = NumberedOutput(link)
         self._requests: dict[int, NumberedRequest] = {}
         self._waiting: OrderedDict[int, tuple[int, bytes]] = OrderedDict()  # by number: encoding and payload
@@ -77,7 +75,7 @@ class RequestsInFlight(ABC):
         self._bytes_waiting = 0
         self._highest = 0  # the highest number that was handed to a handler or refused
         self._left = False  # whether LEAVING was sent
-        self._between_turns = False
+        self.between_turns: bool = False
         self._base: Context = copy_context()
         self._changed: trio.Event | None = None
         self._plain = state.config.handler_timeout is None and not state.config.measure
@@ -129,21 +127,13 @@ class RequestsInFlight(ABC):
             self._begin_waiting()
         self._note_change()
 
-    def _before_wait(self, worker: Worker) -> None:
-        """Send the answers of the task of a worker, and let another task lead, before it waits; raises nothing."""
-        request, outbox = worker.request, self._outbox
-        if request is not None:
-            if worker.leads:
-                self._hand_over(worker, request)
-            self.output.flush()
-            self.output.sending = False
-            outbox.rest()
-        elif outbox.corked:
-            if self._between_turns:
-                return
-            outbox.rest()
-        if self._disconnects.asleep:
-            self._disconnects.wake()
+    def before_wait(self, worker: Worker, request: NumberedRequest) -> None:
+        """Send the answers of a handler, and let another task lead, before it waits; raises nothing."""
+        if worker.leads:
+            self._hand_over(worker, request)
+        self.output.flush()
+        self.output.sending = False
+        self._outbox.rest()
 
     def _hand_over(self, worker: Worker, request: NumberedRequest) -> None:
         """Let another task lead, as the handler of a request that runs in place is about to wait."""
@@ -323,7 +313,7 @@ class RequestsInFlight(ABC):
             self._link.wake()
 
     def _worker(self, *, leads: bool) -> Worker:
-        return Worker(self, self._state, leads=leads)
+        return Worker(self, self._state, self._outbox, leads=leads)
 
     def _start(self, function: Callable[..., Awaitable[object]], *args: Any) -> None:
         """Run a function in a task of its own, with the context variables of the connection; raises nothing."""
@@ -333,7 +323,7 @@ class RequestsInFlight(ABC):
         """Handle a request in the current task, beside the leader."""
         worker = self._worker(leads=False)
         with worker.scope:
-            await run_with_wait_hook(function(worker, *args), functools.partial(self._before_wait, worker))
+            await run_with_wait_hook(function(worker, *args), worker.before_wait)
 
 
 def unpack(request: NumberedRequest, payload: bytes) -> Packet:

@@ -6,7 +6,6 @@ becomes the leader; the task of the handler ends with its request. So a handler 
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Final
@@ -65,7 +64,7 @@ class NumberedSession(RequestsInFlight):
         worker = self._worker(leads=True)
         try:
             with worker.scope:
-                return await run_with_wait_hook(self._lead(worker), functools.partial(self._before_wait, worker))
+                return await run_with_wait_hook(self._lead(worker), worker.before_wait)
             return None  # the request was cancelled whose handler ran in this task
         finally:
             if worker.request is not None:
@@ -156,9 +155,9 @@ class NumberedSession(RequestsInFlight):
             if partial and (frames := decoder.frames(limit)):
                 await self._yield_turn()
             else:
-                ready = outbox.uncork()
-                if self._is_to_end():
+                if not outbox.corked and self._is_to_end():
                     return await self._leave()
+                ready = outbox.uncork()
                 if not ready or self._waiting:
                     await self._wait_for_room()
                 before = intake.received
@@ -283,9 +282,9 @@ class NumberedSession(RequestsInFlight):
 
     async def _yield_turn(self) -> None:
         """Yield to other connections between two packets, without sending the replies yet."""
-        self._between_turns = True
+        self.between_turns = True
         await trio.lowlevel.checkpoint()
-        self._between_turns = False
+        self.between_turns = False
 
     async def _restore_context(self) -> None:
         """Undo the context variables of a handler: the next packet must not see them."""

@@ -14,6 +14,7 @@ from asyncapy_core.server.numbered_request import NumberedRequest, Progress
 
 if TYPE_CHECKING:
     from asyncapy_core.logs import SessionLog
+    from asyncapy_core.net.outbox import Outbox
     from asyncapy_core.protocol.packet import Packet
     from asyncapy_core.server.state import ServerState
 
@@ -24,6 +25,13 @@ class Crew(Protocol):
     @property
     def log(self) -> SessionLog: ...
 
+    @property
+    def between_turns(self) -> bool:
+        """Whether the task that reads yields between two packets."""
+
+    def before_wait(self, worker: Worker, request: NumberedRequest) -> None:
+        """Prepare a wait of the handler of a request; raises nothing."""
+
 
 class Worker(Handling):
     """A task of a session; created in it.
@@ -31,6 +39,7 @@ class Worker(Handling):
     Args:
         crew: the session.
         state: the state of the server.
+        outbox: the output queue of the connection.
         leads: whether it reads and dispatches packets.
 
     Attributes:
@@ -41,17 +50,28 @@ class Worker(Handling):
         task: the task.
     """
 
-    __slots__ = ("_crew", "_state", "leads", "packet", "request", "scope", "task")
+    __slots__ = ("_crew", "_disconnects", "_outbox", "_state", "leads", "packet", "request", "scope", "task")
 
-    def __init__(self, crew: Crew, state: ServerState, *, leads: bool) -> None:
+    def __init__(self, crew: Crew, state: ServerState, outbox: Outbox, *, leads: bool) -> None:
         super().__init__(state.peers, state.dispatcher.errors, state.config.handler_timeout)
         self._crew = crew
         self._state = state
+        self._disconnects = state.disconnects
+        self._outbox = outbox
         self.leads: bool = leads
         self.request: NumberedRequest | None = None
         self.packet: Packet | None = None
         self.scope: trio.CancelScope = trio.CancelScope()
         self.task: trio.lowlevel.Task = trio.lowlevel.current_task()
+
+    def before_wait(self) -> None:
+        """Send the held-back answers, unless the task yields between two packets; called before each of its waits."""
+        if self.request is not None:
+            self._crew.before_wait(self, self.request)
+        elif self._outbox.corked and not self._crew.between_turns:
+            self._outbox.rest()
+        if self._disconnects.asleep:
+            self._disconnects.wake()
 
     async def fail(self, request: NumberedRequest, packet: Packet | None, error: BaseException) -> str:
         """Answer a request whose payload or dispatch raised; return its outcome.
