@@ -157,7 +157,7 @@ class RequestsInFlight(ABC):
         worker.request = request
         try:
             if request.is_open:
-                packet = worker.packet = unpack(request, payload)
+                packet = worker.packet = request.codec.unpack_numbered(payload, request)
                 under_way = self._dispatch(request, packet)
         except BaseException as error:  # a filter may raise anything
             try:
@@ -324,13 +324,3 @@ class RequestsInFlight(ABC):
         worker = self._worker(leads=False)
         with worker.scope:
             await run_with_wait_hook(function(worker, *args), worker.before_wait)
-
-
-def unpack(request: NumberedRequest, payload: bytes) -> Packet:
-    """Return the packet of a request.
-
-    Raises:
-        MalformedPacket: the payload is empty, or not valid in its encoding.
-        BrokenCodec: the codec is broken.
-    """
-    return request.codec.unpack_numbered(payload, request)

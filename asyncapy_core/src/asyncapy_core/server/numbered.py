@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from asyncapy_core.errors import ConnectionLost, ProtocolError
+from asyncapy_core.errors import ConnectionLost, MalformedPacket, ProtocolError
 from asyncapy_core.net.corking import run_with_wait_hook
 from asyncapy_core.protocol.kinds import Kind
-from asyncapy_core.server.in_flight import RequestsInFlight, unpack
+from asyncapy_core.server.in_flight import RequestsInFlight
 from asyncapy_core.server.intake import TimedOut
 from asyncapy_core.server.numbered_request import NumberedRequest, Progress
 
@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from asyncapy_core.server.worker import Worker
 
 _REQUEST: Final = Kind.REQUEST
+_IN_PLACE: Final = Progress.IN_PLACE
 _KEPT: Final = Progress.KEPT
 _ENDED: Final = Progress.ENDED
+_new_request: Final = NumberedRequest.__new__
 
 MAX_WAITING: Final = 1000
 """Requests that may wait their turn before the session is not read any more; their payloads have a bound as well."""
@@ -120,12 +122,17 @@ class NumberedSession(RequestsInFlight):
                 if requests and (self._waiting or not self._has_place(len(payload))):
                     await self._queue(number, wire_id, payload)
                     continue
-                encoding = encodings[wire_id] if payload else self._encoding(wire_id)
                 self._highest = number
+                if not payload:
+                    await self._refuse_empty(worker, number, wire_id)
+                    continue
+                encoding = encodings[wire_id]
                 packet = None
-                request = worker.request = NumberedRequest(self, number, encoding, len(payload))
+                request = worker.request = _new_request(NumberedRequest)  # `__init__` would take 2 % of the packet
+                request.requests, request.number, request.codec = self, number, encoding
+                request.size, request.holds, request.progress, request.worker = len(payload), 0, _IN_PLACE, None
                 try:
-                    packet = worker.packet = encoding.unpack(payload, request) if payload else unpack(request, b"")
+                    packet = worker.packet = encoding.unpack(payload, request)
                     under_way = dispatch(request, packet)
                     if requests and (handler := packet.handler) is not None and handler.waits:
                         worker.request = None
@@ -177,6 +184,12 @@ class NumberedSession(RequestsInFlight):
                 self._begin(frames)
             del frames
             intake.complete(connection)
+
+    async def _refuse_empty(self, worker: Worker, number: int, wire_id: int) -> None:
+        """Answer a request without a payload."""
+        request = NumberedRequest(self, number, self._encoding(wire_id), 0)
+        error = MalformedPacket("a REQUEST has no payload; it needs a map, which may be empty")
+        await self._clean_up(None, await worker.fail(request, None, error))
 
     async def _queue(self, number: int, wire_id: int, payload: bytes) -> None:
         """Let a request wait for its turn, and wait if no further one may."""

@@ -89,6 +89,7 @@ class NumberedRequest(Client):
         size: bytes of its payload.
 
     Attributes:
+        requests: as given.
         progress: how far it has come.
         codec: its encoding.
         holds: the number of `Client.answering` that keep it open.
@@ -96,12 +97,12 @@ class NumberedRequest(Client):
         worker: the task of its handler, once that has waited and until it ends.
     """
 
-    __slots__ = ("_requests", "codec", "handler", "holds", "number", "progress", "size", "worker")
+    __slots__ = ("codec", "handler", "holds", "number", "progress", "requests", "size", "worker")
 
     handler: HandlerInterface | None
 
     def __init__(self, requests: Requests, number: int, encoding: Encoding, size: int) -> None:
-        self._requests = requests
+        self.requests: Requests = requests
         self.number: int = number
         self.codec: Encoding = encoding
         self.size: int = size
@@ -117,7 +118,7 @@ class NumberedRequest(Client):
     @property
     def log(self) -> SessionLog:
         """The logger of the session."""
-        return self._requests.output.log
+        return self.requests.output.log
 
     @property
     def is_open(self) -> bool:
@@ -156,7 +157,7 @@ class NumberedRequest(Client):
             ClientDisconnected: the connection has ended.
             EncodeError: the packet cannot be encoded; nothing was sent.
         """
-        output = self._requests.output
+        output = self.requests.output
         if self.progress is _IN_PLACE:
             reply = self.codec.pack_numbered(_REPLY, self.number, packet.fields)
             if output.outbox.hold(reply):
@@ -175,7 +176,7 @@ class NumberedRequest(Client):
         It is kept until the next answer, the next wait of its task, or the end of its handler. No other task runs
         before one of these, so one is kept at most.
         """
-        output = self._requests.output
+        output = self.requests.output
         self._check_open()
         if output.kept is not None:
             output.flush()
@@ -199,10 +200,10 @@ class NumberedRequest(Client):
         """
         if self.is_open:
             self._check_open()
-            self._requests.output.send_now(self.codec.pack_numbered(_PART, self.number, packet.fields))
+            self.requests.output.send_now(self.codec.pack_numbered(_PART, self.number, packet.fields))
             self.progress = _PARTLY
         elif self._is_event():
-            self._requests.output.post_now(packet)
+            self.requests.output.post_now(packet)
 
     async def post_shared(self, packet: SharedPacket) -> None:
         """Send an answer; see `post`."""
@@ -216,9 +217,9 @@ class NumberedRequest(Client):
         Raises:
             AlreadyAnswered: the last answer was sent before.
         """
-        if self.is_open and self._requests.output.is_open:
+        if self.is_open and self.requests.output.is_open:
             reply = self.codec.pack_numbered(_REPLY, self.number, packet.fields)
-            if self.progress is _IN_PLACE and self._requests.output.outbox.hold(reply):
+            if self.progress is _IN_PLACE and self.requests.output.outbox.hold(reply):
                 self.progress = Progress.ANSWERED
                 return None
             return self._send_last(reply)
@@ -226,7 +227,7 @@ class NumberedRequest(Client):
         return None
 
     async def _send_last(self, reply: bytes) -> None:
-        output = self._requests.output
+        output = self.requests.output
         await output.make_room(len(reply))  # if this is cancelled, the request goes on
         if not (self.is_open and output.is_open):
             self._refuse_last()
@@ -272,7 +273,7 @@ class NumberedRequest(Client):
         Args:
             progress: the progress from now on.
         """
-        output = self._requests.output
+        output = self.requests.output
         if self.progress is _KEPT:
             self.progress = progress
             output.kept = None
@@ -290,9 +291,9 @@ class NumberedRequest(Client):
         if self.is_open:
             failure = {"status": "failure", "error": str(code), **(fields or {})}
             data = self.codec.pack_numbered(_FAILURE, self.number, failure)
-            self._requests.output.flush()
+            self.requests.output.flush()
             self.progress = Progress.ENDED
-            under_way = self._requests.output.send(data)
+            under_way = self.requests.output.send(data)
             if under_way is not None:
                 await under_way
 
@@ -322,7 +323,7 @@ class NumberedRequest(Client):
     def hold(self) -> None:
         """Keep the request open until `release`: no answer is known to be the last before that."""
         if self.progress is _KEPT:
-            self._requests.output.flush()
+            self.requests.output.flush()
         if self.progress is _IN_PLACE:
             self.progress = _OPEN
         self.holds += 1
@@ -332,19 +333,19 @@ class NumberedRequest(Client):
         self.holds -= 1
         if self.has_returned and not self.holds:
             self.end(Progress.ENDED)
-            self._requests.forget(self)
+            self.requests.forget(self)
 
     async def close(self) -> None:
         """End this request, then the session after the answers to the other requests in flight."""
         self.end(Progress.CLOSED)
-        self._requests.output.leave()
+        self.requests.output.leave()
 
     def sessions(self) -> list[Session]:
         """Return the active sessions of this peer's address."""
-        return self._requests.output.sessions()
+        return self.requests.output.sessions()
 
     def _check_open(self) -> None:
-        if not self._requests.output.is_open:
+        if not self.requests.output.is_open:
             raise ClientDisconnected(_CLOSED, self)
 
     def _is_event(self) -> bool:
@@ -353,7 +354,7 @@ class NumberedRequest(Client):
         Raises:
             AlreadyAnswered, ClientDisconnected: it cannot be sent.
         """
-        if self.progress is Progress.CLOSED or not self._requests.output.is_open:
+        if self.progress is Progress.CLOSED or not self.requests.output.is_open:
             raise ClientDisconnected(_CLOSED, self)
         if self.progress is Progress.CANCELLED:
             return False
@@ -371,7 +372,7 @@ class NumberedRequest(Client):
 
 _DELEGATED: Final = {
     "encoding": "codec.name",
-    **{name: f"_requests.client.{name}" for name in ("address", "server", "session", "tls_names", "tls_peer")},
+    **{name: f"requests.client.{name}" for name in ("address", "server", "session", "tls_names", "tls_peer")},
 }
 for _name, _place in _DELEGATED.items():  # to set them for each request would cost more than all other attributes
     setattr(NumberedRequest, _name, property(attrgetter(_place)))
