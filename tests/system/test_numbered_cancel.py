@@ -173,6 +173,7 @@ async def test_a_cancelled_request_gets_one_end_and_gives_its_place_back(
             scene.free = trio.Event()
         for number in others:
             await peer.cancel(number)
+            assert await peer.read() == Answer("END", number, None)
     await running.settle()
     failed = wait is failing_after_it
     assert bool(running.logged("instead of the cancellation")) is failed
@@ -212,6 +213,7 @@ async def test_a_request_that_is_cancelled_before_its_task_begins_is_not_handled
         await peer.send(numbered("REQUEST", 20, {"n": 20}))
         assert await peer.read() == Answer("REPLY", 20, {"n": 20})
         await peer.cancel(other)
+        assert await peer.read() == Answer("END", other, None)
     await running.settle()
     (handler,) = running.server.statistics().handlers
     assert handler.outcomes == {"ok": 1, "cancelled": 19}
