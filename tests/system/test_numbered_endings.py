@@ -134,6 +134,33 @@ async def test_a_fault_after_leaving_is_no_second_end(serve: Serve, fault: bytes
         assert await peer.read_all() == [reply(1)]
 
 
+@pytest.mark.parametrize("op", ["close", "stop"])
+async def test_a_cancel_that_came_together_with_the_last_request_is_handled(serve: Serve, op: str) -> None:
+    server = Server(port=0)
+
+    @server.operation("wait")
+    async def wait(client: Any, packet: Any) -> None:
+        await trio.sleep_forever()
+
+    @server.operation("close")
+    async def close(client: Any, packet: Any) -> None:
+        await client.close()
+
+    @server.operation("stop")
+    async def stop(client: Any, packet: Any) -> None:
+        server.stop()
+
+    running = await serve(server)
+    async with await connect(running) as peer:
+        await peer.send(numbered("REQUEST", 1, {"op": "wait"}))
+        await peer.ping()
+        await peer.send(
+            numbered("REQUEST", 2, {"op": op}) + numbered("REQUEST", 3, {"op": "wait"}) + numbered("CANCEL", 1)
+        )
+        answers = await peer.read_all()
+        assert sorted(answers) == [Answer("END", 1, None), Answer("END", 2, None), Answer("LEAVING", 2, None)]
+
+
 async def test_a_half_closed_session_leaves_on_a_stop_as_well(serve: Serve) -> None:
     scene = Scene(max_in_flight=1)
     running = await serve(scene.server)

@@ -164,6 +164,68 @@ def test_no_more_is_held_than_one_packet_and_the_last_piece(pieces: list[bytes],
         assert decoder.buffered < 1 + max_packet + 5
 
 
+WRONG = (
+    packet(0, 5, b"{}", encoding=9),
+    packet(0, 5, b"{" + b" " * 40 + b"}", encoding=9),
+    packet(0, 0, b"{}"),
+    packet(10, 5, b"{}"),
+    packet(127, 0),
+    packet(Kind.REPLY, 5, b"{}"),
+    packet(Kind.EVENT, 0, b"{}", encoding=9),
+    packet(Kind.CANCEL, 1, b"{}"),
+    packet(Kind.PING, 1, b"{}"),
+)
+"""Packets whose length and version are right, and which a server does not accept."""
+
+
+@given(
+    st.sampled_from(WRONG),
+    st.lists(st.one_of(st.sampled_from(WRONG), st.integers(1, 9)), max_size=8),
+    st.lists(st.integers(0, 400), max_size=8),
+)
+def test_after_a_wrong_packet_with_the_right_length_further_packets_are_decoded(
+    first: bytes, then: list[bytes | int], cuts: list[int]
+) -> None:
+    content = first + b"".join(each if isinstance(each, bytes) else packet(Kind.CANCEL, each) for each in then)
+    decoder, resumed = decoder_of(Settings()), False
+    found: list[NumberedFrame] = []
+    cuts = sorted(min(cut, len(content)) for cut in cuts)
+    for start, end in zip([0, *cuts], [*cuts, len(content)], strict=True):
+        decoder.feed(content[start:end])
+        try:
+            found += decoder.frames(100)
+        except ProtocolError:
+            assert not resumed
+            resumed = decoder.resume()
+            found += decoder.frames(100)
+    assert resumed
+    assert found == [(Kind.CANCEL, each, 0, b"") for each in then if isinstance(each, int)]
+    assert decoder.buffered == 0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        packet(0, 5, b"{}", version=22),
+        packet(0, 5, b"{}", length=6),
+        packet(0, 5, b"{}", length=2_000_000),
+        packet(Kind.CANCEL, 5, length=2_000_000),
+    ],
+)
+@pytest.mark.parametrize("before", [b"", WRONG[0]])
+def test_nothing_is_decoded_after_a_wrong_length_or_version(wrong: bytes, before: bytes) -> None:
+    decoder = decoder_of(Settings())
+    decoder.feed(before + wrong + packet(Kind.CANCEL, 1))
+    if before:
+        with pytest.raises(InvalidHeader):
+            decoder.frames(9)
+        assert decoder.resume()
+    for _ in range(2):
+        with pytest.raises(ProtocolError):
+            decoder.frames(9)
+        assert not decoder.resume()
+
+
 def test_an_error_is_final_and_keeps_its_number() -> None:
     decoder = decoder_of(Settings())
     decoder.feed(packet(0, 5, b"{}", encoding=9))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Container
-from typing import Final, TypeAlias
+from typing import Final, NoReturn, TypeAlias
 
 from asyncapy_core.errors import InvalidHeader, MalformedPacket, PacketTooLarge, ProtocolError
 from asyncapy_core.protocol.decoder import StreamDecoder
@@ -38,7 +38,7 @@ class NumberedDecoder(StreamDecoder):
         role: the side that receives the bytes: a server or a client.
     """
 
-    __slots__ = ("_first", "_kinds", "_max_length", "_read_header", "_role")
+    __slots__ = ("_first", "_kinds", "_lenient", "_max_length", "_read_header", "_role", "_undecoded")
 
     def __init__(self, wire: WireFormat, encodings: Container[int], role: Role) -> None:
         super().__init__(wire, encodings)
@@ -47,6 +47,8 @@ class NumberedDecoder(StreamDecoder):
         self._max_length = wire.max_numbered
         self._read_header = _header_reader(wire)
         self._first = 1 if role is Role.SERVER else MAX_NUMBER + 1  # the least number of the next REQUEST
+        self._lenient = False
+        self._undecoded = b""  # the packet that raised an error, if its length is known, and the bytes behind it
 
     def frames(self, limit: int) -> list[NumberedFrame]:
         """Return the next complete frames, at most ``limit``; none if more bytes are needed.
@@ -78,20 +80,19 @@ class NumberedDecoder(StreamDecoder):
             if version != NUMBERED_VERSION or not _MIN_LENGTH <= length <= largest:
                 break
             end = start + header + length
-            if end > size or (length != _MIN_LENGTH and encoding not in encodings and code < FIRST_SKIPPED):
+            if end > size:
                 break
-            if not code:
-                if number < first:
-                    break
+            known = length == _MIN_LENGTH or encoding in encodings
+            if known and not code and number >= first:
                 first = number + 1
                 kind = _REQUEST
-            elif (other := self._kinds[length != _MIN_LENGTH][code]) and number <= _MOST[code]:
+            elif known and code and (other := self._kinds[length != _MIN_LENGTH][code]) and number <= _MOST[code]:
                 kind = other
-            elif code < FIRST_SKIPPED:
-                break
-            else:
+            elif code >= FIRST_SKIPPED or self._lenient:
                 start = end
                 continue
+            else:
+                break
             body = start + payload_at
             payload = whole[body:end] if whole is not None else bytes(memoryview(buffer)[body:end])
             frames.append((kind, number, encoding, payload))
@@ -120,7 +121,7 @@ class NumberedDecoder(StreamDecoder):
             return
         if after and after[0] != NUMBERED_VERSION:
             self._fail(InvalidHeader, f"protocol version {after[0]}; this session has version {NUMBERED_VERSION}")
-        if len(after) > 2 and after[2] < FIRST_SKIPPED:
+        if len(after) > 2 and after[2] < FIRST_SKIPPED and not self._lenient:
             self._judge_kind(length - _MIN_LENGTH, after)
 
     def _judge_kind(self, size: int, after: bytes) -> None:
@@ -133,18 +134,18 @@ class NumberedDecoder(StreamDecoder):
         encoding, code = after[1:3]
         kind = self._kinds[0][code]
         if size and encoding not in self._encodings:
-            self._fail_numbered(InvalidHeader, f"no codec claims encoding {encoding}", after)
+            self._fail_numbered(InvalidHeader, f"no codec claims encoding {encoding}", after, is_whole=True)
         elif kind is None:
-            self._fail(InvalidHeader, f"kind {code}, which a {self._role.name.lower()} does not receive")
+            self._fail_whole(InvalidHeader, f"kind {code}, which a {self._role.name.lower()} does not receive")
         elif size and kind in WITHOUT_PAYLOAD:
-            self._fail(MalformedPacket, f"{kind.name} has no payload; this one has {size} bytes")
+            self._fail_whole(MalformedPacket, f"{kind.name} has no payload; this one has {size} bytes")
         elif len(after) == NUMBERED_AFTER_LENGTH:
             number, least = self._number(after), self._first if kind is _REQUEST else 0
             if not least <= number <= _MOST[kind]:
                 wanted = "0" if kind is Kind.EVENT else f"{least} or more"
-                self._fail(InvalidHeader, f"the number of {kind.name} is {number}; it must be {wanted}")
+                self._fail_whole(InvalidHeader, f"the number of {kind.name} is {number}; it must be {wanted}")
 
-    def _fail_numbered(self, error: type[ProtocolError], message: str, after: bytes) -> None:
+    def _fail_numbered(self, error: type[ProtocolError], message: str, after: bytes, *, is_whole: bool = False) -> None:
         """Raise an error with the number of the current packet, unless more bytes are needed to know the number.
 
         The number is 0 if the packet is no REQUEST, or if its number is not valid.
@@ -154,9 +155,27 @@ class NumberedDecoder(StreamDecoder):
             if len(after) < NUMBERED_AFTER_LENGTH:
                 return
             number = self._number(after)
+        fail = self._fail_whole if is_whole else self._fail
         if number < self._first:
-            self._fail(error, message)
-        self._fail(error, message, number, after[1])
+            fail(error, message)
+        fail(error, message, number, after[1])
+
+    def _fail_whole(self, error: type[ProtocolError], message: str, number: int = 0, wire_id: int = 0) -> NoReturn:
+        """Do as `_fail`, for a packet whose length is known: `resume` may follow."""
+        self._undecoded = bytes(memoryview(self._buffer)[-self.buffered :])
+        self._fail(error, message, number, wire_id)
+
+    def resume(self) -> bool:
+        """After an error, decode further packets, and skip those with a wrong encoding, kind, payload or number.
+
+        Returns:
+            Whether that is possible: the length and the version of the packet that raised the error are right.
+        """
+        undecoded, self._undecoded = self._undecoded, b""
+        if undecoded:
+            self._error, self._lenient = None, True
+            self.feed(undecoded)
+        return bool(undecoded)
 
     def _number(self, after: bytes) -> int:
         return int.from_bytes(after[3:], self._byteorder)

@@ -6,7 +6,7 @@ becomes the leader; the task of the handler ends with its request. So a handler 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Final
 
@@ -73,14 +73,14 @@ class NumberedSession(RequestsInFlight):
                 self._release(worker, worker.request)
 
     async def refuse(self, error: ProtocolError) -> None:
-        """End the session, as a packet breaks a rule of the protocol; nothing more is read.
+        """End the session, as a packet breaks a rule of the protocol.
 
         If it is a REQUEST with a valid number, the requests that wait before it are still handled.
         """
         self._highest = max(self._highest, error.number)
         encoding = self._encoding(error.wire_id) if error.number else self.output.encoding
         await self.output.send_failure(encoding, error.number, error.code)
-        await self._leave(readable=False)
+        await self._leave(readable=self._decoder.resume())
 
     async def abandon(self) -> None:
         """Cancel all requests, as the connection broke, and wait until their handlers have ended."""
@@ -265,32 +265,36 @@ class NumberedSession(RequestsInFlight):
             readable: whether further packets can be read.
         """
         self.output.leaving = True
-        self._frames = iter(())
+        self._read_cancels(self._frames)
         if self._waiting and next(reversed(self._waiting)) > self._highest:
             self._drop_waiting()
         self._left = True
         await self.output.send_and_wait(self.output.bare(Kind.LEAVING, self._highest))
         self._link.outbox.uncork()
         self._begin_waiting()
-        while self._requests and readable:
+        while readable and self._requests:
             try:
-                readable = await self._read_cancels()
+                while frames := self._decoder.frames(self._state.config.packets_per_turn):
+                    self._read_cancels(frames)
+                readable = await self._receive_after_leaving()
             except ProtocolError:  # the session ends already
-                readable = False
+                break
         await self._wait_until_idle()
         return True
 
-    async def _read_cancels(self) -> bool:
-        """Wait for packets after LEAVING, and handle each CANCEL; return False at the end of the stream."""
+    def _read_cancels(self, frames: Iterable[NumberedFrame]) -> None:
+        """Handle each CANCEL of packets that came before LEAVING was sent, or after it."""
+        for kind, number, _, _ in frames:
+            if kind is Kind.CANCEL:
+                self._cancel(number)
+
+    async def _receive_after_leaving(self) -> bool:
+        """Wait for bytes, or for the end of a request; return False at the end of the stream."""
         intake, connection = self._link.intake, self._link.interface
         received = await intake.receive_or_wake(connection)
         intake.expired = False
         if received:
             intake.complete(connection)
-            while frames := self._decoder.frames(self._state.config.packets_per_turn):
-                for kind, number, _, _ in frames:
-                    if kind is Kind.CANCEL:
-                        self._cancel(number)
         return received is not False
 
     async def _yield_turn(self) -> None:
