@@ -20,7 +20,7 @@ from asyncapy import Server
 from asyncapy.client import Client
 from asyncapy.errors import NotConnected, RemoteError, ServerDisconnected, StreamOverflow
 from asyncapy_core.client import blocking_numbered
-from asyncapy_core.client.calls import MAX_PARTS
+from asyncapy_core.client.blocking_numbered import MOST_PARTS
 
 in_thread = trio.to_thread.run_sync
 
@@ -43,7 +43,7 @@ def stream_server() -> Server:
 
 async def test_a_loop_gets_all_parts_of_a_handler_that_never_waits(serve: Serve) -> None:
     running = await serve(stream_server())
-    count = 5 * MAX_PARTS
+    count = 5 * MOST_PARTS
 
     def run() -> None:
         with newer() as client:

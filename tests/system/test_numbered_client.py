@@ -33,7 +33,7 @@ from asyncapy.errors import (
     SessionLimitReached,
     VersionTooOld,
 )
-from asyncapy_core.client.calls import MAX_PARTS
+from asyncapy_core.client.events import MAX_EVENTS
 from asyncapy_core.client.numbered_connection import KEEP_ALIVE, SILENCE
 from asyncapy_core.client.streaming import ReplyStream
 from asyncapy_core.client.versions import REMEMBERED
@@ -787,7 +787,7 @@ async def test_events_that_are_not_taken_are_counted(serve: Serve) -> None:
     running = await serve(Handlers().server)
     async with newer(running.port) as client:
         events = client.events()
-        await client.request({"do": "push", "n": MAX_PARTS + 5})
+        await client.request({"do": "push", "n": MAX_EVENTS + 5})
         assert await events.__anext__() == {"event": 5}
         assert events.lost == 5
 

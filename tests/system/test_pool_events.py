@@ -19,7 +19,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from asyncapy import Server
 from asyncapy.client import EventStream, Pool
 from asyncapy.errors import NotConnected, ServerDisconnected, VersionTooOld
-from asyncapy_core.client.calls import MAX_PARTS
+from asyncapy_core.client.events import MAX_EVENTS
 from asyncapy_core.client.numbered_connection import KEEP_ALIVE
 
 
@@ -73,14 +73,14 @@ async def test_a_packet_for_all_sessions_comes_once_for_each_connection(serve: S
 
 async def test_the_oldest_events_of_all_connections_are_dropped_and_counted(serve: Serve) -> None:
     servers = [await serve(pushing(name)) for name in "ab"]
-    count = MAX_PARTS // 4
+    count = MAX_EVENTS // 4
     async with pool_of(*(each.port for each in servers)) as pool:
         events, other = pool.events(), pool.events()
         for _ in range(6):
             await pool.request({"n": count})
         await wait_all_tasks_blocked(0.01)
-        assert events.lost == other.lost == 6 * count - MAX_PARTS
-        assert len(await taken(events, MAX_PARTS)) == MAX_PARTS
+        assert events.lost == other.lost == 6 * count - MAX_EVENTS
+        assert len(await taken(events, MAX_EVENTS)) == MAX_EVENTS
         assert events.lost == other.lost
 
 

@@ -381,26 +381,6 @@ def test_parts_for_which_there_is_no_room_wait_with_all_packets_behind_them(limi
     assert stream.error is None
 
 
-@pytest.mark.parametrize(("limit", "held"), LIMITS)
-def test_room_is_announced_once_when_half_of_it_is_free_and_at_the_end(limit: int, held: int) -> None:
-    for leave in (False, True):
-        client = Client()
-        stream = client.stream(limit)
-        client.sent()
-        client.exchange.receive(PART * (held + 1))
-        announced: list[int] = []
-        stream.on_room = lambda stream=stream, announced=announced: announced.append(len(stream.parts))
-        if leave:
-            client.exchange.cancel(stream)
-            assert announced == [held]
-        else:
-            while stream.parts:
-                stream.take()
-            assert announced == [held // 2]
-        stream.finish()
-        assert len(announced) == 1
-
-
 def test_a_stream_without_room_that_is_cancelled_holds_up_nothing() -> None:
     client = Client()
     stream, other = client.stream(1), client.call()

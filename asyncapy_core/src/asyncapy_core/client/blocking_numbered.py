@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 CLOSING: Final = 1.0
 """The most seconds to cancel requests on the server."""
 
+MOST_PARTS: Final = 10_000
+"""The most answers to a stream that are held while its loop waits for the answer to another request."""
+
 MAX_READS: Final = 64
 """How often `BlockingExchange.has_ended` reads, so that a server that sends without end does not hold it up."""
 

@@ -9,8 +9,8 @@ from typing import Any, Final, TypeAlias
 from asyncapy_core.client.failures import failure
 from asyncapy_core.errors import RemoteError, StreamOverflow
 
-MAX_PARTS: Final = 10_000
-"""The most answers, or events, that are held for a consumer that does not take them."""
+MAX_PARTS: Final = 256
+"""The most answers that are held for a loop that does not take them."""
 
 MaybeNone: TypeAlias = Any
 """None is possible in version 23 only; so type checkers do not ask for a check."""
@@ -82,20 +82,22 @@ class PartsCall(Call):
         packet, wire_id: as for `Call`.
         on_change: called when an answer has arrived, and at the end.
         limit: the most bytes of answers that are held, unless it is one answer.
+        most: the most answers that are held.
 
     Attributes:
         parts: the held answers, and the sizes of their payloads.
-        on_room: called once, when half of the room is free again, and at the end; None if nothing waits for room.
     """
 
-    __slots__ = ("_limit", "_size", "on_room", "parts")
+    __slots__ = ("_limit", "_most", "_size", "parts")
 
-    def __init__(self, packet: bytes, wire_id: int, on_change: Callable[[], object], limit: int) -> None:
+    def __init__(
+        self, packet: bytes, wire_id: int, on_change: Callable[[], object], limit: int, most: int = MAX_PARTS
+    ) -> None:
         super().__init__(packet, wire_id, on_change)
+        self._most = most
         self._limit = limit
         self._size = 0
         self.parts: deque[tuple[dict[str, Any], int]] = deque()
-        self.on_room: Callable[[], object] | None = None
 
     @property
     def ready(self) -> bool:
@@ -104,7 +106,7 @@ class PartsCall(Call):
 
     def has_room(self, size: int) -> bool:
         """Return whether an answer whose payload has ``size`` bytes can be held."""
-        return not self.parts or (len(self.parts) < MAX_PARTS and self._size + size <= self._limit)
+        return not self.parts or (len(self.parts) < self._most and self._size + size <= self._limit)
 
     def add(self, fields: dict[str, Any], size: int) -> None:
         """Hold an answer, for which there is room."""
@@ -117,14 +119,7 @@ class PartsCall(Call):
         """Remove the oldest held answer, and return its fields."""
         fields, size = self.parts.popleft()
         self._size -= size
-        if 2 * len(self.parts) <= MAX_PARTS and 2 * self._size <= self._limit:
-            self._announce_room()
         return fields
-
-    def finish(self) -> None:
-        """Note that there are no more answers."""
-        super().finish()
-        self._announce_room()
 
     def refuse(self, fields: dict[str, Any]) -> None:
         """Fail with the exception for a failure."""
@@ -138,11 +133,6 @@ class PartsCall(Call):
                 f"{why}; take them more quickly, or ask the server for less at a time"
             )
         )
-
-    def _announce_room(self) -> None:
-        on_room, self.on_room = self.on_room, None
-        if on_room is not None:
-            on_room()
 
 
 class Unsent:

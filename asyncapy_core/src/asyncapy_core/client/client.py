@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
 from asyncapy_core import defaults
 from asyncapy_core.addresses import endpoint
 from asyncapy_core.client.blocking import BlockingConnection
-from asyncapy_core.client.blocking_numbered import BlockingExchange
+from asyncapy_core.client.blocking_numbered import MOST_PARTS, BlockingExchange
 from asyncapy_core.client.calls import Call, MaybeNone, PartsCall
 from asyncapy_core.client.connecting import TlsOptions, check_port, check_timeout, client_encodings, within
 from asyncapy_core.client.failures import failure
@@ -179,7 +179,7 @@ class Client:
         """
         if self._version == PROTOCOL_VERSION:
             raise VersionTooOld("stream() needs version 23 of the protocol; give the client version=23")
-        return self._parts(PartsCall(*self._packed(payload), _ignore, self._encodings.wire.max_packet))
+        return self._parts(PartsCall(*self._packed(payload), _ignore, self._encodings.wire.max_packet, MOST_PARTS))
 
     def send(self, payload: Mapping[str, Any] | str | bytes) -> None:
         """Send a packet.

@@ -6,13 +6,15 @@ import copy
 import weakref
 from collections import deque
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import trio
 
-from asyncapy_core.client.calls import MAX_PARTS
 from asyncapy_core.client.streaming import Signal
 from asyncapy_core.errors import RemoteError
+
+MAX_EVENTS: Final = 10_000
+"""The most events that are held for a loop that does not take them."""
 
 
 class EventStream:
@@ -67,7 +69,7 @@ class EventStream:
         """Hold an event whose payload has ``size`` bytes; called by the client."""
         if self.ended:
             return
-        while self._events and (len(self._events) == MAX_PARTS or self._size + size > self._limit):
+        while self._events and (len(self._events) == MAX_EVENTS or self._size + size > self._limit):
             self._size -= self._events.popleft()[1]
             self.lost += 1
         self._events.append((fields, size))

@@ -25,9 +25,8 @@ if TYPE_CHECKING:
 SILENCE: Final = 30.0
 """The seconds within which the server has to send anything after a PING; if not, the connection is given up."""
 
-PATIENCE: Final = 5.0
-"""The seconds for which nothing is read while a stream is full. Servers end connections that take no output for longer
-(``send_timeout``, 10 seconds by default)."""
+TURNS: Final = 10
+"""The turns of the event loop within which the loop over a full stream has to take an answer."""
 
 CLOSING: Final = 1.0
 """The most seconds to cancel the requests in flight when the client is closed."""
@@ -56,7 +55,6 @@ class NumberedConnection:
         self._output = Signal()
         self._scope = trio.CancelScope()
         self._sending = False
-        self._reads = True
         self.exchange: Exchange = exchange
         self.listeners: Listeners = listeners
         self.left: trio.Event = trio.Event()
@@ -97,7 +95,7 @@ class NumberedConnection:
 
     def _watch(self) -> None:
         """Give up the connection in time if the server does not answer a PING."""
-        if self.exchange.silent and self._reads:
+        if self.exchange.silent:
             self._scope.deadline = min(self._scope.deadline, trio.current_time() + SILENCE)
 
     async def _read_and_send(self, on_useful: Callable[[], object]) -> RemoteError | None:
@@ -155,7 +153,7 @@ class NumberedConnection:
         while not exchange.finished:
             try:
                 if exchange.full is not None:
-                    await self._wait_for_room(exchange.full)
+                    await self._yield_to_loop(exchange.full)
                     exchange.proceed()
                 elif data := await self._stream.receive_some(READ):
                     silent = exchange.silent
@@ -180,18 +178,15 @@ class NumberedConnection:
                 self._output.set()
         return None
 
-    async def _wait_for_room(self, call: PartsCall) -> None:
-        """Read nothing until a stream has room again, so that the server stops sending; cancel it if its loop is slow.
+    async def _yield_to_loop(self, call: PartsCall) -> None:
+        """Let the loop over a full stream take answers; cancel the stream if its loop waits for something else.
 
-        This delays the answers to all requests, so it is done for at most `PATIENCE`.
+        The answers to other requests are behind the next one of this stream, so they wait for a few turns only.
         """
-        room = trio.Event()
-        call.on_room = room.set
-        self._reads, self._scope.deadline = False, math.inf
-        with trio.move_on_after(PATIENCE):
-            await room.wait()
-        if not room.is_set():
-            call.overflow(f"the answers to other requests have waited behind them for {PATIENCE:g} s")
-            self.exchange.cancel(call)
-        self._reads = True
-        self._watch()
+        held = len(call.parts)
+        for _ in range(TURNS):
+            await trio.lowlevel.checkpoint()
+            if len(call.parts) < held or call.ended:
+                return
+        call.overflow("the answers to other requests are behind the next one")
+        self.exchange.cancel(call)

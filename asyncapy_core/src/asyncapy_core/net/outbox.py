@@ -103,7 +103,7 @@ class Outbox:
         """
         if self._turn >= CHUNK:
             return False
-        if self._queued + len(data) > CHUNK:
+        if self._queued + len(data) > min(CHUNK, self._limit):
             self.uncork()
         if self.poisoned or not self.has_room(len(data)):
             return False
