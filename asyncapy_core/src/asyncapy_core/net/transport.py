@@ -76,7 +76,12 @@ class SocketTransport:
 
     async def receive(self, size: int) -> bytes:
         while True:
-            await self.wait_readable()
+            if self._closed:
+                raise ConnectionLost("the connection was closed")
+            try:
+                await wait_readable(self._socket)  # without a coroutine between, which would take 200 bytes of memory
+            except trio.ClosedResourceError as error:
+                raise self._ended() from error
             data = self.receive_now(size)
             if data is not None:
                 return data
@@ -138,6 +143,8 @@ class SocketTransport:
         try:
             await ready(self._socket)  # type: ignore[operator]  # one of trio's two waits
         except trio.ClosedResourceError as error:
-            if self._closed:
-                raise ConnectionLost("the connection was closed") from error
-            raise Woken("woken") from error
+            raise self._ended() from error
+
+    def _ended(self) -> AsyncAPYError:
+        """Return the exception for a wait that was ended."""
+        return ConnectionLost("the connection was closed") if self._closed else Woken("woken")

@@ -5,6 +5,7 @@ Payloads are not decoded here.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Container
 from typing import TypeAlias
 
@@ -99,6 +100,7 @@ class FrameDecoder(StreamDecoder):
         return False
 
 
+@functools.cache  # a connection needs no copy of its own
 def header_reader(wire: WireFormat) -> Callable[[bytes | bytearray, int], tuple[int, ...]]:
     """Return a function that reads Content-Length, version and encoding from a buffer at an offset."""
     if (header := header_struct(wire, "BB")) is not None:

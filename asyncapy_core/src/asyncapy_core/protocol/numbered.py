@@ -5,6 +5,7 @@ Payloads are not decoded here; nor is it known which requests are in flight.
 
 from __future__ import annotations
 
+import functools
 import struct
 from collections.abc import Callable, Container
 from typing import Final, NoReturn, TypeAlias
@@ -196,6 +197,7 @@ _KINDS: Final = {
 """Tables by the Kind byte: of the kinds that each side may receive, and of those among them that may have a payload."""
 
 
+@functools.cache
 def _header_reader(wire: WireFormat) -> Callable[[bytes | bytearray, int], tuple[int, ...]]:
     """Return a function that reads Content-Length, version, encoding, kind and number from a buffer at an offset."""
     if (header := header_struct(wire, "BBBI")) is not None:

@@ -174,7 +174,7 @@ class Connection:
             received: bool | None = None
             patience = VERSION_SECONDS if detector.lacks_version else math.inf
             with trio.move_on_at(min(trio.current_time() + patience, state.greeting_ends)) as scope:
-                received = await intake.receive_or_wake(self)
+                received = await intake.receive(self)
             if received:
                 self._note_start()
                 detector.frames(0)
@@ -210,7 +210,7 @@ class Connection:
         has_place = False
         try:
             with trio.move_on_after(SILENT_SECONDS):
-                received = await self.intake.receive_or_wake(self)
+                received = await self.intake.receive(self)
             if received is not False and self.stage is Stage.OPEN:
                 code = self.state.take_place(self)
                 has_place = code is None

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, Final
@@ -70,7 +69,7 @@ class RequestsInFlight(ABC):
         self._outbox = link.outbox
         self.output: NumberedOutput = NumberedOutput(link)
         self._requests: dict[int, NumberedRequest] = {}
-        self._waiting: OrderedDict[int, tuple[int, bytes]] = OrderedDict()  # by number: encoding and payload
+        self._waiting: dict[int, tuple[int, bytes]] = {}  # by number: encoding and payload
         self._bytes_in_flight = 0
         self._bytes_waiting = 0
         self._highest = 0  # the highest number that was handed to a handler or refused

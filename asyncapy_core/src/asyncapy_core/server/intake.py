@@ -11,7 +11,6 @@ import trio
 
 from asyncapy_core.errors import ErrorCode, ProtocolError
 from asyncapy_core.net.transport import Transport, Woken
-from asyncapy_core.server.stage import Stage
 
 if TYPE_CHECKING:
     from asyncapy_core.protocol.decoder import StreamDecoder
@@ -62,42 +61,17 @@ class Intake:
         self.decoder: StreamDecoder = decoder
         self.received: int = 0
 
-    async def receive(self, connection: ConnectionInterface) -> bool:
+    async def receive(self, connection: ConnectionInterface) -> bool | None:
         """Yield to other tasks, then wait for bytes, and feed them to the decoder.
 
         The deadline runs from the first wait for a packet until the packet is complete.
 
         Returns:
-            False at the end of the stream, after a close, and after a stop of the server.
+            False at the end of the stream. None after a wake-up, as the deadline has passed (`expired`) or on `wake`.
 
         Raises:
-            TimedOut: the deadline has passed.
             BufferFull: this packet is the largest incomplete one, and all together exceed ``max_buffered``.
             ConnectionLost: the connection broke.
-        """
-        await trio.lowlevel.checkpoint()
-        state, decoder = self._state, self.decoder
-        if state.draining:
-            return False
-        size = state.config.buf
-        if buffered := decoder.buffered:
-            size = self._wanted(size)
-        data = self._transport.receive_now(size)
-        while data is None and connection.stage is Stage.OPEN and not state.draining:
-            self.check_deadline()
-            data = await self._wait(connection, buffered, size)
-        if not data:
-            return False
-        self.received += len(data)
-        if buffered:
-            state.heap.count(len(data))
-        decoder.feed(data)
-        return True
-
-    async def receive_or_wake(self, connection: ConnectionInterface) -> bool | None:
-        """Do as `receive`, but in any stage of the connection, and return None after a wake-up.
-
-        The connection was woken as the deadline has passed (`expired`), or by `wake`.
         """
         await trio.lowlevel.checkpoint()
         state, decoder = self._state, self.decoder
@@ -106,7 +80,11 @@ class Intake:
             size = self._wanted(size)
         data = self._transport.receive_now(size)
         if data is None and not self.expired and not self._woken:
-            data = await self._wait(connection, buffered, size)
+            self._begin_waiting(connection, buffered)
+            try:
+                data = await self._transport.receive(size)  # without a coroutine between: it would take 200 bytes
+            except Woken:
+                data = None
         self._woken = False
         if not data:
             return None if data is None else False
@@ -122,7 +100,7 @@ class Intake:
             raise TimedOut(f"no whole packet within {self._state.config.timeout:g} s")
 
     def wake(self) -> None:
-        """Make the current or the next call of `receive_or_wake` return; no wake-up is lost between two calls."""
+        """Make the current or the next call of `receive` return; no wake-up is lost between two calls."""
         self._woken = True
         self._transport.wake()
 
@@ -130,18 +108,14 @@ class Intake:
         """Return the most bytes to read next, for the rest of an incomplete packet: ``size`` or more."""
         return max(size, min(self.decoder.missing, MAX_READ))
 
-    async def _wait(self, connection: ConnectionInterface, buffered: int, size: int) -> bytes | None:
-        """Wait for bytes within the deadline; return None after a wake-up."""
+    def _begin_waiting(self, connection: ConnectionInterface, buffered: int) -> None:
+        """Start the deadline, and count the bytes of an incomplete packet."""
         if buffered != self._partial:
             self._partial = buffered
             self._state.hold_partial(connection, buffered)
         if self._overflowed:
             raise BufferFull(f"{self._partial} bytes of an incomplete packet, while max_buffered is exceeded")
         self._state.reading.start(connection)
-        try:
-            return await self._transport.receive(size)
-        except Woken:
-            return None
 
     def complete(self, connection: ConnectionInterface) -> None:
         """Stop the deadline, as a packet is complete, and forget that it was incomplete."""

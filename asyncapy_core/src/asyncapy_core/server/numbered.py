@@ -168,7 +168,7 @@ class NumberedSession(RequestsInFlight):
                 if not ready or self._waiting:
                     await self._wait_for_room()
                 before = intake.received
-                received = await intake.receive_or_wake(connection)
+                received = await intake.receive(connection)
                 if not received:
                     if not await self._wake(received):
                         await self._leave(readable=False)
@@ -291,7 +291,7 @@ class NumberedSession(RequestsInFlight):
     async def _receive_after_leaving(self) -> bool:
         """Wait for bytes, or for the end of a request; return False at the end of the stream."""
         intake, connection = self._link.intake, self._link.interface
-        received = await intake.receive_or_wake(connection)
+        received = await intake.receive(connection)
         intake.expired = False
         if received:
             intake.complete(connection)

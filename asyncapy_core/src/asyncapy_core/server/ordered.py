@@ -143,8 +143,11 @@ class OrderedSession:
                 return True
             if not outbox.flush_now():
                 await outbox.flush()
-            if not await intake.receive(self._connection):
+            received = await intake.receive(self._connection)
+            if received is False:
                 return self._link.stage is not _OPEN or state.draining
+            if received is None and not self._is_over():
+                intake.check_deadline()
 
     def _is_over(self) -> bool:
         """Return True if no further packet is to be handled: closed, broken, or the server drains."""
