@@ -58,7 +58,7 @@ class ServerLogger(logging.Logger):
         super().__init__(SERVER)
         self._all_servers = logging.getLogger(SERVER)
         self._everything = logging.getLogger("asyncapy")
-        self.parent = self._all_servers
+        self.parent: logging.Logger | None = self._all_servers
         self.console: ConsoleHandler = ConsoleHandler()
         self.addHandler(self.console)
         self.threaded: bool = True

@@ -31,10 +31,12 @@ class FrameDecoder(StreamDecoder):
 
     __slots__ = ("_max_packet", "_read_header")
 
+    buffered: int
+
     def __init__(self, wire: WireFormat, encodings: Container[int]) -> None:
         super().__init__(wire, encodings)
         self._max_packet = wire.max_packet
-        self._read_header = header_reader(wire)
+        self._read_header: Callable[[bytes | bytearray, int], tuple[int, ...]] = header_reader(wire)
 
     def frames(self, limit: int) -> list[Frame]:
         """Return the next complete frames, at most ``limit``; none if more bytes are needed.

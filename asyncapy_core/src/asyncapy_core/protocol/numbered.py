@@ -41,12 +41,14 @@ class NumberedDecoder(StreamDecoder):
 
     __slots__ = ("_first", "_kinds", "_lenient", "_max_length", "_read_header", "_role", "_undecoded")
 
+    buffered: int
+
     def __init__(self, wire: WireFormat, encodings: Container[int], role: Role) -> None:
         super().__init__(wire, encodings)
         self._role = role
         self._kinds = _KINDS[role]
         self._max_length = wire.max_numbered
-        self._read_header = _header_reader(wire)
+        self._read_header: Callable[[bytes | bytearray, int], tuple[int, ...]] = _header_reader(wire)
         self._first = 1 if role is Role.SERVER else MAX_NUMBER + 1  # the least number of the next REQUEST
         self._lenient = False
         self._undecoded = b""  # the packet that raised an error, if its length is known, and the bytes behind it

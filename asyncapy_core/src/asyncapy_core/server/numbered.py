@@ -44,6 +44,8 @@ class NumberedSession(RequestsInFlight):
 
     __slots__ = ("_begun", "_decoder", "_frames", "_pinged_at")
 
+    between_turns: bool
+
     def __init__(self, link: Link, decoder: NumberedDecoder) -> None:
         super().__init__(link)
         link.intake.decoder = decoder
