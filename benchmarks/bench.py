@@ -23,7 +23,7 @@ from imports import measure_imports
 from large import measure_large
 from load import FRAMES, HTTP, LARGE_JSON, LARGE_ZIPROTO, MAP_JSON, MAP_ZIPROTO, Load
 from neighbours import measure_neighbours
-from numbered import measure_numbered
+from numbered import REQUESTS, measure_numbered
 from operations import measure_operations
 from plot import draw
 from processes import Peer, certificates, pin, serving
@@ -84,7 +84,15 @@ def main() -> None:
     rows += measure_costly()
     rows += measure_imports(5)
     if not options.quick:
-        rows += measure_idle({peer.name: HERE / "servers" / peer.program for peer in (OURS, TRIO)})
+        REQUESTS.begin()
+        program = HERE / "servers" / OURS.program
+        rows += measure_idle(
+            {
+                OURS.name: (program, FRAMES.request * 1),
+                f"{OURS.name}, version 23": (program, REQUESTS * 1),
+                TRIO.name: (HERE / "servers" / TRIO.program, FRAMES.request * 1),
+            }
+        )
     machine = {"python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count()}
     results = HERE / "results" / ("quick.json" if options.quick else "full.json")
     results.parent.mkdir(exist_ok=True)
