@@ -58,7 +58,7 @@ async def _listen(address: str, port: int) -> list[trio.SocketListener]:
         number = getattr(error, "errno", None)
         reason = os.strerror(number) if number and number > 0 else str(error)
         raise BindError(
-            f"cannot listen on {address}:{port} for metrics: {reason}; give another port or address"
+            f"cannot listen on {address}:{port}: {reason}; give the plugin 'metrics' another port or address"
         ) from error
 
 
