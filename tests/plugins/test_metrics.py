@@ -42,7 +42,7 @@ def with_handlers(options: dict[str, Any] | None = None, /, **settings: Any) -> 
 
 def expected(now: ServerStatistics) -> Samples:
     """The samples that are made of statistics; durations, threads, and the process have tests of their own."""
-    found = {
+    found: Samples = {
         labelled("asyncapy_sessions"): now.sessions,
         labelled("asyncapy_sessions_opened_total"): now.sessions_opened,
         labelled("asyncapy_connections", state="open"): now.connections - now.closing,

@@ -10,7 +10,7 @@ import pytest
 import trio
 from conftest import Serve
 from scraping import exchange, fetch, labelled, metrics_port, parse, received, scrape, start, with_metrics
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from asyncapy_core.errors import PluginError
 from asyncapy_filters import Fields
@@ -179,15 +179,62 @@ async def test_texts_that_are_asked_for_together_are_written_twice_at_most() -> 
     assert len(taken) <= 3
 
 
+async def test_a_scrape_that_is_given_up_spoils_no_other() -> None:
+    exposition = Exposition(with_metrics())
+    given_up = trio.CancelScope()
+    texts: list[bytes] = []
+
+    async def ask() -> None:
+        texts.append(await exposition.text())
+
+    async def ask_and_give_up() -> None:
+        with given_up:
+            await ask()
+
+    exposition._thread.acquire_on_behalf_of_nowait("the test")  # so that the first text cannot be written
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask_and_give_up)
+        await wait_all_tasks_blocked()
+        for _ in range(5):
+            nursery.start_soon(ask)
+        await wait_all_tasks_blocked()
+        given_up.cancel()
+        await wait_all_tasks_blocked()
+        exposition._thread.release_on_behalf_of("the test")
+    assert len(texts) == 5
+    assert all(SESSIONS in parse(text) for text in texts)
+
+
 async def test_texts_take_a_part_of_the_time_only(monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock) -> None:
     seconds = iter(range(10_000))
-    monkeypatch.setattr("asyncapy_metrics.exposition.time.perf_counter", lambda: next(seconds))
+    monkeypatch.setattr("asyncapy_metrics.exposition.time.thread_time", lambda: next(seconds))
     exposition = Exposition(with_metrics())
     await exposition.text()
     parts = next(seconds) // 2
     before = trio.current_time()
     await exposition.text()
     assert trio.current_time() - before == pytest.approx(parts / SHARE)
+
+
+async def test_a_text_that_is_given_up_takes_its_part_of_the_time_too(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    given_up = trio.CancelScope()
+    seconds = iter(range(10_000))
+
+    def thread_time() -> int:
+        if (now := next(seconds)) == 11:
+            given_up.cancel()
+        return now
+
+    monkeypatch.setattr("asyncapy_metrics.exposition.time.thread_time", thread_time)
+    exposition = Exposition(with_metrics())
+    with given_up:
+        await exposition.text()
+    assert given_up.cancelled_caught
+    before = trio.current_time()
+    await exposition.text()
+    assert trio.current_time() - before == pytest.approx(6 / SHARE)
 
 
 async def test_the_loop_runs_between_the_parts_of_a_text() -> None:

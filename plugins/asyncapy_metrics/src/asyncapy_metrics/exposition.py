@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 SHARE: Final = 0.1
-"""The part of the time that texts may take, however many are asked for."""
+"""The part of the processor's time that texts may take, however many are asked for."""
 
 
 class Exposition:
@@ -36,34 +36,37 @@ class Exposition:
         self._process = ProcessCollector(registry=None)
         self._thread = trio.CapacityLimiter(1)  # one of its own: handlers may use all others
         self._lock = trio.Lock()
-        self._begun = 0
+        self._begun = self._written = 0  # numbers of texts
         self._text = b""
         self._next = trio.current_time()
 
     async def text(self) -> bytes:
         """Return the metrics at a moment after this call. Calls at the same time get the same text."""
-        begun = self._begun
+        before = self._begun
         async with self._lock:
-            if self._begun == begun:
+            if self._written <= before:
                 await trio.sleep_until(self._next)
                 self._begun += 1
                 self._text = await self._write()
+                self._written = self._begun
             return self._text
 
     async def _write(self) -> bytes:
         process = await trio.to_thread.run_sync(self._process.collect, limiter=self._thread, abandon_on_cancel=True)
         seconds = 0.0
         parts = []
-        began = time.perf_counter()
-        threads = trio.to_thread.current_default_thread_limiter().statistics()
         name = ""
-        for metric in itertools.chain(metrics_of(self._server.statistics(), threads), process):
-            parts.append(_lines(metric, is_first=metric.name != name))
-            name = metric.name
-            seconds += time.perf_counter() - began
-            await trio.lowlevel.checkpoint()
-            began = time.perf_counter()
-        self._next = trio.current_time() + seconds / SHARE
+        began = time.thread_time()
+        threads = trio.to_thread.current_default_thread_limiter().statistics()
+        try:
+            for metric in itertools.chain(metrics_of(self._server.statistics(), threads), process):
+                parts.append(_lines(metric, is_first=metric.name != name))
+                name = metric.name
+                seconds += time.thread_time() - began
+                await trio.lowlevel.checkpoint()
+                began = time.thread_time()
+        finally:
+            self._next = trio.current_time() + seconds / SHARE
         return b"".join(parts)
 
 
