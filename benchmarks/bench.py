@@ -22,6 +22,7 @@ from idle import measure_idle
 from imports import measure_imports
 from large import measure_large
 from load import FRAMES, HTTP, LARGE_JSON, LARGE_ZIPROTO, MAP_JSON, MAP_ZIPROTO, Load
+from metrics import measure_metrics
 from neighbours import measure_neighbours
 from numbered import REQUESTS, measure_numbered
 from operations import measure_operations
@@ -80,6 +81,7 @@ def main() -> None:
     rows += measure_operations(rounds)
     rows += measure_numbered(rounds)
     rows += measure_durations(3 if options.quick else 7, 4)
+    rows += measure_metrics(3 if options.quick else 7, 2)
     rows += measure_pushes(rounds)
     rows += measure_costly()
     rows += measure_imports(5)

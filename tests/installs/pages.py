@@ -18,7 +18,7 @@ from typing import Self
 from ports import free_port
 
 FENCE = re.compile(r"^```(?:\{code-block\} )?(\w+)\n(?::caption: (.*?)\n\n)?(.*?)^```$", re.MULTILINE | re.DOTALL)
-PORTS = ("1500", "1501", "1502", "1503", "8081")
+PORTS = ("1500", "1501", "1502", "1503", "8081", "9464")
 """Ports in the pages; each run replaces them with free ports."""
 DEADLINE = 30.0
 

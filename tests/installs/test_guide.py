@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(page.name for page in DOCS.glob("*.md"))
 RELEASING = "releasing.md"
-EMPTY = ("install.md", RELEASING)
+EMPTY = ("install.md", "metrics.md", RELEASING)
 """Pages that begin with an empty environment."""
 FRAGMENTS = {"python", "toml", "ini", "console", "text", "pytest"}
 

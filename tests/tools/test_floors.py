@@ -11,7 +11,15 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 ROOT = Path(__file__).parents[2]
-OURS = ("asyncapy", "asyncapy-cli", "asyncapy-codecs", "asyncapy-core", "asyncapy-filters", "asyncapy-redis")
+OURS = (
+    "asyncapy",
+    "asyncapy-cli",
+    "asyncapy-codecs",
+    "asyncapy-core",
+    "asyncapy-filters",
+    "asyncapy-metrics",
+    "asyncapy-redis",
+)
 
 
 def printed() -> dict[str, str]:

@@ -1,0 +1,3 @@
+"""Metrics of AsyncAPY servers, for Prometheus: the plugin ``metrics``, which is configured by its options."""
+
+__all__: list[str] = []
