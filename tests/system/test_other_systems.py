@@ -35,9 +35,11 @@ COMMAND = f"{CHECK}from asyncapy_cli.main import main\nmain()\n"
 
 IMPORTS = """
 import importlib, pkgutil
-import asyncapy, asyncapy_cli, asyncapy_codecs, asyncapy_core, asyncapy_filters, asyncapy_redis, asyncapy_sqlite
+import asyncapy, asyncapy_cli, asyncapy_codecs, asyncapy_core, asyncapy_filters, asyncapy_limits, asyncapy_redis
+import asyncapy_sqlite
 
-packages = [asyncapy, asyncapy_cli, asyncapy_codecs, asyncapy_core, asyncapy_filters, asyncapy_redis, asyncapy_sqlite]
+packages = [asyncapy, asyncapy_cli, asyncapy_codecs, asyncapy_core, asyncapy_filters, asyncapy_limits, asyncapy_redis]
+packages.append(asyncapy_sqlite)
 for package in packages:
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         if not module.name.endswith("__main__"):
