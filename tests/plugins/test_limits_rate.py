@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import trio
@@ -31,7 +31,8 @@ async def asked(rate: Filter, address: str = "192.0.2.1", packet: Packet | None 
         refused = failure
     if refused is None:
         return 0
-    assert (refused.code, refused.fields.keys()) == ("ERR_RATE_LIMITED", {"retry_after"})
+    assert refused.code == "ERR_RATE_LIMITED"
+    assert [*refused.fields] == ["retry_after"]
     wait = refused.fields["retry_after"]
     assert isinstance(wait, float)
     return wait
@@ -45,7 +46,7 @@ def test_it_is_a_filter_of_an_installed_plugin() -> None:
 
 @VERSIONS
 async def test_a_packet_beyond_the_limit_is_answered_with_the_seconds_to_wait(
-    version: int, autojump_clock: trio.testing.MockClock
+    version: Literal[22, 23], autojump_clock: trio.testing.MockClock
 ) -> None:
     server = Server(port=0)
 
@@ -70,7 +71,7 @@ async def test_a_packet_beyond_the_limit_is_answered_with_the_seconds_to_wait(
 
 @VERSIONS
 async def test_as_a_guard_it_limits_the_packets_of_all_handlers(
-    version: int, autojump_clock: trio.testing.MockClock
+    version: Literal[22, 23], autojump_clock: trio.testing.MockClock
 ) -> None:
     server = Server(port=0)
     server.guard(Filters.Rate("2/second"))

@@ -33,9 +33,7 @@ def subject_function(by: By) -> SubjectFunction:
         return _key
     if isinstance(by, str):
         raise ValueError(f"Filters.Rate(by={by!r}): write 'address' or 'key', or give a function of client and packet")
-    if not callable(by) or inspect.isclass(by):
-        raise TypeError(f"Filters.Rate(by={by!r}): give 'address', 'key' or a function of client and packet")
-    _require_two_parameters(by)
+    _require_function(by)
     return _checked_async(by) if is_async(by) else _checked(by)
 
 
@@ -45,7 +43,7 @@ def is_async(function: object) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
 
 
-def name_of(by: By) -> str:
+def name_of(by: object) -> str:
     """Return the argument ``by`` as it is shown: a text, or the name of a function."""
     return repr(by) if isinstance(by, str) else str(getattr(by, "__name__", type(by).__name__))
 
@@ -75,7 +73,10 @@ def _key(client: Client, packet: Packet) -> str:
     return record.id
 
 
-def _require_two_parameters(function: Callable[..., Any]) -> None:
+def _require_function(function: object) -> None:
+    """Raise TypeError unless this is a function of two arguments."""
+    if not callable(function) or inspect.isclass(function):
+        raise TypeError(f"Filters.Rate(by={function!r}): give 'address', 'key' or a function of client and packet")
     try:
         signature = inspect.signature(function)
     except ValueError:  # a function that is not written in Python may have no signature
