@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import inspect
-import ipaddress
+import socket
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Any, Final, Literal, TypeAlias
 
@@ -48,17 +47,15 @@ def name_of(by: object) -> str:
     return repr(by) if isinstance(by, str) else str(getattr(by, "__name__", type(by).__name__))
 
 
-def _address(client: Client, packet: Packet) -> str:
-    """Return an IPv4 address or the /64 of an IPv6 address, as for the limits of the server."""
+def _address(client: Client, packet: Packet) -> str | bytes:
+    """Return an IPv4 address, the bytes of the /64 of an IPv6 address, or the address of a Unix domain socket.
+
+    The limits of the server have the same networks; `ipaddress` would take 10 us for each.
+    """
     address = client.address
-    return _network(address) if ":" in address else address
-
-
-@functools.lru_cache(4096)
-def _network(address: str) -> str:
-    if address.startswith("unix:"):
+    if ":" not in address or address.startswith("unix:"):
         return address
-    return str(ipaddress.IPv6Network((address, 64), strict=False))
+    return socket.inet_pton(socket.AF_INET6, address)[:8]
 
 
 def _key(client: Client, packet: Packet) -> str:

@@ -27,10 +27,11 @@ class Window:
             send as if they were new.
     """
 
-    __slots__ = ("_subjects", "_terms")
+    __slots__ = ("_only", "_subjects", "_terms")
 
     def __init__(self, limits: Sequence[Limit], most: int) -> None:
         self._terms = tuple((limit.rate, limit.count - 1.0, limit.count - 1.0 + SLACK) for limit in limits)
+        self._only = self._terms[0] if len(self._terms) == 1 else None  # without a loop, it takes half as long
         self._subjects: Subjects[list[float]] = Subjects(most, max(limit.period for limit in limits))
 
     def take(self, subject: Hashable, now: float) -> float:
@@ -47,6 +48,17 @@ class Window:
         elapsed = now - entry[0]
         if elapsed < 0:  # the entry is that of another run of trio, whose clock was ahead
             elapsed = math.inf
+        if self._only is None:
+            return self._take_all(entry, elapsed, now)
+        rate, room, most = self._only
+        level = entry[1] - elapsed * rate
+        if level > most:
+            return (level - room) / rate
+        entry[0], entry[1] = now, level + 1.0 if level > 0.0 else 1.0
+        return 0.0
+
+    def _take_all(self, entry: list[float], elapsed: float, now: float) -> float:
+        """Do the same for several limits."""
         wait = 0.0
         levels = [now]
         for index, (rate, room, most) in enumerate(self._terms, 1):
