@@ -21,6 +21,7 @@ from durations import measure_durations
 from idle import measure_idle
 from imports import measure_imports
 from large import measure_large
+from limits import measure_limits
 from load import FRAMES, HTTP, LARGE_JSON, LARGE_ZIPROTO, MAP_JSON, MAP_ZIPROTO, Load
 from metrics import measure_metrics
 from neighbours import measure_neighbours
@@ -83,6 +84,7 @@ def main() -> None:
     rows += measure_durations(3 if options.quick else 7, 4)
     rows += measure_metrics(3 if options.quick else 7, 2)
     rows += measure_pushes(rounds)
+    rows += measure_limits(rounds)
     rows += measure_costly()
     rows += measure_imports(5)
     if not options.quick:
