@@ -19,6 +19,9 @@ from asyncapy_core.plugins.record import METADATA, PluginRecord
 if TYPE_CHECKING:
     from importlib.metadata import Distribution, EntryPoint
 
+COMMANDS: Final = "asyncapy.commands"
+"""The group of commands, which the command line finds. Lists of plugins may name them."""
+
 _VALUE: Final = re.compile(r"\s*[\w.]+\s*(:\s*[\w.]+\s*)?(\[.*\]\s*)?")
 _FILE: Final = "entry_points.txt"
 

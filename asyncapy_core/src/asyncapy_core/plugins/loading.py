@@ -19,7 +19,7 @@ from asyncapy_core.interrupts import is_from_signal
 from asyncapy_core.logs import reason_of, traceback_of
 from asyncapy_core.plugins import hookspecs
 from asyncapy_core.plugins.admitting import HOOKSPECS, admit_plugin, bring_specifications, read_plugin
-from asyncapy_core.plugins.discovery import find_plugins
+from asyncapy_core.plugins.discovery import COMMANDS, find_plugins
 from asyncapy_core.plugins.host_lock import HOST_LOCK
 from asyncapy_core.plugins.implementations import Functions, InvalidPlugin
 from asyncapy_core.plugins.ordering import find_fault
@@ -149,6 +149,10 @@ class PluginLoader:
                 raise
             return any(record.state != "denied" for record in denied)
 
+    def refusal(self, *names: str) -> str:
+        """Return the reason why the restrictions deny code with these names, or ``""``."""
+        return next(filter(None, (each.reason(*names) for each in self._restrictions)), "")
+
     def require(self, names: Iterable[str]) -> None:
         """Check that plugins are loaded.
 
@@ -203,12 +207,14 @@ class PluginLoader:
         self._undiscovered = False
 
     def _check_names(self, restriction: Restriction) -> None:
-        """Log names on an allow-list that no plugin has.
+        """Log names on an allow-list that no plugin and no command has.
 
         Raises:
-            ConfigError: no plugin has a name on a deny-list, which would deny nothing.
+            ConfigError: neither a plugin nor a command has a name on a deny-list, which would deny nothing.
         """
         known = [record.name for record in self._records if record.name != METADATA]
+        if not (restriction.allowed | restriction.denied).issubset(known):
+            known += (record.name for record in find_plugins(COMMANDS).records if record.name != METADATA)
         for name in sorted(restriction.denied.difference(known)):
             import difflib  # noqa: PLC0415  # only for a mistake
 
@@ -270,7 +276,7 @@ class PluginLoader:
     def _load(self, record: PluginRecord) -> bool:
         """Import a plugin, unless it is denied, or shares its name with another; return whether that was done."""
         sharing = [other for other in self._records if other.name == record.name]
-        reason = next(filter(None, (each.reason(record.name) for each in self._restrictions)), "")
+        reason = self.refusal(record.name)
         if reason:
             record.state, record.reason = "denied", reason
         elif len(sharing) > 1:

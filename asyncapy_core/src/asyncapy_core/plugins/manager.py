@@ -109,6 +109,11 @@ class PluginManager:
             if self._loader.restrict(restriction, replaced):
                 self._registries.clear()
 
+    def refusal(self, *names: str) -> str:
+        """Return the reason why the lists deny code with these names, such as a command, or ``""``."""
+        with HOST_LOCK:
+            return self._loader.refusal(*names)
+
     def require(self, names: Iterable[str]) -> None:
         """Check that plugins are loaded.
 

@@ -36,6 +36,7 @@ class PluginRecord:
         import_seconds: the duration of its import.
         traceback: the traceback of the exception that led to the quarantine, or nothing.
         options: the model of its options, or None.
+        kind: its kind in messages: a ``plugin``, or the ``command`` of another distribution.
         left_out: whether a warning was logged that clients do not use it, because it needs options.
     """
 
@@ -49,6 +50,7 @@ class PluginRecord:
     after: tuple[str, ...] = ()
     requires: tuple[str, ...] = ()
     import_seconds: float = 0.0
+    kind: str = "plugin"
     left_out: bool = False
     entry_point: EntryPoint | None = None
     plugin: Any = field(default=None, repr=False)
@@ -61,7 +63,7 @@ class PluginRecord:
         version = f" {self.version}" if self.version else ""
         if self.name == METADATA:
             return f"the metadata of {self.distribution}{version}"
-        return f"plugin {self.name!r} of {self.distribution}{version}"
+        return f"{self.kind} {self.name!r} of {self.distribution}{version}"
 
     def quarantine(self, reason: str, traceback: str = "") -> None:
         """Exclude the plugin from use, for a reason."""
