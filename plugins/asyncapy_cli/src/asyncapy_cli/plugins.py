@@ -16,6 +16,7 @@ from asyncapy_cli.foreign_commands import add_commands, find_commands
 from asyncapy_cli.main import COMMANDS
 from asyncapy_cli.output import echo, note, print_json, print_table
 from asyncapy_cli.plugin_options import complete_name
+from asyncapy_cli.plugins_dir import with_plugins_dir
 from asyncapy_core.errors import ConfigError
 from asyncapy_core.plugins import PluginManager, PluginRecord, default_manager
 from asyncapy_core.plugins.inventory import Option, Provided, take_inventory
@@ -42,6 +43,7 @@ class ByName(click.Group):
 
 
 @click.group(cls=ByName, invoke_without_command=True, subcommand_metavar="[PLUGIN | COMMAND [ARGS]...]")
+@with_plugins_dir
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 @click.pass_context
 def plugins(context: click.Context, *, as_json: bool) -> None:
@@ -64,6 +66,7 @@ def plugins(context: click.Context, *, as_json: bool) -> None:
 
 @plugins.command()
 @click.argument("name", metavar="PLUGIN", shell_complete=complete_name)
+@with_plugins_dir
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 def show(*, name: str, as_json: bool) -> None:
     """Show PLUGIN, and the types and defaults of its options.
@@ -94,6 +97,7 @@ def show(*, name: str, as_json: bool) -> None:
 
 
 @plugins.command()
+@with_plugins_dir
 @click.option(
     "--config", "path", type=click.Path(exists=True, dir_okay=False), help="Check a start with this configuration file."
 )
@@ -120,6 +124,7 @@ def doctor(*, path: str | None) -> None:
 
 
 @plugins.command()
+@with_plugins_dir
 @click.argument("names", nargs=-1, metavar="[PLUGIN]...")
 @click.option("--store", "stores", multiple=True, metavar="URL", help="An empty key store to test; it is left empty.")
 def test(*, names: tuple[str, ...], stores: tuple[str, ...]) -> None:
@@ -135,6 +140,7 @@ def test(*, names: tuple[str, ...], stores: tuple[str, ...]) -> None:
 
 
 @plugins.command()
+@with_plugins_dir
 @click.argument("folder", metavar="[DIR]", default=TYPINGS, type=click.Path(file_okay=False))
 @click.option("--check", is_flag=True, help="Write nothing; the status is 1 when the stubs are not up to date.")
 def stubs(*, folder: str, check: bool) -> None:
