@@ -388,6 +388,13 @@ def test_wrong_arguments_are_refused(options: Any, error: type[Exception], messa
         Rate("1/second", **options)
 
 
+def test_without_redis_py_a_store_is_refused_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "redis", None)
+    monkeypatch.delitem(sys.modules, "asyncapy_limits.store", raising=False)
+    with pytest.raises(ConfigError, match=r"pip install 'asyncapy-limits\[redis\]'"):
+        open_store("redis://localhost:3")
+
+
 def test_one_url_is_one_store() -> None:
     store = open_store("redis://localhost:1")
     assert open_store("redis://localhost:1") is store
