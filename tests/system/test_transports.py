@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from conftest import Serve
 from numbered_peer import numbered
 from peer import json_packet
+from trio.testing import MockClock
 
 from asyncapy_core import Server, Transport, Woken
 from asyncapy_core.errors import ConnectionLost
@@ -165,9 +167,44 @@ async def test_a_write_that_fails_cancels_the_requests_in_flight(serve: Serve, l
             free.set()
         while server.statistics().connections:  # noqa: ASYNC110  # as above
             await trio.sleep(0.001)
+        while set(cancelled) | {1} != {1, 2, 3}:  # noqa: ASYNC110  # as above
+            await trio.sleep(0.001)
     await running.settle()
-    assert set(cancelled) | {1} == {1, 2, 3}
     assert not running.logged("[ERROR]")
+
+
+async def test_a_packet_that_arrives_while_the_process_stands_still_is_read_in_a_drain(
+    serve: Serve, mock_clock: MockClock
+) -> None:
+    server = Server(port=0)
+    await serve(server)
+    pipe = Pipe()
+    admitted(server, pipe)
+    await trio.testing.wait_all_tasks_blocked()
+    server.stop()
+    await trio.testing.wait_all_tasks_blocked()
+    pipe.push(numbered("REQUEST", 1, {}))
+    mock_clock.jump(1)
+    await trio.testing.wait_all_tasks_blocked()
+    mock_clock.autojump_threshold = 0  # for the rest of the drain
+    assert bytes(pipe.sent) == numbered("LEAVING", 0)
+
+
+@pytest.mark.parametrize("version", [22, 23])
+async def test_the_version_of_a_long_packet_may_arrive_late_while_the_process_stands_still(
+    serve: Serve, mock_clock: MockClock, version: int
+) -> None:
+    server = Server(port=0, max_packet=100)
+    await serve(server)
+    pipe = Pipe()
+    admitted(server, pipe)
+    pipe.push((103).to_bytes(4, "big"))  # too long for version 22
+    await trio.testing.wait_all_tasks_blocked()
+    pipe.push(bytes((version,)))
+    mock_clock.jump(1)
+    await trio.testing.wait_all_tasks_blocked()
+    mock_clock.autojump_threshold = 0
+    assert (b"ERR_PACKET_TOO_LARGE" in pipe.sent) is (version == 22)
 
 
 async def test_a_push_that_cannot_be_written_tells_the_handler_that_its_client_is_gone(serve: Serve) -> None:

@@ -94,6 +94,19 @@ class Intake:
         decoder.feed(data)
         return True
 
+    def take(self) -> bool:
+        """Feed the bytes that have arrived to the decoder, without a wait; return whether there are any.
+
+        Raises:
+            ConnectionLost: the connection broke.
+        """
+        data = self._transport.receive_now(self._state.config.buf)
+        if not data:
+            return False
+        self.received += len(data)
+        self.decoder.feed(data)
+        return True
+
     def check_deadline(self) -> None:
         """Raise TimedOut if the deadline has passed."""
         if self.expired:
