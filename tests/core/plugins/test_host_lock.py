@@ -215,7 +215,9 @@ def states(site: Site) -> dict[str, str]:
     print(json.dumps({each.name: f"{each.state} {each.reason}".strip() for each in default_manager().plugins}))
     """
     found: dict[str, str] = json.loads(site.prints(program))
-    return {name: state for name, state in found.items() if name not in {"codecs", "filters", "redis", "sqlite"}}
+    return {
+        name: state for name, state in found.items() if name not in {"codecs", "filters", "metrics", "redis", "sqlite"}
+    }
 
 
 USES = {
