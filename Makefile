@@ -48,7 +48,7 @@ floors: $(VENV)-floors/.installed
 	for release in $(CLICKS); do \
 	    $(VENV)-floors/bin/python -m pip install --quiet click==$$release || exit 1; \
 	    $(VENV)-floors/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder \
-	        tests/plugins/test_cli_*.py tests/core/plugins/test_cli_plugins.py || exit 1; \
+	        tests/plugins/test_cli_*.py tests/core/plugins/test_cli_*.py || exit 1; \
 	done
 
 lint: $(VENV)/.installed

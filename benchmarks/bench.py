@@ -21,10 +21,11 @@ from durations import measure_durations
 from idle import measure_idle
 from imports import measure_imports
 from large import measure_large
+from limits import measure_limits
 from load import FRAMES, HTTP, LARGE_JSON, LARGE_ZIPROTO, MAP_JSON, MAP_ZIPROTO, Load
 from metrics import measure_metrics
 from neighbours import measure_neighbours
-from numbered import measure_numbered
+from numbered import REQUESTS, measure_numbered
 from operations import measure_operations
 from plot import draw
 from processes import Peer, certificates, pin, serving
@@ -83,10 +84,19 @@ def main() -> None:
     rows += measure_durations(3 if options.quick else 7, 4)
     rows += measure_metrics(3 if options.quick else 7, 2)
     rows += measure_pushes(rounds)
+    rows += measure_limits(rounds)
     rows += measure_costly()
     rows += measure_imports(5)
     if not options.quick:
-        rows += measure_idle({peer.name: HERE / "servers" / peer.program for peer in (OURS, TRIO)})
+        REQUESTS.begin()
+        program = HERE / "servers" / OURS.program
+        rows += measure_idle(
+            {
+                OURS.name: (program, FRAMES.request * 1),
+                f"{OURS.name}, version 23": (program, REQUESTS * 1),
+                TRIO.name: (HERE / "servers" / TRIO.program, FRAMES.request * 1),
+            }
+        )
     machine = {"python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count()}
     results = HERE / "results" / ("quick.json" if options.quick else "full.json")
     results.parent.mkdir(exist_ok=True)

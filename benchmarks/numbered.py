@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import socket
 import statistics
 import sys
 import time
@@ -10,10 +12,13 @@ from typing import Any
 
 from load import BODY, FRAMES, Load, Protocol, connected, count_frames
 from processes import Peer, Process, serving
-from rounds import SECONDS, Contest, hold
+from rounds import SECONDS, Contest, hold, verdict
 
 SERVERS = Path(__file__).parent / "servers"
 WAITING = Load("1 connection, 100 in flight, handlers that wait 1 ms", 1, 100)
+BUSY = "100 pipelined requests that wait, beside other work of 2 ms a turn"
+SOON = 20.0
+"""The most milliseconds from the start of the first handler to that of the last."""
 LEAST = 8.0
 """The least ratio of the requests in a second."""
 
@@ -70,7 +75,48 @@ def measure_numbered(rounds: int) -> list[dict[str, Any]]:
         f" ({ratios[0]:.1f} to {ratios[-1]:.1f})  at least {LEAST:g}: {'met' if ratio >= LEAST else 'MISSED'}"
     )
     spread = [ratios[0], ratios[-1]]
-    return [*rows, {"what": WAITING.title, "server": "version 23", "ratio": ratio, "spread": spread, "target": LEAST}]
+    rows.append({"what": WAITING.title, "server": "version 23", "ratio": ratio, "spread": spread, "target": LEAST})
+    return [*rows, measure_starts(rounds)]
+
+
+def measure_starts(rounds: int) -> dict[str, Any]:
+    """Print and return the time from the start of the first of 100 requests to that of the last."""
+    with serving(SERVERS / "asyncapy_starts.py", sys.executable, tls=False) as process:
+        times = sorted(_spread(process) * 1000 for _ in range(rounds))
+    last = statistics.median(times)
+    print(
+        f"\n{BUSY}: the last one starts {last:.1f} ms after the first ({times[0]:.1f} to {times[-1]:.1f})"
+        f"{verdict(last, SOON)}"
+    )
+    return {"what": BUSY, "server": "version 23", "ms": last, "spread": [times[0], times[-1]], "target": SOON}
+
+
+def _spread(process: Process) -> float:
+    """Return the seconds between the starts of the handlers of pipelined requests."""
+    with connected(process) as sock:
+        sock.sendall(b"".join(_request(number, {}) for number in range(1, WAITING.in_flight + 1)))
+        _read(sock, WAITING.in_flight)
+        sock.sendall(_request(WAITING.in_flight + 1, {"spread": 1}))
+        seconds: float = _read(sock, 1)[0]["seconds"]
+    return seconds
+
+
+def _request(number: int, fields: dict[str, int]) -> bytes:
+    payload = json.dumps(fields).encode()
+    return (len(payload) + 7).to_bytes(4, "big") + bytes((23, 0, 0)) + number.to_bytes(4, "big") + payload
+
+
+def _read(sock: socket.socket, count: int) -> list[dict[str, float]]:
+    """Return the fields of this number of answers."""
+    answers: list[dict[str, float]] = []
+    data = b""
+    while len(answers) < count:
+        data += sock.recv(1 << 16)
+        while len(data) >= 4 and len(data) >= (end := 4 + int.from_bytes(data[:4], "big")):
+            if payload := data[11:end]:
+                answers.append(json.loads(payload))
+            data = data[end:]
+    return answers
 
 
 def _throughput(process: Process, protocol: Protocol) -> float:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from asyncapy_cli.main import COMMANDS
 from asyncapy_cli.main import asyncapy as command_line
 from asyncapy_core import ServerConfig
 
@@ -34,7 +35,7 @@ def _commands() -> str:
         if parent is not None:
             parts.append(_command(command, context))
         if isinstance(command, click.Group):
-            for child in command.list_commands(context):
+            for child in COMMANDS if parent is None else command.list_commands(context):
                 found = command.get_command(context, child)
                 assert found is not None
                 describe(found, child, context)

@@ -300,6 +300,7 @@ def wheelhouse() -> Path:
     ours = {canonicalize_name(project["name"]) for project in declared}
     needed = sorted({text for project in declared for text in project.get("dependencies", ())})
     needed += ["editables>=0.5", "hatchling>=1.27"]  # the build requirements of an editable install
+    needed += ["mypy>=1.15"]  # for the tests of a new plugin
     needed += [
         text for project in declared for extra in project.get("optional-dependencies", {}).values() for text in extra
     ]

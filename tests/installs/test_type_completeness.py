@@ -18,6 +18,7 @@ DISTRIBUTIONS = [
     "asyncapy-codecs",
     "asyncapy-core",
     "asyncapy-filters",
+    "asyncapy-limits",
     "asyncapy-metrics",
     "asyncapy-redis",
     "asyncapy-sqlite",

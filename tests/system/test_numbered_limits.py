@@ -298,3 +298,50 @@ async def test_a_pipelining_peer_yields_to_other_tasks_after_packets_per_turn(se
             await peer.read()
         nursery.cancel_scope.cancel()
     assert seen[-1] - seen[1] >= 90
+
+
+class Later(Filter):
+    """A filter that waits."""
+
+    async def check(self, c: Any, p: Any) -> bool:
+        await trio.lowlevel.checkpoint()
+        return True
+
+
+@pytest.mark.parametrize("how", ["one group", "two groups", "a guard", "an async filter", "at debug level"])
+async def test_requests_that_arrive_together_begin_in_few_turns_of_the_loop(serve: Serve, how: str) -> None:
+    server = Server(port=0, logging_level=10 if how == "at debug level" else 20)
+    starts: list[int] = []
+    turn = 0
+
+    @server.add_handler(*([Later()] if how == "an async filter" else []))
+    async def handle(client: Any, packet: Any) -> Any:
+        starts.append(turn)
+        await trio.sleep(0.001)
+        return {}
+
+    if how == "two groups":
+
+        @server.add_handler(group=1)
+        async def add(client: Any, packet: Any) -> None: ...
+
+    elif how == "a guard":
+        server.guard(lambda client, packet: True)
+
+    async def count() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await trio.lowlevel.checkpoint()
+
+    running = await serve(server)
+    async with await connect(running) as peer, trio.open_nursery() as nursery:
+        nursery.start_soon(count)
+        await peer.send(b"".join(numbered("REQUEST", number, {}) for number in range(1, 101)))
+        for _ in range(100):
+            answer = await peer.read()
+            assert answer is not None
+            assert answer.kind == "REPLY"
+        nursery.cancel_scope.cancel()
+    assert len(starts) == 100
+    assert starts[-1] - starts[0] <= 12, "each began one turn after the other"

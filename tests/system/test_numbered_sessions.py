@@ -135,3 +135,24 @@ async def test_each_request_has_one_last_answer(serve: Serve, handler: Any, answ
             by_number[answer.number].append((answer.kind, answer.fields))
         assert all(each == answers for each in by_number.values())
     await running.settle()
+
+
+async def test_debug_lines_tell_each_request_and_each_cancel(serve: Serve) -> None:
+    server = Server(port=0, logging_level=10)
+
+    @server.add_handler()
+    async def handle(client: Any, packet: Any) -> Any:
+        if "wait" in packet:
+            await trio.sleep_forever()
+        return {}
+
+    running = await serve(server)
+    async with await connect(running) as peer:
+        assert await peer.ask(a=1) == [Answer("REPLY", 1, {})]
+        number = await peer.request(wait=1)
+        await peer.cancel(number)
+        assert await peer.read() == Answer("END", number, None)
+    assert running.logged("{API Parser} Request 1, Protocol-Version is 23, Content-Encoding is json, 8 bytes")
+    assert running.logged("{API Parser} Request 2, Protocol-Version is 23")
+    assert running.logged("{API Parser} Request 2 was cancelled by its client")
+    assert len(running.logged("{API Parser} Calling 'handle' in group 0")) == 2

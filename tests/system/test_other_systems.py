@@ -35,11 +35,11 @@ COMMAND = f"{CHECK}from asyncapy_cli.main import main\nmain()\n"
 
 IMPORTS = """
 import importlib, pkgutil
-import asyncapy, asyncapy_cli, asyncapy_codecs, asyncapy_core, asyncapy_filters, asyncapy_metrics, asyncapy_redis
-import asyncapy_sqlite
+import asyncapy, asyncapy_cli, asyncapy_codecs, asyncapy_core, asyncapy_filters, asyncapy_limits, asyncapy_metrics
+import asyncapy_redis, asyncapy_sqlite
 
-packages = [asyncapy, asyncapy_cli, asyncapy_codecs, asyncapy_core, asyncapy_filters, asyncapy_metrics, asyncapy_redis]
-for package in [*packages, asyncapy_sqlite]:
+packages = [asyncapy, asyncapy_cli, asyncapy_codecs, asyncapy_core, asyncapy_filters, asyncapy_limits]
+for package in [*packages, asyncapy_metrics, asyncapy_redis, asyncapy_sqlite]:
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)

@@ -21,6 +21,9 @@ _NOT_ASKED: Final = object()
 class APIFactory(Filter):
     """Passes packets with a field that holds a valid API key, and finds ``{"api_key": KeyRecord}``.
 
+    The record is also ``packet.memo["api_key"]``, for the filters behind this one: findings reach the context of a
+    packet only when all filters of a handler have passed.
+
     A store that does not answer is ERR_UNAVAILABLE to the client, and a line in the log.
 
     Args:
@@ -70,7 +73,7 @@ class APIFactory(Filter):
                 memo[key] = self.factory.check(key)
             except KeyStoreUnavailable as error:
                 raise self._unavailable(c, error) from error
-        return self._verdict(memo.get(key))
+        return self._verdict(p, memo.get(key))
 
     async def _check_without_blocking(self, c: Client, p: Packet) -> Mapping[str, Any] | bool:
         key = self._key(p)
@@ -80,30 +83,31 @@ class APIFactory(Filter):
                 memo[key] = await self.factory.acheck(key, address=c.address)
             except KeyStoreUnavailable as error:
                 raise self._unavailable(c, error) from error
-        return self._verdict(memo.get(key))
+        return self._verdict(p, memo.get(key))
 
     async def _check_log_in(self, c: Client, p: Packet) -> Mapping[str, Any] | bool:
         key = self._key(p)
         if key is None and p.fields.get(self.field_name) is not None:
             self.factory.log_out(c)
-            return self._verdict(None)
+            return self._verdict(p, None)
         if key is not None and self._memo(p).get(key, _NOT_ASKED) is None:
-            return self._verdict(None)
+            return self._verdict(p, None)
         try:
             record = await self.factory.alog_in(c, key)
         except KeyStoreUnavailable as error:
             raise self._unavailable(c, error) from error
         if key is not None and record is None:
             self._memo(p)[key] = None
-        return self._verdict(record)
+        return self._verdict(p, record)
 
     def _memo(self, packet: Packet) -> dict[str | None, KeyRecord | None]:
         """Return the records that filters with this factory have found for a packet, by key."""
         memo: dict[str | None, KeyRecord | None] = packet.memo.setdefault((APIFactory, id(self.factory)), {})
         return memo
 
-    def _verdict(self, record: KeyRecord | None) -> Mapping[str, Any] | bool:
+    def _verdict(self, packet: Packet, record: KeyRecord | None) -> Mapping[str, Any] | bool:
         if record is not None:
+            packet.memo["api_key"] = record
             return {"api_key": record}
         if self.tell:
             raise Failure(ErrorCode.UNAUTHORIZED)

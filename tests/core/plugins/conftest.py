@@ -33,13 +33,13 @@ class Site:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def install(self, distribution: str, source: str = "", *, version: str = "1.0") -> Path:
-        """Install a distribution with a plugin of the same name, and return its folder of metadata."""
+    def install(self, distribution: str, source: str = "", *, version: str = "1.0", entries: str = "") -> Path:
+        """Install a distribution, and return its folder of metadata. Its plugin has its name, without other entries."""
         (self.folder / f"{distribution}.py").write_text(HEADER + textwrap.dedent(source), encoding="utf-8")
         info = self.folder / f"{distribution}-{version}.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
-        (info / "entry_points.txt").write_text(f"[asyncapy]\n{distribution} = {distribution}\n")
+        (info / "entry_points.txt").write_text(entries or f"[asyncapy]\n{distribution} = {distribution}\n")
         return info
 
     def run(self, *command: str, **environ: str) -> subprocess.CompletedProcess[str]:

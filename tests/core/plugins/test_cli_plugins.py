@@ -200,6 +200,7 @@ def test_the_contracts_run_over_all_plugins(site: Site) -> None:
         ("HasFieldsContract", "filters"),
         ("IpContract", "filters"),
         ("APIFactoryContract", "filters"),
+        ("RateContract", "limits"),
         ("MineContract", "plug"),
         ("codec 'json'", "codecs"),
         ("codec 'ziproto'", "codecs"),

@@ -1,4 +1,4 @@
-"""Finds the entry points of installed distributions, and imports none of them.
+"""Finds the entry points of installed distributions, and the files in a folder of plugins, and imports none of them.
 
 `importlib.metadata.entry_points` is not used: it raises for all plugins if the metadata of any distribution is broken.
 """
@@ -14,10 +14,15 @@ from typing import TYPE_CHECKING, Any, Final
 from asyncapy_core.defaults import PLUGIN_NAME
 from asyncapy_core.interrupts import is_from_signal
 from asyncapy_core.logs import reason_of
+from asyncapy_core.plugins.plugin_files import list_plugin_files
 from asyncapy_core.plugins.record import METADATA, PluginRecord
 
 if TYPE_CHECKING:
     from importlib.metadata import Distribution, EntryPoint
+    from pathlib import Path
+
+COMMANDS: Final = "asyncapy.commands"
+"""The group of commands, which the command line finds. Lists of plugins may name them."""
 
 _VALUE: Final = re.compile(r"\s*[\w.]+\s*(:\s*[\w.]+\s*)?(\[.*\]\s*)?")
 _FILE: Final = "entry_points.txt"
@@ -64,6 +69,21 @@ def find_plugins(group: str) -> Discovery:
     records = sorted([*broken, *plugins.values()], key=lambda record: (record.name, record.distribution))
     unusual = any(type(distribution) is not PathDistribution for distribution in distributions)
     return Discovery(records, list(leftovers), unusual or any(record.name == METADATA for record in records))
+
+
+def find_in_folder(folder: Path) -> list[PluginRecord]:
+    """Find the Python files and packages in a folder.
+
+    Raises:
+        ConfigError: the folder cannot be read.
+    """
+    records = []
+    for file in list_plugin_files(folder):
+        record = PluginRecord(file.name, file.value, entry_point=file)
+        if file.fault:
+            record.quarantine(file.fault)
+        records.append(record)
+    return records
 
 
 def _distributions() -> tuple[list[Distribution], list[PluginRecord]]:

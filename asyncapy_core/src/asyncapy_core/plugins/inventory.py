@@ -43,6 +43,7 @@ class Provided:
         filters: its filters.
         key_stores: the schemes of its key stores.
         options: its options.
+        commands: its commands, which the command line adds.
         contested: those of the names that another plugin provides as well, so that they cannot be used.
     """
 
@@ -50,6 +51,7 @@ class Provided:
     filters: list[str] = field(default_factory=list)
     key_stores: list[str] = field(default_factory=list)
     options: list[Option] = field(default_factory=list)
+    commands: list[str] = field(default_factory=list)
     contested: list[str] = field(default_factory=list)
 
 

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 from asyncapy_core.errors import ConfigError, PluginError
@@ -19,10 +20,11 @@ from asyncapy_core.interrupts import is_from_signal
 from asyncapy_core.logs import reason_of, traceback_of
 from asyncapy_core.plugins import hookspecs
 from asyncapy_core.plugins.admitting import HOOKSPECS, admit_plugin, bring_specifications, read_plugin
-from asyncapy_core.plugins.discovery import find_plugins
+from asyncapy_core.plugins.discovery import COMMANDS, Discovery, find_in_folder, find_plugins
 from asyncapy_core.plugins.host_lock import HOST_LOCK
 from asyncapy_core.plugins.implementations import Functions, InvalidPlugin
 from asyncapy_core.plugins.ordering import find_fault
+from asyncapy_core.plugins.plugin_files import PluginFile
 from asyncapy_core.plugins.record import METADATA, PluginRecord
 from asyncapy_core.plugins.restriction import Restriction
 from asyncapy_core.plugins.specifications import SpecificationTable
@@ -50,7 +52,8 @@ class PluginLoader:
 
     Args:
         restriction: the plugins that may be imported; `restrict` adds further restrictions.
-        discover: False leaves out installed plugins, so that there are only those passed to `add`.
+        discover: False leaves out installed plugins.
+        folder: a folder whose Python files are plugins, too, or None.
 
     Attributes:
         discovers: as given.
@@ -58,11 +61,13 @@ class PluginLoader:
         specifications: the hooks that plugins bring.
     """
 
-    def __init__(self, restriction: Restriction, *, discover: bool) -> None:
+    def __init__(self, restriction: Restriction, *, discover: bool, folder: Path | None = None) -> None:
         self.leftovers: list[str] = []
         self.specifications: SpecificationTable = SpecificationTable()
         self._restrictions = [restriction]
-        self._undiscovered = discover
+        self._folder = folder
+        self._searches = discover or folder is not None
+        self._undiscovered = self._searches
         self.discovers: bool = discover
         self._warned: set[str] = set()
         self._records: list[PluginRecord] = []
@@ -127,7 +132,7 @@ class PluginLoader:
         with HOST_LOCK:
             if restriction.denied:
                 self._discover()
-            if self.discovers and not self._undiscovered:
+            if self._searches and not self._undiscovered:
                 self._check_names(restriction)
             for record in self._records:
                 installed = record.entry_point is not None
@@ -148,6 +153,10 @@ class PluginLoader:
                 self._restrictions = before
                 raise
             return any(record.state != "denied" for record in denied)
+
+    def refusal(self, *names: str) -> str:
+        """Return the reason why the restrictions deny code with these names, or ``""``."""
+        return next(filter(None, (each.reason(*names) for each in self._restrictions)), "")
 
     def require(self, names: Iterable[str]) -> None:
         """Check that plugins are loaded.
@@ -186,14 +195,16 @@ class PluginLoader:
         log.error("%s is quarantined: %s", record.title, reason)
 
     def _discover(self) -> None:
-        """Find the installed plugins, once, and check that the lists name no others."""
+        """Find the installed plugins and those in the folder, once, and check that the lists name no others."""
         if not self._undiscovered:
             return
-        found = find_plugins(hookspecs.PROJECT)
-        self._records, self.leftovers = found.records, found.leftovers
+        files = [] if self._folder is None else find_in_folder(self._folder)
+        found = find_plugins(hookspecs.PROJECT) if self.discovers else Discovery([], [], unusual=False)
+        self._records = sorted([*found.records, *files], key=lambda record: (record.name, record.distribution))
+        self.leftovers = found.leftovers
         for restriction in self._restrictions:
             self._check_names(restriction)
-        for record in found.records:
+        for record in self._records:
             if record.state == "quarantined":
                 log.error("%s is quarantined: %s", record.title, record.reason)
         if found.unusual:
@@ -203,12 +214,14 @@ class PluginLoader:
         self._undiscovered = False
 
     def _check_names(self, restriction: Restriction) -> None:
-        """Log names on an allow-list that no plugin has.
+        """Log names on an allow-list that no plugin and no command has.
 
         Raises:
-            ConfigError: no plugin has a name on a deny-list, which would deny nothing.
+            ConfigError: neither a plugin nor a command has a name on a deny-list, which would deny nothing.
         """
         known = [record.name for record in self._records if record.name != METADATA]
+        if not (restriction.allowed | restriction.denied).issubset(known):
+            known += (record.name for record in find_plugins(COMMANDS).records if record.name != METADATA)
         for name in sorted(restriction.denied.difference(known)):
             import difflib  # noqa: PLC0415  # only for a mistake
 
@@ -270,7 +283,7 @@ class PluginLoader:
     def _load(self, record: PluginRecord) -> bool:
         """Import a plugin, unless it is denied, or shares its name with another; return whether that was done."""
         sharing = [other for other in self._records if other.name == record.name]
-        reason = next(filter(None, (each.reason(record.name) for each in self._restrictions)), "")
+        reason = self.refusal(record.name)
         if reason:
             record.state, record.reason = "denied", reason
         elif len(sharing) > 1:
@@ -290,7 +303,8 @@ class PluginLoader:
         except BaseException as error:  # a plugin may raise anything
             if is_from_signal(error):
                 raise
-            raise InvalidPlugin(f"import failed with {reason_of(error)}", traceback_of(error)) from error
+            place = record.entry_point.place_of(error) if isinstance(record.entry_point, PluginFile) else ""
+            raise InvalidPlugin(f"import failed with {reason_of(error)}{place}", traceback_of(error)) from error
         finally:
             record.import_seconds += time.perf_counter() - started
 
@@ -316,4 +330,6 @@ def _contested(records: Sequence[PluginRecord]) -> str:
     if len(distributions) == 1:
         values = " and ".join(record.entry_point.value for record in records if record.entry_point is not None)
         return f"{distributions[0]} has two entry points {name!r}, {values}; install it again"
-    return f"the name {name!r} is claimed by {' and '.join(distributions)}; uninstall one of them"
+    in_folder = any(isinstance(record.entry_point, PluginFile) for record in records)
+    advice = "rename one of them" if in_folder else "uninstall one of them"
+    return f"the name {name!r} is claimed by {' and '.join(distributions)}; {advice}"

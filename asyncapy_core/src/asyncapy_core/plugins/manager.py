@@ -10,6 +10,7 @@ import functools
 import logging
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from asyncapy_core.defaults import PLUGIN_NAME, split_list
@@ -49,13 +50,22 @@ class PluginManager:
         allow: the names of the plugins to load; None loads all.
         deny: the names of plugins that are not imported. If one of them is not installed, each use of the plugins is a
             ConfigError: a misspelt name would deny nothing.
-        discover: False leaves out installed plugins, so that there are only those passed to `register`.
+        discover: False leaves out installed plugins, so that there are only those in ``folder`` and those passed to
+            `register`.
+        folder: a folder whose Python files and packages are plugins, too, each with the name of its file. If
+            it cannot be read, each use of the plugins is a ConfigError.
     """
 
     def __init__(
-        self, *, allow: Collection[str] | None = None, deny: Collection[str] = (), discover: bool = True
+        self,
+        *,
+        allow: Collection[str] | None = None,
+        deny: Collection[str] = (),
+        discover: bool = True,
+        folder: str | Path | None = None,
     ) -> None:
-        self._loader = PluginLoader(Restriction(allow, deny), discover=discover)
+        place = None if folder is None else Path(folder).absolute()
+        self._loader = PluginLoader(Restriction(allow, deny), discover=discover, folder=place)
         self._registries: dict[str, NameRegistry[Any]] = {}
 
     @property
@@ -108,6 +118,11 @@ class PluginManager:
         with HOST_LOCK:
             if self._loader.restrict(restriction, replaced):
                 self._registries.clear()
+
+    def refusal(self, *names: str) -> str:
+        """Return the reason why the lists deny code with these names, such as a command, or ``""``."""
+        with HOST_LOCK:
+            return self._loader.refusal(*names)
 
     def require(self, names: Iterable[str]) -> None:
         """Check that plugins are loaded.
@@ -271,7 +286,8 @@ class PluginManager:
 def default_manager() -> PluginManager:
     """Return the manager of this process, which resolves `Filters.X` and the URLs of key stores.
 
-    ``ASYNCAPY_PLUGINS_ALLOW`` and ``ASYNCAPY_PLUGINS_DENY`` are names of plugins, separated by commas.
+    ``ASYNCAPY_PLUGINS_ALLOW`` and ``ASYNCAPY_PLUGINS_DENY`` are names of plugins, separated by commas, and
+    ``ASYNCAPY_PLUGINS_DIR`` is a folder whose Python files are plugins.
 
     Raises:
         ConfigError: an item of a list is no name of a plugin.
@@ -282,7 +298,11 @@ def default_manager() -> PluginManager:
 
 @functools.cache
 def _default_manager() -> PluginManager:
-    return PluginManager(allow=_names("ASYNCAPY_PLUGINS_ALLOW"), deny=_names("ASYNCAPY_PLUGINS_DENY") or ())
+    return PluginManager(
+        allow=_names("ASYNCAPY_PLUGINS_ALLOW"),
+        deny=_names("ASYNCAPY_PLUGINS_DENY") or (),
+        folder=os.environ.get("ASYNCAPY_PLUGINS_DIR") or None,
+    )
 
 
 def _names(variable: str) -> list[str] | None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from asyncapy_core.plugins.implementations import Implementation
+    from asyncapy_core.plugins.plugin_files import PluginFile
 
 METADATA: Final = "(metadata)"
 """The name of a record that stands for a distribution whose metadata cannot be read."""
@@ -21,11 +22,12 @@ PluginState = Literal["found", "loaded", "denied", "quarantined"]
 
 @dataclass(slots=True, eq=False)
 class PluginRecord:
-    """An entry point of the group ``asyncapy``, or an object that was registered by hand.
+    """An entry point of the group ``asyncapy``, a file in a folder of plugins, or an object registered by hand.
 
     Attributes:
-        name: the name of the entry point, used in allow- and deny-lists and in sections of options.
-        distribution: the name of its distribution, or ``"(registered)"``.
+        name: the name of the entry point, or of the file without its suffix. It is used in allow- and deny-lists and in
+            sections of options.
+        distribution: the name of its distribution, the path of its file, or ``"(registered)"``.
         version: the version of the distribution.
         state: ``loaded``, ``denied`` (not used, as a list does not allow it or a plugin that it requires), or
             ``quarantined``.
@@ -36,6 +38,7 @@ class PluginRecord:
         import_seconds: the duration of its import.
         traceback: the traceback of the exception that led to the quarantine, or nothing.
         options: the model of its options, or None.
+        kind: its kind in messages: a ``plugin``, or the ``command`` of another distribution.
         left_out: whether a warning was logged that clients do not use it, because it needs options.
     """
 
@@ -49,8 +52,9 @@ class PluginRecord:
     after: tuple[str, ...] = ()
     requires: tuple[str, ...] = ()
     import_seconds: float = 0.0
+    kind: str = "plugin"
     left_out: bool = False
-    entry_point: EntryPoint | None = None
+    entry_point: EntryPoint | PluginFile | None = None
     plugin: Any = field(default=None, repr=False)
     implementations: Mapping[str, tuple[Implementation, ...]] = field(default_factory=dict, repr=False)
     options: type[BaseModel] | None = field(default=None, repr=False)
@@ -61,7 +65,7 @@ class PluginRecord:
         version = f" {self.version}" if self.version else ""
         if self.name == METADATA:
             return f"the metadata of {self.distribution}{version}"
-        return f"plugin {self.name!r} of {self.distribution}{version}"
+        return f"{self.kind} {self.name!r} of {self.distribution}{version}"
 
     def quarantine(self, reason: str, traceback: str = "") -> None:
         """Exclude the plugin from use, for a reason."""

@@ -27,8 +27,11 @@ class Restriction:
     def __bool__(self) -> bool:
         return self._allow is not None or bool(self._deny)
 
-    def reason(self, name: str) -> str:
-        """Return the reason why a plugin is denied, or ``""``."""
-        if name in self._deny:
+    def reason(self, *names: str) -> str:
+        """Return the reason why code with these names is denied, or ``""``.
+
+        One name on the deny-list denies it; with an allow-list, one name there allows it.
+        """
+        if not self._deny.isdisjoint(names):
             return "it is on the deny list"
-        return "" if self._allow is None or name in self._allow else "it is not on the allow list"
+        return "" if self._allow is None or not self._allow.isdisjoint(names) else "it is not on the allow list"

@@ -64,10 +64,10 @@ class Packet(MutableMapping[str, Any]):
 
     @property
     def memo(self) -> dict[object, Any]:
-        memo: dict[object, Any]
-        try:
-            memo = self._memo
-        except AttributeError:  # most packets need none
+        memo: dict[object, Any] | None = getattr(
+            self, "_memo", None
+        )  # quicker than an exception; most packets need none
+        if memo is None:
             memo = self._memo = {}
         return memo
 

@@ -31,11 +31,18 @@ class NoHandler(Exception):
 
 
 class Dispatcher:
-    """The guards, handlers and error handlers of one server."""
+    """The guards, handlers and error handlers of one server.
+
+    Attributes:
+        guards: the guards, in their order.
+        errors: the functions for exceptions of the application.
+        waits: whether a dispatch with guards, several groups or async filters has waited; see `Handler`.
+    """
 
     def __init__(self) -> None:
         self.guards: tuple[Guard, ...] = ()
         self.errors: ErrorHandlers = ErrorHandlers()
+        self.waits: bool = False
         self._groups: tuple[_Group, ...] = ()
         self._without_waiting: _Group | None = None
         self._prepared = False
@@ -92,6 +99,13 @@ class Dispatcher:
             if matches is None:
                 failed = True
         raise NoHandler(failed=failed)
+
+    def note_wait(self, packet: Packet | None) -> None:
+        """Note that the dispatch of a packet has waited for something other than its client."""
+        if packet is not None and packet.handler is not None:
+            packet.handler.waits = True
+        if self._without_waiting is None:  # the next dispatch does not tell its handler before it is awaited
+            self.waits = True
 
     def dispatch_traced(self, client: Client, packet: Packet) -> Awaitable[object]:
         """`dispatch`, with a debug line for each step."""

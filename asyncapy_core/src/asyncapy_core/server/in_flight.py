@@ -79,7 +79,7 @@ class RequestsInFlight(ABC):
         self._changed: trio.Event | None = None
         self._plain = state.config.handler_timeout is None and not state.config.measure
         debug = state.log.isEnabledFor(logging.DEBUG)
-        self._dispatch = state.dispatcher.dispatch_traced if debug else state.dispatcher.dispatch
+        self._dispatch = _traced(state.dispatcher.dispatch_traced, link.log) if debug else state.dispatcher.dispatch
 
     @abstractmethod
     async def lead(self) -> bool | None:
@@ -139,9 +139,8 @@ class RequestsInFlight(ABC):
         worker.leads = False
         request.begin_waiting(worker)
         self._count(request)
-        handler = None if worker.packet is None else worker.packet.handler
-        if handler is not None and not self.output.sending:
-            handler.waits = True
+        if not self.output.sending:
+            self._state.dispatcher.note_wait(worker.packet)
         self._base.copy().run(self._link.hand_over)
 
     def _pass_on(self, request: NumberedRequest, packet: Packet, under_way: Awaitable[object]) -> None:
@@ -237,6 +236,7 @@ class RequestsInFlight(ABC):
         if request is not None and request.is_open:
             self.output.queue(self.output.bare(Kind.END, number, request.codec.wire_id))
             self._cancel_request(request)
+            self.log.debug("{API Parser} Request %d was cancelled by its client", number)
         elif (waiting := self._waiting.pop(number, None)) is not None:
             wire_id, payload = waiting
             self._bytes_waiting -= len(payload)
@@ -323,3 +323,16 @@ class RequestsInFlight(ABC):
         worker = self._worker(leads=False)
         with worker.scope:
             await run_with_wait_hook(function(worker, *args), worker.before_wait)
+
+
+def _traced(
+    dispatch: Callable[[Client, Packet], Awaitable[object]], log: SessionLog
+) -> Callable[[NumberedRequest, Packet], Awaitable[object]]:
+    """Return a function that writes a debug line for a request, and dispatches its packet."""
+
+    def dispatch_traced(request: NumberedRequest, packet: Packet) -> Awaitable[object]:
+        line = "{API Parser} Request %d, Protocol-Version is 23, Content-Encoding is %s, %d bytes"
+        log.debug(line, request.number, request.encoding, request.size)
+        return dispatch(request, packet)
+
+    return dispatch_traced

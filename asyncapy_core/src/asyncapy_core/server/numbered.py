@@ -109,7 +109,7 @@ class NumberedSession(RequestsInFlight):
         outbox, intake, decoder, connection = link.outbox, link.intake, self._decoder, link.interface
         dispatch, dropped, base = self._dispatch, self._state.peers.dropped.by_task, self._base
         encodings, limit = self._state.encodings.by_id, self._state.config.packets_per_turn
-        plain = self._plain
+        plain, dispatcher = self._plain, self._state.dispatcher
         while True:
             for kind, number, wire_id, payload in self._frames:
                 while not outbox.corked:
@@ -136,7 +136,7 @@ class NumberedSession(RequestsInFlight):
                 try:
                     packet = worker.packet = encoding.unpack(payload, request)
                     under_way = dispatch(request, packet)
-                    if requests and (handler := packet.handler) is not None and handler.waits:
+                    if requests and (packet.handler or dispatcher).waits:
                         worker.request = None
                         self._pass_on(request, packet, under_way)
                     else:

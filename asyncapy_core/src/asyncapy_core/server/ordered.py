@@ -257,15 +257,16 @@ class OrderedSession:
             EncodeError: the packet cannot be encoded; nothing was sent.
             AlreadyAnswered: ``replies`` is ``"one"``, and the handlers have answered their packet.
         """
-        if self._link.stage is not _OPEN:
+        outbox, request = self._outbox, self._request
+        if not outbox.corked and self._link.stage is not _OPEN:  # an end of the session uncorks it
             raise ClientDisconnected("the connection to this client was closed before", self._link.client)
         encoding = self._encoding if packet.sender is not None else self._state.encodings.by_name(packet.encoding)
         data = encoding.pack(packet.fields)
-        request = self._request
-        if request.answered is not _NOT:
+        answered = request.answered
+        if answered is not _NOT:
             request.repeat()
-        if self._outbox.hold(data):
-            if request.answered is _NOT:
+        if outbox.hold(data):
+            if answered is _NOT:
                 request.answered = _BY_HANDLER
             return None
         return self._put(data)

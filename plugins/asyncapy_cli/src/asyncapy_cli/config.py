@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from asyncapy_cli.output import echo, note
+from asyncapy_cli.plugins_dir import with_plugins_dir
 from asyncapy_core.config import ServerConfig, load_config
 from asyncapy_core.plugins import default_manager
 from asyncapy_core.plugins.restriction import Restriction
@@ -19,6 +20,7 @@ def config() -> None:
 
 @config.command()
 @click.argument("path", type=click.Path(exists=True, dir_okay=False))
+@with_plugins_dir
 def check(path: str) -> None:
     """Validate PATH, together with the environment and the options of plugins, and print the settings that are set."""
     load_config({}, path=path, environ={})  # the file alone, as the environment may hide its errors

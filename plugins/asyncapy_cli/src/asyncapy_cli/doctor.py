@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from asyncapy_cli.foreign_commands import find_commands, load_command
+from asyncapy_cli.main import COMMANDS
 from asyncapy_core.config import PluginOptions, ServerConfig, load_config
 from asyncapy_core.errors import ConfigError, PluginError
 from asyncapy_core.plugins import PluginManager, PluginRecord, Restriction
@@ -19,12 +21,14 @@ class Findings:
         notes: messages about other things that a reader should know.
         broken: the quarantined plugins.
         plugins: the number of plugins.
+        commands: the number of commands of other distributions.
     """
 
     faults: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     broken: tuple[PluginRecord, ...] = ()
     plugins: int = 0
+    commands: int = 0
 
 
 def examine(manager: PluginManager, path: str | None) -> Findings:
@@ -46,6 +50,7 @@ def examine(manager: PluginManager, path: str | None) -> Findings:
         _examine_plugins(manager, settings.plugins_require, options, findings, complete=path is not None)
     except ConfigError as error:  # a deny list with a name of no plugin
         findings.faults.append(str(error))
+    _examine_commands(manager, findings)
     findings.faults = list(dict.fromkeys(findings.faults))
     return findings
 
@@ -73,3 +78,17 @@ def _examine_plugins(
     findings.notes += [
         f"{folder} is left over from an interrupted pip, and is not read; delete it" for folder in manager.leftovers
     ]
+
+
+def _examine_commands(manager: PluginManager, findings: Findings) -> None:
+    try:
+        commands = find_commands(manager, COMMANDS)
+    except ConfigError as error:  # as above
+        findings.faults.append(str(error))
+        return
+    for record in commands:
+        load_command(record)
+    broken = tuple(record for record in commands if record.state == "quarantined")
+    findings.commands = len(commands)
+    findings.broken += broken
+    findings.faults += [f"{record.title} is quarantined: {record.reason}" for record in broken]

@@ -11,6 +11,7 @@ import click
 import trio
 
 from asyncapy_cli.output import echo, note
+from asyncapy_cli.plugins_dir import with_plugins_dir
 from asyncapy_cli.target import Target
 from asyncapy_core import Server
 from asyncapy_core.addresses import peer_address
@@ -29,6 +30,7 @@ _MEANINGS: Final = {
 @click.command()
 @click.argument("target")
 @click.argument("packet", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
+@with_plugins_dir
 @click.option("--from", "address", default="127.0.0.1", show_default=True, help="The IP address of the client.")
 @click.option("--setup", "with_setup", is_flag=True, help="Set up plugins and the server first; no port is opened.")
 def explain(*, target: str, packet: str, address: str, with_setup: bool) -> None:

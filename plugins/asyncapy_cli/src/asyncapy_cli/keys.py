@@ -16,6 +16,7 @@ from typing import Any, Final, NoReturn, TypeVar
 import click
 
 from asyncapy_cli.output import Unwritten, echo, note, print_json, print_table, printable
+from asyncapy_cli.plugins_dir import with_plugins_dir
 from asyncapy_core import APIKeyFactory, KeyRecord
 from asyncapy_core.errors import AsyncAPYError, KeyStoreError
 from asyncapy_core.keys.urls import open_store
@@ -87,6 +88,7 @@ def with_id(function: F) -> F:
 
 
 @click.group()
+@with_plugins_dir
 def keys() -> None:
     """Issue, list and revoke API keys.
 

@@ -1,16 +1,23 @@
-"""The command ``asyncapy``, which imports each of its commands when it is called."""
+"""The command ``asyncapy``, which imports each of its commands when it is called.
+
+Other distributions bring commands, too: `command_names` finds them, `foreign_commands` imports them.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
+import io
+import os
 import sys
 from collections.abc import Iterator
 from typing import Any, Final
 
 import click
+from click.shell_completion import CompletionItem
 
-from asyncapy_cli.output import UNWRITABLE, discard, escape_unencodable, note
+from asyncapy_cli.command_names import command_names
+from asyncapy_cli.output import UNWRITABLE, discard, escape_unencodable, note, printable
 
 COMMANDS: Final = {
     "serve": "Run the server that a module or a file defines.",
@@ -47,17 +54,25 @@ def _carried_through_click() -> Iterator[None]:
 
 
 class LazyGroup(click.Group):
-    """A group that lists its commands with their summaries without importing them."""
+    """A group that lists its commands without importing them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+        return [*COMMANDS, *(name for name in _foreign_names() if name not in COMMANDS)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
+        if cmd_name in COMMANDS:
+            module = importlib.import_module(f"asyncapy_cli.{cmd_name}")
+            command: click.Command = getattr(module, cmd_name)
+            return command
+        if cmd_name not in command_names():
             return None
-        module = importlib.import_module(f"asyncapy_cli.{cmd_name}")
-        command: click.Command = getattr(module, cmd_name)
-        return command
+        if not ctx.resilient_parsing:
+            return _import_foreign(cmd_name)
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            try:  # for a completion: the shell would show errors, and take all other output for completions
+                return _import_foreign(cmd_name)
+            except Exception:  # a command that cannot be used, or a wrong list of plugins
+                return None
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         with _carried_through_click():  # --help and --version write here
@@ -65,11 +80,62 @@ class LazyGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         with _carried_through_click():
-            return super().invoke(ctx)
+            try:
+                return super().invoke(ctx)
+            except Exception as error:
+                name = ctx.invoked_subcommand
+                if name is None or name in COMMANDS:
+                    raise
+                from asyncapy_cli.foreign_commands import name_failure  # noqa: PLC0415  # it imports the core
+
+                named = name_failure(name, error)
+                if named is error:
+                    raise
+                raise named from error
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        names = {**dict.fromkeys(self.list_commands(ctx), None), **COMMANDS}
+        found = [CompletionItem(name, help=text) for name, text in names.items() if name.startswith(incomplete)]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
+        foreign = _foreign_names()
+        if foreign:
+            with formatter.section("Commands of other distributions"):
+                formatter.write_dl([(printable(name), _origin(name, titles)) for name, titles in foreign.items()])
+
+
+def _foreign_names() -> dict[str, list[str]]:
+    """Return the commands of other distributions, with these, that no list denies."""
+    names = command_names()
+    if names and any(os.environ.get(f"ASYNCAPY_PLUGINS_{each}") is not None for each in ("ALLOW", "DENY")):
+        from asyncapy_cli.foreign_commands import find_commands  # noqa: PLC0415  # it imports the core
+        from asyncapy_core.errors import ConfigError  # noqa: PLC0415  # as above
+        from asyncapy_core.plugins import default_manager  # noqa: PLC0415  # as above
+
+        try:
+            denied = {each.name for each in find_commands(default_manager(), COMMANDS) if each.state == "denied"}
+        except ConfigError:  # of a wrong list, which allows nothing; each other command reports it
+            return {}
+        return {name: titles for name, titles in names.items() if name not in denied}
+    return names
+
+
+def _origin(name: str, titles: list[str]) -> str:
+    """Return the line about a command of another distribution."""
+    brought = printable(" and ".join(sorted(titles)))
+    if name in COMMANDS:
+        return f"Brought by {brought}, but not used: asyncapy has this command itself."
+    return f"Brought by {brought}." if len(titles) == 1 else f"Claimed by {brought}, and not used: uninstall one."
+
+
+def _import_foreign(name: str) -> click.Command:
+    from asyncapy_cli.foreign_commands import import_command  # noqa: PLC0415  # it imports the core
+    from asyncapy_core.plugins import default_manager  # noqa: PLC0415  # as above
+
+    return import_command(default_manager(), COMMANDS, name)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

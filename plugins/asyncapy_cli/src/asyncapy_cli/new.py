@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.resources import files
 from importlib.util import find_spec
@@ -13,20 +14,56 @@ from zlib import crc32
 
 import click
 
+from asyncapy_cli.command_names import command_names
+from asyncapy_cli.main import COMMANDS
 from asyncapy_cli.output import echo, note
 from asyncapy_core.plugins import default_manager
 
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of plugins.
+
+    Attributes:
+        summary: the summary in its README.
+        usage: the usage there.
+        requires: the distributions that it requires beside the core; ``$range`` is the range of versions of AsyncAPY.
+        group: the group of its entry point, as a key of TOML.
+        entry: the name of its entry point.
+        object: the value of its entry point.
+    """
+
+    summary: str
+    usage: str
+    requires: tuple[str, ...] = ()
+    group: str = "asyncapy"
+    entry: str = "$name"
+    object: str = "$package"
+
+
 KINDS: Final = {
-    "filter": ("A filter", '`Filters.$Class("text")` passes packets whose field `text` is written in capitals.'),
-    "codec": ("A codec", 'Clients and servers that have it installed may use `encoding="$name"`.'),
-    "keystore": ("A key store", '`APIKeyFactory(store="$scheme:///path/to/keys.json")` keeps API keys in a file.'),
-    "hooks": ("Setup and shutdown hooks", 'Every server of its environment answers `{"ping": 1}` from any client.'),
+    "filter": Kind("A filter", '`Filters.$Class("text")` passes packets whose field `text` is written in capitals.'),
+    "codec": Kind("A codec", 'Clients and servers that have it installed may use `encoding="$name"`.'),
+    "keystore": Kind("A key store", '`APIKeyFactory(store="$scheme:///path/to/keys.json")` keeps API keys in a file.'),
+    "hooks": Kind(
+        "Setup and shutdown hooks",
+        'Every server of its environment answers `{"ping": 1}` from any client.',
+        requires=("pydantic>=2.12",),
+    ),
+    "command": Kind(
+        "A command",
+        "`asyncapy $command HOST PORT` measures how long requests to a server take.",
+        requires=("asyncapy-cli$range", "click>=8.1"),
+        group='"asyncapy.commands"',
+        entry="$command",
+        object="$package:command",
+    ),
 }
-"""The kinds of plugin, each with the summary and the usage in its README."""
+"""The kinds of plugins."""
 
 NAME: Final = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
 
-PARTS: Final = ("cli", "codecs", "core", "filters", "redis", "sqlite")
+PARTS: Final = ("cli", "codecs", "core", "filters", "limits", "redis", "sqlite")
 """The packages of AsyncAPY. Their names are taken even if they are not installed."""
 
 IMPORTED: Final = ("Client", "Filter", "Packet")
@@ -47,10 +84,13 @@ def plugin(*, name: str, kind: str) -> None:
         raise click.BadParameter(
             f"{name!r}: give lowercase letters, digits and dashes, such as shout", param_hint="NAME"
         )
-    if taken := _taken(name.replace("-", "_")):
+    taken = _taken(name.replace("-", "_"))
+    if not taken and kind == "command" and (name in COMMANDS or name in command_names()):
+        taken = f"there is a command asyncapy {name}"
+    if taken:
         raise click.BadParameter(f"{name!r}: {taken}; give another name", param_hint="NAME")
     folder = Path(f"asyncapy-{name}")
-    if folder.exists():
+    if folder.exists() or folder.is_symlink():
         raise click.ClickException(f"{folder} exists already; give another name, or move it away")
     project = _project(name, kind)
     for path, text in project.items():
@@ -58,7 +98,7 @@ def plugin(*, name: str, kind: str) -> None:
         (folder / path).write_text(text, encoding="utf-8")
     for path in project:
         echo(f"{folder / path}")
-    note(f"\nNext: cd {folder} && pip install -e '.[test]' && pytest")
+    note(f"\nNext: cd {folder} && pip install -e '.[test]' && pytest && mypy")
 
 
 def _taken(identifier: str) -> str:
@@ -92,19 +132,25 @@ def _project(name: str, kind: str) -> dict[str, str]:
     identifier = name.replace("-", "_")
     core = version("asyncapy-core")
     major, minor, *_ = core.split(".")
+    chosen = KINDS[kind]
     values = {
         "name": identifier,
         "Class": _class_name(identifier),
         "package": f"asyncapy_{identifier}",
         "distribution": f"asyncapy-{name.replace('_', '-')}",
         "scheme": name.replace("_", "-"),
+        "command": name,
         "wire_id": str(_free_wire_id(identifier)),
         "core": core,
         "next_core": f"{major}.{int(minor) + 1}",
+        "range": f">={core},<{major}.{int(minor) + 1}",
+        "summary": chosen.summary,
+        "group": chosen.group,
     }
-    summary, usage = KINDS[kind]
-    values["summary"] = summary
-    values["usage"] = Template(usage).substitute(values)
+    for part in ("usage", "entry", "object"):
+        values[part] = Template(getattr(chosen, part)).substitute(values)
+    required = [Template(each).substitute(values) for each in ("asyncapy-core$range", *chosen.requires)]
+    values["dependencies"] = ", ".join(f'"{each}"' for each in sorted(required))
     templates = {
         "pyproject.toml": "pyproject.toml",
         "README.md": "README.md",

@@ -12,8 +12,11 @@ from typing import Any, Final
 import click
 from click.shell_completion import CompletionItem
 
+from asyncapy_cli.foreign_commands import add_commands, find_commands
+from asyncapy_cli.main import COMMANDS
 from asyncapy_cli.output import echo, note, print_json, print_table
 from asyncapy_cli.plugin_options import complete_name
+from asyncapy_cli.plugins_dir import with_plugins_dir
 from asyncapy_core.errors import ConfigError
 from asyncapy_core.plugins import PluginManager, PluginRecord, default_manager
 from asyncapy_core.plugins.inventory import Option, Provided, take_inventory
@@ -40,16 +43,17 @@ class ByName(click.Group):
 
 
 @click.group(cls=ByName, invoke_without_command=True, subcommand_metavar="[PLUGIN | COMMAND [ARGS]...]")
+@with_plugins_dir
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 @click.pass_context
 def plugins(context: click.Context, *, as_json: bool) -> None:
-    """List the installed plugins, and the codecs, filters, key stores and options of each.
+    """List the installed plugins, and the codecs, filters, key stores, commands and options of each.
 
     With the name of a plugin, show this plugin and the types and defaults of its options.
     """
     if context.invoked_subcommand is not None:
         return
-    found = take_inventory(_looked_through(default_manager()))
+    found = _inventory(_looked_through(default_manager()))
     if as_json:
         print_json([{**_fields(record), **asdict(provided)} for record, provided in found.items()])
         return
@@ -62,6 +66,7 @@ def plugins(context: click.Context, *, as_json: bool) -> None:
 
 @plugins.command()
 @click.argument("name", metavar="PLUGIN", shell_complete=complete_name)
+@with_plugins_dir
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 def show(*, name: str, as_json: bool) -> None:
     """Show PLUGIN, and the types and defaults of its options.
@@ -69,7 +74,7 @@ def show(*, name: str, as_json: bool) -> None:
     `asyncapy plugins PLUGIN` does the same, unless a command has this name.
     """
     manager = _looked_through(default_manager())
-    found = {record: provided for record, provided in take_inventory(manager).items() if record.name == name}
+    found = {record: provided for record, provided in _inventory(manager).items() if record.name == name}
     if not found:
         installed = ", ".join(sorted(manager.names)) or "none"
         commands = ", ".join(plugins.commands)
@@ -92,6 +97,7 @@ def show(*, name: str, as_json: bool) -> None:
 
 
 @plugins.command()
+@with_plugins_dir
 @click.option(
     "--config", "path", type=click.Path(exists=True, dir_okay=False), help="Check a start with this configuration file."
 )
@@ -113,10 +119,12 @@ def doctor(*, path: str | None) -> None:
         echo(fault)
     if findings.faults:
         sys.exit(1)
-    echo(f"{findings.plugins} plugins, no problems found.")
+    commands = {0: "", 1: " and 1 command"}.get(findings.commands, f" and {findings.commands} commands")
+    echo(f"{findings.plugins} plugins{commands}, no problems found.")
 
 
 @plugins.command()
+@with_plugins_dir
 @click.argument("names", nargs=-1, metavar="[PLUGIN]...")
 @click.option("--store", "stores", multiple=True, metavar="URL", help="An empty key store to test; it is left empty.")
 def test(*, names: tuple[str, ...], stores: tuple[str, ...]) -> None:
@@ -132,6 +140,7 @@ def test(*, names: tuple[str, ...], stores: tuple[str, ...]) -> None:
 
 
 @plugins.command()
+@with_plugins_dir
 @click.argument("folder", metavar="[DIR]", default=TYPINGS, type=click.Path(file_okay=False))
 @click.option("--check", is_flag=True, help="Write nothing; the status is 1 when the stubs are not up to date.")
 def stubs(*, folder: str, check: bool) -> None:
@@ -182,6 +191,13 @@ def _looked_through(manager: PluginManager) -> PluginManager:
     return manager
 
 
+def _inventory(manager: PluginManager) -> dict[PluginRecord, Provided]:
+    """Return everything that the plugins provide, and the commands of other distributions, which are imported."""
+    found = take_inventory(manager)
+    add_commands(found, find_commands(manager, COMMANDS))
+    return found
+
+
 def _fields(record: PluginRecord) -> dict[str, Any]:
     return {
         "name": record.name,
@@ -202,6 +218,8 @@ def _provided(provided: Provided) -> Iterator[tuple[str, str]]:
         yield "filter", f"{name} (contested)" if name in provided.contested else name
     for name in provided.key_stores:
         yield "key store", f"{name}:// (contested)" if name in provided.contested else f"{name}://"
+    for name in provided.commands:
+        yield "command", f"asyncapy {name}"
     for option in provided.options:
         yield "option", f"{option.name}: {option.type}" + (f" = {option.default}" if option.default else ", required")
 

@@ -59,11 +59,11 @@ class _Child:
         self._process.kill()
 
 
-def serve_and_watch(folder: Path, configs: Iterable[str]) -> int:
+def serve_and_watch(folders: Iterable[Path], configs: Iterable[str]) -> int:
     """Serve until SIGINT, SIGTERM or SIGHUP, and return the last status of the server. A second signal kills it.
 
     Args:
-        folder: a folder to watch in addition to the working directory.
+        folders: folders to watch in addition to the working directory.
         configs: configuration files to watch.
 
     Raises:
@@ -74,7 +74,7 @@ def serve_and_watch(folder: Path, configs: Iterable[str]) -> int:
         files.append(Path(config).resolve())
         if not files[-1].is_file():
             raise click.ClickException(f"there is no configuration file {config}")
-    folders = {Path.cwd(), folder, *(file.parent for file in files)}
+    watched = {Path.cwd(), *folders, *(file.parent for file in files)}
     stop = threading.Event()
     child: _Child | None = None
     status = 0
@@ -90,7 +90,7 @@ def serve_and_watch(folder: Path, configs: Iterable[str]) -> int:
             signal.signal(number, asked)
     try:
         child = _Child()
-        changed = watch(*folders, watch_filter=_Watched(files), stop_event=stop, ignore_permission_denied=True)
+        changed = watch(*watched, watch_filter=_Watched(files), stop_event=stop, ignore_permission_denied=True)
         for changes in changed:
             note(f"{', '.join(sorted({_shown(name) for _, name in changes})[:3])} changed; restarting")
             child.end()

@@ -12,10 +12,12 @@ import click
 from asyncapy_cli.log_config import apply_log_config
 from asyncapy_cli.output import print_facts
 from asyncapy_cli.plugin_options import by_plugin, check_options, complete_option
+from asyncapy_cli.plugins_dir import is_plugins_dir_given, plugins_dir, with_plugins_dir
 from asyncapy_cli.target import Target
 from asyncapy_core import Server, ServerConfig, defaults
 from asyncapy_core.addresses import is_unix
 from asyncapy_core.logs.writer import program_logs
+from asyncapy_core.plugins import default_manager
 from asyncapy_core.server.log_formats import FORMATS
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -32,8 +34,9 @@ def with_settings(function: F) -> F:
 @click.command()
 @click.argument("target")
 @click.option("--config", "path", type=click.Path(dir_okay=False), help="A configuration file, INI or TOML.")
+@with_plugins_dir
 @click.option(
-    "--reload", is_flag=True, help="Restart when --config or a Python file here or in TARGET's folder changes."
+    "--reload", is_flag=True, help="Restart when --config or a Python file here, in TARGET's folder or in DIR changes."
 )
 @click.option(
     "--log-config",
@@ -69,7 +72,8 @@ def serve(
     if reload:
         from asyncapy_cli.reloading import serve_and_watch  # noqa: PLC0415  # watchfiles is needed here only
 
-        sys.exit(serve_and_watch(program.folder, [file for file in (path, log_config) if file is not None]))
+        folders = [folder for folder in (program.folder, plugins_dir()) if folder is not None]
+        sys.exit(serve_and_watch(folders, [file for file in (path, log_config) if file is not None]))
     if log_config is not None:
         if formats := [f"--{name.replace('_', '-')}" for name in sorted(FORMATS) if settings[name] is not None]:
             raise click.UsageError(f"--log-config has the formats of log lines; leave out {', '.join(formats)}")
@@ -77,6 +81,11 @@ def serve(
     with contextlib.ExitStack() as stack:
 
         def prepare(server: Server) -> None:
+            if is_plugins_dir_given() and server.plugins is not default_manager():
+                raise click.ClickException(
+                    f"{target} has plugins of its own, to which --plugins-dir adds none; give it "
+                    "plugins=PluginManager(folder=...)"
+                )
             given = {name: value for name, value in settings.items() if value is not None}
             server.configure(path=path, plugin_options=by_plugin(options, server.plugins.names), **given)
             if log_config is not None:

@@ -22,6 +22,7 @@ from typing import Any, Final
 from asyncapy_core import Filter, PluginManager
 from asyncapy_core.errors import PluginCollision
 from asyncapy_core.logs import reason_of
+from asyncapy_core.plugins.plugin_files import PACKAGE_PREFIX
 
 PACKAGE: Final = "asyncapy"
 HEADER: Final = "# Written by `asyncapy plugins stubs`. Run it again when plugins or asyncapy change.\n"
@@ -137,6 +138,8 @@ def _hidden(found: type[Filter]) -> str:
     module = sys.modules.get(found.__module__)
     if found.__module__ == "__main__" or module is None:
         return f"{title} is in no module that can be imported"
+    if found.__module__.startswith(PACKAGE_PREFIX):
+        return f"{title} is in a folder of plugins, in which type checkers do not look"
     if "<locals>" in found.__qualname__:
         return f"{title} is a class within a function"
     if _looked_up(module, found.__qualname__) is not found:
