@@ -144,6 +144,7 @@ SURFACE: dict[str, set[str]] = {
     },
     "asyncapy_codecs": {"JsonCodec", "ZiProtoCodec"},
     "asyncapy_filters": {"APIFactory", "Fields", "HasFields", "Ip"},
+    "asyncapy_limits": {"Rate"},
 }
 
 

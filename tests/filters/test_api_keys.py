@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncapy.filters import Filter, Filters
-from asyncapy_core import APIKeyFactory, Failure, Handler, KeyRecord, MemoryKeyStore, Packet
+from asyncapy_core import APIKeyFactory, Failure, Handler, KeyRecord, MemoryKeyStore, Packet, Server
 from asyncapy_core.errors import KeyStoreUnavailable
 from asyncapy_core.routing.filter import check
-from asyncapy_core.testing import Detached
+from asyncapy_core.testing import Detached, serving
 from asyncapy_filters import APIFactory
 
 CLIENT = Detached().client
@@ -138,6 +138,28 @@ async def test_the_record_of_the_key_is_in_the_context(store: type[MemoryKeyStor
     record = packet.context["api_key"]
     assert isinstance(record, KeyRecord)
     assert record.metadata == {"owner": "alice"}
+
+
+@STORES
+@pytest.mark.parametrize("once", [False, True])
+async def test_filters_behind_it_find_the_record_in_the_memo_of_the_packet(
+    store: type[MemoryKeyStore], once: bool
+) -> None:
+    class Owner(Filter):
+        def check(self, c: Any, p: Any) -> bool:
+            record: KeyRecord = p.memo["api_key"]
+            return record.metadata == {"owner": "alice"}
+
+    factory = APIKeyFactory(store=store())
+    server = Server(port=0, logging_level="CRITICAL")
+
+    @server.add_handler(APIFactory(factory, "key", once=once), Owner())
+    async def echo(client: Any, packet: Any) -> dict[str, Any]:
+        return {"passed": True}
+
+    async with serving(server) as running, running.client() as client:
+        assert await client.request({"key": await factory.aissue({"owner": "alice"})}) == {"passed": True}
+        assert "error" in await client.request({"key": await factory.aissue({"owner": "bob"})})
 
 
 async def test_handlers_with_equal_filters_ask_once_for_a_packet() -> None:

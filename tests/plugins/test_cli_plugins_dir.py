@@ -99,7 +99,7 @@ def denying(name: str) -> list[str]:
     return ["env", f"ASYNCAPY_PLUGINS_DENY={name}", sys.executable, "-m", "asyncapy_cli"]
 
 
-@pytest.mark.parametrize("command", ["serve app", "plugins", "plugins doctor", "explain app app.py", "keys list"])
+@pytest.mark.parametrize("command", ["serve app", "plugins", "plugins doctor", "explain app app.py", "plugins stubs"])
 @pytest.mark.parametrize(("place", "reason"), [("nowhere", "does not exist"), ("app.py", "is a file")])
 def test_a_folder_that_is_none_is_told(folder: Path, command: str, place: str, reason: str) -> None:
     name, *others = command.split()
@@ -141,7 +141,7 @@ def test_other_commands_have_the_plugins_too(folder: Path) -> None:
     (folder / "server.ini").write_text("[plugin:shout]\nreply = psst\n")
     assert run(folder, "config", "check", "server.ini", *option).returncode == 0
     assert "shout" in run(folder, "config", "check", "server.ini").stderr
-    assert run(folder, "keys", *option, "list", "--store", "forgetful://").returncode == 0
+    assert run(folder, "keys", "list", "--store", "forgetful://", *option).returncode == 0
     stubs = run(folder, "plugins", "stubs", *option)
     assert "is in a folder of plugins, in which type checkers do not look" in stubs.stderr
     assert "Shout: _Any" in (folder / "typings" / "asyncapy" / "filters.pyi").read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import uuid
@@ -332,15 +333,21 @@ async def test_the_option_of_the_plugin_names_the_store_of_a_server(redis_server
     assert replies == [True, True, True, False]
 
 
-async def test_without_a_store_the_start_says_where_to_name_one() -> None:
-    server = Server(port=0)
+@pytest.mark.parametrize("required", [False, True])
+async def test_without_a_store_the_start_says_where_to_name_one(required: bool) -> None:
+    server = Server(port=0, plugins_require=["limits"] if required else [])
 
     @server.add_handler(Rate("3/hour") & Rate("3/hour", shared="api"))
     async def echo(client: Any, packet: Any) -> None: ...
 
-    with pytest.raises(PluginError, match=r"shared='api'\) of the handler 'echo' needs a store: set store = redis://"):
-        async with serving(server):
-            pass
+    advice = r"shared='api'\) of the handler 'echo' needs a store: set store = redis://"
+    if required:
+        with pytest.raises(PluginError, match=advice):
+            async with serving(server):
+                pass
+    else:
+        async with serving(server) as running:
+            assert re.search(advice, "\n".join(running.log))
 
 
 async def test_without_a_store_a_guard_passes_nothing_and_the_log_says_where_to_name_one() -> None:
@@ -362,7 +369,7 @@ async def test_a_wrong_url_is_refused_without_its_password(url: str) -> None:
     with pytest.raises(ConfigError, match="is no store for rate limits; write redis://") as caught:
         Rate("1/second", shared="a", store=url)
     assert "hunter2" not in str(caught.value)
-    with pytest.raises(PluginError) as told:
+    with pytest.raises(ConfigError, match="is no store for rate limits; write redis://") as told:
         async with serving(Server(port=0, plugin_options={"limits": {"store": url}})):
             pass
     assert "hunter2" not in str(told.value)
@@ -379,6 +386,13 @@ async def test_a_wrong_url_is_refused_without_its_password(url: str) -> None:
 def test_wrong_arguments_are_refused(options: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         Rate("1/second", **options)
+
+
+def test_without_redis_py_a_store_is_refused_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "redis", None)
+    monkeypatch.delitem(sys.modules, "asyncapy_limits.store", raising=False)
+    with pytest.raises(ConfigError, match=r"pip install 'asyncapy-limits\[redis\]'"):
+        open_store("redis://localhost:3")
 
 
 def test_one_url_is_one_store() -> None:

@@ -10,7 +10,7 @@ import msgpack
 import pytest
 import trio
 
-from asyncapy_core import Codec, Filter
+from asyncapy_core import Codec, Failure, Filter
 from asyncapy_core.errors import DecodeError, EncodeError
 from asyncapy_core.testing import CodecContract, FilterContract, Sample
 
@@ -124,6 +124,19 @@ class TestAsyncLimit(TestLimit):
 
     def filter(self) -> Filter:
         return AsyncLimit(3)
+
+
+class TestALimitThatSaysSo(TestLimit):
+    """A limit that answers a packet beyond it with a failure."""
+
+    def filter(self) -> Filter:
+        class Answering(Limit):
+            def check(self, c: Any, p: Any) -> Any:
+                if not super().check(c, p):
+                    raise Failure("ERR_RATE_LIMITED", retry_after=1)
+                return True
+
+        return Answering(1)
 
 
 class TestALimitOfSomePackets(TestLimit):

@@ -43,7 +43,7 @@ names = sorted(default_manager().filters)
 print(json.dumps([outcomes, names, len([codec.name for codec in default_manager().codecs()])]))
 """
 
-OURS = ["APIFactory", "Fields", "HasFields", "Ip"]
+OURS = ["APIFactory", "Fields", "HasFields", "Ip", "Rate"]
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ def test_a_plugin_that_uses_its_own_filter_while_it_is_imported_is_quarantined_w
     (reason,) = states(site).values()
     assert reason.startswith(
         "quarantined import failed with UnknownFilter: no plugin provides a filter 'Mine' while plugin 'aaa' of aaa "
-        "1.0 is being imported or collected (found: APIFactory, Fields, HasFields, Ip)"
+        "1.0 is being imported or collected (found: APIFactory, Fields, HasFields, Ip, Rate)"
     )
 
 

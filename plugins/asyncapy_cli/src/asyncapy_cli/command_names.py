@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 GROUP: Final = "asyncapy.commands"
 """As in `asyncapy_core.plugins.discovery`, which is not imported here."""
 
+_NAME: Final = re.compile(r"[\w.][\w.-]*")
+"""A name that can be typed, listed in help and sent to a shell; `asyncapy plugins doctor` names other ones."""
+
 _METADATA: Final = re.compile(r"(?P<name>[^~/\\-][^/\\-]*)(-[^/\\]*)?\.(dist|egg)-info")
 
 
@@ -38,13 +41,21 @@ def command_names() -> dict[str, list[str]]:
             read.add(canonical)
             if GROUP not in (distribution.read_text("entry_points.txt") or ""):
                 continue
-            title = f"{distribution.metadata['Name']} {distribution.metadata['Version']}"
             names = [each.name for each in distribution.entry_points if each.group == GROUP]
         except Exception:  # noqa: S112  # any file, or the object of a finder of another package
             continue
-        for name in dict.fromkeys(names):
-            found.setdefault(name, []).append(title)
+        for name in filter(_NAME.fullmatch, dict.fromkeys(names)):
+            found.setdefault(name, []).append(_full_title(distribution, title))
     return dict(sorted(found.items()))
+
+
+def _full_title(distribution: Distribution, title: str) -> str:
+    """Return the name and the version of a distribution, or another title if its metadata has none."""
+    try:
+        name, version = distribution.metadata["Name"], distribution.metadata["Version"]
+    except Exception:  # unreadable or missing
+        return title
+    return f"{name} {version}" if name and version else title
 
 
 def _distributions() -> Iterator[Distribution]:

@@ -36,10 +36,14 @@ class Raised(click.ClickException):
         self._error: Final = error
 
     def show(self, file: object = None) -> None:
-        trace = self._error.__traceback__
-        while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_MACHINERY):
-            trace = trace.tb_next
-        note("".join(traceback.format_exception(type(self._error), self._error, trace)).rstrip("\n"))
+        try:
+            trace = self._error.__traceback__
+            while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_MACHINERY):
+                trace = trace.tb_next
+            lines = "".join(traceback.format_exception(type(self._error), self._error, trace))
+        except Exception:  # the attributes of an exception may raise
+            lines = reason_of(self._error)
+        note(lines.rstrip("\n"))
         note(f"asyncapy: {self.message}")
 
 
@@ -64,6 +68,8 @@ def find_commands(manager: PluginManager, own: Mapping[str, str]) -> list[Plugin
         names = [each.name for each in plugins if each.distribution == record.distribution]
         if reason := manager.refusal(record.name, *names):
             record.state, record.reason = "denied", reason
+        elif record.name.startswith("-"):
+            record.quarantine(f"its name {record.name!r} begins as an option does; give it another one")
         elif record.name in own:
             record.quarantine(f"asyncapy has a command {record.name!r} itself; uninstall {record.distribution}")
         elif len(claiming) > 1:

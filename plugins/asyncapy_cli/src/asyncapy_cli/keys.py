@@ -65,7 +65,7 @@ def _required(context: click.Context, parameter: click.Parameter, value: str | N
 
 
 def with_store(function: F) -> F:
-    """Add the option ``--store``."""
+    """Add the options ``--store`` and ``--plugins-dir``."""
     option = click.option(
         "--store",
         "url",
@@ -74,7 +74,7 @@ def with_store(function: F) -> F:
         show_envvar=True,
         help="The key store: sqlite:///keys.db, redis://localhost, ...",
     )
-    return option(function)
+    return option(with_plugins_dir(function))
 
 
 def with_json(function: F) -> F:
@@ -88,7 +88,6 @@ def with_id(function: F) -> F:
 
 
 @click.group()
-@with_plugins_dir
 def keys() -> None:
     """Issue, list and revoke API keys.
 

@@ -63,7 +63,7 @@ KINDS: Final = {
 
 NAME: Final = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
 
-PARTS: Final = ("cli", "codecs", "core", "filters", "limits", "redis", "sqlite")
+PARTS: Final = ("cli", "codecs", "core", "filters", "limits", "metrics", "redis", "sqlite")
 """The packages of AsyncAPY. Their names are taken even if they are not installed."""
 
 IMPORTED: Final = ("Client", "Filter", "Packet")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import BaseModel, Field, SecretStr, field_validator
 
-from asyncapy_core import Filter, Server, hookimpl
+from asyncapy_core import Filter, Handler, Server, hookimpl
 from asyncapy_core.errors import ConfigError
 from asyncapy_limits import Rate
 from asyncapy_limits.batching import leave_all
@@ -20,6 +20,13 @@ class Options(BaseModel):
         default=None, description="the URL of the Redis or Valkey in which servers count shared limits together"
     )
 
+    @field_validator("store")
+    @classmethod
+    def _check_store(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None:
+            open_store(url.get_secret_value())
+        return url
+
 
 asyncapy_options = Options
 
@@ -31,22 +38,21 @@ def asyncapy_filters() -> dict[str, type[Filter]]:
 
 
 @hookimpl
-def asyncapy_setup(server: Server, options: Options) -> None:
-    """Open the store of the server.
+def asyncapy_wrap(server: Server, handler: Handler, options: Options) -> None:
+    """Note the store of the server, and look whether the filters of a handler have one. No handler is wrapped.
 
     Raises:
-        ConfigError: its URL is wrong, or a handler needs a store and there is none.
+        ConfigError: a filter needs a store, and there is none.
     """
     if options.store is not None:
         set_store(server, open_store(options.store.get_secret_value()))
         return
-    for handler in (each for group in server.handlers.values() for each in group):
-        for rate in _rates(handler.filters):
-            if rate.needs_store:
-                raise ConfigError(
-                    f"{rate!r} of the handler {handler.name!r} needs a store: set store = redis://... in "
-                    "[plugin:limits], or give store= to the filter"
-                )
+    for rate in _rates(handler.filters):
+        if rate.needs_store:
+            raise ConfigError(
+                f"{rate!r} of the handler {handler.name!r} needs a store: set store = redis://... in [plugin:limits], "
+                "or give store= to the filter"
+            )
 
 
 @hookimpl

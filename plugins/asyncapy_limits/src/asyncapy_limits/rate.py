@@ -24,8 +24,8 @@ class Rate(Filter):
     """Passes packets up to a rate. A packet beyond it is answered with ERR_RATE_LIMITED and ``retry_after``.
 
     All limits must hold. A packet that is refused counts for none of them, and a packet that is checked several times
-    by one `Rate` counts once. One `Rate` that several handlers or servers of a process share counts together; two of
-    them count apart.
+    by one `Rate` counts once. One `Rate` that several handlers or servers share counts together; two of them count
+    apart. In memory, it counts in one run of trio at a time.
 
     The packets are counted by the generic cell rate algorithm, see `asyncapy_limits.window.Window`: after a pause,
     ``100/second`` passes 100 packets at once, then one every 10 milliseconds.
@@ -67,12 +67,13 @@ class Rate(Filter):
         self.shared: str | None = _checked_name(shared, store)
         self._by = by
         self._subject: Any = subject_function(by)
+        self._is_async = is_async(self._subject)
         self._window = Window(parse_limits(limits), _checked_number(max_subjects))
         if shared is not None:
             self._sharing = Sharing(parse_limits(limits), shared, max_subjects, store)
             self._fail_open = fail_open
             self.check = self._check_shared  # type: ignore[method-assign]  # decided once, not for each packet
-        elif is_async(self._subject):
+        elif self._is_async:
             self.check = self._check_async  # type: ignore[method-assign]  # as above
 
     @property
@@ -99,7 +100,7 @@ class Rate(Filter):
         memo = p.memo
         if self not in memo:
             subject: Hashable = self._subject(c, p)
-            if is_async(self._subject):
+            if self._is_async:
                 subject = await subject  # type: ignore[misc]  # of an async function
             await self._count_shared(c, subject)
             memo[self] = True

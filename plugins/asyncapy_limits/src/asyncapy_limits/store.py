@@ -83,7 +83,9 @@ class Store:
 
 def _redact(url: str) -> str:
     """Return a URL, which may be malformed, without its user, password and options."""
-    scheme, _, rest = str(url).partition("://")
+    scheme, separator, rest = str(url).partition("://")
+    if not separator:
+        return "a text without ://"
     place, mark, options = rest.replace("#", "?").partition("?")
     if mark and "@" in options:
         return f"{scheme}://..."  # the ? may be a part of the password

@@ -111,7 +111,7 @@ def _check(subject: object, name: str) -> Hashable:
         TypeError: it is no subject.
     """
     if type(subject) is str or type(subject) is bytes:
-        return subject if len(subject) <= LONGEST else digest(subject)
+        return subject if len(subject) <= LONGEST else ("digest", digest(subject))  # no text is equal to it
     if inspect.isawaitable(subject):
         if inspect.iscoroutine(subject):
             subject.close()
