@@ -216,7 +216,9 @@ def states(site: Site) -> dict[str, str]:
     """
     found: dict[str, str] = json.loads(site.prints(program))
     return {
-        name: state for name, state in found.items() if name not in {"codecs", "filters", "limits", "redis", "sqlite"}
+        name: state
+        for name, state in found.items()
+        if name not in {"codecs", "filters", "limits", "metrics", "redis", "sqlite"}
     }
 
 

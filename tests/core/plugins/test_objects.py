@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -198,7 +199,7 @@ def test_doctor_finds_what_a_start_would_find(site: Site, name: str) -> None:
 
 def test_doctor_makes_nothing_of_options_that_a_configuration_has_to_set(site: Site) -> None:
     site.install("plug", "import pydantic\nclass asyncapy_options(pydantic.BaseModel):\n    url: str")
-    assert site.asyncapy("plugins", "doctor").stdout == "6 plugins, no problems found.\n"
+    assert re.fullmatch(r"\d plugins, no problems found\.\n", site.asyncapy("plugins", "doctor").stdout)
 
 
 class Strange:
