@@ -126,7 +126,7 @@ def test_a_plugin_without_options_is_shown_too(folder: Path) -> None:
 def test_a_name_of_no_plugin_and_no_command_is_an_error_that_lists_both(folder: Path) -> None:
     done = run(folder, "plugins", "docter")
     assert done.returncode == 1
-    assert "no plugin is called 'docter'; installed: codecs, filters, my.shop, " in done.stderr
+    assert "no plugin is called 'docter'; installed: codecs, filters, limits, my.shop, " in done.stderr
     assert "commands: show, doctor, test, stubs" in done.stderr
     assert run(folder, "plugins", "--docter").returncode == 2
 
