@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.util
 import os
 import re
 import sys
@@ -12,6 +11,7 @@ import traceback
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final
 from zlib import crc32
 
@@ -105,5 +105,6 @@ def _make_package(folder: Path) -> str:
     if name not in sys.modules:
         specification = ModuleSpec(name, None, is_package=True)
         specification.submodule_search_locations = [str(folder)]
-        sys.modules[name] = importlib.util.module_from_spec(specification)
+        sys.modules[name] = package = ModuleType(name)
+        package.__spec__, package.__path__ = specification, [str(folder)]
     return name
