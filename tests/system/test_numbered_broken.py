@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -202,6 +202,32 @@ async def test_the_statistics_count_cancelled_requests_apart(serve: Serve) -> No
     await until(lambda: running.server.statistics().abandoned == 0)
     (statistics,) = running.server.statistics().handlers
     assert statistics.outcomes == {"ok": 1, "cancelled": 3}
+
+
+async def test_a_refused_request_is_counted_once_while_another_session_has_a_generator_to_close(serve: Serve) -> None:
+    server, dropped, free = Server(port=0), trio.Event(), trio.Event()
+
+    async def ticks() -> AsyncIterator[int]:
+        yield 1
+        yield 2
+
+    @server.add_handler(Filters.HasFields(drop=None))
+    async def drop_a_generator(client: Any, packet: Any) -> None:
+        async for _ in ticks():
+            break
+        dropped.set()
+        await free.wait()
+
+    running = await serve(server)
+    async with await connect(running) as other, await connect(running) as peer:
+        await other.request(drop=1)
+        await dropped.wait()
+        assert [answer.kind for answer in await peer.ask(a=1)] == ["FAILURE"]
+        await peer.send(numbered("REQUEST", 9, payload=b"no JSON"))
+        await peer.read()
+        free.set()
+    await running.settle()
+    assert running.server.statistics().refusals == {"ERR_NO_HANDLER": 1, "ERR_REQUEST_MALFORMED": 1}
 
 
 async def test_a_session_that_fails_cancels_its_requests(serve: Serve) -> None:

@@ -213,7 +213,7 @@ class RequestsInFlight(ABC):
         """Count a request, and close the generators that its handlers have dropped."""
         if packet is None or packet.handler is None:
             self._state.counters.refuse(outcome)
-        elif outcome:
+        else:
             packet.handler.outcomes.count(outcome)
         if self._state.peers.dropped.by_task:
             await self._state.peers.close_dropped(self)  # another task leads if this waits
@@ -241,6 +241,7 @@ class RequestsInFlight(ABC):
             wire_id, payload = waiting
             self._bytes_waiting -= len(payload)
             self.output.queue(self.output.bare(Kind.END, number, wire_id))
+            self.log.debug("{API Parser} Request %d was cancelled by its client before its turn", number)
             self._begin_waiting()
 
     @staticmethod

@@ -150,7 +150,7 @@ class NumberedSession(RequestsInFlight):
                 except BaseException as error:  # a handler may raise anything
                     await self._clean_up(packet, await worker.fail(request, packet, error))
                 if dropped:
-                    await self._clean_up(packet, "")
+                    await self._state.peers.close_dropped(self)  # another task leads if this waits
                 if not worker.leads:
                     return None
                 if request.holds and worker.request is not None:
