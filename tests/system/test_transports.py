@@ -128,13 +128,23 @@ class Breaking(Pipe):
         return super().send_now(data)
 
 
+TOO_LARGE = (1_000_000_000).to_bytes(4, "big") + bytes((23, 0, 0)) + (10).to_bytes(4, "big")
+"""The session reads nothing after it."""
+
 REFUSED = numbered("REQUEST", 10, {}, encoding=9)
 
 
 @pytest.mark.parametrize(
     ("last", "more"),
-    [(REFUSED, False), (numbered("EVENT", 1), False), (numbered("REQUEST", 10, {}), False), (b"", False), (b"", True)],
-    ids=["refused", "fault", "answer", "end", "answer after the end"],
+    [
+        (REFUSED, False),
+        (numbered("REQUEST", 9, {}) + TOO_LARGE, False),
+        (numbered("EVENT", 1), False),
+        (numbered("REQUEST", 10, {}), False),
+        (b"", False),
+        (b"", True),
+    ],
+    ids=["refused", "too large behind an answer", "fault", "answer", "end", "answer after the end"],
 )
 async def test_a_write_that_fails_cancels_the_requests_in_flight(serve: Serve, last: bytes, more: bool) -> None:
     server, begun, cancelled, free, never = Server(port=0), [], [], trio.Event(), trio.Event()
