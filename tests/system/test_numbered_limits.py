@@ -153,6 +153,19 @@ async def test_the_number_of_requests_that_wait_is_bounded_however_small_they_ar
         )
 
 
+async def test_answers_are_sent_before_the_session_waits_for_a_place(serve: Serve) -> None:
+    gate = Gate(max_in_flight=1)
+    running = await serve(gate.server)
+    async with await connect(running) as peer:
+        await peer.request(wait=1, n=1)
+        await peer.send(b"".join(numbered("REQUEST", number, {}) for number in range(2, MAX_WAITING + 2)))
+        await peer.ping()
+        more = b"".join(numbered("REQUEST", number, {}) for number in range(2 * MAX_WAITING, 2 * MAX_WAITING + 3))
+        await peer.send(numbered("PING", 7) + more)  # after these, it does not read
+        assert await peer.read() == Answer("PONG", 7, None)
+        gate.open.set()
+
+
 @pytest.mark.parametrize("waits", [False, True])
 async def test_a_peer_that_reads_nothing_bounds_the_memory_and_gets_all_in_the_end(serve: Serve, waits: bool) -> None:
     server, ready = Server(port=0), 0

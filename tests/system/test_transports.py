@@ -183,6 +183,29 @@ async def test_a_write_that_fails_cancels_the_requests_in_flight(serve: Serve, l
     assert not running.logged("[ERROR]")
 
 
+async def test_a_request_that_waits_its_turn_is_not_begun_when_a_write_has_failed(serve: Serve) -> None:
+    server, begun, free = Server(port=0, max_in_flight=1), [], trio.Event()
+
+    @server.add_handler()
+    async def handle(client: Any, packet: Any) -> dict[str, Any]:
+        begun.append(packet["n"])
+        await free.wait()
+        return {}
+
+    running = await serve(server)
+    pipe = Breaking()
+    admitted(server, pipe)
+    pipe.push(numbered("REQUEST", 1, {"n": 1}) + numbered("REQUEST", 2, {"n": 2}) + TOO_LARGE)
+    await pipe.until_sent(numbered("LEAVING", 10))
+    pipe.break_down()
+    free.set()
+    with trio.fail_after(5):
+        while server.statistics().connections:  # noqa: ASYNC110  # as above
+            await trio.sleep(0.001)
+    await running.settle()
+    assert begun == [1]
+
+
 async def test_a_packet_that_arrives_while_the_process_stands_still_is_read_in_a_drain(
     serve: Serve, mock_clock: MockClock
 ) -> None:
