@@ -175,9 +175,9 @@ class Connection:
             patience = VERSION_SECONDS if detector.lacks_version else math.inf
             with trio.move_on_at(min(trio.current_time() + patience, state.greeting_ends)) as scope:
                 received = await intake.receive(self)
-            if received or (
-                scope.cancelled_caught and intake.take()
-            ):  # bytes may arrive while the process stands still
+            if scope.cancelled_caught and intake.take():  # the process may have stood still until after the deadline
+                received = True
+            if received:
                 self._note_start()
                 detector.frames(0)
             elif received is False or self.stage is not Stage.OPEN or trio.current_time() >= state.greeting_ends:
