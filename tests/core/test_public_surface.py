@@ -79,6 +79,7 @@ SURFACE: dict[str, set[str]] = {
     },
     "asyncapy.filters": {"Filter", "Filters", "Prefix"},
     "asyncapy.server": {"Registration", "Router", "Server"},
+    "asyncapy.typed": {"Binary", "Depends", "FromContext", "Request", "StreamRequest", "invalid"},
     "asyncapy.util": {"APIKeyFactory"},
     "asyncapy_core": {
         "APIKeyFactory",
@@ -120,7 +121,16 @@ SURFACE: dict[str, set[str]] = {
         "hookimpl",
         "hookspec",
     },
-    "asyncapy_core.client": {"AsyncClient", "Client", "EventStream", "Pool", "ReplyStream"},
+    "asyncapy_core.client": {
+        "AsyncClient",
+        "Client",
+        "EventStream",
+        "Pool",
+        "ReplyStream",
+        "TypedRequest",
+        "TypedStream",
+        "TypedStreamRequest",
+    },
     "asyncapy_core.storage": {
         "Finding",
         "ForkAware",

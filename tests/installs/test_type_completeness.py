@@ -22,6 +22,7 @@ DISTRIBUTIONS = [
     "asyncapy-metrics",
     "asyncapy-redis",
     "asyncapy-sqlite",
+    "asyncapy-typed",
 ]
 
 

@@ -36,7 +36,7 @@ def copy(tmp_path: Path) -> Path:
 
 
 def test_no_file_of_the_repository_disagrees_with_the_version_of_core() -> None:
-    assert len(REPEATED) == 9
+    assert len(REPEATED) == 10
     done = set_version(ROOT, "--check")
     assert (done.returncode, done.stdout) == (0, f"{asyncapy_core.__version__}: all files agree\n"), done.stderr
 
@@ -63,7 +63,7 @@ def test_a_new_version_is_written_everywhere(copy: Path) -> None:
         assert project["version"] == "0.7.1rc2"
         assert asyncapy_core.__version__ not in text, name
         ours += [requirement for requirement in project["dependencies"] if requirement.startswith("asyncapy")]
-    assert len(ours) == 11
+    assert len(ours) == 12
     assert {re.sub("^asyncapy-[a-z]+", "", requirement) for requirement in ours} == {"==0.7.1rc2", ">=0.7.1rc2,<0.8"}
 
 

@@ -164,6 +164,11 @@ class ServerConfig(BaseModel, extra="forbid", frozen=True):
         default=False, description="true or false: whether to cancel the handler of a client that has left"
     )
     measure: bool = Field(default=False, description="true or false: whether statistics have the durations of requests")
+    describe: bool = Field(
+        default=False,
+        description="true or false: whether ERR_NO_HANDLER names the operations whose names are close to that of the "
+        "packet",
+    )
     replies: Literal["any", "one"] = Field(
         default="any",
         description="'any', or 'one': a packet without an answer gets ERR_NO_REPLY, and a second one is refused",
@@ -223,7 +228,7 @@ class ServerConfig(BaseModel, extra="forbid", frozen=True):
     @field_validator("*", mode="before")
     @classmethod
     def _not_a_bool(cls, value: object, info: ValidationInfo) -> object:
-        if isinstance(value, bool) and info.field_name not in {"cancel_on_disconnect", "measure"}:
+        if isinstance(value, bool) and info.field_name not in {"cancel_on_disconnect", "describe", "measure"}:
             raise ValueError("Input should not be a boolean")
         return value
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from asyncapy_core.config import ServerConfig
     from asyncapy_core.logs import SessionLog
 
-H = TypeVar("H", bound="Callable[[Any, Any], Awaitable[object] | AsyncIterator[Mapping[str, Any]]]")
+H = TypeVar("H", bound="Callable[..., Awaitable[object] | AsyncIterator[object]]")
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
@@ -56,18 +56,24 @@ class ServerInterface(Protocol):
     @property
     def handlers(self) -> Mapping[int, Sequence[HandlerInterface]]: ...
 
+    @property
+    def guards(self) -> Sequence[HandlerInterface]: ...
+
+    @property
+    def overrides(self) -> Mapping[Callable[..., Any], Callable[..., Any]]: ...
+
     def add_handler(self, *filters: Any, group: int = 0) -> Callable[[H], H]:
         """Return a decorator that registers a handler behind filters."""
 
     def register_handler(
         self,
-        handler: Callable[[Any, Any], Awaitable[object] | AsyncIterator[Mapping[str, Any]]],
+        handler: Callable[..., Awaitable[object] | AsyncIterator[object]],
         *filters: Any,
         group: int = 0,
     ) -> RegistrationInterface:
         """Register a handler behind filters."""
 
-    def operation(self, name: str, *filters: Any, group: int = 0) -> Callable[[H], H]:
+    def operation(self, name: Any, *filters: Any, group: int = 0) -> Callable[[H], H]:
         """Return a decorator that registers a handler for an operation."""
 
     def include(self, router: Any, *filters: Any, group: int = 0) -> RegistrationInterface:
@@ -75,6 +81,9 @@ class ServerInterface(Protocol):
 
     def guard(self, check: Any) -> RegistrationInterface:
         """Check every packet before any handler."""
+
+    def override(self, function: Any, replacement: Callable[..., Any]) -> RegistrationInterface:
+        """Call a replacement of a function that a plugin calls for a handler."""
 
     def on_error(self, kind: type[Exception]) -> Callable[[Any], Any]:
         """Return a decorator for a function that turns exceptions of handlers into answers."""
@@ -223,7 +232,7 @@ class HandlerInterface(Protocol):
     def name(self) -> str: ...
 
     @property
-    def function(self) -> Callable[[Any, Any], Awaitable[object] | AsyncIterator[Mapping[str, Any]]]: ...
+    def function(self) -> Callable[..., Awaitable[object] | AsyncIterator[object]]: ...
 
     @property
     def filters(self) -> Sequence[object]: ...

@@ -60,6 +60,13 @@ class APIFactory(Filter):
         elif factory.blocking:
             self.check = self._check_without_blocking  # type: ignore[method-assign]  # as above
 
+    def schema(self) -> dict[str, Any]:
+        """Return a schema with the field of the key, which is a secret."""
+        field = {"type": "string", "writeOnly": True, "description": "an API key"}
+        errors = [ErrorCode.UNAVAILABLE.value, *([ErrorCode.UNAUTHORIZED.value] if self.tell else [])]
+        required = [] if self.once else [self.field_name]
+        return {"properties": {self.field_name: field}, "required": required, "x-errors": errors}
+
     def as_guard(self) -> Filter:
         """Return a filter that answers with ERR_UNAUTHORIZED, unless ``tell`` says otherwise."""
         return APIFactory(self.factory, self.field_name, tell=True, once=self.once) if self.tell is None else self

@@ -58,6 +58,12 @@ class HasFields(Filter):
                 return name, text
         return None
 
+    def schema(self) -> dict[str, Any]:
+        """Return a schema with the names of the fields, and with their expressions where these are of JSON Schema."""
+        matchers = dict(self._matchers)
+        properties = {name: _value_schema(matchers.get(name)) for name in self._expected}
+        return {"properties": properties, "required": list(self._expected)}
+
     def _values_match(self, packet: Packet) -> bool:
         for name, pattern in self._matchers:
             value: Any = packet.fields[name]
@@ -90,6 +96,9 @@ class Fields(HasFields):
             return p.fields.keys() == self.names and self._values_match(p)
         return p.fields.keys() == self.names
 
+    def schema(self) -> dict[str, Any]:
+        return {**super().schema(), "additionalProperties": False}
+
 
 def _validated(title: str, fields: dict[str, Any]) -> dict[str, FieldPattern]:
     try:
@@ -106,6 +115,16 @@ def _compiled(name: str, pattern: str | re.Pattern[str]) -> re.Pattern[str]:
         return re.compile(pattern)
     except re.error as error:
         raise ValueError(f"{name}={pattern!r} is not a regular expression: {error}") from error
+
+
+def _value_schema(pattern: re.Pattern[str] | None) -> dict[str, Any]:
+    """Return the JSON Schema of a value, which is matched at its beginning in the form of ``str()``."""
+    if pattern is None:
+        return {}
+    literal = _literal(pattern)
+    if literal is not None and not isinstance(literal, Prefix):
+        return {"const": literal}
+    return {"description": f"matches {pattern.pattern}"} if literal is None else {"pattern": f"^{re.escape(literal)}"}
 
 
 def _literal(pattern: re.Pattern[str]) -> str | None:

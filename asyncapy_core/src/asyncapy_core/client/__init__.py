@@ -5,5 +5,15 @@ from asyncapy_core.client.client import Client
 from asyncapy_core.client.events import EventStream
 from asyncapy_core.client.pool import Pool
 from asyncapy_core.client.streaming import ReplyStream
+from asyncapy_core.client.typed_calls import TypedRequest, TypedStream, TypedStreamRequest
 
-__all__ = ["AsyncClient", "Client", "EventStream", "Pool", "ReplyStream"]
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "EventStream",
+    "Pool",
+    "ReplyStream",
+    "TypedRequest",
+    "TypedStream",
+    "TypedStreamRequest",
+]

@@ -22,6 +22,7 @@ from asyncapy_core.client.failures import failure
 from asyncapy_core.client.numbered import NumberedRequests
 from asyncapy_core.client.ordered import OrderedRequests
 from asyncapy_core.client.streams import Connector
+from asyncapy_core.client.typed_calls import TypedCalls
 from asyncapy_core.client.versions import ServerVersion
 from asyncapy_core.errors import NotConnected, RemoteError, ServerDisconnected, VersionTooOld
 from asyncapy_core.event_loops import REMEDY, require_trio
@@ -43,7 +44,7 @@ MAX_REPEATS: Final = 3
 """How often an idempotent request is sent again; a request that makes each server fail must end."""
 
 
-class AsyncClient:
+class AsyncClient(TypedCalls):
     """A client for any number of tasks: ``async with AsyncClient(host, port) as client``, then `request`.
 
     Requests are sent in the order in which they are made, without waiting for earlier replies. When the connection is

@@ -18,6 +18,7 @@ from asyncapy_core.client.connecting import TlsOptions, check_port, check_timeou
 from asyncapy_core.client.failures import failure
 from asyncapy_core.client.replies import ReplyDecoder
 from asyncapy_core.client.sockets import connect
+from asyncapy_core.client.typed_calls import BlockingTypedCalls
 from asyncapy_core.errors import NotConnected, RemoteError, ReplyTimeout, ServerDisconnected, VersionTooOld
 from asyncapy_core.protocol.frames import Frame
 from asyncapy_core.protocol.kinds import Kind
@@ -35,7 +36,7 @@ MAX_CONNECTIONS: Final = 4
 """How many connections a request is sent on at most, if the server leaves each of them before it begins with it."""
 
 
-class Client:
+class Client(BlockingTypedCalls):
     """A client for one thread: `connect`, then `send` and `receive` any number of packets, then `disconnect`.
 
     As a context manager, it disconnects at the end. Replies are matched by their order alone (docs/protocol.md, "A

@@ -16,6 +16,7 @@ from asyncapy_core.client.calls import MaybeNone
 from asyncapy_core.client.connecting import check_timeout
 from asyncapy_core.client.events import JoinedEvents
 from asyncapy_core.client.ordered import FIRST_PAUSE, LONGEST_PAUSE
+from asyncapy_core.client.typed_calls import TypedCalls
 from asyncapy_core.errors import NotConnected, ServerDisconnected, VersionTooOld
 from asyncapy_core.event_loops import require_trio
 
@@ -28,7 +29,7 @@ AVOIDED: Final = 5.0
 """The seconds for which a host gets no requests after it could not be reached, as long as there are others."""
 
 
-class Pool:
+class Pool(TypedCalls):
     """Sends each request to the host with the fewest requests in flight, over the least busy connection to it.
 
     In version 22, a server answers the packets of one connection one after the other; with a pool, a slow request

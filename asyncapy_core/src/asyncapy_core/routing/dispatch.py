@@ -5,8 +5,8 @@ Does not use the connection: its caller answers the exceptions raised here.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from asyncapy_core.errors import ErrorCode
 from asyncapy_core.routing.error_handlers import ErrorHandlers
@@ -23,11 +23,13 @@ class NoHandler(Exception):
 
     Args:
         failed: whether a guard or a filter raised an exception.
+        fields: further fields of the answer, if there are any.
     """
 
-    def __init__(self, *, failed: bool = False) -> None:
+    def __init__(self, *, failed: bool = False, fields: Mapping[str, Any] | None = None) -> None:
         super().__init__()
         self.failed = failed
+        self.fields = fields
 
 
 class Dispatcher:
@@ -36,12 +38,14 @@ class Dispatcher:
     Attributes:
         guards: the guards, in their order.
         errors: the functions for exceptions of the application.
+        suggest: returns further fields for the answer to a packet that no handler gets, or None.
         waits: whether a dispatch with guards, several groups or async filters has waited; see `Handler`.
     """
 
     def __init__(self) -> None:
         self.guards: tuple[Guard, ...] = ()
         self.errors: ErrorHandlers = ErrorHandlers()
+        self.suggest: Callable[[Packet], Mapping[str, Any] | None] | None = None
         self.waits: bool = False
         self._groups: tuple[_Group, ...] = ()
         self._without_waiting: _Group | None = None
@@ -98,7 +102,7 @@ class Dispatcher:
                 return run(client, packet)
             if matches is None:
                 failed = True
-        raise NoHandler(failed=failed)
+        raise self._no_handler(packet, failed=failed)
 
     def note_wait(self, packet: Packet | None) -> None:
         """Note that the dispatch of a packet has waited for something other than its client."""
@@ -137,7 +141,10 @@ class Dispatcher:
                 if result is not None:
                     await client.stream.answer(result, packet)
         if not matched:
-            raise NoHandler(failed=failed)
+            raise self._no_handler(packet, failed=failed)
+
+    def _no_handler(self, packet: Packet, *, failed: bool) -> NoHandler:
+        return NoHandler(failed=failed, fields=None if self.suggest is None else self.suggest(packet))
 
     def _replace(self, number: int, handlers: tuple[Handler, ...]) -> None:
         """Replace the handlers of a group. The tables are made with the next packet, once for many changes."""

@@ -57,6 +57,14 @@ class Filter(ABC):
         """
         return None
 
+    def schema(self) -> Mapping[str, Any] | None:
+        """Return a JSON Schema of the packets that pass, for descriptions of a server; None if there is none to give.
+
+        It describes an object, with ``properties`` and ``required``. A property that is a secret, such as an API key,
+        has ``"writeOnly": true``. ``"x-errors"`` may list the codes of the failures that the filter answers with.
+        """
+        return None
+
     def __and__(self, other: object) -> Filter:
         return And(self, other) if isinstance(other, Filter) else NotImplemented
 
@@ -139,6 +147,10 @@ class _Compound(Filter):
     def __hash__(self) -> int:
         return hash((type(self), self.operands))
 
+    def _schemas(self) -> list[Mapping[str, Any]]:
+        """Return the schemas of the operands that have one."""
+        return [schema for operand in self.operands if (schema := operand.schema()) is not None]
+
     @abstractmethod
     async def decide(self, c: Client, p: Packet) -> Verdict:
         """Return True or a mapping if the combination of the operands passes."""
@@ -163,6 +175,10 @@ class And(_Compound):
     def selects(self) -> tuple[str, str] | None:
         return self.operands[0].selects()
 
+    def schema(self) -> Mapping[str, Any] | None:
+        schemas = self._schemas()
+        return {"allOf": schemas} if schemas else None
+
     async def decide(self, c: Client, p: Packet) -> Verdict:
         found: Mapping[str, Any] | None = None
         for check, awaited in self._checks:
@@ -183,6 +199,10 @@ class Or(_Compound):
     def authenticates(self) -> bool:  # type: ignore[override]  # computed from the operands
         """Whether all operands authenticate."""
         return all(operand.authenticates for operand in self.operands)
+
+    def schema(self) -> Mapping[str, Any] | None:
+        schemas = self._schemas()
+        return {"anyOf": schemas} if len(schemas) == len(self.operands) else None
 
     async def decide(self, c: Client, p: Packet) -> Verdict:
         failure: Exception | None = None
@@ -206,6 +226,10 @@ class Not(_Compound):
 
     def as_guard(self) -> Filter:
         return self
+
+    def schema(self) -> Mapping[str, Any] | None:
+        schema = self.operands[0].schema()
+        return None if schema is None else {"not": schema}
 
     async def decide(self, c: Client, p: Packet) -> bool:
         ((check, awaited),) = self._checks

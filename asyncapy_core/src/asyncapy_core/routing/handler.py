@@ -20,8 +20,11 @@ if TYPE_CHECKING:
     from asyncapy_core.protocol.packet import Packet
     from asyncapy_core.session import Client
 
-HandlerFunction: TypeAlias = "Callable[[Client, Packet], Awaitable[object] | AsyncIterator[Mapping[str, Any]]]"
-"""``async def handler(client: Client, packet: Packet)``, which may be an async generator of answers."""
+HandlerFunction: TypeAlias = "Callable[..., Awaitable[object] | AsyncIterator[object]]"
+"""``async def handler(client: Client, packet: Packet)``, which may be an async generator of answers.
+
+A plugin may adapt a function with other parameters, which is why they are not a part of the type.
+"""
 
 GuardFunction: TypeAlias = "Callable[[Client, Packet], Verdict | Awaitable[Verdict]]"
 """A function like `Filter.check`, plain or ``async``."""

@@ -7,7 +7,7 @@ import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from asyncapy_core.routing.filter import Filter
 from asyncapy_core.routing.handler import Handler, HandlerFunction, name_of, require_filters
@@ -18,6 +18,16 @@ if TYPE_CHECKING:
     from asyncapy_core.session import Client
 
 H = TypeVar("H", bound=HandlerFunction)
+
+
+class OperationModel(Protocol):
+    """A class of requests that knows its operation, as a plugin may provide; see `Routes.operation`.
+
+    Attributes:
+        __asyncapy_operation__: the name of a field, and the name of the operation, which is its value.
+    """
+
+    __asyncapy_operation__: ClassVar[tuple[str, str]]
 
 
 class Operation(Filter):
@@ -38,6 +48,9 @@ class Operation(Filter):
 
     def selects(self) -> tuple[str, str]:
         return self.field, self.name
+
+    def schema(self) -> dict[str, Any]:
+        return {"properties": {self.field: {"const": self.name}}, "required": [self.field]}
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Operation) and (self.field, self.name) == (other.field, other.name)
@@ -91,6 +104,7 @@ class Routes(ABC):
     """The methods with which a server and a router register handlers."""
 
     _field: str = "op"
+    _prefix: str = ""
 
     def add_handler(self, *filters: Filter, group: int = 0) -> Callable[[H], H]:
         """Return a decorator that registers a handler, and returns the function unchanged.
@@ -114,7 +128,7 @@ class Routes(ABC):
         when it is included.
 
         Args:
-            handler: an ``async def`` that takes a `Client` and a `Packet`.
+            handler: an ``async def`` that takes a `Client` and a `Packet`, or that a plugin adapts.
             filters: all of these must pass for a packet to reach the handler.
             group: in each group, the first handler whose filters pass gets the packet; lower groups come first.
 
@@ -127,36 +141,55 @@ class Routes(ABC):
         """
         return self.add_route(Route(handler, filters, _checked_group(group)))
 
-    def operation(self, name: str, *filters: Filter, group: int = 0) -> Callable[[H], H]:
+    def operation(self, name: str | type[OperationModel], *filters: Filter, group: int = 0) -> Callable[[H], H]:
         """Return a decorator that registers a handler for the packets whose field ``op`` is this name.
 
         Packets are distributed by a table, however many operations there are. The filters are asked only about packets
         of this operation. A `Router` may use another field.
 
         Args:
-            name: the name of the operation, such as ``"books.read"``; that of a router begins with its prefix.
+            name: the name of the operation, such as ``"books.read"``; that of a router begins with its prefix. Or a
+                class of requests that has a name, such as a ``Request`` of asyncapy-typed.
             filters: all of these must pass for a packet to reach the handler.
             group: as for `add_handler`.
 
         Raises:
             TypeError: the name is not a string; or as for `register_handler`.
-            ValueError: the name is empty.
+            ValueError: the name is empty, or that of a class does not begin with the prefix of this router.
         """
-        if not isinstance(name, str):
-            raise TypeError(
-                f"an operation has a name: write @server.operation('books.read'); got {name!r}"
-                if callable(name)
-                else f"the name of an operation is a string, such as 'books.read'; got {name!r}"
-            )
-        if not name:
-            raise ValueError("the name of an operation is empty; write one such as 'books.read'")
-        self._check_not_a_function(filters, f"operation({name!r})")
+        field, text = self._operation_of(name)
+        self._check_not_a_function(filters, f"operation({text!r})")
 
         def register(handler: H) -> H:
-            self.add_route(Route(handler, filters, _checked_group(group), name, self._field))
+            self.add_route(Route(handler, filters, _checked_group(group), text, field))
             return handler
 
         return register
+
+    def _operation_of(self, name: object) -> tuple[str, str]:
+        """Return the field and the name of an operation; that of a class without the prefix, which is added later."""
+        of_class: object = getattr(name, "__asyncapy_operation__", None)
+        if isinstance(of_class, tuple) and inspect.isclass(name):
+            field, text = of_class
+            if not text.startswith(self._prefix) or text == self._prefix:
+                raise ValueError(
+                    f"{name.__name__} is the operation {text!r}, but the names of this router begin with "
+                    f"{self._prefix!r}; change one of them"
+                )
+            return field, text.removeprefix(self._prefix)
+        if not isinstance(name, str):
+            if inspect.isclass(name):
+                problem = (
+                    f"{name.__name__} has no operation: write class {name.__name__}(Request[...], op='books.read')"
+                )
+            elif callable(name):
+                problem = f"an operation has a name: write @server.operation('books.read'); got {name!r}"
+            else:
+                problem = f"the name of an operation is a string, such as 'books.read'; got {name!r}"
+            raise TypeError(problem)
+        if not name:
+            raise ValueError("the name of an operation is empty; write one such as 'books.read'")
+        return self._field, name
 
     def include(self, router: Router, *filters: Filter, group: int = 0) -> Registration[Router]:
         """Register all handlers of a router, and those that are added to it later.

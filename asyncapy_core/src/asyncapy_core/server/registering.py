@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from asyncapy_core.routing.filter import Filter
     from asyncapy_core.session import Client
 
+F = TypeVar("F", bound="Callable[..., Any]")
 G = TypeVar("G", bound="Filter | GuardFunction")
 E = TypeVar("E", bound=ErrorFunction)
 W = TypeVar("W", bound="Callable[..., Callable[[Any, Any], Awaitable[object]] | None]")
@@ -40,6 +41,7 @@ class Registering(Routes):
         self.hooks: ServerHooks = hooks
         self._dispatcher = Dispatcher()
         self._not_adapted: dict[Handler, Route] = {}
+        self._overrides: dict[Callable[..., Any], list[Callable[..., Any]]] = {}
 
     @property
     def handlers(self) -> dict[int, tuple[Handler, ...]]:
@@ -50,6 +52,11 @@ class Registering(Routes):
     def guards(self) -> tuple[Guard, ...]:
         """The guards, in the order in which they are checked."""
         return self._dispatcher.guards
+
+    @property
+    def overrides(self) -> dict[Callable[..., Any], Callable[..., Any]]:
+        """The functions that are replaced by others, and their replacements; see `override`."""
+        return {function: replacements[-1] for function, replacements in self._overrides.items()}
 
     def add_route(self, route: Route) -> Registration[Any]:
         """Register a route; called by `register_handler`, `operation` and `include`."""
@@ -86,6 +93,36 @@ class Registering(Routes):
         guard = Guard(registered)
         self._dispatcher.guard(guard)
         return Registration(registered, functools.partial(self._dispatcher.remove_guard, guard))
+
+    def override(self, function: F, replacement: Callable[..., Any]) -> Registration[F]:
+        """Call a replacement wherever a plugin calls this function for a handler, such as a dependency; for tests.
+
+        ``with server.override(open_database, open_test_database): ...`` lasts for the block. Plugins look at
+        `overrides` for each packet, so that this works while the server serves. Of several replacements of one
+        function, the last one is called. A handler is no such function: register another one.
+
+        Args:
+            function: the function.
+            replacement: a function with any arguments that the plugin can provide.
+
+        Returns:
+            The registration, to call the function itself again.
+
+        Raises:
+            TypeError: an argument is not callable.
+        """
+        for each in (function, replacement):
+            if not callable(each):
+                raise TypeError(f"override takes two functions; got {each!r}")
+        replacements = self._overrides.setdefault(function, [])
+        replacements.append(replacement)
+
+        def remove() -> None:
+            del replacements[next(index for index, each in enumerate(replacements) if each is replacement)]
+            if not replacements:
+                self._overrides.pop(function, None)
+
+        return Registration(function, remove)
 
     def on_error(self, kind: type[Exception]) -> Callable[[E], E]:
         """Return a decorator for a function that turns exceptions of handlers into answers.

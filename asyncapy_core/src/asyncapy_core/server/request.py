@@ -245,7 +245,7 @@ class Request(Handling):
     async def _no_handler(self, outcome: NoHandler) -> str:
         """Answer a packet that no handler got, unless a guard or a filter has answered it."""
         if self.answered is Answered.NOT:
-            await self._reply(ErrorCode.NO_HANDLER)
+            await self._reply(ErrorCode.NO_HANDLER, outcome.fields)
         elif outcome.failed:
             await self._connection.close()  # the answer may be half of one
         return ErrorCode.NO_HANDLER

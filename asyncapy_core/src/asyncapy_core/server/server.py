@@ -19,6 +19,7 @@ from asyncapy_core.logs.writer import ServerLogger, program_logs
 from asyncapy_core.net.listener import accept_forever, check_listening, close_listener, open_listeners
 from asyncapy_core.plugins.manager import PluginManager, default_manager
 from asyncapy_core.plugins.server_hooks import ServerHooks
+from asyncapy_core.routing.suggestions import Suggestions
 from asyncapy_core.server.admission import Admission
 from asyncapy_core.server.arguments import record_arguments
 from asyncapy_core.server.beside import beside
@@ -310,6 +311,7 @@ class Server(Configured, Registering):
     ) -> None:
         """Set up, listen, serve, drain and shut down."""
         codecs = prepare_plugins(self.plugins, self.config, self._options)
+        self._dispatcher.suggest = Suggestions(lambda: self.handlers) if self.config.describe else None
         tls = tls_context(self.config)
         async with set_up(self, self.hooks, lifetime):
             self._drain_hooks = self.hooks.functions("asyncapy_drain")

@@ -39,6 +39,7 @@ class FurtherSettings(TypedDict, total=False):
     handler_timeout: float | None
     cancel_on_disconnect: bool
     measure: bool
+    describe: bool
     replies: Literal["any", "one"]
     handshake_timeout: float
     drain_timeout: float
@@ -122,6 +123,7 @@ class Configured:
     handler_timeout: Setting[float | None, float | None] = Setting()
     cancel_on_disconnect: Setting[bool, bool] = Setting()
     measure: Setting[bool, bool] = Setting()
+    describe: Setting[bool, bool] = Setting()
     replies: Setting[Literal["any", "one"], Literal["any", "one"]] = Setting()
     handshake_timeout: Setting[float, float] = Setting()
     drain_timeout: Setting[float, float] = Setting()

@@ -91,7 +91,7 @@ class Worker(Handling):
                 if request.answered:
                     request.end(Progress.ENDED)
                 else:
-                    await request.fail(ErrorCode.NO_HANDLER)
+                    await request.fail(ErrorCode.NO_HANDLER, error.fields)
                 return ErrorCode.NO_HANDLER
             return await self._answer(request, packet, error)
         except ConnectionLost:

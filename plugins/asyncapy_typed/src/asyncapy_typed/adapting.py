@@ -1,0 +1,164 @@
+"""Makes an ``async (client, packet)`` of a handler with models and dependencies."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, aclosing
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from asyncapy_typed.answers import dump_any
+from asyncapy_typed.plans import Overrides, Plan
+from asyncapy_typed.signatures import Signature, is_typed
+
+if TYPE_CHECKING:
+    from asyncapy_core import Client, Packet
+    from asyncapy_core.interfaces import ServerInterface
+    from asyncapy_core.routing.filter import Filter
+    from asyncapy_core.routing.router import Route
+
+Handler: TypeAlias = "Callable[[Client, Packet], Any]"
+
+CHECK_REPLIES = "ASYNCAPY_CHECK_REPLIES"
+"""The environment variable that makes handlers check their answers, if it is 1 when they are registered."""
+
+
+def adapt(function: Callable[..., Any], server: ServerInterface, route: Route) -> Handler | None:
+    """Return the handler for a function with models or dependencies, or None for any other function.
+
+    Raises:
+        TypeError: the function cannot be called for a packet; the message gives the reason.
+    """
+    if not is_typed(function):
+        return None
+    signature = Signature(function, route)
+    plans = _Plans(signature, _hidden_fields(server, route))
+    dump = _dump_of(signature)
+    if plans.own.depends:
+        return _with_dependencies(server, signature, plans, dump)
+    return _streaming(signature, plans.own, dump) if signature.streams else _answering(signature, plans.own, dump)
+
+
+class _Plans:
+    """The plan of a handler, and that with the present replacements of dependencies.
+
+    Attributes:
+        own: the plan without replacements.
+    """
+
+    def __init__(self, signature: Signature, hidden: frozenset[str]) -> None:
+        self._signature = signature
+        self._hidden = hidden
+        self._overrides: Overrides = {}
+        self.own: Plan = self._plan({})
+        self._overridden = self.own
+
+    def current(self, overrides: Overrides) -> Plan:
+        """Return the plan with these replacements.
+
+        Raises:
+            TypeError: a replacement cannot be called.
+        """
+        if not overrides:
+            return self.own
+        if overrides is not self._overrides:
+            self._overridden = self._plan(overrides)
+            self._overrides = overrides
+        return self._overridden
+
+    def _plan(self, overrides: Overrides) -> Plan:
+        signature = self._signature
+        return Plan(signature.function, signature.title, self._hidden, sources=signature.sources, overrides=overrides)
+
+
+def _answering(signature: Signature, plan: Plan, dump: Callable[[Any], Any]) -> Handler:
+    """Return a handler with one answer and without dependencies."""
+    function, named = signature.function, plan.arguments.named
+    if not named and len(plan.arguments.positional) == 1:
+        read = plan.arguments.positional[0]
+
+        async def call_with_one(client: Client, packet: Packet) -> Any:
+            return dump(await function(read(client, packet, _NO_RESULTS)))
+
+        return call_with_one
+    arguments = plan.arguments
+
+    async def call(client: Client, packet: Packet) -> Any:
+        return dump(await arguments.call(function, client, packet, _NO_RESULTS))
+
+    return call
+
+
+def _streaming(signature: Signature, plan: Plan, dump: Callable[[Any], Any]) -> Handler:
+    """Return a handler with any number of answers and without dependencies."""
+    function, arguments, iterates = signature.function, plan.arguments, signature.iterates
+
+    async def stream(client: Client, packet: Packet) -> None:
+        answers = arguments.call(function, client, packet, _NO_RESULTS)
+        await _send_all(client, answers if iterates else await answers, dump)
+
+    return stream
+
+
+def _with_dependencies(
+    server: ServerInterface, signature: Signature, plans: _Plans, dump: Callable[[Any], Any]
+) -> Handler:
+    """Return a handler with dependencies, which may be replaced while the server serves."""
+    function, streams, iterates = signature.function, signature.streams, signature.iterates
+
+    async def call(client: Client, packet: Packet, plan: Plan, stack: AsyncExitStack | None) -> Any:
+        results = await plan.resolve(client, packet, stack)
+        answer = plan.arguments.call(function, client, packet, results)
+        if not iterates:
+            answer = await answer
+        if streams:
+            return await _send_all(client, answer, dump)
+        return dump(answer)
+
+    async def resolve_and_call(client: Client, packet: Packet) -> Any:
+        overrides = server.overrides
+        plan = plans.current(overrides) if overrides else plans.own
+        if not plan.manages:
+            return await call(client, packet, plan, None)
+        has_ended = False
+        async with AsyncExitStack() as stack:
+            fields = await call(client, packet, plan, stack)
+            if fields is not None:
+                await client.send(fields, last=True)
+            has_ended = True
+        if not has_ended:
+            raise RuntimeError(
+                f"a dependency of {signature.title} has caught its exception, and not raised it again: write "
+                "'raise' at the end of 'except', or use 'finally'"
+            )
+        return None
+
+    return resolve_and_call
+
+
+async def _send_all(client: Client, answers: AsyncIterator[Any], dump: Callable[[Any], Any]) -> None:
+    """Send each answer of an iterator."""
+    async with aclosing(answers) as closing:  # type: ignore[type-var]  # most iterators are generators
+        async for answer in closing:
+            await client.send(dump(answer))
+
+
+def _dump_of(signature: Signature) -> Callable[[Any], Any]:
+    answer = signature.answer
+    if answer is None:
+        return dump_any
+    return answer.checked if os.environ.get(CHECK_REPLIES) == "1" else answer.dump
+
+
+def _hidden_fields(server: ServerInterface, route: Route) -> frozenset[str]:
+    """Return the fields that filters and guards examine, and the field of the operation: no fields of the model."""
+    filters: list[Filter] = [*route.filters]
+    for guard in server.guards:
+        filters += guard.filters  # type: ignore[arg-type]  # the interface does not name the class
+    schemas = [filter.schema() for filter in filters]
+    names = {name for schema in schemas if schema is not None for name in schema.get("properties", ())}
+    return frozenset(names | ({route.field} if route.operation is not None else set()))
+
+
+_NO_RESULTS: list[Any] = []
+"""The results of no dependencies; it stays empty."""

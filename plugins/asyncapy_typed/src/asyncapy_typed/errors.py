@@ -1,0 +1,51 @@
+"""The failure for wrong fields: ERR_INVALID, with the places and reasons, and without their values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from asyncapy_core import Failure
+from asyncapy_core.errors import ErrorCode
+
+MAX_PROBLEMS: Final = 20
+"""The most places that an answer lists."""
+
+MAX_PARTS: Final = 16
+"""The most parts of a place, from the outermost: models may be recursive."""
+
+MAX_TEXT: Final = 200
+"""Characters of the longest reason, and of the longest name in a place."""
+
+Problem = tuple[Sequence[object], str]
+"""A place, such as ``("books", 0, "title")``, and a reason."""
+
+
+def invalid(*problems: Problem) -> Failure:
+    """Return the failure for wrong fields: ``raise invalid((["id"], "there is no such book"))``.
+
+    Args:
+        problems: the places in the packet, each with a reason. At most 20 are sent, and then one that counts the rest.
+            Do not put values of the packet into a reason.
+    """
+    return Failure(ErrorCode.INVALID, fields=_listed(problems))
+
+
+def describe_problems(problems: Iterable[Problem]) -> str:
+    """Return problems as text: ``id: Field required; title: ...``."""
+    return "; ".join(f"{'.'.join(map(str, each['loc'])) or 'packet'}: {each['msg']}" for each in _listed([*problems]))
+
+
+def _listed(problems: Sequence[Problem]) -> list[dict[str, Any]]:
+    listed = [{"loc": _place(place), "msg": _shortened(reason)} for place, reason in problems[:MAX_PROBLEMS]]
+    if len(problems) > MAX_PROBLEMS:
+        listed[-1] = {"loc": [], "msg": f"{len(problems) - MAX_PROBLEMS + 1} more"}
+    return listed
+
+
+def _place(place: Sequence[object]) -> list[str | int]:
+    return [part if type(part) is int else _shortened(str(part)) for part in place[:MAX_PARTS]]
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 1]}…"

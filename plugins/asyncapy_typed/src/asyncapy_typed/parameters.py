@@ -1,0 +1,218 @@
+"""The parameters of a handler or dependency: where the argument for each of them comes from."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, TypeVar, get_args, get_origin, get_type_hints
+
+from asyncapy_core import Client, KeyRecord, Packet, Server, Session
+from asyncapy_core.interfaces import ClientInterface, ServerInterface, SessionInterface
+from asyncapy_typed.models import ModelType, is_union, model_type, name_of_type
+
+T = TypeVar("T")
+
+_BY_NAME: Final = {"client": "client", "packet": "packet"}
+"""The names of parameters without an annotation that are filled, and with what."""
+
+_BY_TYPE: Final[dict[type, str]] = {
+    Client: "client",
+    ClientInterface: "client",
+    Packet: "packet",
+    Session: "session",
+    SessionInterface: "session",
+    ServerInterface: "server",
+}
+
+_KNOWN: Final = (
+    "annotate it with Client, Packet, Session, Server, KeyRecord, or a model; write Annotated[..., FromContext()] for "
+    "what a filter has found, or Depends(function) for what a function returns"
+)
+
+
+def Depends(function: Callable[..., Any], /, *, cache: bool = True) -> Any:  # noqa: N802  # a marker, as a class is
+    """Mark a parameter that a function provides: ``db: Annotated[Database, Depends(database)]``, or as its default.
+
+    The function is plain or ``async``, or a generator of either kind that yields once: the code behind its ``yield``
+    runs when the answer has been sent, and sees the exception of the handler, if there is one. A plain function is
+    called in the trio loop, and must not block. Its parameters are filled like those of a handler.
+
+    Args:
+        function: the function; its result is the argument.
+        cache: call it once for a packet, for all parameters that it provides.
+    """
+    if not callable(function):
+        raise TypeError(f"Depends takes a function; got {function!r}")
+    return Dependency(function, cache)
+
+
+@dataclass(frozen=True, slots=True)
+class Dependency:
+    """The result of `Depends`."""
+
+    function: Callable[..., Any]
+    cache: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class FromContext:
+    """Marks a parameter that a filter has found: ``user: Annotated[User, FromContext()]``.
+
+    Args:
+        name: its name in ``packet.context``; None for the only value there of the annotated type.
+    """
+
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """An argument that is the client, the packet, the session or the server."""
+
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An argument that a filter has put into the context of the packet.
+
+    Attributes:
+        kind: its type, or None for any.
+        name: its name in the context, or None.
+        default: the argument if there is none; `inspect.Parameter.empty` if that is a failure.
+    """
+
+    kind: type | None
+    name: str | None
+    default: Any
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Modelled:
+    """An argument that is a model, made of the fields of the packet."""
+
+    model: ModelType
+
+
+Source = Given | Found | Modelled | Dependency
+
+
+def sources_of(function: Callable[..., Any], title: str) -> dict[str, Source]:
+    """Return the source of the argument for each parameter of a function.
+
+    Args:
+        function: the function.
+        title: names it in messages.
+
+    Raises:
+        TypeError: a parameter cannot be filled; the message names it, and says what to write.
+    """
+    hints = type_hints(function, title)
+    found: dict[str, Source] = {}
+    for name, parameter in parameters_of(function).items():
+        if parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
+            raise TypeError(f"{title} takes {parameter}, which cannot be filled; name its parameters")
+        source = _source(name, parameter, hints.get(name, inspect.Parameter.empty), title)
+        if source is not None:
+            found[name] = source
+    return found
+
+
+def parameters_of(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """Return the parameters of a function; none if it is not written in Python."""
+    try:
+        return inspect.signature(function).parameters
+    except ValueError:
+        return {}
+
+
+def type_hints(function: Callable[..., Any], title: str) -> dict[str, Any]:
+    """Return the annotations of a function, or of the object or class that is called, with ``Annotated``.
+
+    Raises:
+        TypeError: an annotation cannot be evaluated.
+    """
+    target: Any = inspect.unwrap(function)
+    while hasattr(target, "func"):  # functools.partial
+        target = inspect.unwrap(target.func)
+    if inspect.isclass(target):
+        target = target.__init__
+    elif not inspect.isroutine(target):
+        target = type(target).__call__
+    try:
+        return get_type_hints(target, include_extras=True)
+    except NameError as error:
+        raise TypeError(
+            f"an annotation of {title} has the unknown name {error.name!r}: import it at run time, not below 'if "
+            "TYPE_CHECKING', and define it outside of functions"
+        ) from error
+    except Exception as error:  # an annotation is any expression
+        raise TypeError(f"an annotation of {title} cannot be evaluated: {error}") from error
+
+
+def _source(name: str, parameter: inspect.Parameter, hint: Any, title: str) -> Source | None:
+    """Return the source of an argument, or None if the default is to be used."""
+    kind, *marks = (get_args(hint)[0], *hint.__metadata__) if get_origin(hint) is Annotated else (hint,)
+    marked = _mark([*marks, parameter.default], f"the parameter {name!r} of {title}")
+    if isinstance(marked, Dependency):
+        return marked
+    if marked is not None:
+        return _found(name, parameter, kind, title, marked.name)
+    if hint is not inspect.Parameter.empty:
+        source = _source_by_type(name, parameter, kind, title)
+        problem = f"is a {name_of_type(kind)}, which is not known"
+    else:
+        source = Given(_BY_NAME[name]) if name in _BY_NAME else None
+        problem = "has no annotation"
+    if source is None and parameter.default is inspect.Parameter.empty:
+        raise TypeError(f"the parameter {name!r} of {title} {problem}; {_KNOWN}")
+    return source
+
+
+def _mark(marks: list[Any], parameter: str) -> Dependency | FromContext | None:
+    """Return the one of these objects that is the result of `Depends`, or a `FromContext`."""
+    if any(mark is Depends for mark in marks):
+        raise TypeError(f"{parameter} has Depends without a function: write Depends(function)")
+    own = [FromContext() if mark is FromContext else mark for mark in marks]
+    own = [mark for mark in own if isinstance(mark, (Dependency, FromContext))]
+    if len(own) > 1:
+        raise TypeError(f"{parameter} has several of Depends and FromContext; leave one")
+    return own[0] if own else None
+
+
+def _source_by_type(name: str, parameter: inspect.Parameter, kind: Any, title: str) -> Source | None:
+    plain, optional = _without_none(kind)
+    if isinstance(plain, type):
+        if plain in _BY_TYPE:
+            return Given(_BY_TYPE[plain])
+        if issubclass(plain, Server):
+            return Given("server")
+        if issubclass(plain, KeyRecord):
+            return _found(name, parameter, kind, title, None)
+    model = None if optional else model_type(kind)
+    return None if model is None else Modelled(model)
+
+
+def _found(name: str, parameter: inspect.Parameter, kind: Any, title: str, in_context: str | None) -> Found:
+    plain, optional = _without_none(kind)
+    outer = get_origin(plain) or plain
+    checked = outer if isinstance(outer, type) and outer is not object else None
+    if checked is None and in_context is None:
+        raise TypeError(
+            f"the parameter {name!r} of {title} is a {name_of_type(kind)}, by which nothing is found in the context; "
+            "write FromContext('name')"
+        )
+    default = parameter.default
+    if optional and default is inspect.Parameter.empty:
+        default = None
+    return Found(checked, in_context, default)
+
+
+def _without_none(kind: Any) -> tuple[Any, bool]:
+    """Return a type without ``| None``, and whether it had it."""
+    if not is_union(kind):
+        return kind, False
+    members = get_args(kind)
+    others = [member for member in members if member is not type(None)]
+    return (others[0], True) if len(others) == 1 and len(others) < len(members) else (kind, False)

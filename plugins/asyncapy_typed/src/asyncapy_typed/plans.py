@@ -1,0 +1,296 @@
+"""`Plan`: the arguments of a handler, with its dependencies in the order in which they are called."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from asyncapy_core.routing.filter import returns_coroutine
+from asyncapy_core.routing.handler import name_of
+from asyncapy_typed.errors import invalid
+from asyncapy_typed.parameters import Dependency, Found, Given, Modelled, Source, parameters_of, sources_of
+
+if TYPE_CHECKING:
+    from asyncapy_core import Client, Packet
+    from asyncapy_typed.models import ModelType
+
+Reader: TypeAlias = "Callable[[Client, Packet, list[Any]], Any]"
+"""Returns an argument, given the client, the packet, and the results of the steps before, by place."""
+
+Overrides: TypeAlias = Mapping[Callable[..., Any], Callable[..., Any]]
+"""The functions that are replaced by others, and their replacements."""
+
+_GIVEN: Final[dict[str, Reader]] = {
+    "client": lambda client, _packet, _results: client,
+    "packet": lambda _client, packet, _results: packet,
+    "session": lambda client, _packet, _results: client.session,
+    "server": lambda client, _packet, _results: client.server,
+}
+
+
+class _Kind(Enum):
+    """The kinds of functions that provide something."""
+
+    PLAIN = auto()
+    ASYNC = auto()
+    GENERATOR = auto()
+    ASYNC_GENERATOR = auto()
+
+
+class Arguments:
+    """Reads the arguments of one function.
+
+    Args:
+        positional: reads those that are passed by position.
+        named: reads the others, by name.
+    """
+
+    __slots__ = ("named", "positional")
+
+    def __init__(self, positional: Sequence[Reader], named: Mapping[str, Reader]) -> None:
+        self.positional = tuple(positional)
+        self.named = tuple(named.items())
+
+    def call(self, function: Callable[..., Any], client: Client, packet: Packet, results: list[Any]) -> Any:
+        """Call the function."""
+        positional = [read(client, packet, results) for read in self.positional]
+        if self.named:
+            return function(*positional, **{name: read(client, packet, results) for name, read in self.named})
+        return function(*positional)
+
+
+class _Step:
+    """A dependency: a function to call, and the place of its result."""
+
+    __slots__ = ("_arguments", "_function", "_kind", "_place")
+
+    def __init__(self, function: Callable[..., Any], arguments: Arguments, kind: _Kind, place: int) -> None:
+        self._place = place
+        self._function: Callable[..., Any] = function
+        if kind is _Kind.GENERATOR:
+            self._function = contextlib.contextmanager(function)
+        elif kind is _Kind.ASYNC_GENERATOR:
+            self._function = contextlib.asynccontextmanager(function)
+        self._arguments = arguments
+        self._kind = kind
+
+    async def run(self, client: Client, packet: Packet, results: list[Any], stack: AsyncExitStack | None) -> None:
+        """Call the function, and put its result in its place."""
+        result = self._arguments.call(self._function, client, packet, results)
+        if self._kind is _Kind.ASYNC:
+            result = await result
+        elif self._kind is not _Kind.PLAIN:
+            assert stack is not None
+            result = await self._entered(stack, result)
+        results[self._place] = result
+
+    async def _entered(self, stack: AsyncExitStack, manager: Any) -> Any:
+        if self._kind is _Kind.GENERATOR:
+            plain: AbstractContextManager[Any] = manager
+            return stack.enter_context(plain)
+        asynchronous: AbstractAsyncContextManager[Any] = manager
+        return await stack.enter_async_context(asynchronous)
+
+
+class Plan:
+    """The arguments of a handler, and the functions that provide some of them.
+
+    Args:
+        function: the handler.
+        title: names it in messages.
+        hidden: the names of fields that models which refuse other fields do not get.
+        sources: the sources of its arguments, if they are known.
+        overrides: the replacements of dependencies.
+
+    Attributes:
+        arguments: reads the arguments of the handler from the results of the steps.
+        models: the types of the models, those of dependencies among them; that of the handler first.
+        manages: whether a dependency is a generator, so that there is something to clean up.
+        depends: whether there are dependencies.
+
+    Raises:
+        TypeError: a parameter cannot be filled, or dependencies depend on each other in a circle.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        title: str,
+        hidden: frozenset[str],
+        *,
+        sources: Mapping[str, Source] | None = None,
+        overrides: Overrides | None = None,
+    ) -> None:
+        self._hidden = hidden
+        self._overrides = overrides or {}
+        self._size = 0
+        self._models: list[tuple[int, Reader]] = []
+        self._steps: list[_Step] = []
+        self._places: dict[Callable[..., Any], int] = {}
+        self._under_way: list[Callable[..., Any]] = []
+        known = sources_of(function, title) if sources is None else sources
+        self.depends: bool = any(isinstance(source, Dependency) for source in known.values())
+        self.models: list[ModelType] = []
+        self.manages: bool = False
+        self.arguments: Arguments = self._arguments_of(function, title, known)
+
+    async def resolve(self, client: Client, packet: Packet, stack: AsyncExitStack | None) -> list[Any]:
+        """Validate the models, call the dependencies, and return the results by place.
+
+        Args:
+            client: the client.
+            packet: the packet.
+            stack: is given the clean-up of generators; needed if the plan ``manages``.
+
+        Raises:
+            Failure: the packet has wrong fields.
+            BaseException: any exception of a dependency.
+        """
+        results = [None] * self._size
+        for place, read in self._models:
+            results[place] = read(client, packet, results)
+        for step in self._steps:
+            await step.run(client, packet, results, stack)
+        return results
+
+    def _arguments_of(self, function: Callable[..., Any], title: str, known: Mapping[str, Source]) -> Arguments:
+        positional: list[Reader] = []
+        named: dict[str, Reader] = {}
+        for name, parameter in parameters_of(function).items():
+            source = known.get(name)
+            read = _constant(parameter.default) if source is None else self._reader(source, name, title)
+            if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+                named[name] = read
+            else:
+                positional.append(read)
+        return Arguments(positional, named)
+
+    def _reader(self, source: Source, name: str, title: str) -> Reader:
+        if isinstance(source, Given):
+            return _GIVEN[source.kind]
+        if isinstance(source, Found):
+            return found_reader(source, name, title)
+        if isinstance(source, Modelled):
+            self.models.append(source.model)
+            read = model_reader(source.model, self._hidden)
+            if not self.depends:
+                return read
+            place = self._next_place()
+            self._models.append((place, read))
+        else:
+            place = self._place_of(source)
+        return lambda _client, _packet, results: results[place]
+
+    def _place_of(self, dependency: Dependency) -> int:
+        """Return the place of the result of a dependency, and add its steps before it if it has none."""
+        function = self._overrides.get(dependency.function, dependency.function)
+        if dependency.cache and function in self._places:
+            return self._places[function]
+        if function in self._under_way:
+            circle = " -> ".join(name_of(each) for each in [*self._under_way, function])
+            raise TypeError(f"dependencies depend on each other in a circle: {circle}")
+        self._under_way.append(function)
+        kind = _kind_of(function)
+        self.manages = self.manages or kind in (_Kind.GENERATOR, _Kind.ASYNC_GENERATOR)
+        title = f"the dependency {name_of(function)!r}"
+        arguments = self._arguments_of(function, title, sources_of(function, title))
+        place = self._next_place()
+        self._steps.append(_Step(function, arguments, kind, place))
+        self._under_way.pop()
+        if dependency.cache:
+            self._places[function] = place
+        return place
+
+    def _next_place(self) -> int:
+        self._size += 1
+        return self._size - 1
+
+
+def model_reader(model: ModelType, hidden: frozenset[str]) -> Reader:
+    """Return a reader of a model, which raises a `Failure` for wrong fields.
+
+    Args:
+        model: its type.
+        hidden: the names of fields that it does not get if it refuses other fields.
+    """
+    validate, errors = model.validate, model.errors
+    if model.forbids_others:
+        hidden -= model.field_names
+
+    def read(client: Client, packet: Packet, results: list[Any]) -> Any:
+        try:
+            return validate(packet.fields)
+        except errors as error:
+            problems = model.problems(error)
+        raise invalid(*problems)
+
+    def read_without_hidden(client: Client, packet: Packet, results: list[Any]) -> Any:
+        fields = {name: value for name, value in packet.fields.items() if name not in hidden}
+        try:
+            return validate(fields)
+        except errors as error:
+            problems = model.problems(error)
+        raise invalid(*problems)
+
+    return read_without_hidden if hidden and model.forbids_others else read
+
+
+def found_reader(source: Found, name: str, title: str) -> Reader:
+    """Return a reader of a value that a filter has put into the context of the packet.
+
+    It raises a LookupError if there is none, or if several have the type.
+    """
+    kind, in_context, default = source.kind, source.name, source.default
+    wanted = f"{in_context!r}" if kind is None else f"a {kind.__name__}"
+
+    def missing(problem: str) -> LookupError:
+        return LookupError(
+            f"the parameter {name!r} of {title} has no argument: {problem} in the context of the packet; put a filter "
+            "or guard that finds it before the handler"
+        )
+
+    def read_by_name(client: Client, packet: Packet, results: list[Any]) -> Any:
+        context = packet.context
+        if in_context not in context:
+            if default is inspect.Parameter.empty:
+                raise missing(f"there is no {in_context!r}")
+            return default
+        value = context[in_context]
+        if kind is not None and not isinstance(value, kind) and value is not None:
+            raise missing(f"{in_context!r} is a {type(value).__name__}, not {wanted},")
+        return value
+
+    def read_by_type(client: Client, packet: Packet, results: list[Any]) -> Any:
+        assert kind is not None
+        values = [value for value in packet.context.values() if isinstance(value, kind)]
+        if len(values) == 1:
+            return values[0]
+        if values:
+            raise missing(f"there are {len(values)} of {kind.__name__}")
+        if default is inspect.Parameter.empty:
+            raise missing(f"there is no {kind.__name__}")
+        return default
+
+    return read_by_type if in_context is None else read_by_name
+
+
+def _constant(value: object) -> Reader:
+    return lambda _client, _packet, _results: value
+
+
+def _kind_of(function: Callable[..., Any]) -> _Kind:
+    target = inspect.unwrap(function)
+    while hasattr(target, "func"):  # functools.partial
+        target = inspect.unwrap(target.func)
+    for each in (target, getattr(target, "__call__", None)):  # noqa: B004  # the method itself is wanted
+        if inspect.isasyncgenfunction(each):
+            return _Kind.ASYNC_GENERATOR
+        if inspect.isgeneratorfunction(each):
+            return _Kind.GENERATOR
+        if inspect.isroutine(each) and each is target:
+            break
+    return _Kind.ASYNC if returns_coroutine(function) else _Kind.PLAIN
