@@ -19,6 +19,7 @@ OURS = (
     "asyncapy-filters",
     "asyncapy-metrics",
     "asyncapy-redis",
+    "asyncapy-typed",
 )
 
 
