@@ -58,6 +58,14 @@ def test_the_demo_shows_each_exchange_and_succeeds() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert '-> {"foo": 12355, "bar": "anything"}' in done.stdout
     assert "ERR_HEADER_INVALID" in done.stdout
+    inventory = done.stdout.partition("Starting inventory/app.py")[2]
+    for shown in (
+        "json on the wire\n  -> AddItem(name='hammer', count=3)\n  <- Item(id=1, name='hammer', count=3, ",
+        "ziproto on the wire\n  -> AddItem(name='nail', count=500)\n  <- Item(id=2, name='nail', count=500, ",
+        '<- {"status": "failure", "error": "ERR_INVALID", "fields": [{"loc": ["name"], "msg": ',
+        "-> ListItems(prefix='')\n  <- Item(id=1, name='hammer', count=3, owner='alice')\n  <- Item(id=2, name='nail'",
+    ):
+        assert shown in inventory, shown
     assert "WRONG" not in done.stdout
 
 
