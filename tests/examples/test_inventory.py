@@ -180,3 +180,11 @@ def lines_of(name: str) -> int:
 def test_the_inventory_is_short_and_shorter_than_in_fastapi() -> None:
     assert lines_of("app.py") <= LIMIT
     assert lines_of("app.py") < lines_of("fastapi_inventory.py")
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/inventory.md"])
+def test_the_pages_count_the_lines_of_the_programs(page: str) -> None:
+    text = (INVENTORY.parents[1] / page).read_text("utf-8")
+    counts = [int(count) for count in re.findall(r"(?:in|of) (\d\d)(?= lines|\. A test)", text)]
+    assert counts[0] == lines_of("app.py")
+    assert counts[1:] in ([], [lines_of("fastapi_inventory.py")])

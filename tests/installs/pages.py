@@ -91,6 +91,10 @@ class Reader:
             self.environ[name] = value
         elif command.endswith(" &"):
             self.start(command[:-2], expected)
+        elif command == "kill %1":
+            (job,) = (process for process in self.started if process.poll() is None)
+            job.terminate()
+            job.wait(DEADLINE)
         else:
             self.run(command, expected)
 

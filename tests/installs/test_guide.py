@@ -27,7 +27,8 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(page.name for page in DOCS.glob("*.md"))
 RELEASING = "releasing.md"
-EMPTY = ("install.md", "metrics.md", RELEASING)
+TUTORIAL = "tutorial.md"
+EMPTY = ("install.md", "metrics.md", RELEASING, TUTORIAL)
 """Pages that begin with an empty environment."""
 FRAGMENTS = {"python", "toml", "ini", "console", "text", "pytest"}
 
@@ -102,10 +103,17 @@ def _copy_repository(folder: Path, environ: dict[str, str]) -> None:
     make.chmod(0o755)
 
 
+def test_the_tutorial_ends_with_the_inventory_of_the_examples() -> None:
+    files = {block.caption: block.text for block in blocks(DOCS / TUTORIAL) if block.caption}
+    examples = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "examples" / "inventory").glob("*.py")}
+    examples.pop("fastapi_inventory.py")
+    assert {name: files.get(name) for name in examples} == examples
+
+
 def test_every_fence_of_a_page_is_read() -> None:
     for page in PAGES:
         text = (DOCS / page).read_text(encoding="utf-8")
-        others = text.count("\n```{include}") + text.count("\n```{toctree}") + text.count("\n```{eval-rst}")
+        others = sum(text.count(f"\n```{{{name}}}") for name in ("include", "literalinclude", "toctree", "eval-rst"))
         others += text.startswith("```{include}")
         assert text.count("\n```\n") + text.endswith("\n```") == len(blocks(DOCS / page)) + others, page
 
