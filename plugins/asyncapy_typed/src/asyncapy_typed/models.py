@@ -12,10 +12,11 @@ import types
 from abc import ABC, abstractmethod
 from base64 import b64decode
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, Union, get_args, get_origin, is_typeddict
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, Union, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, TypeAdapter, ValidationError, WithJsonSchema
 from pydantic.errors import PydanticUserError
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, JsonSchemaWarningKind
 
 from asyncapy_typed.errors import Problem
 
@@ -130,7 +131,10 @@ class PydanticType(ModelType):
 
     def schema(self, *, of_answer: bool, reference: str) -> tuple[dict[str, Any], dict[str, Any]]:
         schema = self._adapter.json_schema(
-            mode="serialization" if of_answer else "validation", ref_template=reference, by_alias=True
+            mode="serialization" if of_answer else "validation",
+            ref_template=reference,
+            by_alias=True,
+            schema_generator=_Schemas,
         )
         return schema, schema.pop("$defs", {})
 
@@ -169,9 +173,23 @@ class StructType(ModelType):
         import msgspec  # noqa: PLC0415  # as above
 
         (schema,), components = msgspec.json.schema_components(
-            [self.kind], ref_template=reference.replace("{model}", "{name}")
+            [self.kind], schema_hook=_unknown, ref_template=reference.replace("{model}", "{name}")
         )
         return schema, components
+
+
+class _Schemas(GenerateJsonSchema):
+    """JSON Schemas of any model: a field of a type that JSON Schema cannot express may have any value there."""
+
+    ignored_warning_kinds: set[JsonSchemaWarningKind] = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012
+
+    def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> JsonSchemaValue:
+        return {}
+
+
+def _unknown(kind: Any) -> dict[str, Any]:
+    """Return the JSON Schema of a type that msgspec does not know: any value. An empty one would count as none."""
+    return {"description": name_of_type(kind)}
 
 
 def model_type(kind: Any) -> ModelType | None:
@@ -219,6 +237,14 @@ def _pydantic_dump(kind: Any, adapter: TypeAdapter[Any], mode: str) -> Callable[
         return to_python(model, mode=mode, by_alias=True)
 
     return dump
+
+
+def is_typeddict(kind: Any) -> bool:
+    """Return True for a class of typed dictionaries.
+
+    It may be of typing_extensions, as pydantic needs it before Python 3.12; `typing.is_typeddict` knows that of typing.
+    """
+    return isinstance(kind, type) and issubclass(kind, dict) and hasattr(kind, "__required_keys__")
 
 
 def is_union(kind: Any) -> bool:
