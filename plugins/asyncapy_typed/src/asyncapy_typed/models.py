@@ -10,11 +10,11 @@ import re
 import sys
 import types
 from abc import ABC, abstractmethod
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, Union, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, TypeAdapter, ValidationError, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, PlainSerializer, TypeAdapter, ValidationError, WithJsonSchema
 from pydantic.errors import PydanticUserError
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, JsonSchemaWarningKind
 
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 _PLACE: Final = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
 """The parts of a path as msgspec writes it: ``$.books[0].title``, with ``[...]`` for any key of a map."""
+
+_PLAIN: Final = frozenset({str, int, float, bool, bytes, type(None)})
+"""The types of the values in a packet that have no others in them."""
 
 _NAMED: Final = re.compile(r"Object (?:missing required field|contains unknown field) `(.*)`")
 
@@ -122,7 +125,7 @@ class PydanticType(ModelType):
                 "which is base64 in JSON"
             )
         self.validate = adapter.validator.validate_python
-        self.dump = _pydantic_dump(kind, adapter, "python" if "binary" in kinds else "json")
+        self.dump = _pydantic_dump(kind, adapter, has_bytes="binary" in kinds)
         self.forbids_others = _forbids_others(schema)
 
     def problems(self, error: ValidationError) -> list[Problem]:
@@ -183,6 +186,12 @@ class _Schemas(GenerateJsonSchema):
 
     ignored_warning_kinds: set[JsonSchemaWarningKind] = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012
 
+    def field_is_required(self, field: Any, total: bool) -> bool:  # noqa: FBT001  # as in the base class
+        """Return True for fields that have a default, too, in the schema of an answer, which always has them."""
+        if self.mode == "serialization" and field["type"] != "typed-dict-field":
+            return field.get("serialization_exclude_if") is None
+        return super().field_is_required(field, total)
+
     def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> JsonSchemaValue:
         return {}
 
@@ -224,7 +233,7 @@ def _is_pydantic(kind: Any) -> bool:
     return issubclass(kind, BaseModel) or dataclasses.is_dataclass(kind) or is_typeddict(kind)
 
 
-def _pydantic_dump(kind: Any, adapter: TypeAdapter[Any], mode: str) -> Callable[[Any], Any]:
+def _pydantic_dump(kind: Any, adapter: TypeAdapter[Any], *, has_bytes: bool) -> Callable[[Any], Any]:
     to_python: Any = adapter.serializer.to_python
     members = [get_origin(each) or each for each in (get_args(kind) if is_union(kind) else (kind,))]
     if any(is_typeddict(each) for each in members):
@@ -234,9 +243,35 @@ def _pydantic_dump(kind: Any, adapter: TypeAdapter[Any], mode: str) -> Callable[
     def dump(model: Any) -> Any:
         if not isinstance(model, expected):
             raise _wrong_type(model, kind)
-        return to_python(model, mode=mode, by_alias=True)
+        return to_python(model, mode="json", by_alias=True)
 
-    return dump
+    def dump_with_bytes(model: Any) -> Any:
+        if not isinstance(model, expected):
+            raise _wrong_type(model, kind)
+        fields = to_python(model, mode="python", by_alias=True)
+        return fields if _is_plain(fields) else _with_bytes(fields, to_python(model, mode="json", by_alias=True))
+
+    return dump_with_bytes if has_bytes else dump
+
+
+def _is_plain(value: Any) -> bool:
+    """Return True if a value, with all values in it, is of types that packets have."""
+    kind = type(value)
+    if kind is dict:
+        return all(type(name) is str and _is_plain(each) for name, each in value.items())
+    return all(map(_is_plain, value)) if kind is list else kind in _PLAIN
+
+
+def _with_bytes(fields: Any, in_json: Any) -> Any:
+    """Return the JSON form of fields, with the bytes of the fields in place of their text."""
+    if isinstance(fields, bytes):
+        return fields
+    if isinstance(in_json, dict) and isinstance(fields, Mapping):
+        values = zip(fields.values(), in_json.items(), strict=True)
+        return {name: _with_bytes(each, text) for each, (name, text) in values}
+    if isinstance(in_json, list) and isinstance(fields, Iterable) and not isinstance(fields, str):
+        return [_with_bytes(*pair) for pair in zip(fields, in_json, strict=True)]
+    return in_json
 
 
 def is_typeddict(kind: Any) -> bool:
@@ -293,9 +328,15 @@ def from_base64(value: Any) -> Any:
         raise ValueError("it must be bytes, or text in base64") from None
 
 
+def to_base64(value: bytes) -> str:
+    """Return the text for bytes in base64."""
+    return b64encode(value).decode("ascii")
+
+
 Binary: TypeAlias = Annotated[
     bytes,
     BeforeValidator(from_base64),
+    PlainSerializer(to_base64, when_used="json"),
     WithJsonSchema({"type": "string", "contentEncoding": "base64"}),
 ]
 """The type of a field of bytes in a model of pydantic: base64 in JSON, and bytes in encodings that have them."""
