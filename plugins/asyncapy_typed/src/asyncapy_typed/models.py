@@ -230,15 +230,15 @@ def _is_pydantic(kind: Any) -> bool:
     kind = get_origin(kind) or kind  # a generic dataclass or typed dictionary with arguments
     if not isinstance(kind, type):
         return False
-    return issubclass(kind, BaseModel) or dataclasses.is_dataclass(kind) or is_typeddict(kind)
+    return issubclass(kind, BaseModel) or dataclasses.is_dataclass(kind) or is_typed_dict(kind)
 
 
 def _pydantic_dump(kind: Any, adapter: TypeAdapter[Any], *, has_bytes: bool) -> Callable[[Any], Any]:
     to_python: Any = adapter.serializer.to_python
     members = [get_origin(each) or each for each in (get_args(kind) if is_union(kind) else (kind,))]
-    if any(is_typeddict(each) for each in members):
+    if any(is_typed_dict(each) for each in members):
         members.append(dict)
-    expected = tuple(each for each in members if not is_typeddict(each))
+    expected = tuple(each for each in members if not is_typed_dict(each))
 
     def dump(model: Any) -> Any:
         if not isinstance(model, expected):
@@ -274,12 +274,9 @@ def _with_bytes(fields: Any, in_json: Any) -> Any:
     return in_json
 
 
-def is_typeddict(kind: Any) -> bool:
-    """Return True for a class of typed dictionaries.
-
-    It may be of typing_extensions, as pydantic needs it before Python 3.12; `typing.is_typeddict` knows that of typing.
-    """
-    return isinstance(kind, type) and issubclass(kind, dict) and hasattr(kind, "__required_keys__")
+def is_typed_dict(kind: Any) -> bool:
+    """Return True for a ``TypedDict``, of typing or of typing_extensions."""
+    return isinstance(kind, type) and issubclass(kind, dict) and hasattr(kind, "__total__")
 
 
 def is_union(kind: Any) -> bool:
