@@ -12,7 +12,7 @@ import types
 from abc import ABC, abstractmethod
 from base64 import b64decode
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, Union, get_args, get_origin, is_typeddict
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, Union, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, TypeAdapter, ValidationError, WithJsonSchema
 from pydantic.errors import PydanticUserError
@@ -143,6 +143,10 @@ class StructType(ModelType):
 
         self.kind = kind
         self.errors = msgspec.ValidationError
+        try:
+            msgspec.inspect.type_info(kind)
+        except (NameError, TypeError) as error:
+            raise TypeError(f"msgspec cannot validate {name_of_type(kind)}: {error}") from error
         convert, to_builtins = msgspec.convert, msgspec.to_builtins
         self.forbids_others = bool(kind.__struct_config__.forbid_unknown_fields)
 
@@ -203,15 +207,15 @@ def _is_pydantic(kind: Any) -> bool:
     kind = get_origin(kind) or kind  # a generic dataclass or typed dictionary with arguments
     if not isinstance(kind, type):
         return False
-    return issubclass(kind, BaseModel) or dataclasses.is_dataclass(kind) or is_typeddict(kind)
+    return issubclass(kind, BaseModel) or dataclasses.is_dataclass(kind) or is_typed_dict(kind)
 
 
 def _pydantic_dump(kind: Any, adapter: TypeAdapter[Any], mode: str) -> Callable[[Any], Any]:
     to_python: Any = adapter.serializer.to_python
     members = [get_origin(each) or each for each in (get_args(kind) if is_union(kind) else (kind,))]
-    if any(is_typeddict(each) for each in members):
+    if any(is_typed_dict(each) for each in members):
         members.append(dict)
-    expected = tuple(each for each in members if not is_typeddict(each))
+    expected = tuple(each for each in members if not is_typed_dict(each))
 
     def dump(model: Any) -> Any:
         if not isinstance(model, expected):
@@ -221,15 +225,18 @@ def _pydantic_dump(kind: Any, adapter: TypeAdapter[Any], mode: str) -> Callable[
     return dump
 
 
+def is_typed_dict(kind: Any) -> bool:
+    """Return True for a ``TypedDict``, of typing or of typing_extensions."""
+    return isinstance(kind, type) and issubclass(kind, dict) and hasattr(kind, "__total__")
+
+
 def is_union(kind: Any) -> bool:
     """Return True for ``A | B``."""
     return get_origin(kind) in (Union, types.UnionType)
 
 
 def _wrong_type(model: object, kind: Any) -> TypeError:
-    return TypeError(
-        f"the handler returned a {type(model).__name__}, and its return annotation is {name_of_type(kind)}"
-    )
+    return TypeError(f"it returned a {type(model).__name__}, and {name_of_type(kind)} is announced")
 
 
 def _bytes_in(node: Any) -> Iterable[str]:

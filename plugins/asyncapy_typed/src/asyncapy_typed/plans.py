@@ -245,12 +245,10 @@ def found_reader(source: Found, name: str, title: str) -> Reader:
     It raises a LookupError if there is none, or if several have the type.
     """
     kind, in_context, default = source.kind, source.name, source.default
-    wanted = f"{in_context!r}" if kind is None else f"a {kind.__name__}"
 
     def missing(problem: str) -> LookupError:
         return LookupError(
-            f"the parameter {name!r} of {title} has no argument: {problem} in the context of the packet; put a filter "
-            "or guard that finds it before the handler"
+            f"{problem} in the context for {name!r} of {title}; put a filter or guard that finds it before the handler"
         )
 
     def read_by_name(client: Client, packet: Packet, results: list[Any]) -> Any:
@@ -261,7 +259,7 @@ def found_reader(source: Found, name: str, title: str) -> Reader:
             return default
         value = context[in_context]
         if kind is not None and not isinstance(value, kind) and value is not None:
-            raise missing(f"{in_context!r} is a {type(value).__name__}, not {wanted},")
+            raise missing(f"{in_context!r} is a {type(value).__name__} and no {kind.__name__}")
         return value
 
     def read_by_type(client: Client, packet: Packet, results: list[Any]) -> Any:
