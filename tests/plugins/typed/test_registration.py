@@ -318,7 +318,7 @@ def test_a_class_of_requests_has_its_operation_and_names_its_answer() -> None:
 
     with pytest.raises(TypeError, match=r"op of Wrong is the name of its operation, such as 'books.read'; got 7"):
 
-        class Wrong(Request[Book], op=7):  # type: ignore[arg-type]
+        class Wrong(Request[Book], op=7):
             pass
 
     with pytest.raises(TypeError, match=r"errors of Wrong2 is a list of codes, such as \['ERR_NOT_FOUND'\]; got 'ERR"):
