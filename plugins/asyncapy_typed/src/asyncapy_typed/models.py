@@ -150,6 +150,10 @@ class StructType(ModelType):
 
         self.kind = kind
         self.errors = msgspec.ValidationError
+        try:
+            msgspec.inspect.type_info(kind)
+        except (NameError, TypeError) as error:
+            raise TypeError(f"msgspec cannot validate {name_of_type(kind)}: {error}") from error
         convert, to_builtins = msgspec.convert, msgspec.to_builtins
         self.forbids_others = bool(kind.__struct_config__.forbid_unknown_fields)
 
@@ -285,9 +289,7 @@ def is_union(kind: Any) -> bool:
 
 
 def _wrong_type(model: object, kind: Any) -> TypeError:
-    return TypeError(
-        f"the handler returned a {type(model).__name__}, and its return annotation is {name_of_type(kind)}"
-    )
+    return TypeError(f"it returned a {type(model).__name__}, and {name_of_type(kind)} is announced")
 
 
 def _bytes_in(node: Any) -> Iterable[str]:

@@ -197,7 +197,7 @@ def _source_by_type(name: str, parameter: inspect.Parameter, kind: Any, title: s
 def _found(name: str, parameter: inspect.Parameter, kind: Any, title: str, in_context: str | None) -> Found:
     plain, optional = _without_none(kind)
     outer = get_origin(plain) or plain
-    checked = outer if isinstance(outer, type) and outer is not object else None
+    checked = outer if isinstance(outer, type) and outer not in (object, Any) else None
     if checked is None and in_context is None:
         raise TypeError(
             f"the parameter {name!r} of {title} is a {name_of_type(kind)}, by which nothing is found in the context; "
