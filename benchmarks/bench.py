@@ -31,6 +31,7 @@ from plot import draw
 from processes import Peer, certificates, pin, serving
 from pushes import measure_pushes
 from rounds import Contest, hold
+from typed import measure_typed
 
 HERE = Path(__file__).parent
 
@@ -85,6 +86,7 @@ def main() -> None:
     rows += measure_metrics(3 if options.quick else 7, 2)
     rows += measure_pushes(rounds)
     rows += measure_limits(rounds)
+    rows += measure_typed(rounds)
     rows += measure_costly()
     rows += measure_imports(5)
     if not options.quick:

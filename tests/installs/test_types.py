@@ -25,12 +25,17 @@ RIGHT = '''
 from __future__ import annotations
 
 import hashlib
+from collections.abc import AsyncIterator
+from typing import Annotated
 
 import trio
+from pydantic import BaseModel
 
 from asyncapy import Client, Packet, Server
-from asyncapy.client import Pool
+from asyncapy.client import AsyncClient, Pool
+from asyncapy.client import Client as SynchronousClient
 from asyncapy.filters import Filter, Filters
+from asyncapy.typed import Depends, Request, StreamRequest
 from asyncapy_core import ServerConfig
 
 
@@ -91,6 +96,51 @@ server.register_handler(close, Filters.Even("close"), group=3)
 async def ask() -> None:
     async with Pool("localhost", 1500, size=2, tls=False, timeout=None) as pool:
         print((await pool.request({"text": "HELLO"}))["calm"])
+
+
+class Book(BaseModel):
+    id: int
+    title: str
+
+
+class Read(Request[Book], op="books.read"):
+    id: int
+
+
+class Remove(Request[None], op="books.remove"):
+    id: int
+
+
+class ListBooks(StreamRequest[Book], op="books.list"):
+    prefix: str = ""
+
+
+def shelf() -> dict[int, str]:
+    return {7: "Walden"}
+
+
+@server.operation(Read)
+async def read(request: Read, books: Annotated[dict[int, str], Depends(shelf)]) -> Book:
+    return Book(id=request.id, title=books[request.id])
+
+
+@server.operation(ListBooks)
+async def list_books(request: ListBooks) -> AsyncIterator[Book]:
+    yield Book(id=7, title=request.prefix)
+
+
+async def call(client: AsyncClient) -> str:
+    book = await client.call(Read(id=7))
+    await client.call(Remove(id=7), extra={"key": "..."})
+    async for each in client.stream_call(ListBooks()):
+        print(each.title)
+    return book.title
+
+
+def call_synchronously(client: SynchronousClient) -> list[str]:
+    first = client.call(Read(id=7)).title
+    with server.override(shelf, dict):
+        return [first] + [each.title for each in client.stream_call(ListBooks(prefix="W"))]
 '''
 
 NOT_ROOT = "def not_root(client: Client, packet: Packet)"
@@ -107,10 +157,17 @@ MISTAKES = {
         f'@server.guard\n{NOT_ROOT} -> bool:\n    return str(packet.get("user")) != "root"',
         f'@server.guard  # complaint\n{NOT_ROOT} -> str:\n    return str(packet.get("user"))',
     ),
-    "the parameters of a handler, swapped": (
-        "@server.add_handler(loud)\nasync def calm(client: Client, packet: Packet)",
-        "@server.add_handler(loud)  # complaint\nasync def calm(packet: Packet, client: Client)",
+    "the type of an answer": ("    return book.title", "    return book  # complaint"),
+    "the name of a field of an answer": ("print(each.title)", "print(each.titel)  # complaint"),
+    "a class of requests that is streamed, in a call": (
+        'await client.call(Remove(id=7), extra={"key": "..."})',
+        'await client.call(ListBooks(), extra={"key": "..."})  # complaint',
     ),
+    "the type of a field of a request": (
+        "first = client.call(Read(id=7)).title",
+        'first = client.call(Read(id="7")).title  # complaint',
+    ),
+    "a class without an operation": ("@server.operation(Read)", "@server.operation(Book)  # complaint"),
     "a handler that is not async": (
         "@server.add_handler(Filters.HasFields(a=None), group=2)\nasync def count(",
         "@server.add_handler(Filters.HasFields(a=None), group=2)  # complaint\ndef count(",
@@ -253,8 +310,8 @@ def marked(program: str) -> list[int]:
     return [number for number, line in enumerate(lines, 1) if line.endswith("  # complaint")]
 
 
-def test_there_are_ten_mistakes_and_the_programs_have_the_same_size() -> None:
-    assert len(MISTAKES) == len(marked("wrong.py")) == 10
+def test_there_are_fourteen_mistakes_and_the_programs_have_the_same_size() -> None:
+    assert len(MISTAKES) == len(marked("wrong.py")) == 14
     assert len(PROGRAMS["right.py"].splitlines()) == len(PROGRAMS["wrong.py"].splitlines())
 
 
@@ -269,7 +326,7 @@ def test_a_program_without_a_mistake_gets_no_complaint_without_stubs(check: Chec
 
 
 @pytest.mark.parametrize("checker", CHECKERS)
-def test_each_of_ten_mistakes_gets_one_complaint_at_its_line(check: Check, checker: str) -> None:
+def test_each_mistake_gets_one_complaint_at_its_line(check: Check, checker: str) -> None:
     found = complaints(check(checker), "wrong.py")
     assert [each.line for each in found] == marked("wrong.py"), found
 

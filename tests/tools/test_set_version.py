@@ -63,7 +63,7 @@ def test_a_new_version_is_written_everywhere(copy: Path) -> None:
         assert project["version"] == "0.7.1rc2"
         assert asyncapy_core.__version__ not in text, name
         ours += [requirement for requirement in project["dependencies"] if requirement.startswith("asyncapy")]
-    assert len(ours) == 12
+    assert len(ours) == 13
     assert {re.sub("^asyncapy-[a-z]+", "", requirement) for requirement in ours} == {"==0.7.1rc2", ">=0.7.1rc2,<0.8"}
 
 
@@ -76,6 +76,7 @@ def test_nothing_but_the_version_and_the_requirements_of_our_distributions_chang
             del parsed["project"]["version"]
             others = [each for each in parsed["project"]["dependencies"] if not each.startswith("asyncapy")]
             parsed["project"]["dependencies"] = others
+            parsed["project"].get("optional-dependencies", {}).pop("cli", None)  # the command line is ours, too
         assert old == new, name
 
 

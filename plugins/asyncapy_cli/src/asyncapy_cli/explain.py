@@ -12,6 +12,7 @@ import trio
 
 from asyncapy_cli.output import echo, note
 from asyncapy_cli.plugins_dir import with_plugins_dir
+from asyncapy_cli.setups import unseen
 from asyncapy_cli.target import Target
 from asyncapy_core import Server
 from asyncapy_core.addresses import peer_address
@@ -61,12 +62,9 @@ def explain(*, target: str, packet: str, address: str, with_setup: bool) -> None
         raise
     except ValueError as error:
         raise click.ClickException(str(error)) from error
-    unseen = [] if with_setup else _setups(server)
-    if unseen:
-        note(
-            f"note: {' and '.join(unseen)} may register handlers and guards when the server starts, which are not "
-            "shown; see them with --setup"
-        )
+    missing = "" if with_setup else unseen(server)
+    if missing:
+        note(missing)
     refused = any(verdict.guard and not verdict.passes for verdict in verdicts)
     answers = [verdict.answer for verdict in verdicts if verdict.answer]
     hindrance = "an earlier handler of the group runs"
@@ -78,7 +76,7 @@ def explain(*, target: str, packet: str, address: str, with_setup: bool) -> None
     if running:
         echo(f"The packet would reach {', then '.join(running)}.")
         return
-    known = " that is registered before the start" if unseen else ""
+    known = " that is registered before the start" if missing else ""
     code = answers[0] if answers else "ERR_NO_HANDLER"
     echo(f"A guard refuses it: no handler would run ({code})." if refused else f"No handler{known} would run ({code}).")
     sys.exit(1)
@@ -97,16 +95,6 @@ async def _explain_set_up(server: Server, fields: bytes | dict[str, Any], addres
 
     async with serving(server):
         return await explain_packet(server, fields, address, encoding)
-
-
-def _setups(server: Server) -> list[str]:
-    """Return the names of the setups of a server that may register handlers."""
-    plugins = [
-        record.title
-        for record in server.plugins.plugins
-        if record.state == "loaded" and "asyncapy_setup" in record.implementations
-    ]
-    return plugins + ["the server's setup()"] * (type(server).setup is not Server.setup or "setup" in vars(server))
 
 
 def _line(verdict: Verdict, hindrance: str) -> str:

@@ -107,7 +107,7 @@ def _with_dependencies(
     function, streams, iterates = signature.function, signature.streams, signature.iterates
 
     async def call(client: Client, packet: Packet, plan: Plan, stack: AsyncExitStack | None) -> Any:
-        results = await plan.resolve(client, packet, stack)
+        results = plan.resolve_now(client, packet) if plan.is_plain else await plan.resolve(client, packet, stack)
         answer = plan.arguments.call(function, client, packet, results)
         if not iterates:
             answer = await answer

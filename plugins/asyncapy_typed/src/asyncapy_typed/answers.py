@@ -8,7 +8,8 @@ from types import MappingProxyType
 from typing import Any, Final, get_args, get_origin
 
 from asyncapy_typed.errors import describe_problems
-from asyncapy_typed.models import InvalidFields, ModelType, is_union, model_type, name_of_type
+from asyncapy_typed.model_types import InvalidFields, ModelType, is_union, name_of_type
+from asyncapy_typed.models import model_type
 
 NONE: Final[Mapping[str, Any]] = MappingProxyType({"status": "success"})
 """The answer that stands for None: a packet of version 22 has at least three bytes of payload."""
@@ -57,7 +58,7 @@ class AnswerType:
                 self.model.read(fields)
         except InvalidFields as error:
             problems = describe_problems(error.problems)
-            raise TypeError(f"the answer is no valid {name_of_type(self.kind)}: {problems}") from None
+            raise TypeError(f"no valid {name_of_type(self.kind)}: {problems}") from None
         return fields
 
     def read(self, fields: Mapping[str, Any] | None) -> Any:
@@ -84,7 +85,7 @@ class AnswerType:
 
     def _dump_none(self, answer: Any) -> Mapping[str, Any]:
         if answer is not None:
-            raise TypeError(f"the handler returned a {type(answer).__name__}, and its return annotation is None")
+            raise TypeError(f"it returned a {type(answer).__name__}, and None is announced")
         return NONE
 
     def _dump_optional(self, answer: Any) -> Any:
@@ -92,14 +93,16 @@ class AnswerType:
         return NONE if answer is None else self.model.dump(answer)
 
 
-@functools.cache
 def answer_type(kind: Any) -> AnswerType:
     """Return the `AnswerType` of a type, the same one for each call.
 
     Raises:
         TypeError: it is no type of an answer.
     """
-    return AnswerType(kind)
+    return _answer_type(None if kind is type(None) else kind)
+
+
+_answer_type = functools.cache(AnswerType)
 
 
 def dump_any(answer: Any) -> Any:

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Final, TypeVar, get_args, get_origin, get_typ
 
 from asyncapy_core import Client, KeyRecord, Packet, Server, Session
 from asyncapy_core.interfaces import ClientInterface, ServerInterface, SessionInterface
-from asyncapy_typed.models import ModelType, is_union, model_type, name_of_type
+from asyncapy_typed.model_types import ModelType, is_union, name_of_type
+from asyncapy_typed.models import model_type
 
 T = TypeVar("T")
 
@@ -197,7 +198,7 @@ def _source_by_type(name: str, parameter: inspect.Parameter, kind: Any, title: s
 def _found(name: str, parameter: inspect.Parameter, kind: Any, title: str, in_context: str | None) -> Found:
     plain, optional = _without_none(kind)
     outer = get_origin(plain) or plain
-    checked = outer if isinstance(outer, type) and outer is not object else None
+    checked = outer if isinstance(outer, type) and outer not in (object, Any) else None
     if checked is None and in_context is None:
         raise TypeError(
             f"the parameter {name!r} of {title} is a {name_of_type(kind)}, by which nothing is found in the context; "

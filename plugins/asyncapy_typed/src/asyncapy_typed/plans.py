@@ -16,7 +16,7 @@ from asyncapy_typed.parameters import Dependency, Found, Given, Modelled, Source
 
 if TYPE_CHECKING:
     from asyncapy_core import Client, Packet
-    from asyncapy_typed.models import ModelType
+    from asyncapy_typed.model_types import ModelType
 
 Reader: TypeAlias = "Callable[[Client, Packet, list[Any]], Any]"
 """Returns an argument, given the client, the packet, and the results of the steps before, by place."""
@@ -66,33 +66,29 @@ class Arguments:
 class _Step:
     """A dependency: a function to call, and the place of its result."""
 
-    __slots__ = ("_arguments", "_function", "_kind", "_place")
+    __slots__ = ("arguments", "function", "kind", "place")
 
     def __init__(self, function: Callable[..., Any], arguments: Arguments, kind: _Kind, place: int) -> None:
-        self._place = place
-        self._function: Callable[..., Any] = function
+        self.place = place
+        self.function: Callable[..., Any] = function
         if kind is _Kind.GENERATOR:
-            self._function = contextlib.contextmanager(function)
+            self.function = contextlib.contextmanager(function)
         elif kind is _Kind.ASYNC_GENERATOR:
-            self._function = contextlib.asynccontextmanager(function)
-        self._arguments = arguments
-        self._kind = kind
+            self.function = contextlib.asynccontextmanager(function)
+        self.arguments = arguments
+        self.kind = kind
 
-    async def run(self, client: Client, packet: Packet, results: list[Any], stack: AsyncExitStack | None) -> None:
-        """Call the function, and put its result in its place."""
-        result = self._arguments.call(self._function, client, packet, results)
-        if self._kind is _Kind.ASYNC:
-            result = await result
-        elif self._kind is not _Kind.PLAIN:
-            assert stack is not None
-            result = await self._entered(stack, result)
-        results[self._place] = result
-
-    async def _entered(self, stack: AsyncExitStack, manager: Any) -> Any:
-        if self._kind is _Kind.GENERATOR:
-            plain: AbstractContextManager[Any] = manager
+    async def finish(self, called: Any, stack: AsyncExitStack | None) -> Any:
+        """Return the result of a call of the function."""
+        if self.kind is _Kind.ASYNC:
+            return await called
+        if self.kind is _Kind.PLAIN:
+            return called
+        assert stack is not None
+        if self.kind is _Kind.GENERATOR:
+            plain: AbstractContextManager[Any] = called
             return stack.enter_context(plain)
-        asynchronous: AbstractAsyncContextManager[Any] = manager
+        asynchronous: AbstractAsyncContextManager[Any] = called
         return await stack.enter_async_context(asynchronous)
 
 
@@ -111,6 +107,7 @@ class Plan:
         models: the types of the models, those of dependencies among them; that of the handler first.
         manages: whether a dependency is a generator, so that there is something to clean up.
         depends: whether there are dependencies.
+        is_plain: whether all of them are plain functions.
 
     Raises:
         TypeError: a parameter cannot be filled, or dependencies depend on each other in a circle.
@@ -137,24 +134,38 @@ class Plan:
         self.models: list[ModelType] = []
         self.manages: bool = False
         self.arguments: Arguments = self._arguments_of(function, title, known)
+        self.is_plain: bool = all(step.kind is _Kind.PLAIN for step in self._steps)
 
-    async def resolve(self, client: Client, packet: Packet, stack: AsyncExitStack | None) -> list[Any]:
-        """Validate the models, call the dependencies, and return the results by place.
-
-        Args:
-            client: the client.
-            packet: the packet.
-            stack: is given the clean-up of generators; needed if the plan ``manages``.
+    def resolve_now(self, client: Client, packet: Packet) -> list[Any]:
+        """Validate the models, call the dependencies, and return the results by place; if the plan ``is_plain``.
 
         Raises:
             Failure: the packet has wrong fields.
             BaseException: any exception of a dependency.
         """
+        results = self._validated(client, packet)
+        for step in self._steps:
+            results[step.place] = step.arguments.call(step.function, client, packet, results)
+        return results
+
+    async def resolve(self, client: Client, packet: Packet, stack: AsyncExitStack | None) -> list[Any]:
+        """Do the same for dependencies of any kind.
+
+        Args:
+            client: the client.
+            packet: the packet.
+            stack: is given the clean-up of generators; needed if the plan ``manages``.
+        """
+        results = self._validated(client, packet)
+        for step in self._steps:
+            called = step.arguments.call(step.function, client, packet, results)
+            results[step.place] = await step.finish(called, stack)
+        return results
+
+    def _validated(self, client: Client, packet: Packet) -> list[Any]:
         results = [None] * self._size
         for place, read in self._models:
             results[place] = read(client, packet, results)
-        for step in self._steps:
-            await step.run(client, packet, results, stack)
         return results
 
     def _arguments_of(self, function: Callable[..., Any], title: str, known: Mapping[str, Source]) -> Arguments:
@@ -225,7 +236,7 @@ def model_reader(model: ModelType, hidden: frozenset[str]) -> Reader:
         try:
             return validate(packet.fields)
         except errors as error:
-            problems = model.problems(error)
+            problems = model.problems(error, packet.fields)
         raise invalid(*problems)
 
     def read_without_hidden(client: Client, packet: Packet, results: list[Any]) -> Any:
@@ -233,7 +244,7 @@ def model_reader(model: ModelType, hidden: frozenset[str]) -> Reader:
         try:
             return validate(fields)
         except errors as error:
-            problems = model.problems(error)
+            problems = model.problems(error, fields)
         raise invalid(*problems)
 
     return read_without_hidden if hidden and model.forbids_others else read
@@ -245,12 +256,10 @@ def found_reader(source: Found, name: str, title: str) -> Reader:
     It raises a LookupError if there is none, or if several have the type.
     """
     kind, in_context, default = source.kind, source.name, source.default
-    wanted = f"{in_context!r}" if kind is None else f"a {kind.__name__}"
 
     def missing(problem: str) -> LookupError:
         return LookupError(
-            f"the parameter {name!r} of {title} has no argument: {problem} in the context of the packet; put a filter "
-            "or guard that finds it before the handler"
+            f"{problem} in the context for {name!r} of {title}; put a filter or guard that finds it before the handler"
         )
 
     def read_by_name(client: Client, packet: Packet, results: list[Any]) -> Any:
@@ -261,7 +270,7 @@ def found_reader(source: Found, name: str, title: str) -> Reader:
             return default
         value = context[in_context]
         if kind is not None and not isinstance(value, kind) and value is not None:
-            raise missing(f"{in_context!r} is a {type(value).__name__}, not {wanted},")
+            raise missing(f"{in_context!r} is a {type(value).__name__} and no {kind.__name__}")
         return value
 
     def read_by_type(client: Client, packet: Packet, results: list[Any]) -> Any:

@@ -55,6 +55,8 @@ class Signature:
         if self.iterates and item is None and hint is not inspect.Signature.empty and hint is not Any:
             raise TypeError(f"{self.title} is an async generator: annotate its result as AsyncIterator[...]")
         self.answer: AnswerType | None = self._answer_of(hint if item is None else item)
+        if self.request is None and self.answer is answer_type(None) and not self._must_answer(route):
+            self.answer = None
 
     def _request_of(self, route: Route) -> type[Request[Any] | StreamRequest[Any]] | None:
         """Return the class of the request, which has the operation of the route."""
@@ -85,6 +87,10 @@ class Signature:
                 f"register it with @server.operation({kind.__name__}), on a router without another prefix"
             )
         return kind
+
+    def _must_answer(self, route: Route) -> bool:
+        """Return True if a handler that returns None has not answered: of an operation, and without a client."""
+        return route.operation is not None and not any(isinstance(each, Given) for each in self.sources.values())
 
     def _answer_of(self, hint: Any) -> AnswerType | None:
         """Return the type of the answers, by the return annotation and the class of the request."""
@@ -131,15 +137,21 @@ def is_typed(function: object) -> bool:
         return True
     if _is_standard(parameters, annotations) and is_handler(function):
         try:
-            hint = type_hints(function, "").get("return")
+            return _fills_defaults(function, parameters) or _returns_model(type_hints(function, "").get("return"))
         except TypeError:  # a usual handler may import the names of its annotations for type checkers only
             return False
-        hint = _item_of(hint) or hint
-        try:
-            return hint not in (None, Any) and answer_type(hint).model is not None
-        except TypeError:
-            return False
     return any(name in annotations for name in parameters)
+
+
+def _fills_defaults(function: Callable[..., Any], parameters: Mapping[str, inspect.Parameter]) -> bool:
+    """Return True if this plugin fills a parameter that has a default."""
+    defaults = {name for name, each in parameters.items() if each.default is not inspect.Parameter.empty}
+    return bool(defaults) and not defaults.isdisjoint(sources_of(function, ""))
+
+
+def _returns_model(hint: Any) -> bool:
+    hint = _item_of(hint) or hint
+    return hint not in (None, Any) and answer_type(hint).model is not None
 
 
 def _annotations(function: Any) -> Mapping[str, Any]:
@@ -154,7 +166,7 @@ def _annotations(function: Any) -> Mapping[str, Any]:
 def _is_standard(parameters: Mapping[str, inspect.Parameter], annotations: Mapping[str, Any]) -> bool:
     """Return True for two parameters, the first of which may be a client, and the second a packet."""
     required = [name for name, each in parameters.items() if each.default is inspect.Parameter.empty]
-    if len(required) != len(_STANDARD) or any(name in annotations for name in parameters.keys() - set(required)):
+    if len(required) != len(_STANDARD):
         return False
     for name, (_, types) in zip(required, _STANDARD, strict=True):
         hint = annotations.get(name, Any)
