@@ -246,6 +246,28 @@ async def test_a_background_task_may_go_on_with_an_answer(serve: Serve, how: str
             await peer.ping()
 
 
+async def test_an_answer_before_an_answering_block_is_sent_although_its_handler_never_waits_again(serve: Serve) -> None:
+    server, free, kept = Server(port=0), trio.Event(), []
+
+    @server.add_handler()
+    async def handle(client: Any, packet: Any) -> None:
+        if "wait" in packet:
+            await free.wait()  # from now on, requests beside this one are handled in tasks of their own
+            return
+        await client.send({"n": 1})
+        kept.append(client.answering())
+
+    running = await serve(server)
+    async with await connect(running) as peer:
+        first = await peer.request(wait=1)
+        second = await peer.request()
+        assert await peer.read() == Answer("PART", second, {"n": 1})
+        kept.clear()
+        assert await peer.read() == Answer("END", second, None)
+        free.set()
+        assert await peer.read() == Answer("END", first, None)
+
+
 @pytest.mark.parametrize("last_reference", ["in the handler", "in another task", "in a cycle", "in a thread"])
 async def test_a_request_ends_if_its_answering_block_is_never_entered(serve: Serve, last_reference: str) -> None:
     server, kept = Server(port=0, max_in_flight=1), []

@@ -324,6 +324,7 @@ class NumberedRequest(Client):
         """Keep the request open until `release`: no answer is known to be the last before that."""
         if self.progress is _KEPT:
             self.requests.output.flush()
+            self.requests.output.outbox.release()  # its task may end without a wait, and without another packet
         if self.progress is _IN_PLACE:
             self.progress = _OPEN
         self.holds += 1
