@@ -118,6 +118,10 @@ class RequestsInFlight(ABC):
         if self._requests:
             self.cancel()
 
+    def is_in_flight(self, request: NumberedRequest) -> bool:
+        """Return True if packets behind this request have been read before its end."""
+        return request.number in self._requests
+
     def forget(self, request: NumberedRequest) -> None:
         """Remove a request that has ended, and begin those that wait for its place."""
         if self._requests.pop(request.number, None) is not None:
@@ -145,6 +149,7 @@ class RequestsInFlight(ABC):
 
     def _pass_on(self, request: NumberedRequest, packet: Packet, under_way: Awaitable[object]) -> None:
         """Let another task handle a request whose handler is known to wait."""
+        request.begin_waiting(None)  # tasks to which a filter has told the client may answer before the handler begins
         self._count(request)
         self._link.start(self._follow, self._finish, request, packet, under_way)  # with the context of the filters
 
@@ -177,7 +182,7 @@ class RequestsInFlight(ABC):
         outcome: str = SUCCEEDED
         try:
             try:
-                if not request.is_open:
+                if request.progress is Progress.CANCELLED or self._outbox.poisoned:
                     worker.scope.cancel()
                     if isinstance(under_way, Coroutine):
                         under_way.close()  # the handlers have not begun

@@ -32,7 +32,7 @@ class Progress(IntEnum):
     IN_PLACE = 0
     """Its handler runs in the task that reads, and has not waited; no answer is kept."""
     OPEN = 1
-    """Its handler has waited, or `Client.answering` keeps it open."""
+    """Its handler has waited, or begins in another task, or `Client.answering` keeps it open."""
     PARTLY = 2
     """A part of its answer was sent, and may have been the last."""
     KEPT = 3
@@ -67,6 +67,9 @@ class Requests(Protocol):
     @property
     def client(self) -> Client:
         """The client of the session."""
+
+    def is_in_flight(self, request: NumberedRequest) -> bool:
+        """Return True if packets behind this request have been read before its end."""
 
     def forget(self, request: NumberedRequest) -> None:
         """Remove a request that has ended, and whose handler has ended."""
@@ -188,8 +191,13 @@ class NumberedRequest(Client):
         return output.send(output.part(reply))
 
     def _is_in_task(self) -> bool:
-        """Return True if the current task is that of the handler, which has not ended."""
-        return self.worker is None or trio.lowlevel.current_task() is self.worker.task
+        """Return True if the current task is that of the handler, which has begun and has not ended.
+
+        While the handler runs in place, no other task runs. A request in flight without a task waits for that task.
+        """
+        if self.worker is None:
+            return not self.requests.is_in_flight(self)
+        return trio.lowlevel.current_task() is self.worker.task
 
     def post_now(self, packet: Packet | SharedPacket) -> None:
         """Send an answer without waiting; see `post`.
@@ -302,8 +310,12 @@ class NumberedRequest(Client):
         """Whether its handler has ended."""
         return hasattr(self, "handler")
 
-    def begin_waiting(self, worker: Runner) -> None:
-        """Note that the handler waits for the first time: other tasks run from now on."""
+    def begin_waiting(self, worker: Runner | None) -> None:
+        """Note that the handler waits for the first time, or for its task: other tasks run from now on.
+
+        Args:
+            worker: the task of the handler; None if that begins later.
+        """
         self.worker = worker
         if self.progress is _IN_PLACE:
             self.progress = _OPEN
