@@ -120,3 +120,45 @@ async def test_a_task_may_answer_before_the_handlers_begin(serve: Serve, sends: 
                     assert scene.begun[number] == 1
                 scene.free.set()
                 assert (await answers_by_number(peer, range(first, first + 1)))[first] == [Answer("END", first, None)]
+
+
+@pytest.mark.parametrize("known", ["in place", "in a task of its own"])
+@pytest.mark.parametrize("guards", [False, True])
+@pytest.mark.parametrize("passes", [False, True])
+async def test_a_filter_may_hand_its_answer_to_a_task(serve: Serve, known: str, guards: bool, passes: bool) -> None:
+    server, free = Server(port=0), trio.Event()
+
+    async def go_on(client: Any, answering: Any, release: trio.Event) -> None:
+        async with answering:
+            await release.wait()
+            await client.send({"n": 2})
+
+    class HandsOver(Filter):
+        async def check(self, c: Any, p: Any) -> bool:
+            if "first" in p:
+                return True
+            await c.send({"n": 1})
+            releases.append(trio.Event())
+            nursery.start_soon(go_on, c, c.answering(), releases[-1])
+            return passes
+
+    async def handle(client: Any, packet: Any) -> None:
+        if "first" in packet:
+            await free.wait()
+
+    async with trio.open_nursery() as nursery:
+        releases: list[trio.Event] = []
+        if guards:
+            server.guard(HandsOver())
+        server.register_handler(handle, *([] if guards else [HandsOver()]))
+        running = await serve(server)
+        async with await connect(running) as peer:
+            if known == "in a task of its own":
+                await peer.request(first=1)
+            for _ in range(3):
+                number = await peer.request()
+                assert await peer.read() == Answer("PART", number, {"n": 1})
+                await peer.ping()
+                releases[-1].set()
+                assert await peer.answers(number) == [Answer("PART", number, {"n": 2}), Answer("END", number, None)]
+            free.set()

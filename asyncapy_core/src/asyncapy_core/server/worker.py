@@ -88,10 +88,10 @@ class Worker(Handling):
             if packet is None:
                 return await self._refuse_payload(request, error)
             if type(error) is NoHandler:
-                if request.answered:
-                    request.end(Progress.ENDED)
-                else:
+                if not request.answered:
                     await request.fail(ErrorCode.NO_HANDLER)
+                elif not request.holds:
+                    request.end(Progress.ENDED)
                 return ErrorCode.NO_HANDLER
             return await self._answer(request, packet, error)
         except ConnectionLost:
