@@ -228,7 +228,7 @@ class RequestsInFlight(ABC):
         packet = worker.packet
         request.handler = None if packet is None else packet.handler
         worker.packet = worker.request = request.worker = None
-        if request.holds:
+        if request.holds and not self._outbox.poisoned:  # a broken connection does not wait for `Client.answering`
             self._count(request)
             return
         request.end(Progress.ENDED)  # `Client.answering` may have ended after the handler, and before this
