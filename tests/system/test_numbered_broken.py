@@ -106,6 +106,28 @@ async def test_a_reset_cancels_all_requests_and_gives_the_place_back(
     assert not running.logged("ERROR")
 
 
+@pytest.mark.parametrize("fault", ["length", "version", "end of the stream"])
+async def test_a_reset_behind_the_end_of_the_reading_cancels_all_requests(serve: Serve, fault: str) -> None:
+    """The server notices it although its watch for resets sleeps: all sessions were being read."""
+    scene = Scene()
+    running = await serve(scene.server)
+    state = running.server._state
+    assert state is not None
+    peer = await connect(running)
+    await peer.send(numbered("REQUEST", 1, {"wait": 1}) + numbered("REQUEST", 2, {"wait": 1}))
+    await peer.ping()
+    await until(lambda: state.disconnects.asleep)
+    data = {"length": bytes(4), "version": bytes((0, 0, 0, 9, 22)) + bytes(8)}.get(fault, numbered("EVENT", 0))
+    await peer.send(data)
+    assert [getattr(await peer.read(), "kind", None) for _ in range(2)] == ["FAILURE", "LEAVING"]
+    if fault == "end of the stream":
+        await peer.half_close()
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    await peer.reset()
+    await until(lambda: len(scene.cancelled) == 2)
+    await running.settle()
+
+
 async def test_the_place_is_given_back_within_a_tenth_of_a_second(serve: Serve) -> None:
     scene = Scene()
     running = await serve(scene.server)

@@ -302,6 +302,8 @@ class RequestsInFlight(ABC):
     async def _wait_until_idle(self) -> None:
         """Wait until no request is in flight; nothing is read meanwhile."""
         self._state.reading.stop(self._link.interface)
+        if self._state.disconnects.asleep:
+            self._state.disconnects.wake()  # also after an error, when no worker does so before each wait
         while self._requests:
             await self._wait_for_change()
 
