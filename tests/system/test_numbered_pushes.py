@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from conftest import Running, Serve
 from numbered_peer import Answer, NumberedPeer, numbered
 from strict_msgpack import strict
@@ -301,6 +302,63 @@ async def test_a_request_ends_if_its_answering_block_is_never_entered(serve: Ser
             elif last_reference == "in a thread":
                 await trio.to_thread.run_sync(kept.pop)
             assert await peer.read() == Answer("END", number, None)
+
+
+@pytest.mark.parametrize("when", ["inside", "after its end", "in two tasks"])
+async def test_an_answering_block_that_is_entered_again_is_an_error_and_ends_its_request_once(
+    serve: Serve, when: str
+) -> None:
+    server, errors = Server(port=0, max_in_flight=1), []
+
+    async def enter(client: Any, answering: Any, number: int) -> None:
+        try:
+            async with answering:
+                await client.send({"n": number})
+                if when == "inside":
+                    await enter(client, answering, 2)
+                elif when == "in two tasks":
+                    await trio.testing.wait_all_tasks_blocked()
+        except RuntimeError as error:
+            errors.append(error)
+
+    async def go_on(client: Any, answering: Any) -> None:
+        if when == "in two tasks":
+            async with trio.open_nursery() as tasks:
+                tasks.start_soon(enter, client, answering, 1)
+                tasks.start_soon(enter, client, answering, 1)
+        else:
+            await enter(client, answering, 1)
+        if when == "after its end":
+            await enter(client, answering, 2)
+
+    async with trio.open_nursery() as nursery:
+
+        @server.add_handler()
+        async def handle(client: Any, packet: Any) -> None:
+            nursery.start_soon(go_on, client, client.answering())
+
+        running = await serve(server)
+        async with await connect(running) as peer:
+            for count in (1, 2, 3):
+                assert await peer.ask() == [Answer("PART", count, {"n": 1}), Answer("END", count, None)]
+                await peer.ping()
+                assert len(errors) == count
+                assert "client.answering() once for each block" in str(errors[-1])
+
+
+async def test_an_answering_block_cannot_be_made_in_a_thread(serve: Serve) -> None:
+    server = Server(port=0)
+
+    @server.add_handler()
+    async def handle(client: Any, packet: Any) -> Any:
+        with pytest.raises(RuntimeError):
+            await trio.to_thread.run_sync(client.answering)
+        gc.collect()  # the object that was not made raises nothing
+        return {"n": 1}
+
+    running = await serve(server)
+    async with await connect(running) as peer:
+        assert await peer.ask() == [Answer("REPLY", 1, {"n": 1})]
 
 
 async def test_an_answering_block_that_ends_while_generators_are_closed_ends_the_request(serve: Serve) -> None:
