@@ -217,7 +217,8 @@ async def test_an_answering_block_does_not_keep_a_broken_connection(serve: Serve
 async def test_an_answering_block_does_not_keep_a_broken_connection_whose_handler_runs(
     serve: Serve, ends: str, how: str
 ) -> None:
-    server, kept, begun = Server(port=0, send_timeout=0.1, max_output=1), [], trio.Event()
+    server, begun = Server(port=0, send_timeout=0.1, max_output=1), trio.Event()
+    kept: list[Any] = []
 
     async def ticks() -> AsyncIterator[int]:
         try:

@@ -160,6 +160,50 @@ async def test_a_client_whose_request_has_ended_sends_events_and_that_is_logged_
     assert len(running.logged("Client.answering")) == 1
 
 
+@pytest.mark.parametrize("how", ["raises", "fails", "is wrong", "cannot be sent", "waits", "sends first", "cleans up"])
+@pytest.mark.parametrize("by_group", [False, True])
+async def test_a_failed_handler_is_named_for_further_packets(serve: Serve, how: str, by_group: bool) -> None:
+    server, clients = Server(port=0), []
+
+    async def ticks() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            await trio.lowlevel.checkpoint()
+
+    @server.add_handler()
+    async def handle(client: Any, packet: Any) -> Any:
+        clients.append(client)
+        if how == "waits":
+            await trio.lowlevel.checkpoint()
+        elif how == "sends first":
+            await client.send({"n": 1})
+        elif how == "cleans up":
+            async for _ in ticks():
+                break
+        elif how == "is wrong":
+            return 7
+        elif how == "cannot be sent":
+            return {"n": object()}
+        raise Failure("ERR_GONE", x=object()) if how == "fails" else ValueError("a failure")
+
+    if by_group:
+
+        @server.add_handler(Filters.HasFields(more=None), group=1)
+        async def handle_more(client: Any, packet: Any) -> None: ...
+
+    running = await serve(server)
+    async with await connect(running) as peer:
+        for number in (1, 2):
+            assert (await peer.ask())[-1] == Answer("FAILURE", number, BROKEN)
+            await clients[-1].send({"late": 1})
+            assert await peer.read() == Answer("EVENT", 0, {"late": 1})
+    (line,) = running.logged("Client.answering")
+    assert "'handle'" in line
+    failures = [line for line in running.logged("ERROR") if "Handler 'handle'" in line]
+    assert len(failures) >= 1
+
+
 async def test_after_the_last_answer_a_send_raises_an_error(serve: Serve) -> None:
     server, raised = Server(port=0), []
 

@@ -97,12 +97,14 @@ class NumberedRequest(Client):
         codec: its encoding.
         holds: the number of `Client.answering` that keep it open.
         handler: its handler, or None if it has none; not set until that has ended.
+        started: the time at which its packet was dispatched, by `time.perf_counter_ns`; set if ``measure`` is set.
         worker: the task of its handler, once that has waited and until it ends.
     """
 
-    __slots__ = ("codec", "handler", "holds", "number", "progress", "requests", "size", "worker")
+    __slots__ = ("codec", "handler", "holds", "number", "progress", "requests", "size", "started", "worker")
 
     handler: HandlerInterface | None
+    started: int
 
     def __init__(self, requests: Requests, number: int, encoding: Encoding, size: int) -> None:
         self.requests: Requests = requests
@@ -307,8 +309,13 @@ class NumberedRequest(Client):
 
     @property
     def has_returned(self) -> bool:
-        """Whether its handler has ended."""
+        """Whether its handler has returned or failed. The generators that it has dropped may still be open."""
         return hasattr(self, "handler")
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its handler has returned or failed, and its generators are closed."""
+        return self.worker is None and self.has_returned
 
     def begin_waiting(self, worker: Runner | None) -> None:
         """Note that the handler waits for the first time, or for its task: other tasks run from now on.
@@ -346,7 +353,8 @@ class NumberedRequest(Client):
         self.holds -= 1
         if self.has_returned and not self.holds:
             self.end(Progress.ENDED)
-            self.requests.forget(self)
+            if self.worker is None:
+                self.requests.forget(self)
 
     async def close(self) -> None:
         """End this request, then the session after the answers to the other requests in flight."""

@@ -119,7 +119,7 @@ class Worker(Handling):
                 except EncodeError as fault:
                     outcome, failure = ErrorCode.HANDLER_FAILED, fault
         if failure is not None:
-            self.report(self._crew.log, packet, failure)
+            self.report(self._crew.log, packet, failure, getattr(request, "started", 0))
         if through is not None:
             raise through
         if failure is not None:
