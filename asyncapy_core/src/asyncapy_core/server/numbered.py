@@ -115,6 +115,7 @@ class NumberedSession(RequestsInFlight):
             for kind, number, wire_id, payload in self._frames:
                 while not outbox.corked:
                     if self._is_to_end():
+                        self._read_cancels(((kind, number, wire_id, payload),))
                         return await self._leave()
                     if outbox.cork() or outbox.has_room(1):
                         break
