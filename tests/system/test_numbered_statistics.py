@@ -224,3 +224,34 @@ async def test_a_request_that_reaches_no_handler_is_refused_once_under_its_numbe
                 assert await peer.read() == Answer("REPLY", number, {"n": 1})
     await running.settle()
     scene.check({"ok": 1 if place == "alone" else 4}, refusals={codes[1]: 3})
+
+
+@pytest.mark.parametrize("how", ["a CANCEL", "a reset", "sends after a reset"])
+async def test_a_request_that_is_cut_off_in_a_function_of_on_error_has_not_failed(serve: Serve, how: str) -> None:
+    scene, begun = Scene(), trio.Event()
+
+    @scene.server.on_error(ValueError)
+    async def wait(client: Any, packet: Any, error: Any) -> None:
+        begun.set()
+        if how == "sends after a reset":
+            with trio.CancelScope(shield=True):
+                await client.gone
+            await client.send({"n": 1})
+        await trio.sleep_forever()
+
+    running = await serve(scene.server)
+    async with await connect(running) as peer:
+        number = await peer.request(how="fails")
+        await begun.wait()
+        if how == "a CANCEL":
+            await peer.cancel(number)
+            assert await peer.read() == Answer("END", number, None)
+            await peer.ping()
+        else:
+            await peer.reset()
+    await running.settle()
+    with trio.fail_after(5):
+        while running.server.statistics().abandoned:  # noqa: ASYNC110  # the server has no event for this
+            await trio.sleep(0.002)
+    scene.check({"cancelled": 1})
+    assert not running.logged("ERROR")
