@@ -83,28 +83,34 @@ class Handling:
             raise ClientDisconnected("this client has left", client)
         raise TimeoutError(f"cut off after {self._limit:g} s (handler_timeout)")
 
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether the client has cancelled the current packet, so that a cancellation of its handlers is no failure."""
+        return False
+
     def split(
-        self, error: BaseException, client: Client, *, cancelled: bool = False
+        self, error: BaseException, client: Client, *, stops: bool = True
     ) -> tuple[BaseException | None, str, BaseException | None]:
         """Split an exception of a handler.
 
         Args:
             error: the exception.
             client: the client of the handler.
-            cancelled: whether the handler was cancelled by its client, so that a cancellation is no failure.
+            stops: whether the code that raised it may stop the propagation.
 
         Returns:
             The part that belongs to the server (`PeerTasks.is_servers`); the outcome of the request; and the part that
             is a failure, which a stop of the propagation and a lost client are not.
         """
-        disconnected = False
+        disconnected, cancelled = False, self.is_cancelled
 
         def expected(leaf: BaseException) -> bool:
             nonlocal disconnected
             kind = type(leaf)  # isinstance reads __class__, which may raise
             left = issubclass(kind, ClientDisconnected) and _is_of_session(leaf.client, client)  # type: ignore[attr-defined]
             disconnected = disconnected or left
-            return left or issubclass(kind, StopPropagation) or (cancelled and issubclass(kind, trio.Cancelled))
+            stopped = stops and issubclass(kind, StopPropagation)
+            return left or stopped or (cancelled and issubclass(kind, trio.Cancelled))
 
         through, failure = self._peers.split(error)
         if isinstance(failure, BaseExceptionGroup):
@@ -115,28 +121,31 @@ class Handling:
 
     async def translate(
         self, client: Client, packet: Packet, error: BaseException
-    ) -> tuple[Failure | None, BaseException | None]:
+    ) -> tuple[Failure | None, str, BaseException | None]:
         """Find the `Failure` to send for an exception: its own, or that of the application's function for it.
 
         It may be the only exception of a group.
 
         Returns:
-            The failure to send, or None; and the exception to log, or None: this one, or that of the function.
+            The failure to send, or None; the outcome of the request; and the exception to log, or None: this one, or
+            that of the function. There is neither if the client has left, or has cancelled the packet.
 
         Raises:
             BaseException: the part of an exception of the function that belongs to the server.
         """
         leaf, others = first_leaf(error)
         if others:
-            return None, error
+            return None, ErrorCode.HANDLER_FAILED, error
         try:
             answer = await self._in_scope(client, self._errors.translate, client, packet, leaf)
         except BaseException as fault:  # the function may raise anything
-            through, failure = self._peers.split(fault)
+            through, outcome, failure = self.split(fault, client, stops=False)
             if through is not None:
                 raise through from None
-            return None, failure
-        return answer, error if answer is None else None
+            return None, outcome if failure is None else ErrorCode.HANDLER_FAILED, failure
+        if answer is None:
+            return None, ErrorCode.HANDLER_FAILED, error
+        return answer, answer.code, None
 
     def report(
         self, log: logging.LoggerAdapter[logging.Logger], packet: Packet, failure: BaseException, started: int = 0
