@@ -105,7 +105,7 @@ def _copy_repository(folder: Path, environ: dict[str, str]) -> None:
 def test_every_fence_of_a_page_is_read() -> None:
     for page in PAGES:
         text = (DOCS / page).read_text(encoding="utf-8")
-        others = text.count("\n```{include}") + text.count("\n```{toctree}") + text.count("\n```{eval-rst}")
+        others = sum(text.count(f"\n```{{{name}}}") for name in ("include", "literalinclude", "toctree", "eval-rst"))
         others += text.startswith("```{include}")
         assert text.count("\n```\n") + text.endswith("\n```") == len(blocks(DOCS / page)) + others, page
 
