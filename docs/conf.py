@@ -48,6 +48,7 @@ html_css_files = ["console.css"]
 html_title = f"AsyncAPY {version}"
 html_theme_options = {"source_repository": "", "top_of_page_buttons": []}
 pygments_style = "friendly"
+highlight_language = "none"
 
 write_reference(DOCS / "generated")
 write_included(DOCS / "generated")
