@@ -98,46 +98,46 @@ class ServerConfig(BaseModel, extra="forbid", frozen=True):
     )
     session_limit: int = setting(
         defaults.SESSION_LIMIT,
-        "the number of concurrent sessions of one client address, or of one /64 network of IPv6; a further one is "
+        "the most concurrent sessions of one client address, or of one /64 network of IPv6; a further one is "
         "refused with ERR_SESSION_LIMIT_REACHED",
         "sessions for each address, 0 or more; 0 sets no limit",
         ge=0,
     )
     max_packet: int = setting(
         defaults.MAX_PACKET,
-        "the size of a packet; a larger one is refused with ERR_PACKET_TOO_LARGE, and the session ends",
+        "the size of the largest packet; a larger one is refused with ERR_PACKET_TOO_LARGE, and the session ends",
         f"the largest Content-Length accepted, in bytes, {defaults.MIN_PACKET} or more",
         ge=defaults.MIN_PACKET,
     )
     max_connections: int = setting(
         10_000,
-        "the number of open connections; a further one is refused with ERR_SERVER_BUSY. The limit of open files of the "
+        "the most open connections; a further one is refused with ERR_SERVER_BUSY. The limit of open files of the "
         "process, minus 64, can make it smaller",
         "connections at a time, 1 or more",
         ge=1,
     )
     max_output: int = setting(
         1024 * 1024,
-        "the output that waits for one client to read it; if it is more, the handler that sends waits",
+        "the most output that waits for one client to read it; beyond that, the handler that sends waits",
         "bytes queued for one connection, 1 or more",
         ge=1,
     )
     max_buffered: int = setting(
         256 * 1024 * 1024,
-        "the memory for packets that have arrived in part, of all connections together; beyond it, the connection with "
+        "the most memory for packets that have arrived in part, of all connections; beyond it, the connection with "
         "the largest one is refused with ERR_SERVER_BUSY",
         "bytes of incomplete packets of all connections, 1 or more",
         ge=1,
     )
     packets_per_turn: int = setting(
         40,
-        "the number of packets of one client that are handled in a row before the other clients get their turn",
+        "the most packets of one client that are handled in a row before the other clients get their turn",
         "pipelined packets until other connections get their turn, 1 or more",
         ge=1,
     )
     max_in_flight: int = setting(
         100,
-        "the number of requests of one session of version 23 that are handled concurrently; further ones wait",
+        "the most requests of one session of version 23 that are handled concurrently; further ones wait",
         "requests of a session of version 23 that are handled at a time, 1 or more",
         ge=1,
     )
