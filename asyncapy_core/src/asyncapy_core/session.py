@@ -101,7 +101,7 @@ class Client:
 
     @property
     def gone(self) -> Gone:
-        """Whether the connection has ended: a flag, and an awaitable of its end.
+        """A flag that is true when the connection has ended, and an awaitable of its end.
 
         ``if client.gone: return`` in a long loop; ``await client.gone`` in a task beside the handler. A reset of the
         connection is noticed within 0.1 seconds, also while a handler runs.
