@@ -140,9 +140,11 @@ def asyncapy_adapt(function: Callable[..., Any], server: ServerInterface, route:
 def asyncapy_setup(server: ServerInterface, options: Any) -> Awaitable[None] | None:
     """Prepare the plugin before ``server`` opens its port; plain or ``async``.
 
-    Context managers entered into ``server.exit_stack`` are closed after the server has stopped. Background work belongs
-    into `asyncapy_run`. A plugin that takes more than 60 seconds is left out, unless ``plugins_require`` names it: the
-    plugins before it are then shut down, and set up again.
+    Context managers entered into ``server.exit_stack`` are left after the server has stopped, or at once if the setup
+    fails. An exception of one is logged with the name of the plugin. One that cancels the server, such as a nursery
+    whose task has failed, ends it with a PluginError. Background work belongs into `asyncapy_run`. A plugin that takes
+    more than 60 seconds is left out, unless ``plugins_require`` names it: the plugins before it are then shut down, and
+    set up again.
 
     When: the server starts. A stop cancels it.
     How often: once for each run of a server, and again if a plugin takes too long.

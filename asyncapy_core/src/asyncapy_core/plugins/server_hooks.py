@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -14,6 +14,7 @@ from asyncapy_core.errors import ConfigError, PluginError
 from asyncapy_core.interrupts import is_from_signal
 from asyncapy_core.logs import FailureLog, reason_of
 from asyncapy_core.plugins.bound_hook import BoundHook, report_failure, split_failure
+from asyncapy_core.plugins.exit_stacks import OwnedStack, ServerCancelled
 from asyncapy_core.plugins.hook_results import refuse_coroutine
 from asyncapy_core.plugins.implementations import Implementation, InvalidPlugin
 from asyncapy_core.plugins.options import validate_options
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 SETUP_SECONDS: Final = 60.0
 """The time that a plugin has for its setup, and for its shutdown, unless ``plugins_require`` names it."""
+
+_TOO_LONG: Final = f"was in setup for more than {SETUP_SECONDS:g} s"
 
 
 class ServerHooks:
@@ -113,20 +116,38 @@ class ServerHooks:
             if not self._is_required(record):
                 patience.deadline = trio.current_time() + SETUP_SECONDS
             try:
-                options = self._options_of(record)
-                for implementation in implementations:
-                    await implementation.finish(implementation(server=self._server, options=options))
+                await self._set_up_one(record, implementations)
             except BaseException as error:  # a plugin may raise anything
                 if split_failure(error)[0] is None:
                     self._leave_out(record, f"failed in setup: {reason_of(error)}", error)
                     continue
                 if patience.cancel_called:
-                    self._leave_out(record, f"was in setup for more than {SETUP_SECONDS:g} s")
+                    self._leave_out(record, _TOO_LONG)
                 raise
             finally:
                 patience.deadline = math.inf
             if all(later is not record for later, _ in steps[number:]):
                 self._set_up.append(record)
+            if patience.cancel_called:  # its setup was shielded from the cancellation, or has caught it
+                self._leave_out(record, _TOO_LONG)
+                await trio.lowlevel.checkpoint_if_cancelled()
+
+    async def _set_up_one(self, record: PluginRecord, implementations: Iterable[Implementation]) -> None:
+        """Call the setup of a plugin, with an exit stack of its own; if it fails, leave that stack at once."""
+        whole = self._server.exit_stack
+        own = OwnedStack(record.title, self._server.log)
+        self._server.exit_stack = await whole.enter_async_context(own)
+        try:
+            options = self._options_of(record)
+            for implementation in implementations:
+                await implementation.finish(implementation(server=self._server, options=options))
+        except BaseException as error:  # a plugin may raise anything
+            left = await own.leave(error)
+            if isinstance(left, ServerCancelled) and left.__cause__ is not None:
+                raise left.__cause__ from None
+            raise
+        finally:
+            self._server.exit_stack = whole
 
     def _usable(self) -> list[PluginRecord]:
         return [record for record in self._plugins.loaded if record not in self._left_out]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -13,6 +13,7 @@ import trio
 from asyncapy_core.errors import UnexpectedEnd
 from asyncapy_core.interrupts import is_interrupt
 from asyncapy_core.logs import describe
+from asyncapy_core.plugins.exit_stacks import OwnedStack
 from asyncapy_core.server.isolation import CancellationWatch
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ async def set_up(server: ServerInterface, hooks: ServerHooks, lifetime: Lifetime
     hooks.forget_failures()
     while True:
         with trio.CancelScope() as patience:  # around the exit stack, into which a setup may enter a nursery
-            async with AsyncExitStack() as server.exit_stack:
+            async with OwnedStack("the application", server.log, is_own=True) as server.exit_stack:
                 server.exit_stack.enter_context(hooks.added_for_now())
                 try:
                     await hooks.setup(patience, lifetime.note)
