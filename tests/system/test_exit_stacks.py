@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import trio
 from conftest import Start
-from context_managers import FAILING, Manager, hangs, raises, suppresses, yields_twice
+from context_managers import FAILING, Manager, hangs, hangs_shielded, raises, suppresses, yields_twice
 from hooks import Plugin, manager
 from trio.testing import MockClock
 
@@ -45,6 +45,11 @@ async def shielded() -> None:
         await trio.sleep(61)
 
 
+async def hangs_in_a_shield() -> None:
+    with trio.CancelScope(shield=True):
+        await trio.sleep_forever()
+
+
 async def catches() -> None:
     with contextlib.suppress(trio.Cancelled):
         await trio.sleep_forever()
@@ -54,7 +59,13 @@ def fails() -> None:
     raise OSError("no disk")
 
 
-OTHERS = {"hangs": trio.sleep_forever, "is shielded": shielded, "catches": catches, "fails": fails}
+OTHERS = {
+    "hangs": trio.sleep_forever,
+    "hangs in a shield": hangs_in_a_shield,
+    "is shielded": shielded,
+    "catches": catches,
+    "fails": fails,
+}
 
 
 @pytest.mark.parametrize("setup", [shielded, catches])
@@ -89,13 +100,27 @@ async def test_a_context_manager_of_a_plugin_is_named_and_the_server_starts_and_
     assert bool([line for line in errors if "plugin 'bad' of (registered)" in line]) is (manage is not suppresses)
 
 
-async def test_a_context_manager_of_a_plugin_that_hangs_is_named(
-    asyncapy_server: Start, autojump_clock: MockClock
+@pytest.mark.parametrize("other", [None, *OTHERS])
+@pytest.mark.parametrize("manage", [hangs, hangs_shielded])
+async def test_a_context_manager_of_a_plugin_that_hangs_is_named_and_the_server_starts_and_ends(
+    asyncapy_server: Start, autojump_clock: MockClock, manage: Manager, other: str | None
 ) -> None:
-    running = await asyncapy_server(echoing(Server(plugins=manager(bad=Plugin(asyncapy_setup=entering(hangs))))))
+    setup = (lambda: None) if other is None else OTHERS[other]
+    plugins = manager(bad=Plugin(asyncapy_setup=entering(manage)), second=Plugin(asyncapy_setup=setup))
+    running = await asyncapy_server(echoing(Server(plugins=plugins)))
     await answer(running)
     await running.stop()
     assert [line for line in running.log if "manager of plugin 'bad' of (registered) in server.exit_stack was" in line]
+
+
+async def test_a_stop_ends_a_setup_that_is_shielded(autojump_clock: MockClock) -> None:
+    plugins = manager(bad=Plugin(asyncapy_setup=hangs_in_a_shield))
+    server = Server(port=0, logging_level="CRITICAL", plugins=plugins, plugins_require=["bad"])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server.serve)
+        await trio.sleep(100)
+        server.stop()
+    assert trio.current_time() < 200
 
 
 async def test_what_a_plugin_has_entered_is_left_when_its_setup_fails(asyncapy_server: Start) -> None:

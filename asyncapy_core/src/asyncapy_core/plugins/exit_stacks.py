@@ -64,7 +64,7 @@ class OwnedStack(AsyncExitStack):
         through, failure = (None, None) if raised is None else split_failure(raised)
         if failure is not None:
             report_failure(FailureLog(), logging.LoggerAdapter(self._log), f"{{Server}} {self._subject}", failure)
-        if through is not None and error is None and _is_cancellation(through):
+        if through is not None and error is None and _is_cancellation(through) and not self._is_own:
             self._log.error("{Server} %s was not left in time, and was cancelled", self._subject)
         if through is not None:
             return through if error is None or not _is_cancellation(through) else error

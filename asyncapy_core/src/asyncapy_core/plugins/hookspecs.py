@@ -188,10 +188,13 @@ def asyncapy_session(client: Client, options: Any) -> AbstractAsyncContextManage
 
     Its context variables are seen by all handlers of the session. An implementation is usually an async generator
     function decorated with `contextlib.asynccontextmanager`, below ``@hookimpl``.
-    The version of the session is not known while it is entered: a packet that is sent there has the form of version 22.
+    It is entered before the client has sent a byte, as it may greet the client with a packet. So it is also entered for
+    connections that never send one, such as the health checks of a load balancer. The version of the session is not
+    known then: a packet that is sent there has the form of version 22.
 
     When: entered when a session has been admitted, before its first packet is read; left when its connection has ended
         and its handlers have, also if the server ends. Entering may take ``timeout`` seconds, leaving 10.
+        Code in a shield has 10 seconds more when the server ends.
     How often: once for each session, in version 22 and 23.
     Order: that of the first plugin is entered first and left last; those of `Server.on_session` are inside.
     May raise: an exception of the context manager ends this session, and is logged with the name of the plugin. If this

@@ -112,9 +112,9 @@ class ServerHooks:
         for number, (record, implementations) in enumerate(steps, 1):
             if record in self._left_out or self._lacks(record):
                 continue
-            note(f"{record.title} is in setup")
             if not self._is_required(record):
                 patience.deadline = trio.current_time() + SETUP_SECONDS
+            note(f"{record.title} is in setup")
             try:
                 await self._set_up_one(record, implementations)
             except BaseException as error:  # a plugin may raise anything
