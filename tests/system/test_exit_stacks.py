@@ -123,6 +123,20 @@ async def test_a_stop_ends_a_setup_that_is_shielded(autojump_clock: MockClock) -
     assert trio.current_time() < 200
 
 
+async def test_a_shutdown_that_hangs_in_a_shield_is_named_and_the_others_are_shut_down(
+    asyncapy_server: Start, autojump_clock: MockClock
+) -> None:
+    events: list[str] = []
+    plugins = manager(
+        other=Plugin(asyncapy_shutdown=lambda: events.append("other")),
+        bad=Plugin(asyncapy_shutdown=hangs_in_a_shield),
+    )
+    running = await asyncapy_server(echoing(Server(plugins=plugins)))
+    await running.stop()
+    assert events == ["other"]
+    assert [line for line in running.log if "plugin 'bad' of (registered) failed in shutdown" in line]
+
+
 async def test_what_a_plugin_has_entered_is_left_when_its_setup_fails(asyncapy_server: Start) -> None:
     events: list[str] = []
 

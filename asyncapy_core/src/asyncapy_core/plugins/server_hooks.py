@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 SETUP_SECONDS: Final = 60.0
 """The time that a plugin has for its setup, and for its shutdown, unless ``plugins_require`` names it."""
 
+SHIELDED_SECONDS: Final = 10.0
+"""The time that a shutdown in a shield has after its cancellation."""
+
 _TOO_LONG: Final = f"was in setup for more than {SETUP_SECONDS:g} s"
 
 
@@ -189,15 +192,21 @@ class ServerHooks:
         finally:
             self._own = own
 
-    async def shutdown(self) -> list[BaseException]:
-        """Call `asyncapy_shutdown` of all plugins that were set up, the last first; log and return their exceptions."""
+    async def shutdown(
+        self, force: Callable[[trio.CancelScope, float], object] = lambda *_: None
+    ) -> list[BaseException]:
+        """Call `asyncapy_shutdown` of all plugins that were set up, the last first; log and return their exceptions.
+
+        Args:
+            force: is called with the scope of each call, and the time from which shields inside may be removed.
+        """
         failures: list[BaseException] = []
         steps = in_order(reversed(self._set_up), "asyncapy_shutdown", backward=True)
         self._set_up.clear()
         for record, implementations in steps:
             for implementation in reversed(implementations):
                 try:
-                    await self._shut_down(record, implementation)
+                    await self._shut_down(record, implementation, force)
                 except BaseException as error:  # a plugin may raise anything
                     if split_failure(error)[0] is not None:
                         raise
@@ -205,11 +214,20 @@ class ServerHooks:
                     failures.append(error)
         return failures
 
-    async def _shut_down(self, record: PluginRecord, implementation: Implementation) -> None:
+    async def _shut_down(
+        self,
+        record: PluginRecord,
+        implementation: Implementation,
+        force: Callable[[trio.CancelScope, float], object],
+    ) -> None:
         with trio.CancelScope() as patience:
             if not self._is_required(record):
                 patience.deadline = trio.current_time() + SETUP_SECONDS
-            await implementation.finish(implementation(server=self._server, options=self._options_of(record)))
+            force(patience, patience.deadline + SHIELDED_SECONDS)
+            try:
+                await implementation.finish(implementation(server=self._server, options=self._options_of(record)))
+            finally:
+                force(patience, math.inf)
         if patience.cancelled_caught:
             raise TimeoutError(f"it was cancelled after {SETUP_SECONDS:g} s")
 

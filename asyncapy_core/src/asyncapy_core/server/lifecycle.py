@@ -217,7 +217,7 @@ async def set_up(server: ServerInterface, hooks: ServerHooks, lifetime: Lifetime
                 finally:
                     lifetime.force(patience, math.inf)
                     with lifetime.cleaning_up("the plugins' shutdown"):
-                        await hooks.shutdown()
+                        await hooks.shutdown(lifetime.force)
                     if patience.cancel_called:
                         lifetime.force(patience, trio.current_time() + CLEANUP_SECONDS)
                     else:
