@@ -12,7 +12,7 @@ import trio
 
 from asyncapy_core.errors import ConfigError, PluginError
 from asyncapy_core.interrupts import is_from_signal
-from asyncapy_core.logs import FailureLog, reason_of
+from asyncapy_core.logs import FailureLog, describe, reason_of
 from asyncapy_core.plugins.bound_hook import BoundHook, report_failure, split_failure
 from asyncapy_core.plugins.exit_stacks import OwnedStack, ServerCancelled
 from asyncapy_core.plugins.hook_results import refuse_coroutine
@@ -210,7 +210,8 @@ class ServerHooks:
                 except BaseException as error:  # a plugin may raise anything
                     if split_failure(error)[0] is not None:
                         raise
-                    self._server.log.error("{Server} %s failed in shutdown", record.title, exc_info=error)
+                    self._server.log.error("{Server} %s failed in shutdown: %s", record.title, describe(error))
+                    self._server.log.debug("{Server} %s failed in shutdown", record.title, exc_info=error)
                     failures.append(error)
         return failures
 
