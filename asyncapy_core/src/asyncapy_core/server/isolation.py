@@ -11,10 +11,14 @@ import trio
 
 from asyncapy_core.interrupts import is_interrupt
 from asyncapy_core.logs import FailureLog, RateLimited, escape_for_log
+from asyncapy_core.server.enclosure import FORCED_SECONDS, place_of, remove_shields
 from asyncapy_core.server.generators import DroppedGenerators
 
 RECHECK_SECONDS: Final = 60.0
 """How often a task that cannot end checks again whether it can; see `PeerTasks`."""
+
+SHIELDED_SECONDS: Final = 10.0
+"""The time that shielded code of a peer has to end when the server does, before its shields are removed."""
 
 
 class Peer(Protocol):
@@ -132,10 +136,25 @@ class PeerTasks:
         except BaseException as error:  # the one place that catches the exceptions of a peer's code
             self._fail(peer, error)
 
-    def end(self) -> None:
-        """Let the tasks end that wait with an open nursery: the server ends."""
+    async def end(self) -> None:
+        """Wait for the end of all tasks, whose nursery is cancelled; remove the shields of code that goes on."""
         self._ended = True
         self._waiting.unpark_all()
+        patience, complaint = SHIELDED_SECONDS, True
+        while True:
+            with trio.move_on_after(patience, shield=True):
+                while self._running():
+                    await self._waiting.park()
+                return
+            for task in self._running():
+                if complaint:
+                    line = "{Server} %s has not ended within %g s after its cancellation; its shields are removed"
+                    self._log.error(line, place_of(task), SHIELDED_SECONDS)
+                remove_shields(task, self._nursery.cancel_scope)
+            patience, complaint = FORCED_SECONDS, False
+
+    def _running(self) -> list[trio.lowlevel.Task]:
+        return [task for task in self._nursery.child_tasks if self._is_own(task)]
 
     async def close_dropped(self, peer: Peer) -> None:
         """Close the dropped async generators that the current task has begun.
@@ -174,20 +193,24 @@ class PeerTasks:
 
     async def _run(self, peer: Peer, function: Callable[..., Awaitable[object]], args: tuple[Any, ...]) -> None:
         try:
-            await function(*args)
-        except BaseException as error:  # the one place that catches the exceptions of a peer's code
-            self._fail(peer, error)
-        task = trio.lowlevel.current_task()
-        while task in self.dropped.by_task or (task.child_nurseries and not self._ended):
             try:
-                await self.close_dropped(peer)
-            except BaseException as error:  # as above
+                await function(*args)
+            except BaseException as error:  # the one place that catches the exceptions of a peer's code
                 self._fail(peer, error)
-            if task.child_nurseries and not self._ended:
-                for nursery in task.child_nurseries:
-                    nursery.cancel_scope.cancel()
-                with trio.move_on_after(RECHECK_SECONDS, shield=True):
-                    await self._waiting.park()
+            task = trio.lowlevel.current_task()
+            while task in self.dropped.by_task or (task.child_nurseries and not self._ended):
+                try:
+                    await self.close_dropped(peer)
+                except BaseException as error:  # as above
+                    self._fail(peer, error)
+                if task.child_nurseries and not self._ended:
+                    for nursery in task.child_nurseries:
+                        nursery.cancel_scope.cancel()
+                    with trio.move_on_after(RECHECK_SECONDS, shield=True):
+                        await self._waiting.park()
+        finally:
+            if self._ended:
+                self._waiting.unpark_all()
 
     def _fail(self, peer: Peer | None, error: BaseException) -> None:
         """Log a failure, and drop its peer.

@@ -102,6 +102,11 @@ class SessionContexts:
         for visit in tuple(self._visits):
             visit.stop()
 
+    @property
+    def hold_ups(self) -> list[str]:
+        """The context managers for which ended sessions wait, without repetitions."""
+        return sorted({visit.hold_up for visit in self._visits} - {""})
+
     async def wait_until_left(self) -> None:
         """Wait until all sessions have been left."""
         while self._visits:
@@ -137,6 +142,13 @@ class _Visit:
         self._scope = trio.CancelScope(deadline=trio.current_time() + timeout)
         self._current = ""
         self._begun = False
+        self._lateness_is_logged = False
+
+    @property
+    def hold_up(self) -> str:
+        """The context manager for which the session waits, after its connection has ended; otherwise empty."""
+        ended = self.connection.ended
+        return self._current if ended is not None and ended.is_set() else ""
 
     async def run(self, hooks: Sequence[BoundHook]) -> None:
         """Enter the context managers, serve the session, and leave them in reverse order.
@@ -151,10 +163,8 @@ class _Visit:
         finally:
             if not ended.is_set():
                 self.connection.end()
-        if self._scope.cancelled_caught and self._scope.deadline < math.inf:
-            self.subject = self._current
-            action = "left" if self._begun else "entered"
-            raise TimeoutError(f"the session was not {action} in time")
+        if self._is_late and not self._lateness_is_logged:
+            raise self._late()
 
     def stop(self) -> None:
         """Cancel the session if it has not been entered."""
@@ -162,7 +172,16 @@ class _Visit:
             self._scope.deadline = math.inf  # no failure of a plugin
             self._scope.cancel()
 
+    @property
+    def _is_late(self) -> bool:
+        """Whether the context managers were not entered or left in time."""
+        return self._scope.cancel_called and self._scope.deadline < math.inf
+
+    def _late(self) -> TimeoutError:
+        return TimeoutError(f"the session was not {'left' if self._begun else 'entered'} in time")
+
     async def _serve_inside(self, hooks: Sequence[BoundHook], ended: trio.Event) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()  # a context manager may have caught the cancellation
         if not hooks:
             await self._serve(ended)
             return
@@ -171,6 +190,7 @@ class _Visit:
         inner: BaseException | None = None
         try:
             async with self._open(hook, title):
+                self._note_lateness(title)
                 try:
                     await self._serve_inside(others, ended)
                 except BaseException as error:
@@ -178,12 +198,30 @@ class _Visit:
                     raise
                 finally:
                     self._current = title
+            self._note_lateness(title)
+            self._report_lost(inner, None)
         except BaseException as error:
-            if self.subject == SESSION and not {*map(id, _leaves(error))} <= {*map(id, _leaves(inner))}:
+            self._note_lateness(title)
+            if not _contains(inner, error):
+                self._report_lost(inner, error)
                 self.subject = title
             raise
         finally:
             inner = None  # no reference cycle
+
+    def _note_lateness(self, title: str) -> None:
+        """Note the first context manager that was not entered or left in time."""
+        if self._is_late and self.subject == SESSION:
+            self.subject = title
+
+    def _report_lost(self, inner: BaseException | None, error: BaseException | None) -> None:
+        """Log a failure inside a context manager that suppressed it, or that raised another exception for it."""
+        if inner is None or self.subject == SESSION or _contains(error, inner):
+            return
+        if self._is_late and {*map(type, _leaves(inner))} == {trio.Cancelled}:
+            inner, self._lateness_is_logged = self._late(), True
+        self._report(self, inner)
+        self.subject = SESSION
 
     def _open(self, hook: BoundHook, title: str) -> AbstractAsyncContextManager[Any]:
         """Return the context manager of a hook. If there is none, log that, and go on without it.
@@ -246,6 +284,11 @@ def _is_of(error: BaseException | None, client: Client) -> bool:
         return False
     left = error.client  # type: ignore[union-attr]  # a ClientDisconnected
     return left is not None and left.session is client.session
+
+
+def _contains(error: BaseException | None, part: BaseException) -> bool:
+    """Return True if all exceptions in ``part`` are in ``error`` as well; either may be a group."""
+    return {*map(id, _leaves(part))} <= {*map(id, _leaves(error))}
 
 
 def _leaves(error: BaseException | None) -> Iterator[BaseException]:
