@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
+from asyncapy_core.cancellation import ForeignScope
 from asyncapy_core.errors import ConfigError, PluginError
 from asyncapy_core.interrupts import is_from_signal
 from asyncapy_core.logs import FailureLog, reason_of
@@ -185,7 +186,7 @@ class ServerHooks:
         return failures
 
     async def _shut_down(self, record: PluginRecord, implementation: Implementation) -> None:
-        with trio.CancelScope() as patience:
+        with ForeignScope(trio.CancelScope()) as patience:
             if not self._is_required(record):
                 patience.deadline = trio.current_time() + SETUP_SECONDS
             await implementation.finish(implementation(server=self._server, options=self._options_of(record)))

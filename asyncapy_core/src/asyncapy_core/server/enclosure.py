@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
+from asyncapy_core.cancellation import ForeignScope
+
 if TYPE_CHECKING:
     import logging
 
@@ -40,7 +42,7 @@ class Enclosure:
         """Run the code in the current task, to its end or until it is cancelled."""
         self._task = trio.lowlevel.current_task()
         try:
-            with self._scope:
+            with ForeignScope(self._scope):
                 await function()
         finally:
             self._task = None
