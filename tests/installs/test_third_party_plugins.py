@@ -164,8 +164,10 @@ BROKEN: Final = {
         "not a function that opens a key store",
     ),
     "name": (
-        "@hookimpl(specname='asyncapy_filters')\ndef broken():\n"
-        "    from asyncapy_core import Filter\n    return {'Ip': type('Ip', (Filter,), {'check': bool})}",
+        (
+            "@hookimpl(specname='asyncapy_filters')\ndef broken():\n"
+            "    from asyncapy_core import Filter\n    return {'Ip': type('Ip', (Filter,), {'check': bool})}"
+        ),
         "filter 'Ip' is claimed by",
     ),
     "requires": ("asyncapy_requires = ('acme_nowhere',)", "acme_nowhere"),

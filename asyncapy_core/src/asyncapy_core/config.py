@@ -176,8 +176,8 @@ class ServerConfig(BaseModel, extra="forbid", frozen=True):
     )
     describe: bool = setting(
         False,  # noqa: FBT003  # a default
-        "whether ERR_NO_HANDLER gives a reason, and the operations whose names are close to that of the packet; clients "
-        "learn names from it",
+        "whether ERR_NO_HANDLER gives a reason, and the operations whose names are close to that of the packet; "
+        "clients learn names from it",
         "true or false: whether ERR_NO_HANDLER names the operations whose names are close to that of the packet",
     )
     replies: Literal["any", "one"] = setting(

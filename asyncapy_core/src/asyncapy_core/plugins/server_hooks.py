@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
+from asyncapy_core.cancellation import ForeignScope
 from asyncapy_core.errors import ConfigError, PluginError
 from asyncapy_core.interrupts import is_from_signal
 from asyncapy_core.logs import FailureLog, describe, reason_of
@@ -221,7 +222,7 @@ class ServerHooks:
         implementation: Implementation,
         force: Callable[[trio.CancelScope, float], object],
     ) -> None:
-        with trio.CancelScope() as patience:
+        with ForeignScope(trio.CancelScope()) as patience:
             if not self._is_required(record):
                 patience.deadline = trio.current_time() + SETUP_SECONDS
             force(patience, patience.deadline + SHIELDED_SECONDS)

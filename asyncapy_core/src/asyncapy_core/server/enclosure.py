@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
+from asyncapy_core.cancellation import ForeignScope
 from asyncapy_core.net.corking import run_with_wait_hook
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Enclosure:
         """Run the code in the current task, to its end or until it is cancelled."""
         self._task = trio.lowlevel.current_task()
         try:
-            with self._scope:
+            with ForeignScope(self._scope):
                 await function()
         finally:
             self._task = None

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from asyncapy_core.cancellation import ForeignScope
 from asyncapy_core.errors import UnexpectedEnd
+from asyncapy_core.inspection import is_a, leaves
 from asyncapy_core.interrupts import is_interrupt
 from asyncapy_core.logs import describe
 from asyncapy_core.plugins.exit_stacks import OwnedStack
@@ -86,7 +88,7 @@ class Lifetime:
             nursery.start_soon(self._name_slow_plugins)
             nursery.start_soon(self._remove_shields, trio.lowlevel.current_task())
             try:
-                with self._scope:
+                with ForeignScope(self._scope):
                     await serve(self)
             except BaseException as error:  # raised again outside the nursery
                 failure = error
@@ -196,7 +198,9 @@ async def set_up(server: ServerInterface, hooks: ServerHooks, lifetime: Lifetime
     """
     hooks.forget_failures()
     while True:
-        with trio.CancelScope() as patience:  # around the exit stack, into which a setup may enter a nursery
+        with ForeignScope(
+            trio.CancelScope()
+        ) as patience:  # around the exit stack, into which a setup may enter a nursery
 
             def note(activity: str, patience: trio.CancelScope = patience) -> None:
                 lifetime.note(activity)
@@ -229,8 +233,10 @@ async def set_up(server: ServerInterface, hooks: ServerHooks, lifetime: Lifetime
 
 def _explained(error: BaseException) -> BaseException:
     """Return the exception to raise for an exception of a run: `UnexpectedEnd` for a foreign cancellation."""
-    group = error if isinstance(error, BaseExceptionGroup) else BaseExceptionGroup("", [error])
-    if group.subgroup((trio.Cancelled, GeneratorExit)) is None or group.subgroup(is_interrupt) is not None:
+    found = [*leaves(error)]
+    if not any(is_a(leaf, trio.Cancelled) or is_a(leaf, GeneratorExit) for leaf in found) or any(
+        map(is_interrupt, found)
+    ):
         return error  # a Ctrl+C ends the program
     end = UnexpectedEnd(
         f"setup, shutdown or a plugin raised {describe(error)}, and no cancel scope of the server was cancelled; let "

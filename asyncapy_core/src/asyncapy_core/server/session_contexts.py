@@ -8,16 +8,18 @@ version 22, packets of tasks in a nursery of a context manager would be taken fo
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import trio
 
-from asyncapy_core.errors import ClientDisconnected
+from asyncapy_core.cancellation import ForeignScope
+from asyncapy_core.inspection import leaves
 from asyncapy_core.plugins.bound_hook import report_failure
 from asyncapy_core.plugins.hook_results import refuse_coroutine
 from asyncapy_core.plugins.implementations import short_repr
+from asyncapy_core.server.handling import has_left
 from asyncapy_core.server.isolation import Peer, PeerTasks
 
 if TYPE_CHECKING:
@@ -90,7 +92,7 @@ class SessionContexts:
             BaseException: the part of the exception that must propagate.
         """
         through, failure = self._peers.split(error)
-        if _is_of(failure, visit.connection.client):  # no failure of a plugin
+        if has_left(failure, visit.connection.client):  # no failure of a plugin
             visit.connection.log.info("{Client handler} %s: the client has left", visit.subject)
         elif failure is not None:
             report_failure(self._peers.failures, visit.connection.log, f"{{Client handler}} {visit.subject}", failure)
@@ -158,7 +160,7 @@ class _Visit:
         """
         self.connection.ended = ended = trio.Event()
         try:
-            with self._scope:
+            with ForeignScope(self._scope):
                 await self._serve_inside(hooks, ended)
         finally:
             if not ended.is_set():
@@ -218,7 +220,7 @@ class _Visit:
         """Log a failure inside a context manager that suppressed it, or that raised another exception for it."""
         if inner is None or self.subject == SESSION or _contains(error, inner):
             return
-        if self._is_late and {*map(type, _leaves(inner))} == {trio.Cancelled}:
+        if self._is_late and {*map(type, leaves(inner))} == {trio.Cancelled}:
             inner, self._lateness_is_logged = self._late(), True
         self._report(self, inner)
         self.subject = SESSION
@@ -278,23 +280,6 @@ def _checked(result: Any) -> AbstractAsyncContextManager[Any]:
     )
 
 
-def _is_of(error: BaseException | None, client: Client) -> bool:
-    """Return True for the exception that tells that this client has left."""
-    if not issubclass(type(error), ClientDisconnected):
-        return False
-    left = error.client  # type: ignore[union-attr]  # a ClientDisconnected
-    return left is not None and left.session is client.session
-
-
-def _contains(error: BaseException | None, part: BaseException) -> bool:
+def _contains(error: BaseException | None, part: BaseException | None) -> bool:
     """Return True if all exceptions in ``part`` are in ``error`` as well; either may be a group."""
-    return {*map(id, _leaves(part))} <= {*map(id, _leaves(error))}
-
-
-def _leaves(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield the exceptions in a group, at any depth; any other exception as it is."""
-    if issubclass(type(error), BaseExceptionGroup):  # isinstance reads __class__, which may raise
-        for each in error.exceptions:  # type: ignore[union-attr]  # a group
-            yield from _leaves(each)
-    elif error is not None:
-        yield error
+    return {*map(id, leaves(part))} <= {*map(id, leaves(error))}
