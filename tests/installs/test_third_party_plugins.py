@@ -62,7 +62,10 @@ server.start()
 
 @pytest.fixture
 def environment(install: Install) -> Environment:
-    return install("asyncapy", "acme-cbor", "acme-lengths", "acme-keys", "acme-timing", "acme-command")
+    return install(
+        *("asyncapy", "asyncapy-limits", "asyncapy-metrics", "asyncapy-redis", "asyncapy-sqlite"),
+        *("acme-cbor", "acme-lengths", "acme-keys", "acme-timing", "acme-command"),
+    )
 
 
 @pytest.fixture
@@ -135,7 +138,7 @@ def test_the_command_line_names_them(environment: Environment, tmp_path: Path) -
         assert re.search(rf"^{name} +acme-\w+ +1\.0 +loaded", listed.stdout, re.MULTILINE)
     doctor = environment.execute("asyncapy", "plugins", "doctor")
     assert doctor.returncode == 0, doctor.stdout
-    assert "6 plugins and 1 command, no problems found" in doctor.stdout
+    assert "11 plugins and 3 commands, no problems found" in doctor.stdout
     assert "  timings" in environment.execute("asyncapy", "--help").stdout
     options = environment.execute("asyncapy", "plugins", "acme_lengths").stderr
     assert "--option acme_lengths.longest=VALUE" in options
