@@ -248,5 +248,13 @@ class HandlerInterface(Protocol):
     @property
     def outcomes(self) -> OutcomesInterface: ...
 
+    @property
+    def log_fields(self) -> dict[str, object]:
+        """The fields of a log line about it: its name, unless it is a guard."""
+
+    @property
+    def of_filters(self) -> str:
+        """The subject of a log line about its filters."""
+
     def notes(self, subject: str) -> bool:
         """Return True the first time that it is called with this subject."""

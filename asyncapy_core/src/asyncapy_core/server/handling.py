@@ -12,7 +12,6 @@ import trio
 from asyncapy_core.cancellation import ForeignScope
 from asyncapy_core.errors import ClientDisconnected, ErrorCode, Failure, StopPropagation
 from asyncapy_core.inspection import first_leaf, is_a, split
-from asyncapy_core.logs import escape_for_log
 from asyncapy_core.routing.outcomes import DISCONNECTED, SUCCEEDED
 
 if TYPE_CHECKING:
@@ -164,8 +163,11 @@ class Handling:
         """
         extra: dict[str, object] = {"code": ErrorCode.HANDLER_FAILED.value}
         subject = "A filter"
-        if packet.handler is not None:
-            extra["handler"] = escape_for_log(packet.handler.name)
+        if packet.refused_by is not None:  # the handler of the packet, if there is one, is that of an earlier group
+            extra |= packet.refused_by.log_fields
+            subject = packet.refused_by.of_filters
+        elif packet.handler is not None:
+            extra |= packet.handler.log_fields
             subject = f"Handler '{extra['handler']}'"
         if started:
             extra["duration"] = round((time.perf_counter_ns() - started) / 1e9, 6)
