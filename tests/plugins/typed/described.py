@@ -20,7 +20,7 @@ from asyncapy.typed import Binary, Depends, Request, StreamRequest
 from asyncapy.util import APIKeyFactory
 
 T = TypeVar("T")
-Nested = TypeAliasType("Nested", "list[Nested] | int")  # type: ignore[misc]  # recursive
+Nested = TypeAliasType("Nested", "list[Nested] | int")
 
 
 class Color(enum.Enum):
@@ -69,7 +69,7 @@ class Book(BaseModel):
     price: Decimal = Decimal(1)
     at: dt.datetime | dt.timedelta | dt.time = dt.timedelta(1)
     uuid: UUID = UUID(int=1)
-    endless: float = float("inf")
+    endless: float = 1.5
     anything: Any = None
     json_value: JsonValue = None
     nested: Nested = 1
@@ -157,6 +157,7 @@ class Add(Request[Book | None], op="books.add"):
 
 class ListBooks(StreamRequest[Book], op="books.list"):
     prefix: str = ""
+    endless: float = float("inf")
 
 
 class Find(Request[dict[str, Any]], op="find", field="call"):
@@ -203,7 +204,7 @@ async def add_pet(pet: Cat | Dog) -> Cat | Dog | None:
 
 @server.operation("box")
 async def box(packed: Box[int]) -> Box[Tree]:
-    return Box(item=Tree(value=packed.item))
+    return Box[Tree](item=Tree(value=packed.item))
 
 
 @server.operation("nodes")
@@ -249,6 +250,6 @@ async def start(client: Client, packet: Packet) -> dict[str, Any]:
     return {"started": True}
 
 
-@server.add_handler(group=1)
-async def everything(client: Client, packet: Packet) -> None:
+@server.add_handler(Filters.Ip("10.0.0.1"), group=1)
+async def nameless(client: Client, packet: Packet) -> None:
     pass

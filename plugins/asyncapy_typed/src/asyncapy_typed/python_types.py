@@ -41,8 +41,8 @@ class PythonTypes:
         if not isinstance(schema, dict) or not set(schema) <= _OF_CLASSES:
             return False
         if "properties" in schema:
-            return schema.get("type", "object") == "object"
-        return schema.get("type") == "object" and not isinstance(schema.get("additionalProperties"), dict)
+            return bool(schema.get("type", "object") == "object")
+        return bool(schema.get("type") == "object") and not isinstance(schema.get("additionalProperties"), dict)
 
     def type_of(self, schema: Any) -> str:
         """Return the annotation for the values that a schema allows, or for more."""
