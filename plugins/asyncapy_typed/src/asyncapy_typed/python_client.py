@@ -9,7 +9,7 @@ from __future__ import annotations
 import builtins
 import json
 import keyword
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from pydantic import BaseModel
@@ -156,7 +156,7 @@ class _Generator:
         for name, each in schema.get("properties", {}).items():
             if name in left_out:
                 continue
-            attribute = _attribute(name, reserved)
+            attribute = _attribute(name, reserved, schema["properties"])
             reserved.add(attribute)
             has_other_name = has_other_name or attribute != name
             fields.append(f"    {self._field(attribute, name, each, is_required=name in schema.get('required', ()))}")
@@ -213,13 +213,18 @@ def _selecting(schema: Mapping[str, Any]) -> tuple[str, str] | None:
     return None
 
 
-def _attribute(name: str, reserved: set[str]) -> str:
-    """Return the name of an attribute for a field: the same, unless it cannot be one of a model."""
-    plain = legal_name(name.lstrip("_") or "field", ())
-    plain = plain.lstrip("_") if not plain.lstrip("_")[:1].isdigit() else f"field{plain}"
-    if plain.startswith(_PROTECTED):
+def _attribute(name: str, reserved: Collection[str], names: Collection[str]) -> str:
+    """Return the name of an attribute for a field: the same, unless it cannot be one of a model.
+
+    Args:
+        name: the name of the field.
+        reserved: the names that no attribute may have.
+        names: the names of all fields; an attribute of one has not the name of another.
+    """
+    plain = legal_name(name, ()).lstrip("_") or "field"
+    if plain[0].isdigit() or plain.startswith(_PROTECTED):
         plain = f"field_{plain}"
-    return legal_name(plain or "field", reserved)
+    return plain if plain == name and plain not in reserved else legal_name(plain, {*reserved, *names})
 
 
 def _literal(text: str) -> str:
