@@ -1,5 +1,5 @@
-"""The factory of API keys."""
+"""The factory of API keys, and the record of a key."""
 
-from asyncapy_core import APIKeyFactory
+from asyncapy_core import APIKeyFactory, KeyRecord
 
-__all__ = ["APIKeyFactory"]
+__all__ = ["APIKeyFactory", "KeyRecord"]

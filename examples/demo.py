@@ -1,17 +1,24 @@
-"""The program of `make demo`: starts demo_server.py on a free port, and prints and checks each exchange with it."""
+"""The program of `make demo`: starts demo_server.py and then the inventory, and prints and checks each exchange."""
 
 import json
 import re
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 from asyncapy.client import Client
+from asyncapy.util import APIKeyFactory
 
 SERVER = Path(__file__).with_name("demo_server.py")
+INVENTORY = Path(__file__).with_name("inventory")
+sys.path.insert(0, str(INVENTORY))
+
+from models import AddItem, Item, ListItems, ReadItem  # noqa: E402  # they are in the folder of the inventory
 
 
 class Demo:
@@ -37,6 +44,17 @@ class Demo:
         for wanted in expected:
             reply = client.receive()
             self.received(json.dumps(reply), reply == wanted, wanted)
+
+    def call(self, client: Client, request: AddItem | ReadItem, expected: Item, extra: dict[str, str]) -> None:
+        """Send a request of the inventory and check its answer."""
+        self.sent(repr(request))
+        item = client.call(request, extra=extra)
+        self.received(repr(item), item == expected, expected)
+
+    def ended(self, process: subprocess.Popen[str]) -> None:
+        """Check that a server has ended in order."""
+        print(f"The server ended with status {process.returncode} after SIGTERM.")
+        self.wrong += process.returncode != 0
 
     def exchange_raw(self, client: Client, payload: dict[str, Any], expected: str) -> None:
         """Send a packet and check the bytes of its reply."""
@@ -94,28 +112,85 @@ def talk(demo: Demo, port: int) -> None:
     send_a_bad_packet(demo, port)
 
 
-def main() -> int:
-    demo = Demo()
-    print(f"Starting {SERVER.name} on a free port of 127.0.0.1")
-    with subprocess.Popen([sys.executable, str(SERVER)], stderr=subprocess.PIPE, text=True) as server:
-        assert server.stderr is not None
+def call_the_inventory(demo: Demo, port: int, key: str) -> None:
+    extra = {"key": key}
+    hammer, nail = (
+        Item(id=1, name="hammer", count=3, owner="alice"),
+        Item(id=2, name="nail", count=500, owner="alice"),
+    )
+    requests = (("json", AddItem(name="hammer", count=3), hammer), ("ziproto", AddItem(name="nail", count=500), nail))
+    for encoding, request, expected in requests:
+        demo.title(f"The inventory: a request and its answer are objects, {encoding} on the wire")
+        with Client(tls=False, encoding=encoding, timeout=10, version=23) as client:
+            client.connect("127.0.0.1", port)
+            demo.call(client, request, expected, extra)
+            demo.call(client, ReadItem(id=expected.id), expected, extra)
+
+    with Client(tls=False, timeout=10, version=23) as client:
+        client.connect("127.0.0.1", port)
+        demo.title("A validation error names the wrong fields")
+        wrong = {"op": "items.add", "name": "", "count": "many"}
+        demo.sent(json.dumps(wrong))
+        reply = client.request({**wrong, **extra})
+        places = [field["loc"] for field in reply["fields"]]
+        demo.received(json.dumps(reply), places == [["name"], ["count"]], "ERR_INVALID for name and count")
+
+        demo.title("A stream: as many answers as there are items")
+        demo.sent(repr(ListItems()))
+        for expected, item in zip((hammer, nail), client.stream_call(ListItems(), extra=extra), strict=True):
+            demo.received(repr(item), item == expected, expected)
+
+
+@contextmanager
+def serving(command: list[str], folder: Path | None = None) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """Run a server, and yield its process and its port; stop it at the end of the block."""
+    with subprocess.Popen([sys.executable, *command], cwd=folder, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
         try:
-            line = server.stderr.readline().rstrip()
-            print(f"  {line}")
-            found = re.search(r"Serving on 127\.0\.0\.1:(\d+)", line)
-            if found is None:
-                print(f"The server did not start. {server.stderr.read()}")
-                return 1
-            talk(demo, int(found[1]))
+            written = ""
+            for line in process.stderr:
+                written += line
+                if found := re.search(r"Serving on 127\.0\.0\.1:(\d+)", line):
+                    print(f"  {line.rstrip()}")
+                    yield process, int(found[1])
+                    return
+            raise SystemExit(f"The server did not start. {written}")
         finally:
-            server.terminate()
-        log = server.stderr.read()
+            process.terminate()
+
+
+def show_the_echo_server(demo: Demo) -> None:
+    print(f"Starting {SERVER.name} on a free port of 127.0.0.1")
+    with serving([str(SERVER)]) as (process, port):
+        talk(demo, port)
+        process.terminate()
+        assert process.stderr is not None
+        log = process.stderr.read()
     demo.title("The log of the server")
     print("".join(f"  {line}\n" for line in log.splitlines()))
-    print(f"The server ended with status {server.returncode} after SIGTERM.")
-    wrong = demo.wrong + (server.returncode != 0)
-    print(f"{wrong} checks failed." if wrong else "All checks passed.")
-    return 1 if wrong else 0
+    demo.ended(process)
+
+
+def show_the_inventory(demo: Demo) -> None:
+    print("\nStarting inventory/app.py on a free port of 127.0.0.1, with an API key for alice")
+    with tempfile.TemporaryDirectory() as folder:
+        with closing(APIKeyFactory(store=f"sqlite:///{folder}/keys.db")) as keys:
+            key = keys.issue({"owner": "alice"})
+        command = ["-m", "asyncapy_cli", "serve", str(INVENTORY / "app.py"), "--port", "0"]
+        with serving(command, Path(folder)) as (process, port):
+            call_the_inventory(demo, port, key)
+            process.terminate()
+            process.communicate()
+    print()
+    demo.ended(process)
+
+
+def main() -> int:
+    demo = Demo()
+    show_the_echo_server(demo)
+    show_the_inventory(demo)
+    print(f"{demo.wrong} checks failed." if demo.wrong else "All checks passed.")
+    return 1 if demo.wrong else 0
 
 
 if __name__ == "__main__":

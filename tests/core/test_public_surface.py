@@ -80,7 +80,7 @@ SURFACE: dict[str, set[str]] = {
     "asyncapy.filters": {"Filter", "Filters", "Prefix"},
     "asyncapy.server": {"Registration", "Router", "Server"},
     "asyncapy.typed": {"Binary", "Depends", "FromContext", "Request", "StreamRequest", "invalid"},
-    "asyncapy.util": {"APIKeyFactory"},
+    "asyncapy.util": {"APIKeyFactory", "KeyRecord"},
     "asyncapy_core": {
         "APIKeyFactory",
         "BatchKeyStore",

@@ -25,14 +25,16 @@ ROOT = Path(__file__).parents[2]
 
 
 @contextmanager
-def serving(program: Path, *arguments: str) -> Iterator[Client]:
-    """Run a server program that listens on a free port, and connect a client to it."""
-    with subprocess.Popen([sys.executable, str(program), *arguments], stderr=subprocess.PIPE, text=True) as process:
+def serving(*arguments: str | Path) -> Iterator[Client]:
+    """Run Python with a server program that listens on a free port, and connect a client to it."""
+    with subprocess.Popen([sys.executable, *arguments], stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr is not None
-            line = process.stderr.readline()
-            found = re.search(r"Serving on 127\.0\.0\.1:(\d+)", line)
-            assert found, line + process.stderr.read()
+            lines = iter(process.stderr.readline, "")
+            found = next(
+                (found for line in lines if (found := re.search(r"Serving on 127\.0\.0\.1:(\d+)", line))), None
+            )
+            assert found, "the server has not started"
             with Client(tls=False, timeout=10) as client:
                 client.connect("127.0.0.1", int(found[1]))
                 yield client
@@ -58,6 +60,14 @@ def test_the_demo_shows_each_exchange_and_succeeds() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert '-> {"foo": 12355, "bar": "anything"}' in done.stdout
     assert "ERR_HEADER_INVALID" in done.stdout
+    inventory = done.stdout.partition("Starting inventory/app.py")[2]
+    for shown in (
+        "json on the wire\n  -> AddItem(name='hammer', count=3)\n  <- Item(id=1, name='hammer', count=3, ",
+        "ziproto on the wire\n  -> AddItem(name='nail', count=500)\n  <- Item(id=2, name='nail', count=500, ",
+        '<- {"status": "failure", "error": "ERR_INVALID", "fields": [{"loc": ["name"], "msg": ',
+        "-> ListItems(prefix='')\n  <- Item(id=1, name='hammer', count=3, owner='alice')\n  <- Item(id=2, name='nail'",
+    ):
+        assert shown in inventory, shown
     assert "WRONG" not in done.stdout
 
 
@@ -77,6 +87,23 @@ def test_a_server_of_the_readme_talks_to_its_client(tmp_path: Path, server: str,
         code = readme_program(talk).replace("1500", str(port))
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
     assert (done.stdout, done.stderr) == (output, "")
+
+
+def test_the_readme_begins_with_a_server_and_a_call_with_models(tmp_path: Path) -> None:
+    text = (ROOT / "README.md").read_text()
+    server, caller = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[:2]
+    assert len([line for line in server.splitlines() if line]) <= 12
+    (tmp_path / "inventory.py").write_text(server)
+    with serving("-m", "asyncapy_cli", "serve", str(tmp_path / "inventory.py"), "--port", "0") as client:
+        assert client._socket is not None
+        port = client._socket.getpeername()[1]
+        code = caller.replace("1500", str(port))
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=30)
+        answer = ask(client, op="items.read", id="x")
+    assert (done.stdout, done.stderr) == ("hammer 7\n", "")
+    assert answer["error"] == "ERR_INVALID"
+    assert [field["loc"] for field in cast("list[dict[str, object]]", answer["fields"])] == [["id"]]
 
 
 @pytest.fixture(params=["sqlite", *SERVERS])

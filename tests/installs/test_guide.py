@@ -25,10 +25,13 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-PAGES = sorted(page.name for page in DOCS.glob("*.md"))
+PAGES = sorted(str(page.relative_to(DOCS)) for pattern in ("*.md", "cookbook/*.md") for page in DOCS.glob(pattern))
 RELEASING = "releasing.md"
-EMPTY = ("install.md", "metrics.md", RELEASING)
-"""Pages that begin with an empty environment."""
+TUTORIAL = "tutorial.md"
+EMPTY = ("install.md", "metrics.md", "cookbook/metrics.md", RELEASING, TUTORIAL)
+"""Pages that begin with an empty environment; those of the same name share it."""
+MOST_LINES = 40
+"""The most lines of a program of the cookbook."""
 FRAGMENTS = {"python", "toml", "ini", "console", "text", "pytest"}
 
 
@@ -39,7 +42,7 @@ def environ(
     """The environment variables of a shell in a virtual environment, whose pip finds our wheels."""
     page = request.node.callspec.params["page"]
     if page in EMPTY:
-        environment = install(own=page)
+        environment = install(own=Path(page).name)
     elif page in {"plugin-tutorial.md", "limits.md"}:  # they install plugins
         environment = install("asyncapy", own=page)
     else:
@@ -102,12 +105,31 @@ def _copy_repository(folder: Path, environ: dict[str, str]) -> None:
     make.chmod(0o755)
 
 
+def test_the_tutorial_ends_with_the_inventory_of_the_examples() -> None:
+    files = {block.caption: block.text for block in blocks(DOCS / TUTORIAL) if block.caption}
+    examples = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "examples" / "inventory").glob("*.py")}
+    examples.pop("fastapi_inventory.py")
+    assert {name: files.get(name) for name in examples} == examples
+
+
 def test_every_fence_of_a_page_is_read() -> None:
     for page in PAGES:
         text = (DOCS / page).read_text(encoding="utf-8")
-        others = text.count("\n```{include}") + text.count("\n```{toctree}") + text.count("\n```{eval-rst}")
+        others = sum(text.count(f"\n```{{{name}}}") for name in ("include", "literalinclude", "toctree", "eval-rst"))
         others += text.startswith("```{include}")
         assert text.count("\n```\n") + text.endswith("\n```") == len(blocks(DOCS / page)) + others, page
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.startswith("cookbook/")])
+def test_the_programs_of_the_cookbook_are_short(page: str) -> None:
+    for block in blocks(DOCS / page):
+        assert block.text.count("\n") <= MOST_LINES, f"{page}:{block.line}"
+
+
+def test_the_index_of_the_cookbook_names_its_pages() -> None:
+    text = (DOCS / "cookbook" / "index.md").read_text(encoding="utf-8")
+    for page in (DOCS / "cookbook").glob("*.md"):
+        assert page.stem == "index" or f"{{doc}}`{page.stem}`" in text, page.name
 
 
 @needs_haproxy
@@ -136,12 +158,28 @@ def test_the_unit_of_systemd_can_be_read() -> None:
     [
         ("a\nb", "a\nb\n", True),
         ("a b", "a    b", True),
-        ("a ... c", "a\nb\nc", True),
-        ("...b...", "abc", True),
+        ("a\n…\nc", "a\nb\nc", True),
+        ("a\n…\nc", "a\nc", True),
+        ("…\nb\n…", "a\nb\nc\n", True),
         ("a", "ab", False),
-        ("a...", "ba", False),
+        ("a\n…", "ba", False),
+        ("a\n…", "ab", False),
         ("a\nb", "a\nc", False),
-        ("{...}", "{", False),
+        ("a … c", "a b c", False),
+        ("a, …", "a, b, c", True),
+        ("a, …", "b, c", False),
+        ("asyncapy-codecs 0.6.0.dev0", "asyncapy-codecs  0.7.1", True),
+        ("{...}", "{a}", False),
+        ("[INFO] 27/11/2026 10:00:00 AM ready", "[INFO] 01/02/2027 11:22:33 PM ready\n", True),
+        ("2026-11-27", "2027-01-02", True),
+        ('"d54e3d7f-eaec-48f5-881e-0803fa361444"', '"7825a3ec-1233-4285-8222-55a8295bf32f"', True),
+        ('"time": "2026-11-27T10:00:00.123Z"', '"time": "2027-01-02T03:04:05.678Z"', True),
+        ("6 passed in 0.31s", "6 passed in 12.02s", True),
+        ("6 passed in 0.31s", "5 passed in 0.31s", False),
+        ("ok /srv/keys.db: 1", "ok /tmp/a/keys.db: 1", True),
+        ("ok /srv/keys.db: 1", "ok /srv/other.db: 1", False),
+        ("Serving", "server   a.py\naddress  127.0.0.1\nServing\n", True),
+        ("server   a.py\nServing", "server   a.py\naddress  127.0.0.1\nServing\n", False),
     ],
 )
 def test_an_output_is_compared_as_a_reader_would(expected: str, output: str, same: bool) -> None:

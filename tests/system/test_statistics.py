@@ -90,6 +90,32 @@ async def test_a_client_that_leaves_before_its_answer_is_counted_as_disconnected
     assert dict(server.statistics().handlers[0].outcomes) == {"disconnected": 1}
 
 
+async def test_a_client_that_leaves_during_a_function_of_on_error_is_counted_as_disconnected(serve: Serve) -> None:
+    server = Server(port=0, cancel_on_disconnect=True)
+    begun = trio.Event()
+
+    @server.on_error(OSError)
+    async def wait(client: Any, packet: Any, error: Any) -> None:
+        begun.set()
+        await trio.sleep_forever()
+
+    @server.add_handler()
+    async def fail(client: Any, packet: Any) -> None:
+        raise OSError("no disk")
+
+    running = await serve(server)
+    peer = await running.connect()
+    await peer.send(json_packet(a=1))
+    await begun.wait()
+    await peer.reset()
+    await running.settle()
+    with trio.fail_after(5):
+        while server.statistics().abandoned:  # noqa: ASYNC110  # as in Running.settle
+            await trio.sleep(0.005)
+    assert dict(server.statistics().handlers[0].outcomes) == {"disconnected": 1}
+    assert not running.logged("ERROR")
+
+
 async def test_refusals_are_counted_by_their_reason(serve: Serve) -> None:
     server = with_handlers(session_limit=1)
 

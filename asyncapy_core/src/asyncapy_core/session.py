@@ -101,7 +101,7 @@ class Client:
 
     @property
     def gone(self) -> Gone:
-        """Whether the connection has ended: a flag, and an awaitable of its end.
+        """A flag that is true when the connection has ended, and an awaitable of its end.
 
         ``if client.gone: return`` in a long loop; ``await client.gone`` in a task beside the handler. A reset of the
         connection is noticed within 0.1 seconds, also while a handler runs.
@@ -138,7 +138,8 @@ class Client:
     def answering(self) -> AbstractAsyncContextManager[object]:
         """Return a context manager that keeps the request of this client open after its handler has returned.
 
-        Call it in the handler, and enter it in the task that goes on with the answer. The request ends with the block.
+        Call it in the handler, and enter it in the task that goes on with the answer. The request ends with the block,
+        or with the last one if there are several, each with a context manager of its own.
         Version 22 has no requests that stay open: a packet that is sent later is a push.
         """
         return self.stream.answering()

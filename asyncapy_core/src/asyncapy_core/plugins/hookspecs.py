@@ -140,9 +140,11 @@ def asyncapy_adapt(function: Callable[..., Any], server: ServerInterface, route:
 def asyncapy_setup(server: ServerInterface, options: Any) -> Awaitable[None] | None:
     """Prepare the plugin before ``server`` opens its port; plain or ``async``.
 
-    Context managers entered into ``server.exit_stack`` are closed after the server has stopped. Background work belongs
-    into `asyncapy_run`. A plugin that takes more than 60 seconds is left out, unless ``plugins_require`` names it: the
-    plugins before it are then shut down, and set up again.
+    Context managers entered into ``server.exit_stack`` are left after the server has stopped, or at once if the setup
+    fails. An exception of one is logged with the name of the plugin. One that cancels the server, such as a nursery
+    whose task has failed, ends it with a PluginError. Background work belongs into `asyncapy_run`. A plugin that takes
+    more than 60 seconds is left out, unless ``plugins_require`` names it: the plugins before it are then shut down, and
+    set up again.
 
     When: the server starts. A stop cancels it.
     How often: once for each run of a server, and again if a plugin takes too long.
@@ -186,10 +188,13 @@ def asyncapy_session(client: Client, options: Any) -> AbstractAsyncContextManage
 
     Its context variables are seen by all handlers of the session. An implementation is usually an async generator
     function decorated with `contextlib.asynccontextmanager`, below ``@hookimpl``.
-    The version of the session is not known while it is entered: a packet that is sent there has the form of version 22.
+    It is entered before the client has sent a byte, as it may greet the client with a packet. So it is also entered for
+    connections that never send one, such as the health checks of a load balancer. The version of the session is not
+    known then: a packet that is sent there has the form of version 22.
 
     When: entered when a session has been admitted, before its first packet is read; left when its connection has ended
         and its handlers have, also if the server ends. Entering may take ``timeout`` seconds, leaving 10.
+        Code in a shield has 10 seconds more when the server ends.
     How often: once for each session, in version 22 and 23.
     Order: that of the first plugin is entered first and left last; those of `Server.on_session` are inside.
     May raise: an exception of the context manager ends this session, and is logged with the name of the plugin. If this

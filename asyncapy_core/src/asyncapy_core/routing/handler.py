@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import trio
 
 from asyncapy_core.errors import Failure
+from asyncapy_core.inspection import is_a, leaves
 from asyncapy_core.interrupts import is_interrupt
 from asyncapy_core.logs import RateLimited, describe
 from asyncapy_core.routing.filter import Filter, Verdict, ask, is_async, merged, passed, returns_coroutine
@@ -266,11 +267,10 @@ def _propagates(error: BaseException, *, awaited: bool) -> bool:
     """
 
     def propagates(leaf: BaseException) -> bool:
-        kind = type(leaf)  # isinstance reads __class__, which may raise
-        own = issubclass(kind, Failure) or (awaited and issubclass(kind, (trio.Cancelled, GeneratorExit)))
+        own = is_a(leaf, Failure) or (awaited and (is_a(leaf, trio.Cancelled) or is_a(leaf, GeneratorExit)))
         return own or is_interrupt(leaf)
 
-    return error.subgroup(propagates) is not None if isinstance(error, BaseExceptionGroup) else propagates(error)
+    return any(map(propagates, leaves(error)))
 
 
 def require_filters(filters: Iterable[object]) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
+from asyncapy_core.inspection import is_a, leaves
 from asyncapy_core.logs import FailureLog
 from asyncapy_core.plugins.bound_hook import report_failure, split_failure
 from asyncapy_core.server.enclosure import Enclosure, end_all
@@ -183,6 +184,4 @@ def _failure_of(runs: Iterable[_Supervised]) -> BaseException | None:
 
 
 def _is_only_cancellation(error: BaseException) -> bool:
-    if isinstance(error, BaseExceptionGroup):
-        return error.split(trio.Cancelled)[1] is None
-    return isinstance(error, trio.Cancelled)
+    return all(is_a(leaf, trio.Cancelled) for leaf in leaves(error))

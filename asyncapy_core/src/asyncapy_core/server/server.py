@@ -126,7 +126,7 @@ class Server(Configured, Registering):
 
     @property
     def port(self) -> int:
-        """The TCP port of the server: the bound port while it serves, otherwise the setting."""
+        """The bound TCP port while the server serves, otherwise the setting."""
         ports = [int(address[1]) for address in self.addresses if isinstance(address, tuple)]
         return ports[0] if ports else self.config.port
 

@@ -5,8 +5,8 @@ parameter that a function provides, and `FromContext` one that a filter has foun
 wrong fields, as a handler raises it itself. `Binary` is the type of a field of bytes.
 """
 
+from asyncapy_typed.binary import Binary
 from asyncapy_typed.errors import invalid
-from asyncapy_typed.models import Binary
 from asyncapy_typed.parameters import Depends, FromContext
 from asyncapy_typed.requests import Request, StreamRequest
 

@@ -8,7 +8,8 @@ from types import MappingProxyType
 from typing import Any, Final, get_args, get_origin
 
 from asyncapy_typed.errors import describe_problems
-from asyncapy_typed.models import InvalidFields, ModelType, is_union, model_type, name_of_type
+from asyncapy_typed.model_types import InvalidFields, ModelType, is_union, name_of_type
+from asyncapy_typed.models import model_type
 
 NONE: Final[Mapping[str, Any]] = MappingProxyType({"status": "success"})
 """The answer that stands for None: a packet of version 22 has at least three bytes of payload."""

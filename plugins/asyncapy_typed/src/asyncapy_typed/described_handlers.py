@@ -11,7 +11,7 @@ from asyncapy_core.errors import ErrorCode
 from asyncapy_core.logs import reason_of
 from asyncapy_core.routing.router import Operation, Route
 from asyncapy_typed.answers import NONE, AnswerType
-from asyncapy_typed.models import ModelType
+from asyncapy_typed.model_types import ModelType
 from asyncapy_typed.packet_schemas import alternatives, errors, joined, secrets, without_extensions
 from asyncapy_typed.plans import Plan
 from asyncapy_typed.schemas import PREFIX, REFERENCE, Schema, Schemas, as_draft_7, legal_key

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Final, TypeVar, get_args, get_origin, get_typ
 
 from asyncapy_core import Client, KeyRecord, Packet, Server, Session
 from asyncapy_core.interfaces import ClientInterface, ServerInterface, SessionInterface
-from asyncapy_typed.models import ModelType, is_union, model_type, name_of_type
+from asyncapy_typed.model_types import ModelType, is_union, name_of_type
+from asyncapy_typed.models import model_type
 
 T = TypeVar("T")
 

@@ -16,7 +16,7 @@ from asyncapy_typed.parameters import Dependency, Found, Given, Modelled, Source
 
 if TYPE_CHECKING:
     from asyncapy_core import Client, Packet
-    from asyncapy_typed.models import ModelType
+    from asyncapy_typed.model_types import ModelType
 
 Reader: TypeAlias = "Callable[[Client, Packet, list[Any]], Any]"
 """Returns an argument, given the client, the packet, and the results of the steps before, by place."""
@@ -236,7 +236,7 @@ def model_reader(model: ModelType, hidden: frozenset[str]) -> Reader:
         try:
             return validate(packet.fields)
         except errors as error:
-            problems = model.problems(error)
+            problems = model.problems(error, packet.fields)
         raise invalid(*problems)
 
     def read_without_hidden(client: Client, packet: Packet, results: list[Any]) -> Any:
@@ -244,7 +244,7 @@ def model_reader(model: ModelType, hidden: frozenset[str]) -> Reader:
         try:
             return validate(fields)
         except errors as error:
-            problems = model.problems(error)
+            problems = model.problems(error, fields)
         raise invalid(*problems)
 
     return read_without_hidden if hidden and model.forbids_others else read

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from pydantic import BaseModel
 
 from asyncapy_typed.answers import answer_type
-from asyncapy_typed.models import PydanticType
+from asyncapy_typed.pydantic_models import PydanticType
 
 Answer = TypeVar("Answer")
 

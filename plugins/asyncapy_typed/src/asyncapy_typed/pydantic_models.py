@@ -1,0 +1,142 @@
+"""`PydanticType`: models, dataclasses and typed dictionaries that pydantic validates, and unions of these."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, Final, get_args, get_origin
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, JsonSchemaWarningKind
+from pydantic_core import SchemaValidator
+
+from asyncapy_typed.binary import is_plain, with_bytes
+from asyncapy_typed.core_schemas import bounded, bytes_in, forbids_others
+from asyncapy_typed.errors import Problem
+from asyncapy_typed.model_types import ModelType, is_union, name_of_type, wrong_type
+
+MANY: Final = 1000
+"""Values in a packet from which on not all problems are looked for, but the first one of each list and map."""
+
+
+class PydanticType(ModelType):
+    """A model, dataclass, typed dictionary, or union, which pydantic validates.
+
+    Raises:
+        TypeError: pydantic cannot validate this type.
+    """
+
+    errors = ValidationError
+
+    def __init__(self, kind: Any) -> None:
+        self.kind = kind
+        try:
+            self._adapter = adapter = TypeAdapter(kind)
+            adapter.rebuild(raise_errors=True)
+        except (PydanticUserError, NameError) as error:
+            reason = str(error).partition("\n")[0]
+            raise TypeError(f"pydantic cannot validate {name_of_type(kind)}: {reason}") from error
+        schema: Any = adapter.core_schema
+        kinds = set(bytes_in(schema))
+        if "plain" in kinds:
+            raise TypeError(
+                f"a field of {name_of_type(kind)} is bytes, which JSON has not: annotate it as asyncapy_typed.Binary, "
+                "which is base64 in JSON"
+            )
+        self._validate_wholly: Callable[[Mapping[str, Any]], Any] = adapter.validator.validate_python
+        self.validate = _bounded_validator(schema).validate_python
+        self.dump = _dump(kind, adapter, has_bytes="binary" in kinds)
+        self.forbids_others = forbids_others(schema)
+
+    def problems(self, error: ValidationError, fields: Mapping[str, Any]) -> list[Problem]:
+        if has_few_values(fields):
+            try:  # again, to find all of them
+                self._validate_wholly(fields)
+            except ValidationError as whole:
+                error = whole
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        return [(each["loc"], each["msg"]) for each in found]
+
+    def schema(self, *, of_answer: bool, reference: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        schema = self._adapter.json_schema(
+            mode="serialization" if of_answer else "validation",
+            ref_template=reference,
+            by_alias=True,
+            schema_generator=_Schemas,
+        )
+        return schema, schema.pop("$defs", {})
+
+
+class _Schemas(GenerateJsonSchema):
+    """JSON Schemas of any model: a field of a type that JSON Schema cannot express may have any value there."""
+
+    ignored_warning_kinds: set[JsonSchemaWarningKind] = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012
+
+    def field_is_required(self, field: Any, total: bool) -> bool:  # noqa: FBT001  # as in the base class
+        """Return True for fields that have a default, too, in the schema of an answer, which always has them."""
+        if self.mode == "serialization" and field["type"] != "typed-dict-field":
+            return field.get("serialization_exclude_if") is None
+        return super().field_is_required(field, total)
+
+    def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> JsonSchemaValue:
+        return {}
+
+
+def is_pydantic(kind: Any) -> bool:
+    """Return True for a type of models that pydantic validates."""
+    if is_union(kind):
+        members = [member for member in get_args(kind) if member is not type(None)]
+        return bool(members) and all(is_pydantic(member) for member in members)
+    kind = get_origin(kind) or kind  # a generic dataclass or typed dictionary with arguments
+    if not isinstance(kind, type):
+        return False
+    return issubclass(kind, BaseModel) or dataclasses.is_dataclass(kind) or is_typed_dict(kind)
+
+
+def is_typed_dict(kind: Any) -> bool:
+    """Return True for a ``TypedDict``, of typing or of typing_extensions."""
+    return isinstance(kind, type) and issubclass(kind, dict) and hasattr(kind, "__total__")
+
+
+def _dump(kind: Any, adapter: TypeAdapter[Any], *, has_bytes: bool) -> Callable[[Any], Any]:
+    to_python: Any = adapter.serializer.to_python
+    members = [get_origin(each) or each for each in (get_args(kind) if is_union(kind) else (kind,))]
+    if any(is_typed_dict(each) for each in members):
+        members.append(dict)
+    expected = tuple(each for each in members if not is_typed_dict(each))
+
+    def dump(model: Any) -> Any:
+        if not isinstance(model, expected):
+            raise wrong_type(model, kind)
+        return to_python(model, mode="json", by_alias=True)
+
+    def dumpwith_bytes(model: Any) -> Any:
+        if not isinstance(model, expected):
+            raise wrong_type(model, kind)
+        fields = to_python(model, mode="python", by_alias=True)
+        return fields if is_plain(fields) else with_bytes(fields, to_python(model, mode="json", by_alias=True))
+
+    return dumpwith_bytes if has_bytes else dump
+
+
+def has_few_values(value: Any) -> bool:
+    """Return True if the values in a value, at any depth, are at most `MANY`."""
+    pending, count = [value], 0
+    while pending:
+        each = pending.pop()
+        if isinstance(each, (Mapping, list, tuple)):
+            count += len(each)
+            if count > MANY:
+                return False
+            pending += each.values() if isinstance(each, Mapping) else each
+    return True
+
+
+def _bounded_validator(schema: Any) -> SchemaValidator:
+    """Return a validator with few errors. Those of nested classes would not be bounded, and are not used in it."""
+    without_others: dict[str, Any] = {"_use_prebuilt": False}
+    try:
+        return SchemaValidator(bounded(schema), **without_others)
+    except TypeError:  # a later release of pydantic has no such argument
+        return SchemaValidator(bounded(schema))

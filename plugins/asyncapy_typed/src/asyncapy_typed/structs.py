@@ -1,0 +1,70 @@
+"""`StructType`: structs of msgspec, which is imported only for these."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from typing import Any, Final
+
+from asyncapy_typed.errors import Problem
+from asyncapy_typed.model_types import ModelType, name_of_type, wrong_type
+
+_PLACE: Final = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
+"""The parts of a path as msgspec writes it: ``$.books[0].title``, with ``[...]`` for any key of a map."""
+
+_NAMED: Final = re.compile(r"Object (?:missing required field|contains unknown field) `(.*)`")
+
+
+class StructType(ModelType):
+    """A ``Struct`` of msgspec."""
+
+    def __init__(self, kind: Any) -> None:
+        import msgspec  # noqa: PLC0415  # it is installed, as there is a struct
+
+        self.kind = kind
+        self.errors = msgspec.ValidationError
+        try:
+            msgspec.inspect.type_info(kind)
+        except (NameError, TypeError) as error:
+            raise TypeError(f"msgspec cannot validate {name_of_type(kind)}: {error}") from error
+        convert, to_builtins = msgspec.convert, msgspec.to_builtins
+        self.forbids_others = bool(kind.__struct_config__.forbid_unknown_fields)
+
+        def validate(fields: Mapping[str, Any]) -> Any:
+            return convert(fields, kind)
+
+        def dump(model: Any) -> Any:
+            if type(model) is not kind and not isinstance(model, kind):
+                raise wrong_type(model, kind)
+            return to_builtins(model, builtin_types=(bytes,))
+
+        self.validate, self.dump = validate, dump
+
+    def problems(self, error: Exception, fields: Mapping[str, Any]) -> list[Problem]:
+        reason, _, path = str(error).partition(" - at `")
+        place: list[object] = []
+        for name, index in _PLACE.findall(path.removesuffix("`")):
+            place.append(int(index) if index.isdigit() else name or index)
+        if named := _NAMED.fullmatch(reason):
+            place.append(named[1])
+        return [(place, reason)]
+
+    def schema(self, *, of_answer: bool, reference: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        import msgspec  # noqa: PLC0415  # as above
+
+        (schema,), components = msgspec.json.schema_components(
+            [self.kind], schema_hook=_unknown, ref_template=reference.replace("{model}", "{name}")
+        )
+        return schema, components
+
+
+def is_struct(kind: Any) -> bool:
+    """Return True for a ``Struct`` of msgspec."""
+    msgspec = sys.modules.get("msgspec")  # a program with a struct has imported it
+    return msgspec is not None and isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+
+
+def _unknown(kind: Any) -> dict[str, Any]:
+    """Return the JSON Schema of a type that msgspec does not know: any value. An empty one would count as none."""
+    return {"description": name_of_type(kind)}

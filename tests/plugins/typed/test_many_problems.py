@@ -1,0 +1,139 @@
+"""A packet with any number of wrong values has few errors, and a model accepts the same as without this bound."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
+
+from asyncapy import Server
+from asyncapy.typed import Request
+from asyncapy_core.testing import serving
+from asyncapy_typed.core_schemas import MAX_OTHERS
+from asyncapy_typed.pydantic_models import MANY, PydanticType, has_few_values
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    n: int = 0
+
+
+class Typed(TypedDict, total=False):
+    n: int
+
+
+@dataclasses.dataclass
+class Plain:
+    numbers: list[int]
+
+
+class Inner(BaseModel):
+    numbers: list[int] = []
+    names: set[str] = set()
+    pairs: tuple[int, ...] = ()
+    by_name: dict[str, int] = {}
+    strict: Strict | None = None
+    typed: Typed | None = None
+
+
+class Outer(BaseModel):
+    inner: list[Inner] = []
+    plain: Plain | None = None
+    again: Outer | None = None
+    either: list[int] | Strict | None = None
+
+
+class Send(Request[None], op="send"):
+    outer: Outer
+
+
+WRONG: list[Any] = [
+    {"inner": [{"numbers": ["x"] * 10_000}]},
+    {"inner": [{"names": [1.5] * 10_000}]},
+    {"inner": [{"pairs": ["x"] * 10_000}]},
+    {"inner": [{"by_name": {str(number): "x" for number in range(10_000)}}]},
+    {"inner": ["x"] * 10_000},
+    {"plain": {"numbers": ["x"] * 10_000}},
+    {"again": {"again": {"inner": ["x"] * 10_000}}},
+    {"inner": [{"strict": {str(number): 1 for number in range(10_000)}}]},
+]
+
+
+@pytest.mark.parametrize("fields", WRONG, ids=lambda fields: str(fields)[:30])
+def test_the_number_of_errors_does_not_grow_with_the_packet(fields: Any) -> None:
+    kind = PydanticType(Outer)
+    with pytest.raises(ValidationError) as caught:
+        kind.validate(fields)
+    assert caught.value.error_count() <= 3
+    assert len(kind.problems(caught.value, fields)) <= 3
+
+
+def test_a_small_packet_has_all_its_problems_named() -> None:
+    kind = PydanticType(Outer)
+    fields = {"inner": [{"numbers": ["x"] * 5}], "either": ["x"] * 5}
+    with pytest.raises(ValidationError) as caught:
+        kind.validate(fields)
+    assert len(kind.problems(caught.value, fields)) == 11
+
+
+async def test_a_server_answers_a_large_wrong_packet_with_its_first_problem() -> None:
+    server = Server(port=0)
+
+    @server.operation(Send)
+    async def send(request: Send) -> None: ...
+
+    async with serving(server) as running, running.client() as client:
+        answer = await client.request({"op": "send", "outer": {"inner": [{"numbers": ["x"] * 100_000}]}})
+        assert answer["fields"] == [
+            {
+                "loc": ["outer", "inner", 0, "numbers", 0],
+                "msg": "Input should be a valid integer, unable to parse string as an integer",
+            }
+        ]
+
+
+@pytest.mark.parametrize("others", [1, MAX_OTHERS - 1, MAX_OTHERS, MAX_OTHERS + 1])
+def test_other_fields_are_named_one_by_one_up_to_a_limit(others: int) -> None:
+    with pytest.raises(ValidationError) as caught:
+        PydanticType(Strict).validate({"n": 1, **{f"x{number}": 1 for number in range(others)}})
+    assert caught.value.error_count() == (others if others <= MAX_OTHERS else 1)
+
+
+@pytest.mark.parametrize(
+    ("value", "few"),
+    [
+        ({}, True),
+        ({"a": [0] * (MANY - 1)}, True),
+        ({"a": [0] * MANY}, False),
+        ([[[0] * (MANY // 2)], [[0] * (MANY // 2)]], False),
+        ({"a": "x" * 10 * MANY}, True),
+    ],
+)
+def test_values_at_any_depth_count(value: Any, few: bool) -> None:
+    assert has_few_values(value) is few
+
+
+SCALARS = st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from(["", "1", "x"])
+FIELDS = st.sampled_from(["inner", "plain", "again", "either", "numbers", "names", "pairs", "by_name", "strict", "n"])
+VALUES = st.recursive(SCALARS, lambda each: st.lists(each, max_size=3) | st.dictionaries(FIELDS, each, max_size=3))
+
+
+@given(st.dictionaries(FIELDS, VALUES, max_size=4))
+def test_the_same_is_accepted_with_the_same_result(fields: dict[str, Any]) -> None:
+    def outcome(validate: Any) -> Any:
+        try:
+            return validate(fields)
+        except ValidationError as error:
+            return type(error)
+
+    for kind in (Outer, Inner):
+        assert outcome(PYDANTIC[kind].validate) == outcome(ADAPTERS[kind].validate_python)
+
+
+PYDANTIC = {kind: PydanticType(kind) for kind in (Outer, Inner)}
+ADAPTERS: dict[Any, TypeAdapter[Any]] = {kind: TypeAdapter(kind) for kind in (Outer, Inner)}
