@@ -66,17 +66,28 @@ def models(draw: st.DrawFn, inner: st.SearchStrategy[Kinds]) -> Kinds:
     return model, st.fixed_dictionaries(values).map(lambda given: model.model_construct(**given))
 
 
-KINDS: st.SearchStrategy[Kinds] = st.recursive(
-    st.sampled_from(PLAIN),
-    lambda inner: st.one_of(
-        inner.map(lambda pair: (list[pair[0]], st.lists(pair[1], max_size=2))),  # type: ignore[valid-type]
-        inner.map(lambda pair: (dict[str, pair[0]], st.dictionaries(st.text(max_size=2), pair[1], max_size=2))),  # type: ignore[valid-type]
-        st.tuples(inner, inner).map(lambda two: (tuple[two[0][0], two[1][0]], st.tuples(two[0][1], two[1][1]))),  # type: ignore[valid-type]
+def containers(inner: st.SearchStrategy[Kinds]) -> st.SearchStrategy[Kinds]:
+    """Lists, maps, tuples, unions and models of other kinds."""
+
+    def listed(kind: Any, values: st.SearchStrategy[Any]) -> Kinds:
+        return list[kind], st.lists(values, max_size=2)
+
+    def mapped(kind: Any, values: st.SearchStrategy[Any]) -> Kinds:
+        return dict[str, kind], st.dictionaries(st.text(max_size=2), values, max_size=2)
+
+    def paired(one: Kinds, other: Kinds) -> Kinds:
+        return tuple[one[0], other[0]], st.tuples(one[1], other[1])  # type: ignore[valid-type]  # variables are types here
+
+    return st.one_of(
+        inner.map(lambda kind: listed(*kind)),
+        inner.map(lambda kind: mapped(*kind)),
+        st.tuples(inner, inner).map(lambda two: paired(*two)),
         st.lists(inner, min_size=2, max_size=3).map(unions),
         models(inner),
-    ),
-    max_leaves=6,
-)
+    )
+
+
+KINDS: st.SearchStrategy[Kinds] = st.recursive(st.sampled_from(PLAIN), containers, max_leaves=6)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
