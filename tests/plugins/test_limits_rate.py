@@ -46,6 +46,16 @@ def test_it_is_a_filter_of_an_installed_plugin() -> None:
     assert repr(Rate("5/second", lambda c, p: 1)) == "Rate('5/second', by=<lambda>)"
 
 
+def test_its_schema_has_the_codes_of_its_failures() -> None:
+    assert Rate("5/second").schema() == {"x-errors": ["ERR_RATE_LIMITED"]}
+    shared = functools.partial(Rate, "5/second", shared="all", store="redis://localhost")
+    assert shared().schema() == {"x-errors": ["ERR_RATE_LIMITED"]}
+    assert shared(fail_open=False).schema() == {"x-errors": ["ERR_RATE_LIMITED", "ERR_UNAVAILABLE"]}
+    assert (Filters.HasFields(a=None) & Rate("5/second")).schema() == {
+        "allOf": [{"properties": {"a": {}}, "required": ["a"]}, {"x-errors": ["ERR_RATE_LIMITED"]}]
+    }
+
+
 @VERSIONS
 async def test_a_packet_beyond_the_limit_is_answered_with_the_seconds_to_wait(
     version: Literal[22, 23], autojump_clock: trio.testing.MockClock

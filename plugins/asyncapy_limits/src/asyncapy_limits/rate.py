@@ -81,6 +81,13 @@ class Rate(Filter):
         """Whether the servers that use this filter need the option ``store`` of the plugin."""
         return self.shared is not None and self._sharing.needs_store
 
+    def schema(self) -> dict[str, Any]:
+        """Return a schema of any packet, with the codes of the failures."""
+        errors = [ErrorCode.RATE_LIMITED.value]
+        if self.shared is not None and not self._fail_open:
+            errors.append(ErrorCode.UNAVAILABLE.value)
+        return {"x-errors": errors}
+
     def check(self, c: Client, p: Packet) -> bool | Awaitable[bool]:
         """Return True, or raise a `Failure` for a packet beyond a limit."""
         memo = p.memo
