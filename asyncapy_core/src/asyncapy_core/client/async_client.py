@@ -226,7 +226,7 @@ class AsyncClient(TypedCalls):
 
         Returns:
             An asynchronous iterator over the fields of the events. It raises `ServerDisconnected` at the end of the
-            session, as events may be missing: call `events` again, after what the server needs to push them.
+            session, as events may be missing: call `events` again, and subscribe again if the server requires it.
 
         Raises:
             VersionTooOld: the connection has version 22. For ``version=None``, the loop may raise it.

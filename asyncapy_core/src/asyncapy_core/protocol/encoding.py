@@ -145,7 +145,7 @@ class Encoding:
         """Decode the payload of a packet of version 23 whose payload is a map.
 
         Args:
-            payload: the payload of a frame; none of them is empty in a valid packet, whatever the codec accepts.
+            payload: the payload of a frame; none of them is empty in a valid packet, even if the codec accepts it.
             sender: the client that sent it, on a server.
 
         Raises:

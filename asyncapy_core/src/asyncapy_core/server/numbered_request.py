@@ -117,7 +117,7 @@ class NumberedRequest(Client):
 
     @property
     def stream(self) -> NumberedRequest:  # type: ignore[override]  # a reference to itself would be a cycle
-        """The request itself: it answers what is sent to it."""
+        """The request itself: packets that are sent to it are its answers."""
         return self
 
     @property
