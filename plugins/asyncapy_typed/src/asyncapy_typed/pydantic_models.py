@@ -15,6 +15,7 @@ from asyncapy_typed.binary import is_plain, with_bytes
 from asyncapy_typed.core_schemas import bounded, bytes_in, forbids_others
 from asyncapy_typed.errors import Problem
 from asyncapy_typed.model_types import ModelType, is_union, name_of_type, wrong_type
+from asyncapy_typed.recursive_unions import TooManyAlternatives, UnionCount, count_values, counted
 
 MANY: Final = 1000
 """Values in a packet from which on not all problems are looked for, but the first one of each list and map."""
@@ -27,7 +28,7 @@ class PydanticType(ModelType):
         TypeError: pydantic cannot validate this type.
     """
 
-    errors = ValidationError
+    errors = (ValidationError, TooManyAlternatives)
 
     def __init__(self, kind: Any) -> None:
         self.kind = kind
@@ -44,17 +45,25 @@ class PydanticType(ModelType):
                 f"a field of {name_of_type(kind)} is bytes, which JSON has not: annotate it as asyncapy_typed.Binary, "
                 "which is base64 in JSON"
             )
-        self._validate_wholly: Callable[[Mapping[str, Any]], Any] = adapter.validator.validate_python
-        self.validate = _bounded_validator(schema).validate_python
+        count = UnionCount()
+        with_count = counted(schema, count)
+        if with_count is None:
+            self._validate_wholly: Callable[[Mapping[str, Any]], Any] = adapter.validator.validate_python
+            self.validate = _validator(bounded(schema)).validate_python
+        else:
+            self._validate_wholly = _counting(_validator(with_count), count)
+            self.validate = _counting(_validator(bounded(with_count)), count)
         self.dump = _dump(kind, adapter, has_bytes="binary" in kinds)
         self.forbids_others = forbids_others(schema)
 
-    def problems(self, error: ValidationError, fields: Mapping[str, Any]) -> list[Problem]:
-        if has_few_values(fields):
-            try:  # again, to find all of them
-                self._validate_wholly(fields)
-            except ValidationError as whole:
-                error = whole
+    def problems(self, error: ValidationError | TooManyAlternatives, fields: Mapping[str, Any]) -> list[Problem]:
+        try:
+            if isinstance(error, ValidationError) and has_few_values(fields):
+                self._validate_wholly(fields)  # to find all of them
+        except self.errors as whole:
+            error = whole
+        if isinstance(error, TooManyAlternatives):
+            return [((), str(error))]
         found = error.errors(include_url=False, include_context=False, include_input=False)
         return [(each["loc"], each["msg"]) for each in found]
 
@@ -122,21 +131,23 @@ def _dump(kind: Any, adapter: TypeAdapter[Any], *, has_bytes: bool) -> Callable[
 
 def has_few_values(value: Any) -> bool:
     """Return True if the values in a value, at any depth, are at most `MANY`."""
-    pending, count = [value], 0
-    while pending:
-        each = pending.pop()
-        if isinstance(each, (Mapping, list, tuple)):
-            count += len(each)
-            if count > MANY:
-                return False
-            pending += each.values() if isinstance(each, Mapping) else each
-    return True
+    return count_values(value, limit=MANY) <= MANY
 
 
-def _bounded_validator(schema: Any) -> SchemaValidator:
-    """Return a validator with few errors. Those of nested classes would not be bounded, and are not used in it."""
+def _validator(schema: Any) -> SchemaValidator:
+    """Return a validator of a changed schema. Those of nested classes are not changed, and are not used in it."""
     without_others: dict[str, Any] = {"_use_prebuilt": False}
     try:
-        return SchemaValidator(bounded(schema), **without_others)
+        return SchemaValidator(schema, **without_others)
     except TypeError:  # a later release of pydantic has no such argument
-        return SchemaValidator(bounded(schema))
+        return SchemaValidator(schema)
+
+
+def _counting(validator: SchemaValidator, count: UnionCount) -> Callable[[Mapping[str, Any]], Any]:
+    """Return a function that validates fields, and counts the unions that it tries for them."""
+
+    def validate(fields: Mapping[str, Any]) -> Any:
+        count.begin(fields)
+        return validator.validate_python(fields)
+
+    return validate

@@ -23,7 +23,7 @@ class StructType(ModelType):
         import msgspec  # noqa: PLC0415  # it is installed, as there is a struct
 
         self.kind = kind
-        self.errors = msgspec.ValidationError
+        self.errors = (msgspec.ValidationError,)
         try:
             msgspec.inspect.type_info(kind)
         except (NameError, TypeError) as error:
