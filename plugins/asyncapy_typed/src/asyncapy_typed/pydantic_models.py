@@ -20,6 +20,9 @@ from asyncapy_typed.recursive_unions import TooManyAlternatives, UnionCount, cou
 MANY: Final = 1000
 """Values in a packet from which on not all problems are looked for, but the first one of each list and map."""
 
+MAX_ERRORS: Final = 500
+"""The most errors of pydantic that are made into problems. Each alternative of a union has errors of its own."""
+
 
 class PydanticType(ModelType):
     """A model, dataclass, typed dictionary, or union, which pydantic validates.
@@ -57,13 +60,16 @@ class PydanticType(ModelType):
         self.forbids_others = forbids_others(schema)
 
     def problems(self, error: ValidationError | TooManyAlternatives, fields: Mapping[str, Any]) -> list[Problem]:
-        try:
-            if isinstance(error, ValidationError) and has_few_values(fields):
-                self._validate_wholly(fields)  # to find all of them
-        except self.errors as whole:
-            error = whole
+        if isinstance(error, ValidationError) and has_few_values(fields):
+            try:  # again, to find all of them
+                self._validate_wholly(fields)
+            except self.errors as whole:
+                if isinstance(whole, ValidationError) and whole.error_count() <= MAX_ERRORS:
+                    error = whole
         if isinstance(error, TooManyAlternatives):
             return [((), str(error))]
+        if error.error_count() > MAX_ERRORS:
+            return [((), f"It has {error.error_count()} problems, too many to list any")]
         found = error.errors(include_url=False, include_context=False, include_input=False)
         return [(each["loc"], each["msg"]) for each in found]
 
