@@ -70,8 +70,8 @@ class PydanticType(ModelType):
             return [((), str(error))]
         if error.error_count() > MAX_ERRORS:
             return [((), f"It has {error.error_count()} problems, too many to list any")]
-        found = error.errors(include_url=False, include_context=False, include_input=False)
-        return [(each["loc"], each["msg"]) for each in found]
+        found = error.errors(include_url=False, include_input=False)
+        return [(each["loc"], _reason(each)) for each in found]
 
     def schema(self, *, of_answer: bool, reference: str) -> tuple[dict[str, Any], dict[str, Any]]:
         schema = self._adapter.json_schema(
@@ -133,6 +133,22 @@ def _dump(kind: Any, adapter: TypeAdapter[Any], *, has_bytes: bool) -> Callable[
         return fields if is_plain(fields) else with_bytes(fields, to_python(model, mode="json", by_alias=True))
 
     return dumpwith_bytes if has_bytes else dump
+
+
+def _reason(error: Any) -> str:
+    """Return the text of an error of pydantic without the value that a few of these texts quote."""
+    kind, context = error["type"], error.get("ctx", {})
+    if kind == "union_tag_invalid":
+        return f"Input tag found using {context['discriminator']} does not match any of: {context['expected_tags']}"
+    return _WITHOUT_VALUE.get(kind) or str(error["msg"])
+
+
+_WITHOUT_VALUE: Final = {
+    "byte_size_unit": "Input should have a unit of bytes",
+    "import_error": "Input should be a valid python path",
+    "uuid_parsing": "Input should be a valid UUID",
+    "zoneinfo_str": "Input should be a time zone",
+}
 
 
 def has_few_values(value: Any) -> bool:
