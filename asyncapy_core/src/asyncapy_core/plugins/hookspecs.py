@@ -126,7 +126,8 @@ def asyncapy_adapt(function: Callable[..., Any], server: ServerInterface, route:
         registered while the server serves, when it is registered with the server, or included in it with a router.
     How often: once for each handler of each server.
     Order: the plugins in their order, until one returns a function.
-    May raise: an exception makes the registration a PluginError that names the plugin and the exception.
+    May raise: a PluginError, for a function that the plugin cannot adapt because of a mistake in it, is raised as it
+        is. Any other exception makes the registration a PluginError that names the plugin and the exception.
 
     Args:
         function: the function.

@@ -237,7 +237,8 @@ class ServerHooks:
         """Return the handler that a plugin makes of a function, or None.
 
         Raises:
-            PluginError: a plugin raised, or returned an object that is no handler; the message names it.
+            PluginError: a plugin raised, or returned an object that is no handler; the message names it, or is that of
+                the plugin's own PluginError.
         """
         for hook in self.functions("asyncapy_adapt"):
             try:
@@ -246,7 +247,7 @@ class ServerHooks:
                     answering_function(found)
                     return found
             except BaseException as error:  # a plugin may raise anything
-                if is_from_signal(error):
+                if is_from_signal(error) or type(error) is PluginError:
                     raise
                 raise hook.failure(error, f"the handler {route.name!r}") from error
         return None

@@ -137,7 +137,17 @@ def _with_dependencies(
 
 
 async def _send_all(client: Client, answers: AsyncIterator[Any], dump: Callable[[Any], Any]) -> None:
-    """Send each answer of an iterator."""
+    """Send each answer of an iterator.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if not isinstance(answers, AsyncIterator):
+        raise TypeError(f"it returned a {type(answers).__name__}; yield its items instead")
+    if not hasattr(answers, "aclose"):
+        async for answer in answers:
+            await client.send(dump(answer))
+        return
     async with aclosing(answers) as closing:  # type: ignore[type-var]  # most iterators are generators
         async for answer in closing:
             await client.send(dump(answer))

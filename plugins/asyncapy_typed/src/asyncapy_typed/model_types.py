@@ -90,7 +90,7 @@ def is_union(kind: Any) -> bool:
 
 def wrong_type(model: object, kind: Any) -> TypeError:
     """Return the error for an answer of another type than announced."""
-    return TypeError(f"it returned a {type(model).__name__}, and {name_of_type(kind)} is announced")
+    return TypeError(f"it returned a {type(model).__name__}; return {name_of_type(kind)}, as announced")
 
 
 def _property_names(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Iterable[str]:
