@@ -68,6 +68,10 @@ def asyncapy_codecs(options: Any) -> Iterable[Codec]:  # type: ignore[empty-body
 def asyncapy_filters() -> Mapping[str, type[Filter]]:  # type: ignore[empty-body]  # a specification has no body
     """Return filter classes by name: with ``{"Spam": SpamFilter}``, users write ``Filters.Spam(...)``.
 
+    Filters are created before a server has its options. A filter that needs those of its plugin finds them when it
+    checks a packet: `asyncapy_setup` sets ``server.state.spam = options``, and the filter reads
+    ``client.server.state.spam``.
+
     When: the program first uses ``Filters``, or a server starts.
     How often: once for each process.
     Order: the plugins in their order. A name of two filters belongs to neither.
@@ -145,7 +149,8 @@ def asyncapy_setup(server: ServerInterface, options: Any) -> Awaitable[None] | N
     fails. An exception of one is logged with the name of the plugin. One that cancels the server, such as a nursery
     whose task has failed, ends it with a PluginError. Background work belongs into `asyncapy_run`. A plugin that takes
     more than 60 seconds is left out, unless ``plugins_require`` names it: the plugins before it are then shut down, and
-    set up again.
+    set up again. Handlers that a setup registers are removed at the end, as the next setup registers them again:
+    ``server.exit_stack.callback(server.include(router).remove)``.
 
     When: the server starts. A stop cancels it.
     How often: once for each run of a server, and again if a plugin takes too long.

@@ -274,9 +274,13 @@ class ServerHooks:
         run = handler.inner
         for hook in reversed(self._wraps or ()):
             try:
-                found = refuse_coroutine(hook(handler=handler, call=run))
-                if found is not None:
-                    run = answering_function(found)
+                found = hook(handler=handler, call=run)
+                try:
+                    run = run if refuse_coroutine(found) is None else answering_function(found)
+                except TypeError as error:
+                    if hook.is_own:
+                        raise TypeError(f"{hook.title} for the handler {handler.name!r}: {error}") from None
+                    raise
             except BaseException as error:  # a plugin may raise anything
                 if hook.is_own or is_from_signal(error):
                     raise
