@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from asyncapy_core.config import ServerConfig
     from asyncapy_core.logs import SessionLog
+    from asyncapy_core.statistics import ServerStatistics
 
 H = TypeVar("H", bound="Callable[[Any, Any], Awaitable[object] | AsyncIterator[Mapping[str, Any]]]")
 T = TypeVar("T")
@@ -55,6 +56,9 @@ class ServerInterface(Protocol):
 
     @property
     def handlers(self) -> Mapping[int, Sequence[HandlerInterface]]: ...
+
+    def statistics(self) -> ServerStatistics:
+        """Return the counters of the server, and its sessions, connections and queues, at this moment."""
 
     def add_handler(self, *filters: Any, group: int = 0) -> Callable[[H], H]:
         """Return a decorator that registers a handler behind filters."""

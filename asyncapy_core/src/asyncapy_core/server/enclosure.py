@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from asyncapy_core.cancellation import ForeignScope
+from asyncapy_core.foreign.cancellation import ForeignScope
 
 if TYPE_CHECKING:
     import logging
