@@ -144,6 +144,9 @@ class ClientInterface(Protocol):
     def address(self) -> str: ...
 
     @property
+    def network(self) -> str: ...
+
+    @property
     def encoding(self) -> str: ...
 
     @property
