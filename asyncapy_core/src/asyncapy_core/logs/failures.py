@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import CodeType
 from typing import Any, Final
 
-from asyncapy_core.inspection import class_name, first_leaf, is_readable, qualified_class_name, read_traceback
+from asyncapy_core.foreign.inspection import class_name, first_leaf, is_readable, qualified_class_name, read_traceback
 
 LOGGED_BYTES: Final = 64
 """The most bytes of a peer's data in one log line."""

@@ -10,7 +10,7 @@ from types import TracebackType
 import trio
 
 from asyncapy_core.errors import PluginError
-from asyncapy_core.inspection import is_a, leaves, read_traceback
+from asyncapy_core.foreign.inspection import is_a, leaves, read_traceback
 from asyncapy_core.logs import FailureLog
 from asyncapy_core.plugins.bound_hook import report_failure, split_failure
 

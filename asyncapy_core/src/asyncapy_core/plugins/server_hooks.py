@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from asyncapy_core.cancellation import ForeignScope
 from asyncapy_core.errors import ConfigError, PluginError
+from asyncapy_core.foreign.cancellation import ForeignScope
 from asyncapy_core.interrupts import is_from_signal
 from asyncapy_core.logs import FailureLog, describe, reason_of
 from asyncapy_core.plugins.bound_hook import BoundHook, report_failure, split_failure

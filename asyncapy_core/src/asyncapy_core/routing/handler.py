@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import trio
 
 from asyncapy_core.errors import Failure
-from asyncapy_core.inspection import is_a, leaves
+from asyncapy_core.foreign.inspection import is_a, leaves
 from asyncapy_core.interrupts import is_interrupt
 from asyncapy_core.logs import RateLimited, describe, escape_for_log
 from asyncapy_core.routing.filter import Filter, Verdict, ask, is_async, merged, passed, returns_coroutine

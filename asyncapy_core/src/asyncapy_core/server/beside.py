@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from asyncapy_core.inspection import is_a, leaves
+from asyncapy_core.foreign.inspection import is_a, leaves
 from asyncapy_core.logs import FailureLog, Mistake
 from asyncapy_core.plugins.bound_hook import report_failure, split_failure
 from asyncapy_core.server.enclosure import Enclosure, end_all

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
-from asyncapy_core.cancellation import ForeignScope
 from asyncapy_core.errors import ClientDisconnected, ErrorCode, Failure, StopPropagation
-from asyncapy_core.inspection import first_leaf, is_a, split
+from asyncapy_core.foreign.cancellation import ForeignScope
+from asyncapy_core.foreign.inspection import first_leaf, is_a, split
 from asyncapy_core.logs import Mistake
 from asyncapy_core.routing.outcomes import DISCONNECTED, SUCCEEDED
 

@@ -393,7 +393,9 @@ class NumberedRequest(Client):
 
 _DELEGATED: Final = {
     "encoding": "codec.name",
-    **{name: f"requests.client.{name}" for name in ("address", "server", "session", "tls_names", "tls_peer")},
+    **{
+        name: f"requests.client.{name}" for name in ("address", "network", "server", "session", "tls_names", "tls_peer")
+    },
 }
 for _name, _place in _DELEGATED.items():  # to set them for each request would cost more than all other attributes
     setattr(NumberedRequest, _name, property(attrgetter(_place)))

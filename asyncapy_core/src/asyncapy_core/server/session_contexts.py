@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import trio
 
-from asyncapy_core.cancellation import ForeignScope
-from asyncapy_core.inspection import leaves
+from asyncapy_core.foreign.cancellation import ForeignScope
+from asyncapy_core.foreign.inspection import leaves
 from asyncapy_core.logs import Mistake
 from asyncapy_core.plugins.bound_hook import report_failure
 from asyncapy_core.plugins.hook_results import refuse_coroutine

@@ -18,7 +18,7 @@ import trio
 from asyncapy_cli.output import note
 from asyncapy_cli.tracebacks import describe_exception
 from asyncapy_core import Server
-from asyncapy_core.inspection import is_a, is_group, leaves
+from asyncapy_core.foreign.inspection import is_a, is_group, leaves
 
 DEFAULT_NAME: Final = "server"
 

@@ -69,6 +69,7 @@ class Rate(Filter):
         self._subject: Any = subject_function(by)
         self._is_async = is_async(self._subject)
         self._window = Window(parse_limits(limits), _checked_number(max_subjects))
+        self._take = self._window.take
         if shared is not None:
             self._sharing = Sharing(parse_limits(limits), shared, max_subjects, store)
             self._fail_open = fail_open
@@ -92,7 +93,9 @@ class Rate(Filter):
         """Return True, or raise a `Failure` for a packet beyond a limit."""
         memo = p.memo
         if self not in memo:
-            self._count(self._subject(c, p))
+            subject = self._subject(c, p)
+            if subject is not None and (wait := self._take(subject, trio.current_time())):  # `_count`, without its call
+                raise limited(wait)
             memo[self] = True
         return True
 
