@@ -105,7 +105,7 @@ def main() -> None:
     results.write_text(json.dumps({"machine": machine, "rows": rows}, indent=2) + "\n")
     print(f"\nWritten to {results.relative_to(HERE.parent)}")
     if not options.quick:
-        draw(rows, HERE / "results" / "full.svg", options.peers_python)
+        draw(rows, HERE / "results" / "full.svg")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import click
 from asyncapy_cli.main import COMMANDS
 from asyncapy_cli.main import asyncapy as command_line
 from asyncapy_core import ServerConfig
+from asyncapy_core.config import describe_setting
 
 
 def write_reference(folder: Path) -> None:
@@ -23,7 +24,7 @@ def _settings() -> str:
     parts = []
     for name, field in ServerConfig.model_fields.items():
         default = "none" if field.default is None else f"`{field.default!r}`"
-        parts.append(f"`{name}`, by default {default}\n: {field.description}\n")
+        parts.append(f"`{name}`\n: {describe_setting(name)} Default: {default}.\n")
     return "\n".join(parts)
 
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from asyncapy_core import PluginManager, Server, ServerConfig
-from asyncapy_core.config import load_config
+from asyncapy_core.config import describe_setting, load_config
 from asyncapy_core.errors import AsyncAPYError, ConfigError
 
 
@@ -298,8 +298,16 @@ def test_a_wrong_value_from_elsewhere_names_its_source_as_well(
 
 
 def test_every_setting_says_what_is_allowed() -> None:
+    for name in ServerConfig.model_fields:
+        assert " Allowed: " in describe_setting(name), name
+
+
+def test_every_setting_says_what_its_effect_is_and_not_only_what_is_allowed() -> None:
     for name, field in ServerConfig.model_fields.items():
         assert field.description, name
+        meaning, _, allowed = describe_setting(name).partition(". Allowed: ")
+        assert len(meaning.split()) >= 5, name
+        assert meaning.lower() not in allowed.lower(), name
 
 
 def test_all_wrong_settings_are_told_at_once_each_with_its_source() -> None:

@@ -54,7 +54,6 @@ class Other(Filter):
         (~Filters.HasFields(a=None), {"not": A}),
         (~Other(), None),
     ],
-    ids=repr,
 )
 def test_a_filter_describes_the_packets_that_pass(filter: Filter, schema: Any) -> None:
     assert filter.schema() == schema

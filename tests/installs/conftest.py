@@ -154,11 +154,13 @@ class Environment:
         file.write_text(program, encoding="utf-8")
         return [str(self.python), str(file)]
 
-    def execute(self, name: str, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    def execute(
+        self, name: str, *arguments: str, cwd: Path | None = None, **environ: str
+    ) -> subprocess.CompletedProcess[str]:
         """Run an installed command to its end."""
         return subprocess.run(
-            [str(self.path / "bin" / name), *arguments], cwd=cwd or self.path, env=clean_environ(), capture_output=True,
-            text=True, check=False, timeout=120,
+            [str(self.path / "bin" / name), *arguments], cwd=cwd or self.path, env=clean_environ(**environ),
+            capture_output=True, text=True, check=False, timeout=120,
         )  # fmt: skip
 
     def run(self, program: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -296,7 +298,8 @@ def sdists(shared_folder: Path) -> dict[str, Path]:
 def wheelhouse() -> Path:
     """A folder with the wheels of all dependencies, in the versions of constraints.txt."""
     constraints = ROOT / "constraints.txt"
-    declared = [tomllib.loads((project / "pyproject.toml").read_text("utf-8"))["project"] for project in PROJECTS]
+    projects = [*PROJECTS, *THIRD_PARTY_PROJECTS]
+    declared = [tomllib.loads((project / "pyproject.toml").read_text("utf-8"))["project"] for project in projects]
     ours = {canonicalize_name(project["name"]) for project in declared}
     needed = sorted({text for project in declared for text in project.get("dependencies", ())})
     needed += ["editables>=0.5", "hatchling>=1.27"]  # the build requirements of an editable install

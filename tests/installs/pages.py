@@ -27,6 +27,7 @@ VARIABLE = re.compile(
       \d\d/\d\d/\d{4}[ ]\d\d:\d\d:\d\d[ ][AP]M                  # the time of a line of the log
     | \d{4}-\d\d-\d\d (?: [T ]\d\d:\d\d:\d\d (?: \.\d+ )? Z? )?   # a time or a date in the form of ISO 8601
     | \b[0-9a-f]{16}\b                                           # the id of a key
+    | \b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b           # the UUID of a session
     | \b in[ ]\d+\.\d+s \b | \b\d+[ ]ms\b | (?<="retry_after":[ ])[\d.]+
     | (?: (?<=asyncapy-codecs[ ]) | (?<=asyncapy-filters[ ]) ) \d[\w.]*
     | (?<!\S)/\S*/ | (?<=\() _ssl\.c:\d+ | (?<=SQLite[ ])[\d.]+

@@ -25,11 +25,13 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-PAGES = sorted(page.name for page in DOCS.glob("*.md"))
+PAGES = sorted(str(page.relative_to(DOCS)) for pattern in ("*.md", "cookbook/*.md") for page in DOCS.glob(pattern))
 RELEASING = "releasing.md"
 TUTORIAL = "tutorial.md"
-EMPTY = ("install.md", "metrics.md", RELEASING, TUTORIAL)
-"""Pages that begin with an empty environment."""
+EMPTY = ("install.md", "metrics.md", "cookbook/metrics.md", RELEASING, TUTORIAL)
+"""Pages that begin with an empty environment; those of the same name share it."""
+MOST_LINES = 40
+"""The most lines of a program of the cookbook."""
 FRAGMENTS = {"python", "toml", "ini", "console", "text", "pytest"}
 
 
@@ -40,7 +42,7 @@ def environ(
     """The environment variables of a shell in a virtual environment, whose pip finds our wheels."""
     page = request.node.callspec.params["page"]
     if page in EMPTY:
-        environment = install(own=page)
+        environment = install(own=Path(page).name)
     elif page in {"plugin-tutorial.md", "limits.md"}:  # they install plugins
         environment = install("asyncapy", own=page)
     else:
@@ -118,6 +120,18 @@ def test_every_fence_of_a_page_is_read() -> None:
         assert text.count("\n```\n") + text.endswith("\n```") == len(blocks(DOCS / page)) + others, page
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if page.startswith("cookbook/")])
+def test_the_programs_of_the_cookbook_are_short(page: str) -> None:
+    for block in blocks(DOCS / page):
+        assert block.text.count("\n") <= MOST_LINES, f"{page}:{block.line}"
+
+
+def test_the_index_of_the_cookbook_names_its_pages() -> None:
+    text = (DOCS / "cookbook" / "index.md").read_text(encoding="utf-8")
+    for page in (DOCS / "cookbook").glob("*.md"):
+        assert page.stem == "index" or f"{{doc}}`{page.stem}`" in text, page.name
+
+
 @needs_haproxy
 def test_haproxy_accepts_the_configuration_of_the_page_without_a_warning(
     tmp_path: Path, certificates: Certificates
@@ -158,6 +172,7 @@ def test_the_unit_of_systemd_can_be_read() -> None:
         ("{...}", "{a}", False),
         ("[INFO] 27/11/2026 10:00:00 AM ready", "[INFO] 01/02/2027 11:22:33 PM ready\n", True),
         ("2026-11-27", "2027-01-02", True),
+        ('"d54e3d7f-eaec-48f5-881e-0803fa361444"', '"7825a3ec-1233-4285-8222-55a8295bf32f"', True),
         ('"time": "2026-11-27T10:00:00.123Z"', '"time": "2027-01-02T03:04:05.678Z"', True),
         ("6 passed in 0.31s", "6 passed in 12.02s", True),
         ("6 passed in 0.31s", "5 passed in 0.31s", False),

@@ -13,10 +13,19 @@ if TYPE_CHECKING:
     from installs.conftest import Call, Install, Program, Start
 
 SERVER = """
+import threading
+
 from acme_keys import FolderKeys
 from asyncapy_core import Filters, Server
 
-keys = FolderKeys({folder!r})
+class NotingKeys(FolderKeys):
+    look_ups = 0
+
+    def get(self, key):
+        self.look_ups += 1
+        return {{**super().get(key), "main": threading.current_thread() is threading.main_thread()}}
+
+keys = NotingKeys({folder!r})
 server = Server(port=0)
 
 @server.add_handler(Filters.HasFields(read=None), Filters.APIFactory(keys, "key", tell=True))

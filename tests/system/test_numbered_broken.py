@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -105,6 +106,28 @@ async def test_a_reset_cancels_all_requests_and_gives_the_place_back(
     assert not running.logged("ERROR")
 
 
+@pytest.mark.parametrize("fault", ["length", "version", "end of the stream"])
+async def test_a_reset_behind_the_end_of_the_reading_cancels_all_requests(serve: Serve, fault: str) -> None:
+    """The server notices it although its watch for resets sleeps: all sessions were being read."""
+    scene = Scene()
+    running = await serve(scene.server)
+    state = running.server._state
+    assert state is not None
+    peer = await connect(running)
+    await peer.send(numbered("REQUEST", 1, {"wait": 1}) + numbered("REQUEST", 2, {"wait": 1}))
+    await peer.ping()
+    await until(lambda: state.disconnects.asleep)
+    data = {"length": bytes(4), "version": bytes((0, 0, 0, 9, 22)) + bytes(8)}.get(fault, numbered("EVENT", 0))
+    await peer.send(data)
+    assert [getattr(await peer.read(), "kind", None) for _ in range(2)] == ["FAILURE", "LEAVING"]
+    if fault == "end of the stream":
+        await peer.half_close()
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    await peer.reset()
+    await until(lambda: len(scene.cancelled) == 2)
+    await running.settle()
+
+
 async def test_the_place_is_given_back_within_a_tenth_of_a_second(serve: Serve) -> None:
     scene = Scene()
     running = await serve(scene.server)
@@ -187,6 +210,57 @@ async def test_an_answering_block_does_not_keep_a_broken_connection(serve: Serve
         with trio.fail_after(5):
             await ended.wait()
     assert not running.logged("ERROR")
+
+
+@pytest.mark.parametrize("ends", ["reset", "failed write"])
+@pytest.mark.parametrize("how", ["waits", "waits in a task of its own", "closes a generator", "fails to send"])
+async def test_an_answering_block_does_not_keep_a_broken_connection_whose_handler_runs(
+    serve: Serve, ends: str, how: str
+) -> None:
+    server, begun = Server(port=0, send_timeout=0.1, max_output=1), trio.Event()
+    kept: list[Any] = []
+
+    async def ticks() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            with trio.move_on_after(5, shield=True):
+                begun.set()
+                await client_gone()
+
+    async def client_gone() -> None:
+        await kept[-1][0].gone
+
+    @server.add_handler()
+    async def handle(client: Any, packet: Any) -> None:
+        kept.append((client, client.answering()))  # another task of the application has it
+        if how == "closes a generator":
+            async for _ in ticks():
+                break
+            return
+        if "own" in how:
+            await trio.lowlevel.checkpoint()
+        begun.set()
+        if how == "fails to send":
+            while True:
+                await client.send({"x": "x" * 100_000})
+        await trio.sleep_forever()
+
+    running = await serve(server)
+    peer = await connect(running)
+    await peer.send(numbered("REQUEST", 1, {}) + numbered("REQUEST", 2, {}))
+    with trio.fail_after(5):
+        await begun.wait()
+        if ends == "reset":
+            await peer.reset()
+        else:
+            with suppress(ConnectionError):
+                while True:
+                    await kept[-1][0].session.send({"x": "x" * 100_000})
+    await running.settle()
+    await until(lambda: running.server.statistics().abandoned == 0)
+    assert not running.logged("ERROR")
+    await peer.stream.aclose()
 
 
 async def test_the_statistics_count_cancelled_requests_apart(serve: Serve) -> None:

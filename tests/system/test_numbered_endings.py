@@ -134,8 +134,11 @@ async def test_a_fault_after_leaving_is_no_second_end(serve: Serve, fault: bytes
         assert await peer.read_all() == [reply(1)]
 
 
+@pytest.mark.parametrize("between", [b"", numbered("PING", 1), numbered("REQUEST", 3, {"op": "wait"})])
 @pytest.mark.parametrize("op", ["close", "stop"])
-async def test_a_cancel_that_came_together_with_the_last_request_is_handled(serve: Serve, op: str) -> None:
+async def test_a_cancel_that_came_together_with_the_last_request_is_handled(
+    serve: Serve, op: str, between: bytes
+) -> None:
     server = Server(port=0)
 
     @server.operation("wait")
@@ -154,9 +157,7 @@ async def test_a_cancel_that_came_together_with_the_last_request_is_handled(serv
     async with await connect(running) as peer:
         await peer.send(numbered("REQUEST", 1, {"op": "wait"}))
         await peer.ping()
-        await peer.send(
-            numbered("REQUEST", 2, {"op": op}) + numbered("REQUEST", 3, {"op": "wait"}) + numbered("CANCEL", 1)
-        )
+        await peer.send(numbered("REQUEST", 2, {"op": op}) + between + numbered("CANCEL", 1))
         answers = await peer.read_all()
         assert sorted(answers) == [Answer("END", 1, None), Answer("END", 2, None), Answer("LEAVING", 2, None)]
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from conftest import Running, Serve
 from numbered_peer import Answer, NumberedPeer, numbered
 from strict_msgpack import strict
@@ -159,6 +160,50 @@ async def test_a_client_whose_request_has_ended_sends_events_and_that_is_logged_
     assert len(running.logged("Client.answering")) == 1
 
 
+@pytest.mark.parametrize("how", ["raises", "fails", "is wrong", "cannot be sent", "waits", "sends first", "cleans up"])
+@pytest.mark.parametrize("by_group", [False, True])
+async def test_a_failed_handler_is_named_for_further_packets(serve: Serve, how: str, by_group: bool) -> None:
+    server, clients = Server(port=0), []
+
+    async def ticks() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            await trio.lowlevel.checkpoint()
+
+    @server.add_handler()
+    async def handle(client: Any, packet: Any) -> Any:
+        clients.append(client)
+        if how == "waits":
+            await trio.lowlevel.checkpoint()
+        elif how == "sends first":
+            await client.send({"n": 1})
+        elif how == "cleans up":
+            async for _ in ticks():
+                break
+        elif how == "is wrong":
+            return 7
+        elif how == "cannot be sent":
+            return {"n": object()}
+        raise Failure("ERR_GONE", x=object()) if how == "fails" else ValueError("a failure")
+
+    if by_group:
+
+        @server.add_handler(Filters.HasFields(more=None), group=1)
+        async def handle_more(client: Any, packet: Any) -> None: ...
+
+    running = await serve(server)
+    async with await connect(running) as peer:
+        for number in (1, 2):
+            assert (await peer.ask())[-1] == Answer("FAILURE", number, BROKEN)
+            await clients[-1].send({"late": 1})
+            assert await peer.read() == Answer("EVENT", 0, {"late": 1})
+    (line,) = running.logged("Client.answering")
+    assert "'handle'" in line
+    failures = [line for line in running.logged("ERROR") if "Handler 'handle'" in line]
+    assert len(failures) >= 1
+
+
 async def test_after_the_last_answer_a_send_raises_an_error(serve: Serve) -> None:
     server, raised = Server(port=0), []
 
@@ -246,6 +291,28 @@ async def test_a_background_task_may_go_on_with_an_answer(serve: Serve, how: str
             await peer.ping()
 
 
+async def test_an_answer_before_an_answering_block_is_sent_although_its_handler_never_waits_again(serve: Serve) -> None:
+    server, free, kept = Server(port=0), trio.Event(), []
+
+    @server.add_handler()
+    async def handle(client: Any, packet: Any) -> None:
+        if "wait" in packet:
+            await free.wait()  # from now on, requests beside this one are handled in tasks of their own
+            return
+        await client.send({"n": 1})
+        kept.append(client.answering())
+
+    running = await serve(server)
+    async with await connect(running) as peer:
+        first = await peer.request(wait=1)
+        second = await peer.request()
+        assert await peer.read() == Answer("PART", second, {"n": 1})
+        kept.clear()
+        assert await peer.read() == Answer("END", second, None)
+        free.set()
+        assert await peer.read() == Answer("END", first, None)
+
+
 @pytest.mark.parametrize("last_reference", ["in the handler", "in another task", "in a cycle", "in a thread"])
 async def test_a_request_ends_if_its_answering_block_is_never_entered(serve: Serve, last_reference: str) -> None:
     server, kept = Server(port=0, max_in_flight=1), []
@@ -279,6 +346,63 @@ async def test_a_request_ends_if_its_answering_block_is_never_entered(serve: Ser
             elif last_reference == "in a thread":
                 await trio.to_thread.run_sync(kept.pop)
             assert await peer.read() == Answer("END", number, None)
+
+
+@pytest.mark.parametrize("when", ["inside", "after its end", "in two tasks"])
+async def test_an_answering_block_that_is_entered_again_is_an_error_and_ends_its_request_once(
+    serve: Serve, when: str
+) -> None:
+    server, errors = Server(port=0, max_in_flight=1), []
+
+    async def enter(client: Any, answering: Any, number: int) -> None:
+        try:
+            async with answering:
+                await client.send({"n": number})
+                if when == "inside":
+                    await enter(client, answering, 2)
+                elif when == "in two tasks":
+                    await trio.testing.wait_all_tasks_blocked()
+        except RuntimeError as error:
+            errors.append(error)
+
+    async def go_on(client: Any, answering: Any) -> None:
+        if when == "in two tasks":
+            async with trio.open_nursery() as tasks:
+                tasks.start_soon(enter, client, answering, 1)
+                tasks.start_soon(enter, client, answering, 1)
+        else:
+            await enter(client, answering, 1)
+        if when == "after its end":
+            await enter(client, answering, 2)
+
+    async with trio.open_nursery() as nursery:
+
+        @server.add_handler()
+        async def handle(client: Any, packet: Any) -> None:
+            nursery.start_soon(go_on, client, client.answering())
+
+        running = await serve(server)
+        async with await connect(running) as peer:
+            for count in (1, 2, 3):
+                assert await peer.ask() == [Answer("PART", count, {"n": 1}), Answer("END", count, None)]
+                await peer.ping()
+                assert len(errors) == count
+                assert "client.answering() once for each block" in str(errors[-1])
+
+
+async def test_an_answering_block_cannot_be_made_in_a_thread(serve: Serve) -> None:
+    server = Server(port=0)
+
+    @server.add_handler()
+    async def handle(client: Any, packet: Any) -> Any:
+        with pytest.raises(RuntimeError):
+            await trio.to_thread.run_sync(client.answering)
+        gc.collect()  # the object that was not made raises nothing
+        return {"n": 1}
+
+    running = await serve(server)
+    async with await connect(running) as peer:
+        assert await peer.ask() == [Answer("REPLY", 1, {"n": 1})]
 
 
 async def test_an_answering_block_that_ends_while_generators_are_closed_ends_the_request(serve: Serve) -> None:

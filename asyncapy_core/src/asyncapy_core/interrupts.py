@@ -8,7 +8,8 @@ from __future__ import annotations
 import signal
 import threading
 import traceback
-from types import TracebackType
+
+from asyncapy_core.foreign.inspection import is_a, read_traceback
 
 
 def is_interrupt(error: BaseException) -> bool:
@@ -16,7 +17,7 @@ def is_interrupt(error: BaseException) -> bool:
 
     The traceback of such an exception has a frame of that handler. Python runs signal handlers in the main thread only.
     """
-    if not issubclass(type(error), KeyboardInterrupt) or threading.current_thread() is not threading.main_thread():
+    if not is_a(error, KeyboardInterrupt) or threading.current_thread() is not threading.main_thread():
         return False
     handler = signal.getsignal(signal.SIGINT)
     if handler is signal.default_int_handler:
@@ -39,10 +40,4 @@ def _code(handler: object) -> object:
 
 def _passed_through(codes: set[object], error: BaseException) -> bool:
     """Return True if the traceback of an exception has a frame of one of these code objects."""
-    return any(frame.f_code in codes for frame, _ in traceback.walk_tb(_traceback(error)))
-
-
-def _traceback(error: BaseException) -> TracebackType | None:
-    """Return the traceback of an exception, even if its class overrides ``__traceback__``."""
-    found: TracebackType | None = BaseException.__dict__["__traceback__"].__get__(error)
-    return found
+    return any(frame.f_code in codes for frame, _ in traceback.walk_tb(read_traceback(error)))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import trio
 
+from asyncapy_core.addresses import network_of
 from asyncapy_core.errors import ClientDisconnected
 from asyncapy_core.event_loops import require_trio
 from asyncapy_core.logs import SessionLog
@@ -66,11 +67,22 @@ class Client:
             ``{"DNS": (), "email": (), "URI": ("spiffe://example.org/billing",)}``; empty without a certificate.
     """
 
-    __slots__ = ("__weakref__", "address", "encoding", "server", "session", "stream", "tls_names", "tls_peer")
+    __slots__ = (
+        "__weakref__",
+        "_network",
+        "address",
+        "encoding",
+        "server",
+        "session",
+        "stream",
+        "tls_names",
+        "tls_peer",
+    )
 
     session: Session
     tls_peer: Mapping[str, str] | None
     tls_names: Mapping[str, tuple[str, ...]]
+    _network: str
 
     def __init__(
         self,
@@ -90,6 +102,15 @@ class Client:
             self.session = session
 
     @property
+    def network(self) -> str:
+        """The network that counts as one peer: an IPv4 address, the /64 of an IPv6 address, or ``unix:`` and a path."""
+        try:
+            return self._network
+        except AttributeError:  # computed once, and not for connections of which no filter asks for it
+            self._network = network_of(self.address)
+            return self._network
+
+    @property
     def log(self) -> SessionLog:
         """A logger whose lines carry this session's UUID."""
         return self.stream.log
@@ -101,7 +122,7 @@ class Client:
 
     @property
     def gone(self) -> Gone:
-        """Whether the connection has ended: a flag, and an awaitable of its end.
+        """A flag that is true when the connection has ended, and an awaitable of its end.
 
         ``if client.gone: return`` in a long loop; ``await client.gone`` in a task beside the handler. A reset of the
         connection is noticed within 0.1 seconds, also while a handler runs.
@@ -138,7 +159,8 @@ class Client:
     def answering(self) -> AbstractAsyncContextManager[object]:
         """Return a context manager that keeps the request of this client open after its handler has returned.
 
-        Call it in the handler, and enter it in the task that goes on with the answer. The request ends with the block.
+        Call it in the handler, and enter it in the task that goes on with the answer. The request ends with the block,
+        or with the last one if there are several, each with a context manager of its own.
         Version 22 has no requests that stay open: a packet that is sent later is a push.
         """
         return self.stream.answering()

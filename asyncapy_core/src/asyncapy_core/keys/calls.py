@@ -10,6 +10,7 @@ from typing import Final, TypeVar
 import trio
 
 from asyncapy_core.errors import KeyStoreUnavailable
+from asyncapy_core.foreign.cancellation import ForeignScope
 from asyncapy_core.keys.turns import Turns
 
 THREADS: Final = 8
@@ -64,7 +65,7 @@ class CallQueue:
         Raises:
             KeyStoreUnavailable: the call takes too long, the store hangs, or too many calls wait.
         """
-        with trio.CancelScope() as scope:
+        with ForeignScope(trio.CancelScope()) as scope:
             turn = _Turn(self, scope, seconds, network)
             try:
                 result = await trio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=turn)  # type: ignore[arg-type]  # trio accepts any object with these two methods

@@ -16,6 +16,7 @@ import trio
 
 from asyncapy_core.addresses import network_of
 from asyncapy_core.errors import KeyStoreError, KeyStoreUnavailable
+from asyncapy_core.foreign.inspection import is_a
 from asyncapy_core.keys.calls import THREADS, CallQueue
 from asyncapy_core.keys.log_ins import LogIns
 from asyncapy_core.keys.lookups import LookUps, read_many
@@ -202,7 +203,7 @@ def _hidden(key: str) -> Iterator[None]:
         text = reason_of(error)
         if key not in text:
             raise
-        kind = KeyStoreUnavailable if isinstance(error, KeyStoreUnavailable) else KeyStoreError
+        kind = KeyStoreUnavailable if is_a(error, KeyStoreUnavailable) else KeyStoreError
         raise kind(text.replace(key, HIDDEN)) from None
 
 

@@ -12,6 +12,7 @@ from asyncapy_core.errors import KeyStoreError, KeyStoreUnavailable
 from asyncapy_core.keys.calls import LONGEST_QUEUE, CallQueue
 from asyncapy_core.keys.store import BatchKeyStore, KeyRecord, copied
 from asyncapy_core.keys.turns import Turns
+from asyncapy_core.logs import safe_str
 
 BATCH: Final = 100
 """The most records that one call reads."""
@@ -72,7 +73,7 @@ class LookUps:
                 self._turns.remove(look_up, look_up.network)
                 del self._waiting[digest]
         if isinstance(look_up.error, KeyStoreUnavailable):
-            raise KeyStoreUnavailable(str(look_up.error)) from look_up.error  # several tasks may get this error
+            raise KeyStoreUnavailable(safe_str(look_up.error)) from look_up.error  # several tasks may get this error
         if look_up.error is not None:
             raise look_up.error
         return None if look_up.record is None else copied(look_up.record)  # several tasks may get this record

@@ -15,10 +15,11 @@ from weakref import WeakValueDictionary, ref
 import trio
 
 from asyncapy_core.errors import KeyStoreError, KeyStoreUnavailable
+from asyncapy_core.foreign.inspection import is_a
 from asyncapy_core.keys.forking import ForkAware, watch_forks
 from asyncapy_core.keys.store import KeyRecord
 from asyncapy_core.keys.watched_key import Check, WatchedKey
-from asyncapy_core.logs import RateLimited, describe, reason_of
+from asyncapy_core.logs import RateLimited, describe, reason_of, safe_str
 
 if TYPE_CHECKING:
     from asyncapy_core.session import Client
@@ -263,7 +264,7 @@ class KeyWatch(ForkAware):
             except BaseException as failure:  # a factory or a store may raise anything
                 await trio.lowlevel.checkpoint_if_cancelled()  # the run of trio ends; otherwise the store has raised it
                 reason = reason_of(failure)
-                error = failure if isinstance(failure, Exception) else KeyStoreError(f"the store raised {reason}")
+                error = failure if is_a(failure, Exception) else KeyStoreError(f"the store raised {reason}")
                 if self._should_log():
                     log.warning("{Key store} %d keys of open sessions cannot be checked: %s", len(checks), reason)
             finally:
@@ -285,9 +286,9 @@ class KeyWatch(ForkAware):
 
 def _for_this_task(error: Exception) -> Exception:
     """Return the exception to raise, as several tasks may get one of them."""
-    if not isinstance(error, KeyStoreUnavailable):
+    if not is_a(error, KeyStoreUnavailable):
         return error
-    own = KeyStoreUnavailable(str(error))
+    own = KeyStoreUnavailable(safe_str(error))
     own.__cause__ = error
     return own
 

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from types import CodeType
 from typing import Any, Final
 
+from asyncapy_core.foreign.inspection import class_name, first_leaf, is_readable, qualified_class_name, read_traceback
+
 LOGGED_BYTES: Final = 64
 """The most bytes of a peer's data in one log line."""
 
@@ -34,8 +36,15 @@ message is hidden."""
 MAX_COMPARED: Final = 4_000_000
 """The most characters of a message times the values that are searched for in it. Beyond it, the message is hidden."""
 
+MAX_SHOWN: Final = 100
+"""The most exceptions in one traceback: those of groups, causes and contexts."""
+
 DEBUG_CHARACTERS: Final = 1000
 """The most characters of one line of a traceback at DEBUG: the text of an exception may have any length."""
+
+
+class Mistake(TypeError):
+    """A mistake in a program, such as a wrong return value. The message has no data of peers, and is logged whole."""
 
 
 class RateLimited:
@@ -82,13 +91,13 @@ class FailureLog:
             extra: further `FIELDS` of the records.
         """
         leaf, _ = first_leaf(error)
-        place = self._place((subject, type(leaf).__qualname__, *_raised_at(leaf)))
+        place = self._place((subject, qualified_class_name(leaf), *_raised_at(leaf)))
         address = getattr(log, "address", "")
         failed = f"failed for {address}" if address else "failed"
         if log.isEnabledFor(logging.DEBUG):
             log.error("%s %s: %s", subject, failed, describe(error, fields), extra=extra)
             hide = _hides(fields)
-            for line in "".join(traceback.format_exception(error)).splitlines():
+            for line in traceback_of(error).splitlines() or _stack(leaf):
                 log.debug("{API Parser} %s", _escaped(hide(line)[:DEBUG_CHARACTERS]), extra=extra)
             return
         if not place.line():
@@ -141,11 +150,13 @@ def describe(error: BaseException, fields: Mapping[str, Any] | None = None) -> s
 
 def _described(error: BaseException, fields: Mapping[str, Any] | None) -> str:
     leaf, others = first_leaf(error)
+    if type(leaf) is Mistake:
+        return f"TypeError ({_escaped(str(leaf))})"
     code, line = _raised_at(leaf)
     where = f" at {_escaped(code.co_filename)}:{line}" if code is not None else ""
     more = f" and {others} more" if others else ""
     message = escape_for_log(_hides(fields)(safe_str(leaf)))
-    return f"{escape_for_log(type(leaf).__name__)} ({message}){where}{more}"
+    return f"{escape_for_log(class_name(leaf))} ({message}){where}{more}"
 
 
 def _hides(fields: Mapping[str, Any] | None) -> Callable[[str], str]:
@@ -191,26 +202,17 @@ def _texts(fields: Mapping[str, Any]) -> set[str] | None:
     return {each for each in found if len(each) >= MIN_VALUE}
 
 
-def first_leaf(error: BaseException) -> tuple[BaseException, int]:
-    """Return the first exception of a group, at any depth, and the number of others; any other exception as it is."""
-    others = 0
-    while isinstance(error, BaseExceptionGroup):
-        others = max(others, len(error.exceptions) - 1)
-        error = error.exceptions[0]
-    return error, others
-
-
 def _raised_at(error: BaseException) -> tuple[CodeType | None, int]:
     """Return the code object and the line that raised an exception."""
     code, line = None, 0
-    for frame, number in traceback.walk_tb(error.__traceback__):
+    for frame, number in traceback.walk_tb(read_traceback(error)):
         code, line = frame.f_code, number
     return code, line
 
 
 def _stack(error: BaseException) -> Iterator[str]:
     """Return the lines of a traceback, escaped, without the message of the exception."""
-    for frame in traceback.StackSummary.extract(traceback.walk_tb(error.__traceback__), limit=-FRAMES):
+    for frame in traceback.StackSummary.extract(traceback.walk_tb(read_traceback(error)), limit=-FRAMES):
         yield _escaped(f"  {frame.filename}:{frame.lineno} in {frame.name}: {frame.line or ''}")
 
 
@@ -221,19 +223,22 @@ def _escaped(text: str) -> str:
 def safe_str(value: object) -> str:
     """Return ``str(value)``, or the name of its type if that raises."""
     try:
-        return str(value)
+        return str.__str__(str(value))  # a plain string, and not an instance of a subclass
     except BaseException:  # foreign code may raise anything
-        return f"a {type(value).__name__} without a text"
+        return f"a {class_name(value)} without a text"
 
 
 def reason_of(error: BaseException) -> str:
     """Return an exception of foreign code as its type and its message."""
-    return f"{safe_str(type(error).__name__)}: {safe_str(error)}"
+    name = "TypeError" if type(error) is Mistake else class_name(error)
+    return f"{name}: {safe_str(error)}"
 
 
 def traceback_of(error: BaseException) -> str:
-    """Return the traceback of an exception of foreign code, or nothing if an attribute of the exception raises."""
+    """Return the traceback of an exception of foreign code; nothing if the exception cannot be read, or is too long."""
     try:
-        return "".join(traceback.format_exception(error))
+        if not is_readable(error, MAX_SHOWN):
+            return ""
+        return "".join(traceback.format_exception(type(error), error, read_traceback(error)))
     except Exception:  # such as its notes
         return ""

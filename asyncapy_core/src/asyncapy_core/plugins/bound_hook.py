@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from asyncapy_core.errors import PluginError
+from asyncapy_core.foreign.inspection import is_a, split
 from asyncapy_core.interrupts import is_from_signal
 from asyncapy_core.logs import FailureLog, reason_of
 
@@ -106,9 +107,6 @@ def split_failure(error: BaseException) -> tuple[BaseException | None, BaseExcep
     cancelled = trio.lowlevel.in_trio_task() and trio.current_effective_deadline() == -math.inf
 
     def propagates(leaf: BaseException) -> bool:
-        kind = type(leaf)  # isinstance reads __class__, which may raise
-        return (issubclass(kind, trio.Cancelled) and cancelled) or is_from_signal(leaf)
+        return (cancelled and is_a(leaf, trio.Cancelled)) or is_from_signal(leaf)
 
-    if issubclass(type(error), BaseExceptionGroup):
-        return BaseExceptionGroup.split(error, propagates)  # type: ignore[call-overload, no-any-return]  # a group
-    return (error, None) if propagates(error) else (None, error)
+    return split(error, propagates)

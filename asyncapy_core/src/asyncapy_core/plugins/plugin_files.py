@@ -16,6 +16,7 @@ from typing import Any, Final
 from zlib import crc32
 
 from asyncapy_core.errors import ConfigError
+from asyncapy_core.foreign.inspection import is_a, read_traceback
 
 PACKAGE_PREFIX: Final = "asyncapy_plugins_"
 """The beginning of the name of the package that the modules of a folder are imported into. Their own names alone could
@@ -55,9 +56,9 @@ class PluginFile:
     def place_of(self, error: BaseException) -> str:
         """Return the innermost line of the plugin that raised an exception, for messages, or nothing."""
         with contextlib.suppress(Exception):  # the attributes of an exception may raise
-            if isinstance(error, SyntaxError) and error.filename and Path(error.filename).is_relative_to(self.path):
+            if is_a(error, SyntaxError) and error.filename and Path(error.filename).is_relative_to(self.path):
                 return f" at {error.filename}:{error.lineno}"
-            for frame, line in reversed([*traceback.walk_tb(error.__traceback__)]):
+            for frame, line in reversed([*traceback.walk_tb(read_traceback(error))]):
                 if Path(frame.f_code.co_filename).is_relative_to(self.path):
                     return f" at {frame.f_code.co_filename}:{line}"
         return ""

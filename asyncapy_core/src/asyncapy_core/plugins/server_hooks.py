@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
 from asyncapy_core.errors import ConfigError, PluginError
+from asyncapy_core.foreign.cancellation import ForeignScope
 from asyncapy_core.interrupts import is_from_signal
-from asyncapy_core.logs import FailureLog, reason_of
+from asyncapy_core.logs import FailureLog, describe, reason_of
 from asyncapy_core.plugins.bound_hook import BoundHook, report_failure, split_failure
+from asyncapy_core.plugins.exit_stacks import OwnedStack, ServerCancelled
 from asyncapy_core.plugins.hook_results import refuse_coroutine
 from asyncapy_core.plugins.implementations import Implementation, InvalidPlugin
 from asyncapy_core.plugins.options import validate_options
@@ -31,6 +33,11 @@ if TYPE_CHECKING:
 
 SETUP_SECONDS: Final = 60.0
 """The time that a plugin has for its setup, and for its shutdown, unless ``plugins_require`` names it."""
+
+SHIELDED_SECONDS: Final = 10.0
+"""The time that a shutdown in a shield has after its cancellation."""
+
+_TOO_LONG: Final = f"was in setup for more than {SETUP_SECONDS:g} s"
 
 
 class ServerHooks:
@@ -109,24 +116,42 @@ class ServerHooks:
         for number, (record, implementations) in enumerate(steps, 1):
             if record in self._left_out or self._lacks(record):
                 continue
-            note(f"{record.title} is in setup")
             if not self._is_required(record):
                 patience.deadline = trio.current_time() + SETUP_SECONDS
+            note(f"{record.title} is in setup")
             try:
-                options = self._options_of(record)
-                for implementation in implementations:
-                    await implementation.finish(implementation(server=self._server, options=options))
+                await self._set_up_one(record, implementations)
             except BaseException as error:  # a plugin may raise anything
                 if split_failure(error)[0] is None:
                     self._leave_out(record, f"failed in setup: {reason_of(error)}", error)
                     continue
                 if patience.cancel_called:
-                    self._leave_out(record, f"was in setup for more than {SETUP_SECONDS:g} s")
+                    self._leave_out(record, _TOO_LONG)
                 raise
             finally:
                 patience.deadline = math.inf
             if all(later is not record for later, _ in steps[number:]):
                 self._set_up.append(record)
+            if patience.cancel_called:  # its setup was shielded from the cancellation, or has caught it
+                self._leave_out(record, _TOO_LONG)
+                await trio.lowlevel.checkpoint_if_cancelled()
+
+    async def _set_up_one(self, record: PluginRecord, implementations: Iterable[Implementation]) -> None:
+        """Call the setup of a plugin, with an exit stack of its own; if it fails, leave that stack at once."""
+        whole = self._server.exit_stack
+        own = OwnedStack(record.title, self._server.log)
+        self._server.exit_stack = await whole.enter_async_context(own)
+        try:
+            options = self._options_of(record)
+            for implementation in implementations:
+                await implementation.finish(implementation(server=self._server, options=options))
+        except BaseException as error:  # a plugin may raise anything
+            left = await own.leave(error)
+            if isinstance(left, ServerCancelled) and left.__cause__ is not None:
+                raise left.__cause__ from None
+            raise
+        finally:
+            self._server.exit_stack = whole
 
     def _usable(self) -> list[PluginRecord]:
         return [record for record in self._plugins.loaded if record not in self._left_out]
@@ -168,27 +193,43 @@ class ServerHooks:
         finally:
             self._own = own
 
-    async def shutdown(self) -> list[BaseException]:
-        """Call `asyncapy_shutdown` of all plugins that were set up, the last first; log and return their exceptions."""
+    async def shutdown(
+        self, force: Callable[[trio.CancelScope, float], object] = lambda *_: None
+    ) -> list[BaseException]:
+        """Call `asyncapy_shutdown` of all plugins that were set up, the last first; log and return their exceptions.
+
+        Args:
+            force: is called with the scope of each call, and the time from which shields inside may be removed.
+        """
         failures: list[BaseException] = []
         steps = in_order(reversed(self._set_up), "asyncapy_shutdown", backward=True)
         self._set_up.clear()
         for record, implementations in steps:
             for implementation in reversed(implementations):
                 try:
-                    await self._shut_down(record, implementation)
+                    await self._shut_down(record, implementation, force)
                 except BaseException as error:  # a plugin may raise anything
                     if split_failure(error)[0] is not None:
                         raise
-                    self._server.log.error("{Server} %s failed in shutdown", record.title, exc_info=error)
+                    self._server.log.error("{Server} %s failed in shutdown: %s", record.title, describe(error))
+                    self._server.log.debug("{Server} %s failed in shutdown", record.title, exc_info=error)
                     failures.append(error)
         return failures
 
-    async def _shut_down(self, record: PluginRecord, implementation: Implementation) -> None:
-        with trio.CancelScope() as patience:
+    async def _shut_down(
+        self,
+        record: PluginRecord,
+        implementation: Implementation,
+        force: Callable[[trio.CancelScope, float], object],
+    ) -> None:
+        with ForeignScope(trio.CancelScope()) as patience:
             if not self._is_required(record):
                 patience.deadline = trio.current_time() + SETUP_SECONDS
-            await implementation.finish(implementation(server=self._server, options=self._options_of(record)))
+            force(patience, patience.deadline + SHIELDED_SECONDS)
+            try:
+                await implementation.finish(implementation(server=self._server, options=self._options_of(record)))
+            finally:
+                force(patience, math.inf)
         if patience.cancelled_caught:
             raise TimeoutError(f"it was cancelled after {SETUP_SECONDS:g} s")
 
@@ -233,9 +274,13 @@ class ServerHooks:
         run = handler.inner
         for hook in reversed(self._wraps or ()):
             try:
-                found = refuse_coroutine(hook(handler=handler, call=run))
-                if found is not None:
-                    run = answering_function(found)
+                found = hook(handler=handler, call=run)
+                try:
+                    run = run if refuse_coroutine(found) is None else answering_function(found)
+                except TypeError as error:
+                    if hook.is_own:
+                        raise TypeError(f"{hook.title} for the handler {handler.name!r}: {error}") from None
+                    raise
             except BaseException as error:  # a plugin may raise anything
                 if hook.is_own or is_from_signal(error):
                     raise

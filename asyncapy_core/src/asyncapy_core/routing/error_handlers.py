@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from asyncapy_core.errors import Failure
+from asyncapy_core.foreign.inspection import bases, is_a
 
 if TYPE_CHECKING:
     from asyncapy_core.protocol.packet import Packet
@@ -47,8 +48,8 @@ class ErrorHandlers:
         """Return the function for an exception, or None."""
         if not self._functions:
             return None
-        classes = type.mro(type(error))
-        return next((self._functions[kind] for kind in classes if kind in self._functions), None)
+        functions = self._functions.items()  # a look-up of the class would use its hash
+        return next((function for base in bases(error) for kind, function in functions if kind is base), None)
 
     async def translate(self, client: Client, packet: Packet, error: BaseException) -> Failure | None:
         """Return the failure to send for an exception, or None if no function has one.
@@ -57,8 +58,8 @@ class ErrorHandlers:
             BaseException: any exception of a function.
             TypeError: a function returned something else.
         """
-        if issubclass(type(error), Failure):  # isinstance reads __class__, which may raise
-            return cast("Failure", error)
+        if is_a(error, Failure):
+            return error
         function = self.find(error)
         if function is None:
             return None

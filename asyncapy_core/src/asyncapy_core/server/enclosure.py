@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
+from asyncapy_core.foreign.cancellation import ForeignScope
+from asyncapy_core.net.corking import run_with_wait_hook
+
 if TYPE_CHECKING:
     import logging
+    from types import FrameType
 
 FORCED_SECONDS: Final = 1.0
 """The time that code has to end after its shields were removed, before new ones are removed."""
@@ -40,7 +44,7 @@ class Enclosure:
         """Run the code in the current task, to its end or until it is cancelled."""
         self._task = trio.lowlevel.current_task()
         try:
-            with self._scope:
+            with ForeignScope(self._scope):
                 await function()
         finally:
             self._task = None
@@ -53,10 +57,10 @@ class Enclosure:
     def force(self) -> None:
         """Remove the shields inside the code, so that it is cancelled."""
         if self._task is not None:
-            _remove_shields(self._task, self._scope)
+            remove_shields(self._task, self._scope)
 
 
-def _remove_shields(task: trio.lowlevel.Task, outermost: trio.CancelScope) -> None:
+def remove_shields(task: trio.lowlevel.Task, outermost: trio.CancelScope) -> None:
     """Remove the shields of a task and of the tasks in its nurseries, up to the scope that was cancelled.
 
     trio has no public way to find the scopes of a task.
@@ -67,7 +71,28 @@ def _remove_shields(task: trio.lowlevel.Task, outermost: trio.CancelScope) -> No
         status = status.parent
     for nursery in task.child_nurseries:
         for child in nursery.child_tasks:
-            _remove_shields(child, outermost)
+            remove_shields(child, outermost)
+
+
+def place_of(task: trio.lowlevel.Task) -> str:
+    """Return the innermost line of a task in code of neither trio nor AsyncAPY, for the log."""
+    place = "a task"
+    for frame in _frames(task):
+        if str(frame.f_globals.get("__name__")).partition(".")[0] not in ("trio", "asyncapy_core", "contextlib"):
+            place = f"{frame.f_code.co_name!r} at {frame.f_code.co_filename}:{frame.f_lineno}"
+    return place
+
+
+def _frames(task: trio.lowlevel.Task) -> Iterator[FrameType]:
+    """Yield the frames of a task, the outermost first, also those inside `run_with_wait_hook`."""
+    for frame, _ in task.iter_await_frames():
+        yield frame
+        inner: Any = None
+        if frame.f_code is run_with_wait_hook.__code__:
+            inner = frame.f_locals.get("coroutine")
+        while (found := getattr(inner, "cr_frame", None) or getattr(inner, "gi_frame", None)) is not None:
+            yield found
+            inner = getattr(inner, "cr_await", None) or getattr(inner, "gi_yieldfrom", None)
 
 
 async def end_all(enclosures: Iterable[Enclosure], seconds: float, log: logging.Logger) -> None:

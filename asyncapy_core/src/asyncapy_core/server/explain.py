@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from asyncapy_core.errors import Failure, MalformedPacket
+from asyncapy_core.foreign.inspection import class_name, is_a
 from asyncapy_core.logs import escape_for_log
 from asyncapy_core.protocol.detection import DetectingDecoder
 from asyncapy_core.protocol.encoding import EncodingRegistry
@@ -205,8 +206,8 @@ async def _check_all(
         try:
             verdict = await ask(filter.check, is_async(filter), client, packet)
         except Exception as error:
-            reason = f"{type(error).__name__}: {escape_for_log(error)}"
-            if found is not None and isinstance(error, Failure):
+            reason = f"{class_name(error)}: {escape_for_log(error)}"
+            if found is not None and is_a(error, Failure):
                 answer = error.code
         checks.append(Check(repr(filter), verdict is not False, reason))
         if verdict is False:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -10,7 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import trio
 
 from asyncapy_core.errors import ClientDisconnected, ErrorCode, Failure, StopPropagation
-from asyncapy_core.logs import escape_for_log, first_leaf
+from asyncapy_core.foreign.cancellation import ForeignScope
+from asyncapy_core.foreign.inspection import first_leaf, is_a, split
+from asyncapy_core.logs import Mistake
 from asyncapy_core.routing.outcomes import DISCONNECTED, SUCCEEDED
 
 if TYPE_CHECKING:
@@ -74,8 +77,11 @@ class Handling:
 
     async def _in_scope(self, client: Client, function: Callable[..., Awaitable[T]], *args: Any) -> T:
         """Call code of the application in a scope that `cancel` cancels, with the time limit of handlers."""
+        self._scope = trio.CancelScope(
+            deadline=trio.current_time() + (math.inf if self._limit is None else self._limit)
+        )
         try:
-            with trio.move_on_after(math.inf if self._limit is None else self._limit) as self._scope:
+            with ForeignScope(self._scope):
                 return await function(*args)
         finally:
             self._scope = None
@@ -83,60 +89,68 @@ class Handling:
             raise ClientDisconnected("this client has left", client)
         raise TimeoutError(f"cut off after {self._limit:g} s (handler_timeout)")
 
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether the client has cancelled the current packet, so that a cancellation of its handlers is no failure."""
+        return False
+
     def split(
-        self, error: BaseException, client: Client, *, cancelled: bool = False
+        self, error: BaseException, client: Client, *, stops: bool = True
     ) -> tuple[BaseException | None, str, BaseException | None]:
         """Split an exception of a handler.
 
         Args:
             error: the exception.
             client: the client of the handler.
-            cancelled: whether the handler was cancelled by its client, so that a cancellation is no failure.
+            stops: whether the code that raised it may stop the propagation.
 
         Returns:
             The part that belongs to the server (`PeerTasks.is_servers`); the outcome of the request; and the part that
             is a failure, which a stop of the propagation and a lost client are not.
         """
-        disconnected = False
+        disconnected, cancelled = False, self.is_cancelled
 
         def expected(leaf: BaseException) -> bool:
             nonlocal disconnected
-            kind = type(leaf)  # isinstance reads __class__, which may raise
-            left = issubclass(kind, ClientDisconnected) and _is_of_session(leaf.client, client)  # type: ignore[attr-defined]
+            left = has_left(leaf, client)
             disconnected = disconnected or left
-            return left or issubclass(kind, StopPropagation) or (cancelled and issubclass(kind, trio.Cancelled))
+            stopped = stops and is_a(leaf, StopPropagation)
+            return left or stopped or (cancelled and is_a(leaf, trio.Cancelled))
 
         through, failure = self._peers.split(error)
-        if isinstance(failure, BaseExceptionGroup):
-            failure = failure.split(expected)[1]
-        elif failure is not None and expected(failure):
-            failure = None
+        if failure is not None:
+            failure = split(failure, expected)[1]
         return through, DISCONNECTED if disconnected else SUCCEEDED, failure
 
     async def translate(
         self, client: Client, packet: Packet, error: BaseException
-    ) -> tuple[Failure | None, BaseException | None]:
+    ) -> tuple[Failure | None, str, BaseException | None]:
         """Find the `Failure` to send for an exception: its own, or that of the application's function for it.
 
         It may be the only exception of a group.
 
         Returns:
-            The failure to send, or None; and the exception to log, or None: this one, or that of the function.
+            The failure to send, or None; the outcome of the request; and the exception to log, or None: this one, or
+            that of the function. There is neither if the client has left, or has cancelled the packet.
 
         Raises:
             BaseException: the part of an exception of the function that belongs to the server.
         """
         leaf, others = first_leaf(error)
         if others:
-            return None, error
+            return None, ErrorCode.HANDLER_FAILED, error
         try:
             answer = await self._in_scope(client, self._errors.translate, client, packet, leaf)
+            if answer is not None:
+                answer = Failure(answer.code, **answer.fields)  # those of a subclass may be anything
         except BaseException as fault:  # the function may raise anything
-            through, failure = self._peers.split(fault)
+            through, outcome, failure = self.split(fault, client, stops=False)
             if through is not None:
                 raise through from None
-            return None, failure
-        return answer, error if answer is None else None
+            return None, outcome if failure is None else ErrorCode.HANDLER_FAILED, failure
+        if answer is None:
+            return None, ErrorCode.HANDLER_FAILED, error
+        return answer, answer.code, None
 
     def report(
         self, log: logging.LoggerAdapter[logging.Logger], packet: Packet, failure: BaseException, started: int = 0
@@ -151,17 +165,25 @@ class Handling:
         """
         extra: dict[str, object] = {"code": ErrorCode.HANDLER_FAILED.value}
         subject = "A filter"
-        if packet.handler is not None:
-            extra["handler"] = escape_for_log(packet.handler.name)
+        if packet.refused_by is not None:  # the handler of the packet, if there is one, is that of an earlier group
+            extra |= packet.refused_by.log_fields
+            subject = packet.refused_by.of_filters
+        elif packet.handler is not None:
+            extra |= packet.handler.log_fields
             subject = f"Handler '{extra['handler']}'"
         if started:
             extra["duration"] = round((time.perf_counter_ns() - started) / 1e9, 6)
         self._peers.failures.report(log, f"{{API Parser}} {subject}", failure, packet.fields, extra)
 
 
-def _is_of_session(other: object, client: Client) -> bool:
-    """Return True if an object is a client of the same session."""
-    return other is client or getattr(other, "session", None) is client.session
+def has_left(error: BaseException | None, client: Client) -> bool:
+    """Return True for the exception that tells that this client has left."""
+    if not is_a(error, ClientDisconnected):
+        return False
+    try:
+        return error.client is client or getattr(error.client, "session", None) is client.session
+    except BaseException:  # an attribute of a subclass may raise anything
+        return False
 
 
 def as_answer(result: object, packet: Packet) -> Packet | Mapping[str, Any]:
@@ -176,5 +198,9 @@ def as_answer(result: object, packet: Packet) -> Packet | Mapping[str, Any]:
     """
     if isinstance(result, Mapping):  # a packet is one, too
         return result
-    name = "a handler" if packet.handler is None else repr(packet.handler.name)
-    raise TypeError(f"{name} returned a {type(result).__name__}; return a mapping, a Packet, or None for no answer")
+    handler: Any = packet.handler  # wrapped, if its functions differ
+    name = "a handler" if handler is None else repr(handler.name)
+    if handler is not None and getattr(handler, "run", None) is not getattr(handler, "inner", None):
+        name = f"{name}, inside {getattr(handler.run, '__qualname__', 'another function')!r},"
+    advice = "await it" if inspect.isawaitable(result) else "return a mapping, a Packet, or None for no answer"
+    raise Mistake(f"{name} returned a {type(result).__name__}; {advice}")

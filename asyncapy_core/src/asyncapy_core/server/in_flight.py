@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from asyncapy_core.errors import ErrorCode
 from asyncapy_core.net.corking import run_with_wait_hook
 from asyncapy_core.protocol.kinds import Kind
 from asyncapy_core.routing.outcomes import SUCCEEDED
@@ -52,9 +51,10 @@ class RequestsInFlight(ABC):
         "_dispatch",
         "_highest",
         "_left",
+        "_limited",
         "_link",
+        "_measured",
         "_outbox",
-        "_plain",
         "_requests",
         "_state",
         "_waiting",
@@ -77,9 +77,11 @@ class RequestsInFlight(ABC):
         self.between_turns: bool = False
         self._base: Context = copy_context()
         self._changed: trio.Event | None = None
-        self._plain = state.config.handler_timeout is None and not state.config.measure
+        self._limited = state.config.handler_timeout is not None
+        self._measured = state.config.measure
         debug = state.log.isEnabledFor(logging.DEBUG)
-        self._dispatch = _traced(state.dispatcher.dispatch_traced, link.log) if debug else state.dispatcher.dispatch
+        dispatch = _traced(state.dispatcher.dispatch_traced, link.log) if debug else state.dispatcher.dispatch
+        self._dispatch = _timed(dispatch) if self._measured else dispatch
 
     @abstractmethod
     async def lead(self) -> bool | None:
@@ -104,7 +106,7 @@ class RequestsInFlight(ABC):
         self._drop_waiting()
         for request in tuple(self._requests.values()):
             self._cancel_request(request)
-            if request.has_returned:  # `Client.answering` keeps it open, for a task that is not awaited here
+            if request.has_ended:  # `Client.answering` keeps it open, for a task that is not awaited here
                 self.forget(request)
         self._note_change()
 
@@ -117,6 +119,10 @@ class RequestsInFlight(ABC):
         """Cancel requests that are left, as the connection has ended."""
         if self._requests:
             self.cancel()
+
+    def is_in_flight(self, request: NumberedRequest) -> bool:
+        """Return True if packets behind this request have been read before its end."""
+        return request.number in self._requests
 
     def forget(self, request: NumberedRequest) -> None:
         """Remove a request that has ended, and begin those that wait for its place."""
@@ -145,6 +151,7 @@ class RequestsInFlight(ABC):
 
     def _pass_on(self, request: NumberedRequest, packet: Packet, under_way: Awaitable[object]) -> None:
         """Let another task handle a request whose handler is known to wait."""
+        request.begin_waiting(None)  # tasks to which a filter has told the client may answer before the handler begins
         self._count(request)
         self._link.start(self._follow, self._finish, request, packet, under_way)  # with the context of the filters
 
@@ -159,7 +166,7 @@ class RequestsInFlight(ABC):
                 under_way = self._dispatch(request, packet)
         except BaseException as error:  # a filter may raise anything
             try:
-                await self._clean_up(packet, await worker.fail(request, packet, error))
+                await self._clean_up(request, packet, await worker.fail(request, packet, error))
             finally:
                 self._release(worker, request)
         else:
@@ -177,53 +184,47 @@ class RequestsInFlight(ABC):
         outcome: str = SUCCEEDED
         try:
             try:
-                if not request.is_open:
+                if request.progress is Progress.CANCELLED or self._outbox.poisoned:
                     worker.scope.cancel()
                     if isinstance(under_way, Coroutine):
                         under_way.close()  # the handlers have not begun
                     await trio.lowlevel.checkpoint()
-                if not self._plain:
-                    under_way = self._measured(worker, packet, under_way)
+                if self._limited:
+                    under_way = worker.within_limit(self, request, under_way)
                 result = await under_way
                 sending = request.finish(result, packet)
                 if sending is not None:
                     await sending
             except BaseException as error:  # a handler may raise anything
                 outcome = await worker.fail(request, packet, error)
-            await self._clean_up(packet, outcome)
+            await self._clean_up(request, packet, outcome)
         finally:
             self._release(worker, request)
 
-    async def _measured(self, worker: Worker, packet: Packet, under_way: Awaitable[object]) -> object:
-        """Await handlers within ``handler_timeout``, and note their duration if ``measure`` is set."""
-        config, client = self._state.config, packet.sender
-        started = time.perf_counter_ns()
-        outcome: str = ErrorCode.HANDLER_FAILED
-        try:
-            if config.handler_timeout is not None:
-                under_way = worker.within_limit(self, client, under_way)  # type: ignore[arg-type]  # a Client
-            result = await under_way
-            outcome = SUCCEEDED
-        finally:
-            if config.measure and packet.handler is not None:
-                packet.handler.outcomes.measure(outcome, time.perf_counter_ns() - started)
-        return result
-
-    async def _clean_up(self, packet: Packet | None, outcome: str) -> None:
+    async def _clean_up(self, request: NumberedRequest, packet: Packet | None, outcome: str) -> None:
         """Count a request, and close the generators that its handlers have dropped."""
-        if packet is None or packet.handler is None:
+        handler = request.handler = None if packet is None else packet.handler
+        if handler is None:
             self._state.counters.refuse(outcome)
         else:
-            packet.handler.outcomes.count(outcome)
+            handler.outcomes.count(outcome)
+            if self._measured:
+                self._measure(request, outcome)
         if self._state.peers.dropped.by_task:
             await self._state.peers.close_dropped(self)  # another task leads if this waits
+
+    @staticmethod
+    def _measure(request: NumberedRequest, outcome: str) -> None:
+        """Note the duration of a request, after it was counted."""
+        if request.handler is not None:
+            request.handler.outcomes.measure(outcome, time.perf_counter_ns() - request.started)
 
     def _release(self, worker: Worker, request: NumberedRequest) -> None:
         """Separate a request from the task of its handler, which has ended."""
         packet = worker.packet
         request.handler = None if packet is None else packet.handler
         worker.packet = worker.request = request.worker = None
-        if request.holds:
+        if request.holds and not self._outbox.poisoned:  # a broken connection does not wait for `Client.answering`
             self._count(request)
             return
         request.end(Progress.ENDED)  # `Client.answering` may have ended after the handler, and before this
@@ -297,6 +298,8 @@ class RequestsInFlight(ABC):
     async def _wait_until_idle(self) -> None:
         """Wait until no request is in flight; nothing is read meanwhile."""
         self._state.reading.stop(self._link.interface)
+        if self._state.disconnects.asleep:
+            self._state.disconnects.wake()  # also after an error, when no worker does so before each wait
         while self._requests:
             await self._wait_for_change()
 
@@ -324,6 +327,19 @@ class RequestsInFlight(ABC):
         worker = self._worker(leads=False)
         with worker.scope:
             await run_with_wait_hook(function(worker, *args), worker.before_wait)
+
+
+def _timed(
+    dispatch: Callable[[NumberedRequest, Packet], Awaitable[object]],
+) -> Callable[[NumberedRequest, Packet], Awaitable[object]]:
+    """Return a function that notes the time of a dispatch, and dispatches the packet."""
+    now = time.perf_counter_ns
+
+    def dispatch_timed(request: NumberedRequest, packet: Packet) -> Awaitable[object]:
+        request.started = now()
+        return dispatch(request, packet)
+
+    return dispatch_timed
 
 
 def _traced(

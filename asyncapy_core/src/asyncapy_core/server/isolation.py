@@ -9,12 +9,17 @@ from typing import Any, Final, Protocol
 
 import trio
 
+from asyncapy_core.foreign.inspection import is_a, is_group, leaves, split
 from asyncapy_core.interrupts import is_interrupt
 from asyncapy_core.logs import FailureLog, RateLimited, escape_for_log
+from asyncapy_core.server.enclosure import FORCED_SECONDS, place_of, remove_shields
 from asyncapy_core.server.generators import DroppedGenerators
 
 RECHECK_SECONDS: Final = 60.0
 """How often a task that cannot end checks again whether it can; see `PeerTasks`."""
+
+SHIELDED_SECONDS: Final = 10.0
+"""The time that shielded code of a peer has to end when the server does, before its shields are removed."""
 
 
 class Peer(Protocol):
@@ -54,16 +59,7 @@ class CancellationWatch:
 
 def is_cancellation(error: BaseException) -> bool:
     """Return True for a `trio.Cancelled`, and for a group that contains one."""
-    if isinstance(error, BaseExceptionGroup):
-        return error.subgroup(trio.Cancelled) is not None
-    return isinstance(error, trio.Cancelled)
-
-
-def _split_cancellation(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
-    """Split an exception into its `trio.Cancelled`, and the others."""
-    if isinstance(error, BaseExceptionGroup):
-        return error.split(trio.Cancelled)
-    return error, None
+    return any(is_a(leaf, trio.Cancelled) for leaf in leaves(error))
 
 
 def is_descendant(task: trio.lowlevel.Task, ancestor: trio.lowlevel.Task | None) -> bool:
@@ -108,18 +104,15 @@ class PeerTasks:
         That is a Ctrl+C, a cancellation while the server is cancelled, or the GeneratorExit with which Python closes an
         abandoned coroutine. For a group, use `split`.
         """
-        kind = type(error)  # isinstance reads __class__, which may raise
-        if issubclass(kind, trio.Cancelled):
+        if is_a(error, trio.Cancelled):
             return self._watch.cancelled
-        if issubclass(kind, GeneratorExit):
+        if is_a(error, GeneratorExit):
             return not trio.lowlevel.in_trio_task()
         return is_interrupt(error)
 
     def split(self, error: BaseException) -> tuple[BaseException | None, BaseException | None]:
         """Split an exception into the part that must propagate (`is_servers`) and the failure; either may be None."""
-        if issubclass(type(error), BaseExceptionGroup):
-            return BaseExceptionGroup.split(error, lambda leaf: self.is_servers(leaf))  # type: ignore[call-overload, no-any-return]  # noqa: PLW0108  # before Python 3.13 it accepts no method
-        return (error, None) if self.is_servers(error) else (None, error)
+        return split(error, self.is_servers)
 
     def start(self, peer: Peer, function: Callable[..., Awaitable[object]], *args: Any) -> None:
         """Run ``function(*args)`` in a new task. An exception is logged, and drops the peer."""
@@ -132,10 +125,25 @@ class PeerTasks:
         except BaseException as error:  # the one place that catches the exceptions of a peer's code
             self._fail(peer, error)
 
-    def end(self) -> None:
-        """Let the tasks end that wait with an open nursery: the server ends."""
+    async def end(self) -> None:
+        """Wait for the end of all tasks, whose nursery is cancelled; remove the shields of code that goes on."""
         self._ended = True
         self._waiting.unpark_all()
+        patience, complaint = SHIELDED_SECONDS, True
+        while True:
+            with trio.move_on_after(patience, shield=True):
+                while self._running():
+                    await self._waiting.park()
+                return
+            for task in self._running():
+                if complaint:
+                    line = "{Server} %s has not ended within %g s after its cancellation; its shields are removed"
+                    self._log.error(line, place_of(task), SHIELDED_SECONDS)
+                remove_shields(task, self._nursery.cancel_scope)
+            patience, complaint = FORCED_SECONDS, False
+
+    def _running(self) -> list[trio.lowlevel.Task]:
+        return [task for task in self._nursery.child_tasks if self._is_own(task)]
 
     async def close_dropped(self, peer: Peer) -> None:
         """Close the dropped async generators that the current task has begun.
@@ -152,10 +160,10 @@ class PeerTasks:
             except BaseException as error:  # the clean-up of a generator may raise anything
                 rest: BaseException | None = error
                 if is_cancellation(error) and trio.current_effective_deadline() == -math.inf:
-                    cancellation, rest = _split_cancellation(error)  # of an enclosing scope
+                    cancellation, rest = split(error, lambda leaf: is_a(leaf, trio.Cancelled))  # of an enclosing scope
                 through, failure = (None, None) if rest is None else self.split(rest)
-                if isinstance(failure, BaseExceptionGroup):
-                    failure = failure.split(GeneratorExit)[1]  # raised for the close by a nursery inside
+                if is_group(failure):
+                    failure = split(failure, lambda leaf: is_a(leaf, GeneratorExit))[1]  # raised by a nursery inside
                 if failure is not None:
                     self.failures.report(peer.log, f"{{API Parser}} Async generator '{name}'", failure)
                 if through is not None:
@@ -174,20 +182,24 @@ class PeerTasks:
 
     async def _run(self, peer: Peer, function: Callable[..., Awaitable[object]], args: tuple[Any, ...]) -> None:
         try:
-            await function(*args)
-        except BaseException as error:  # the one place that catches the exceptions of a peer's code
-            self._fail(peer, error)
-        task = trio.lowlevel.current_task()
-        while task in self.dropped.by_task or (task.child_nurseries and not self._ended):
             try:
-                await self.close_dropped(peer)
-            except BaseException as error:  # as above
+                await function(*args)
+            except BaseException as error:  # the one place that catches the exceptions of a peer's code
                 self._fail(peer, error)
-            if task.child_nurseries and not self._ended:
-                for nursery in task.child_nurseries:
-                    nursery.cancel_scope.cancel()
-                with trio.move_on_after(RECHECK_SECONDS, shield=True):
-                    await self._waiting.park()
+            task = trio.lowlevel.current_task()
+            while task in self.dropped.by_task or (task.child_nurseries and not self._ended):
+                try:
+                    await self.close_dropped(peer)
+                except BaseException as error:  # as above
+                    self._fail(peer, error)
+                if task.child_nurseries and not self._ended:
+                    for nursery in task.child_nurseries:
+                        nursery.cancel_scope.cancel()
+                    with trio.move_on_after(RECHECK_SECONDS, shield=True):
+                        await self._waiting.park()
+        finally:
+            if self._ended:
+                self._waiting.unpark_all()
 
     def _fail(self, peer: Peer | None, error: BaseException) -> None:
         """Log a failure, and drop its peer.

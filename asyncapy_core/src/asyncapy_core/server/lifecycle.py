@@ -5,14 +5,18 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from asyncapy_core.errors import UnexpectedEnd
+from asyncapy_core.foreign.cancellation import ForeignScope
+from asyncapy_core.foreign.inspection import is_a, leaves
 from asyncapy_core.interrupts import is_interrupt
 from asyncapy_core.logs import describe
+from asyncapy_core.plugins.exit_stacks import OwnedStack
+from asyncapy_core.server.enclosure import FORCED_SECONDS, place_of, remove_shields
 from asyncapy_core.server.isolation import CancellationWatch
 
 if TYPE_CHECKING:
@@ -63,6 +67,8 @@ class Lifetime:
         self._activity = ""
         self._stopped_at: float | None = None
         self._scope = trio.CancelScope()
+        self._patience = trio.CancelScope()
+        self._forced = self._scope
         self._starting = trio.CancelScope()
         self._cleanup: trio.CancelScope | None = None
         self._listening = False
@@ -80,8 +86,9 @@ class Lifetime:
             await nursery.start(self._leave_threads_when_cancelled, watch)
             nursery.start_soon(self._cancel_start)
             nursery.start_soon(self._name_slow_plugins)
+            nursery.start_soon(self._remove_shields, trio.lowlevel.current_task())
             try:
-                with self._scope:
+                with ForeignScope(self._scope):
                     await serve(self)
             except BaseException as error:  # raised again outside the nursery
                 failure = error
@@ -117,13 +124,32 @@ class Lifetime:
     def limit(self, seconds: float) -> None:
         """Cancel the rest of this run after ``seconds``."""
         self._scope.deadline = trio.current_time() + seconds
+        self.force(self._scope, self._scope.deadline + FORCED_SECONDS)
+
+    def force(self, scope: trio.CancelScope, deadline: float) -> None:
+        """Remove the shields inside a cancelled scope of the server's task, from a time on, while the task is in it."""
+        self._forced, self._patience.deadline = scope, deadline
 
     async def _cancel_start(self) -> None:
         await self._stopping.wait()
         self._stopped_at = trio.current_time()
         if not self._listening:
             self._scope.cancel()
+            self.force(self._scope, trio.current_time() + CLEANUP_SECONDS)
             self._threads.abandon()
+
+    async def _remove_shields(self, task: trio.lowlevel.Task) -> None:
+        """Remove the shields of foreign code that goes on after the cancellation of this run, again and again."""
+        noted: trio.CancelScope | None = None
+        while True:
+            with self._patience:
+                await trio.sleep_forever()
+            if noted is not self._forced:
+                line = "{Server} %s goes on after its cancellation; its shields are removed"
+                self._log.error(line, place_of(task))
+            noted = self._forced
+            remove_shields(task, self._forced)
+            self._patience = trio.CancelScope(deadline=trio.current_time() + FORCED_SECONDS)
 
     async def _name_slow_plugins(self) -> None:
         with self._starting:
@@ -172,12 +198,19 @@ async def set_up(server: ServerInterface, hooks: ServerHooks, lifetime: Lifetime
     """
     hooks.forget_failures()
     while True:
-        with trio.CancelScope() as patience:  # around the exit stack, into which a setup may enter a nursery
-            async with AsyncExitStack() as server.exit_stack:
+        with ForeignScope(
+            trio.CancelScope()
+        ) as patience:  # around the exit stack, into which a setup may enter a nursery
+
+            def note(activity: str, patience: trio.CancelScope = patience) -> None:
+                lifetime.note(activity)
+                lifetime.force(patience, patience.deadline + CLEANUP_SECONDS)
+
+            async with OwnedStack("the application", server.log, is_own=True) as server.exit_stack:
                 server.exit_stack.enter_context(hooks.added_for_now())
                 try:
-                    await hooks.setup(patience, lifetime.note)
-                    lifetime.note("Server.setup has not returned")
+                    await hooks.setup(patience, note)
+                    note("Server.setup has not returned")
                     await _await_if_async(server.setup())
                     lifetime.note("")
                     try:
@@ -186,9 +219,13 @@ async def set_up(server: ServerInterface, hooks: ServerHooks, lifetime: Lifetime
                         with lifetime.cleaning_up("shutdown"):
                             await _await_if_async(server.shutdown())
                 finally:
+                    lifetime.force(patience, math.inf)
                     with lifetime.cleaning_up("the plugins' shutdown"):
-                        await hooks.shutdown()
-                    lifetime.limit(CLEANUP_SECONDS)
+                        await hooks.shutdown(lifetime.force)
+                    if patience.cancel_called:
+                        lifetime.force(patience, trio.current_time() + CLEANUP_SECONDS)
+                    else:
+                        lifetime.limit(CLEANUP_SECONDS)
         if not patience.cancelled_caught:
             return
         lifetime.limit(math.inf)
@@ -196,8 +233,10 @@ async def set_up(server: ServerInterface, hooks: ServerHooks, lifetime: Lifetime
 
 def _explained(error: BaseException) -> BaseException:
     """Return the exception to raise for an exception of a run: `UnexpectedEnd` for a foreign cancellation."""
-    group = error if isinstance(error, BaseExceptionGroup) else BaseExceptionGroup("", [error])
-    if group.subgroup((trio.Cancelled, GeneratorExit)) is None or group.subgroup(is_interrupt) is not None:
+    found = [*leaves(error)]
+    if not any(is_a(leaf, trio.Cancelled) or is_a(leaf, GeneratorExit) for leaf in found) or any(
+        map(is_interrupt, found)
+    ):
         return error  # a Ctrl+C ends the program
     end = UnexpectedEnd(
         f"setup, shutdown or a plugin raised {describe(error)}, and no cancel scope of the server was cancelled; let "

@@ -15,6 +15,7 @@ import trio
 from asyncapy_core.errors import ConnectionLost, MalformedPacket, ProtocolError
 from asyncapy_core.net.corking import run_with_wait_hook
 from asyncapy_core.protocol.kinds import Kind
+from asyncapy_core.routing.outcomes import SUCCEEDED
 from asyncapy_core.server.in_flight import RequestsInFlight
 from asyncapy_core.server.intake import TimedOut
 from asyncapy_core.server.numbered_request import NumberedRequest, Progress
@@ -109,11 +110,12 @@ class NumberedSession(RequestsInFlight):
         outbox, intake, decoder, connection = link.outbox, link.intake, self._decoder, link.interface
         dispatch, dropped, base = self._dispatch, self._state.peers.dropped.by_task, self._base
         encodings, limit = self._state.encodings.by_id, self._state.config.packets_per_turn
-        plain, dispatcher = self._plain, self._state.dispatcher
+        limited, measured, dispatcher = self._limited, self._measured, self._state.dispatcher
         while True:
             for kind, number, wire_id, payload in self._frames:
                 while not outbox.corked:
                     if self._is_to_end():
+                        self._read_cancels(((kind, number, wire_id, payload),))
                         return await self._leave()
                     if outbox.cork() or outbox.has_room(1):
                         break
@@ -140,15 +142,17 @@ class NumberedSession(RequestsInFlight):
                         worker.request = None
                         self._pass_on(request, packet, under_way)
                     else:
-                        result = await (under_way if plain else self._measured(worker, packet, under_way))
+                        result = await (worker.within_limit(self, request, under_way) if limited else under_way)
                         if result is None and request.progress is _KEPT and worker.leads:
                             request.progress, output.kept = _ENDED, None  # its last answer is the REPLY
                         elif (sending := request.finish(result, packet)) is not None:
                             await sending
                         handler = request.handler = packet.handler
                         handler.outcomes.succeeded += 1  # type: ignore[union-attr]  # there is a handler
+                        if measured:
+                            self._measure(request, SUCCEEDED)
                 except BaseException as error:  # a handler may raise anything
-                    await self._clean_up(packet, await worker.fail(request, packet, error))
+                    await self._clean_up(request, packet, await worker.fail(request, packet, error))
                 if dropped:
                     await self._state.peers.close_dropped(self)  # another task leads if this waits
                 if not worker.leads:
@@ -191,7 +195,7 @@ class NumberedSession(RequestsInFlight):
         """Answer a request without a payload."""
         request = NumberedRequest(self, number, self._encoding(wire_id), 0)
         error = MalformedPacket("a REQUEST has no payload; it needs a map, which may be empty")
-        await self._clean_up(None, await worker.fail(request, None, error))
+        await self._clean_up(request, None, await worker.fail(request, None, error))
 
     async def _queue(self, number: int, wire_id: int, payload: bytes) -> None:
         """Let a request wait for its turn, and wait if no further one may."""

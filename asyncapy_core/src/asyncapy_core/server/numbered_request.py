@@ -32,7 +32,7 @@ class Progress(IntEnum):
     IN_PLACE = 0
     """Its handler runs in the task that reads, and has not waited; no answer is kept."""
     OPEN = 1
-    """Its handler has waited, or `Client.answering` keeps it open."""
+    """Its handler has waited, or begins in another task, or `Client.answering` keeps it open."""
     PARTLY = 2
     """A part of its answer was sent, and may have been the last."""
     KEPT = 3
@@ -68,6 +68,9 @@ class Requests(Protocol):
     def client(self) -> Client:
         """The client of the session."""
 
+    def is_in_flight(self, request: NumberedRequest) -> bool:
+        """Return True if packets behind this request have been read before its end."""
+
     def forget(self, request: NumberedRequest) -> None:
         """Remove a request that has ended, and whose handler has ended."""
 
@@ -94,12 +97,14 @@ class NumberedRequest(Client):
         codec: its encoding.
         holds: the number of `Client.answering` that keep it open.
         handler: its handler, or None if it has none; not set until that has ended.
+        started: the time at which its packet was dispatched, by `time.perf_counter_ns`; set if ``measure`` is set.
         worker: the task of its handler, once that has waited and until it ends.
     """
 
-    __slots__ = ("codec", "handler", "holds", "number", "progress", "requests", "size", "worker")
+    __slots__ = ("codec", "handler", "holds", "number", "progress", "requests", "size", "started", "worker")
 
     handler: HandlerInterface | None
+    started: int
 
     def __init__(self, requests: Requests, number: int, encoding: Encoding, size: int) -> None:
         self.requests: Requests = requests
@@ -112,7 +117,7 @@ class NumberedRequest(Client):
 
     @property
     def stream(self) -> NumberedRequest:  # type: ignore[override]  # a reference to itself would be a cycle
-        """The request itself: it answers what is sent to it."""
+        """The request itself: packets that are sent to it are its answers."""
         return self
 
     @property
@@ -188,8 +193,13 @@ class NumberedRequest(Client):
         return output.send(output.part(reply))
 
     def _is_in_task(self) -> bool:
-        """Return True if the current task is that of the handler, which has not ended."""
-        return self.worker is None or trio.lowlevel.current_task() is self.worker.task
+        """Return True if the current task is that of the handler, which has begun and has not ended.
+
+        While the handler runs in place, no other task runs. A request in flight without a task waits for that task.
+        """
+        if self.worker is None:
+            return not self.requests.is_in_flight(self)
+        return trio.lowlevel.current_task() is self.worker.task
 
     def post_now(self, packet: Packet | SharedPacket) -> None:
         """Send an answer without waiting; see `post`.
@@ -299,11 +309,20 @@ class NumberedRequest(Client):
 
     @property
     def has_returned(self) -> bool:
-        """Whether its handler has ended."""
+        """Whether its handler has returned or failed. The generators that it has dropped may still be open."""
         return hasattr(self, "handler")
 
-    def begin_waiting(self, worker: Runner) -> None:
-        """Note that the handler waits for the first time: other tasks run from now on."""
+    @property
+    def has_ended(self) -> bool:
+        """Whether its handler has returned or failed, and its generators are closed."""
+        return self.worker is None and self.has_returned
+
+    def begin_waiting(self, worker: Runner | None) -> None:
+        """Note that the handler waits for the first time, or for its task: other tasks run from now on.
+
+        Args:
+            worker: the task of the handler; None if that begins later.
+        """
         self.worker = worker
         if self.progress is _IN_PLACE:
             self.progress = _OPEN
@@ -324,6 +343,7 @@ class NumberedRequest(Client):
         """Keep the request open until `release`: no answer is known to be the last before that."""
         if self.progress is _KEPT:
             self.requests.output.flush()
+            self.requests.output.outbox.release()  # its task may end without a wait, and without another packet
         if self.progress is _IN_PLACE:
             self.progress = _OPEN
         self.holds += 1
@@ -333,7 +353,8 @@ class NumberedRequest(Client):
         self.holds -= 1
         if self.has_returned and not self.holds:
             self.end(Progress.ENDED)
-            self.requests.forget(self)
+            if self.worker is None:
+                self.requests.forget(self)
 
     async def close(self) -> None:
         """End this request, then the session after the answers to the other requests in flight."""
@@ -372,7 +393,9 @@ class NumberedRequest(Client):
 
 _DELEGATED: Final = {
     "encoding": "codec.name",
-    **{name: f"requests.client.{name}" for name in ("address", "server", "session", "tls_names", "tls_peer")},
+    **{
+        name: f"requests.client.{name}" for name in ("address", "network", "server", "session", "tls_names", "tls_peer")
+    },
 }
 for _name, _place in _DELEGATED.items():  # to set them for each request would cost more than all other attributes
     setattr(NumberedRequest, _name, property(attrgetter(_place)))

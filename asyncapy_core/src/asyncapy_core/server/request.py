@@ -222,16 +222,16 @@ class Request(Handling):
 
     async def _answer_with(self, error: BaseException, packet: Packet) -> tuple[str, BaseException | None]:
         """Send the failure for an exception; return the outcome, and the exception to log, or None."""
-        answer, failure = await self.translate(self._connection.client, packet, error)
+        answer, outcome, failure = await self.translate(self._connection.client, packet, error)
         if answer is None:
-            return ErrorCode.HANDLER_FAILED, failure
+            return outcome, failure
         try:
             if self.answered is Answered.NOT:  # the function may have sent an answer
                 await self._reply(answer.code, answer.fields)
         except EncodeError as fault:
             self.answered = Answered.NOT
             return ErrorCode.HANDLER_FAILED, fault
-        return answer.code, None
+        return outcome, None
 
     async def close_dropped(self) -> None:
         """Close the async generators that the handlers have left open, before the next packet."""

@@ -109,8 +109,8 @@ async def serving(
                     failure = error
                 finally:
                     threads.abandon()
-                    peers.end()
-                nursery.cancel_scope.cancel()
+                    nursery.cancel_scope.cancel()
+                    await peers.end()
         except BaseExceptionGroup as group:
             through, corrupted = peers.split(group)
             if corrupted is not None:  # all other failures are caught by PeerTasks
@@ -154,3 +154,5 @@ async def _drain(state: ServerState) -> None:
     if scope.cancelled_caught:
         left = len(state.connections) + len(state.refused) + len(state.handshakes)
         state.log.warning("{Server} %d connections did not finish in time", left)
+        for hook in () if state.contexts is None else state.contexts.hold_ups:
+            state.log.error("{Server} %s was not left in time", hook)

@@ -32,9 +32,10 @@ from asyncapy_core.server.program import run_program
 from asyncapy_core.server.registering import Registering
 from asyncapy_core.server.running import prepare_plugins, serving, tls_context
 from asyncapy_core.server.settings import Configured
-from asyncapy_core.server.statistics import ServerStatistics, take_statistics
+from asyncapy_core.server.statistics import take_statistics
 from asyncapy_core.server.threads import ThreadCalls
 from asyncapy_core.session import Session, State
+from asyncapy_core.statistics import ServerStatistics
 
 if TYPE_CHECKING:
     import configparser
@@ -126,7 +127,7 @@ class Server(Configured, Registering):
 
     @property
     def port(self) -> int:
-        """The TCP port of the server: the bound port while it serves, otherwise the setting."""
+        """The bound TCP port while the server serves, otherwise the setting."""
         ports = [int(address[1]) for address in self.addresses if isinstance(address, tuple)]
         return ports[0] if ports else self.config.port
 

@@ -8,16 +8,19 @@ version 22, packets of tasks in a nursery of a context manager would be taken fo
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import trio
 
-from asyncapy_core.errors import ClientDisconnected
+from asyncapy_core.foreign.cancellation import ForeignScope
+from asyncapy_core.foreign.inspection import leaves
+from asyncapy_core.logs import Mistake
 from asyncapy_core.plugins.bound_hook import report_failure
 from asyncapy_core.plugins.hook_results import refuse_coroutine
 from asyncapy_core.plugins.implementations import short_repr
+from asyncapy_core.server.handling import has_left
 from asyncapy_core.server.isolation import Peer, PeerTasks
 
 if TYPE_CHECKING:
@@ -90,7 +93,7 @@ class SessionContexts:
             BaseException: the part of the exception that must propagate.
         """
         through, failure = self._peers.split(error)
-        if _is_of(failure, visit.connection.client):  # no failure of a plugin
+        if has_left(failure, visit.connection.client):  # no failure of a plugin
             visit.connection.log.info("{Client handler} %s: the client has left", visit.subject)
         elif failure is not None:
             report_failure(self._peers.failures, visit.connection.log, f"{{Client handler}} {visit.subject}", failure)
@@ -101,6 +104,11 @@ class SessionContexts:
         """Cancel the sessions that have not been entered, as the server drains."""
         for visit in tuple(self._visits):
             visit.stop()
+
+    @property
+    def hold_ups(self) -> list[str]:
+        """The context managers for which ended sessions wait, without repetitions."""
+        return sorted({visit.hold_up for visit in self._visits} - {""})
 
     async def wait_until_left(self) -> None:
         """Wait until all sessions have been left."""
@@ -137,6 +145,13 @@ class _Visit:
         self._scope = trio.CancelScope(deadline=trio.current_time() + timeout)
         self._current = ""
         self._begun = False
+        self._lateness_is_logged = False
+
+    @property
+    def hold_up(self) -> str:
+        """The context manager for which the session waits, after its connection has ended; otherwise empty."""
+        ended = self.connection.ended
+        return self._current if ended is not None and ended.is_set() else ""
 
     async def run(self, hooks: Sequence[BoundHook]) -> None:
         """Enter the context managers, serve the session, and leave them in reverse order.
@@ -146,15 +161,13 @@ class _Visit:
         """
         self.connection.ended = ended = trio.Event()
         try:
-            with self._scope:
+            with ForeignScope(self._scope):
                 await self._serve_inside(hooks, ended)
         finally:
             if not ended.is_set():
                 self.connection.end()
-        if self._scope.cancelled_caught and self._scope.deadline < math.inf:
-            self.subject = self._current
-            action = "left" if self._begun else "entered"
-            raise TimeoutError(f"the session was not {action} in time")
+        if self._is_late and not self._lateness_is_logged:
+            raise self._late()
 
     def stop(self) -> None:
         """Cancel the session if it has not been entered."""
@@ -162,7 +175,16 @@ class _Visit:
             self._scope.deadline = math.inf  # no failure of a plugin
             self._scope.cancel()
 
+    @property
+    def _is_late(self) -> bool:
+        """Whether the context managers were not entered or left in time."""
+        return self._scope.cancel_called and self._scope.deadline < math.inf
+
+    def _late(self) -> TimeoutError:
+        return TimeoutError(f"the session was not {'left' if self._begun else 'entered'} in time")
+
     async def _serve_inside(self, hooks: Sequence[BoundHook], ended: trio.Event) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()  # a context manager may have caught the cancellation
         if not hooks:
             await self._serve(ended)
             return
@@ -171,6 +193,7 @@ class _Visit:
         inner: BaseException | None = None
         try:
             async with self._open(hook, title):
+                self._note_lateness(title)
                 try:
                     await self._serve_inside(others, ended)
                 except BaseException as error:
@@ -178,12 +201,30 @@ class _Visit:
                     raise
                 finally:
                     self._current = title
+            self._note_lateness(title)
+            self._report_lost(inner, None)
         except BaseException as error:
-            if self.subject == SESSION and not {*map(id, _leaves(error))} <= {*map(id, _leaves(inner))}:
+            self._note_lateness(title)
+            if not _contains(inner, error):
+                self._report_lost(inner, error)
                 self.subject = title
             raise
         finally:
             inner = None  # no reference cycle
+
+    def _note_lateness(self, title: str) -> None:
+        """Note the first context manager that was not entered or left in time."""
+        if self._is_late and self.subject == SESSION:
+            self.subject = title
+
+    def _report_lost(self, inner: BaseException | None, error: BaseException | None) -> None:
+        """Log a failure inside a context manager that suppressed it, or that raised another exception for it."""
+        if inner is None or self.subject == SESSION or _contains(error, inner):
+            return
+        if self._is_late and {*map(type, leaves(inner))} == {trio.Cancelled}:
+            inner, self._lateness_is_logged = self._late(), True
+        self._report(self, inner)
+        self.subject = SESSION
 
     def _open(self, hook: BoundHook, title: str) -> AbstractAsyncContextManager[Any]:
         """Return the context manager of a hook. If there is none, log that, and go on without it.
@@ -234,24 +275,12 @@ def _checked(result: Any) -> AbstractAsyncContextManager[Any]:
     refuse_coroutine(result)
     if isinstance(result, AbstractAsyncContextManager):
         return result
-    raise TypeError(
+    raise Mistake(
         f"expected an async context manager or None, got {short_repr(result)}; decorate an async generator function "
         "with contextlib.asynccontextmanager"
     )
 
 
-def _is_of(error: BaseException | None, client: Client) -> bool:
-    """Return True for the exception that tells that this client has left."""
-    if not issubclass(type(error), ClientDisconnected):
-        return False
-    left = error.client  # type: ignore[union-attr]  # a ClientDisconnected
-    return left is not None and left.session is client.session
-
-
-def _leaves(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield the exceptions in a group, at any depth; any other exception as it is."""
-    if issubclass(type(error), BaseExceptionGroup):  # isinstance reads __class__, which may raise
-        for each in error.exceptions:  # type: ignore[union-attr]  # a group
-            yield from _leaves(each)
-    elif error is not None:
-        yield error
+def _contains(error: BaseException | None, part: BaseException | None) -> bool:
+    """Return True if all exceptions in ``part`` are in ``error`` as well; either may be a group."""
+    return {*map(id, leaves(part))} <= {*map(id, leaves(error))}

@@ -64,6 +64,11 @@ class Worker(Handling):
         self.scope: trio.CancelScope = trio.CancelScope()
         self.task: trio.lowlevel.Task = trio.lowlevel.current_task()
 
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether the current request was cancelled by CANCEL, or as the connection broke."""
+        return self.scope.cancel_called
+
     def before_wait(self) -> None:
         """Send the held-back answers, unless the task yields between two packets; called before each of its waits."""
         if self.request is not None:
@@ -88,10 +93,10 @@ class Worker(Handling):
             if packet is None:
                 return await self._refuse_payload(request, error)
             if type(error) is NoHandler:
-                if request.answered:
-                    request.end(Progress.ENDED)
-                else:
+                if not request.answered:
                     await request.fail(ErrorCode.NO_HANDLER, error.fields)
+                elif not request.holds:
+                    request.end(Progress.ENDED)
                 return ErrorCode.NO_HANDLER
             return await self._answer(request, packet, error)
         except ConnectionLost:
@@ -106,20 +111,18 @@ class Worker(Handling):
         return error.code
 
     async def _answer(self, request: NumberedRequest, packet: Packet, error: BaseException) -> str:
-        cancelled = self.scope.cancel_called  # by CANCEL, or as the connection broke
-        through, outcome, failure = self.split(error, request, cancelled=cancelled)
-        if cancelled:
-            outcome = CANCELLED
-        elif failure is not None and through is None:
-            answer, failure = await self.translate(request, packet, failure)
-            outcome = ErrorCode.HANDLER_FAILED if answer is None else answer.code
+        through, outcome, failure = self.split(error, request)
+        if failure is not None and through is None and not self.is_cancelled:
+            answer, outcome, failure = await self.translate(request, packet, failure)
             if answer is not None:
                 try:
                     await request.fail(answer.code, answer.fields)
                 except EncodeError as fault:
                     outcome, failure = ErrorCode.HANDLER_FAILED, fault
+        if self.is_cancelled:
+            outcome = CANCELLED
         if failure is not None:
-            self.report(self._crew.log, packet, failure)
+            self.report(self._crew.log, packet, failure, getattr(request, "started", 0))
         if through is not None:
             raise through
         if failure is not None:

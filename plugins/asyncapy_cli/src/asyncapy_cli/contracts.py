@@ -11,9 +11,10 @@ import click
 
 from asyncapy_cli.output import echo, note
 from asyncapy_core import Codec, KeyStore, PluginManager
+from asyncapy_core.foreign.inspection import first_leaf, read_traceback
 from asyncapy_core.interrupts import is_from_signal
 from asyncapy_core.keys.urls import open_store
-from asyncapy_core.logs import first_leaf, reason_of
+from asyncapy_core.logs import reason_of
 from asyncapy_core.testing import CodecContract, FilterContract, KeyStoreContract
 
 FRAMES: Final = 3
@@ -141,6 +142,6 @@ def _run(title: str, contract: type) -> bool:
     for name, failure in failures.items():
         leaf, _ = first_leaf(failure)
         echo(f"    {name}: {reason_of(leaf)}")
-        for frame in traceback.extract_tb(leaf.__traceback__)[-FRAMES:]:
+        for frame in traceback.extract_tb(read_traceback(leaf))[-FRAMES:]:
             echo(f"        {frame.filename}:{frame.lineno}: {frame.line}")
     return not failures

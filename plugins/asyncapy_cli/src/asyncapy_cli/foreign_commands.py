@@ -13,6 +13,7 @@ import click
 
 from asyncapy_cli.output import note
 from asyncapy_core.errors import AsyncAPYError
+from asyncapy_core.foreign.inspection import is_a
 from asyncapy_core.interrupts import is_from_signal
 from asyncapy_core.logs import reason_of, traceback_of
 from asyncapy_core.plugins import PluginManager, PluginRecord
@@ -126,9 +127,9 @@ def name_failure(name: str, error: Exception) -> Exception:
 
     Exceptions for users, of click and of AsyncAPY, and those of writing to standard output are returned as they are.
     """
-    if isinstance(error, click.ClickException | click.Abort | click.exceptions.Exit | AsyncAPYError):
+    if any(is_a(error, kind) for kind in (click.ClickException, click.Abort, click.exceptions.Exit, AsyncAPYError)):
         return error
-    if isinstance(error, OSError) and (error.filename is not None or error.errno in _OUTPUT):
+    if is_a(error, OSError) and (error.filename is not None or error.errno in _OUTPUT):
         return error
     commands = (record for record in find_plugins(COMMANDS).records if record.name == name)
     title = next((f"command {name!r} of {each.distribution} {each.version}" for each in commands), f"command {name!r}")

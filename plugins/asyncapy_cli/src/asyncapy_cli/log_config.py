@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from asyncapy_core.errors import ConfigError
+from asyncapy_core.foreign.inspection import read_cause
 from asyncapy_core.interrupts import is_from_signal
 from asyncapy_core.logs import reason_of
 
@@ -91,6 +92,6 @@ def _check_keys(path: str, where: str, found: Iterable[str], known: tuple[str, .
 
 def _reason(error: BaseException) -> str:
     """Return the text of an exception in one line, and that of its cause, which the logging module does not repeat."""
-    cause = error.__cause__
+    cause = read_cause(error)
     text = reason_of(error) if cause is None else f"{reason_of(error)} ({reason_of(cause)})"
     return " ".join(text.split())

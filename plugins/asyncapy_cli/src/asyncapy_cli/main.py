@@ -176,7 +176,7 @@ def _run() -> int | None:
     except Exception as error:
         from asyncapy_core.errors import AsyncAPYError  # noqa: PLC0415  # it imports trio, which --help does not need
 
-        if not isinstance(error, AsyncAPYError):
+        if not issubclass(type(error), AsyncAPYError):  # isinstance reads __class__, which may raise
             raise
         return _complain(f"asyncapy: {error}", 1)
     return status

@@ -16,6 +16,7 @@ from asyncapy_cli.plugins_dir import is_plugins_dir_given, plugins_dir, with_plu
 from asyncapy_cli.target import Target
 from asyncapy_core import Server, ServerConfig, defaults
 from asyncapy_core.addresses import is_unix
+from asyncapy_core.config import describe_setting
 from asyncapy_core.logs.writer import program_logs
 from asyncapy_core.plugins import default_manager
 from asyncapy_core.server.log_formats import FORMATS
@@ -26,8 +27,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 def with_settings(function: F) -> F:
     """Add an option for each setting of a server."""
     for name, setting in reversed(ServerConfig.model_fields.items()):
-        option = click.option(f"--{name.replace('_', '-')}", name, metavar="VALUE", help=f"{setting.description}.")
-        function = option(function)
+        text = f"{describe_setting(name)} Default: {'none' if setting.default is None else repr(setting.default)}."
+        function = click.option(f"--{name.replace('_', '-')}", name, metavar="VALUE", help=text)(function)
     return function
 
 

@@ -18,6 +18,7 @@ import trio
 from asyncapy_cli.output import note
 from asyncapy_cli.tracebacks import describe_exception
 from asyncapy_core import Server
+from asyncapy_core.foreign.inspection import is_a, is_group, leaves
 
 DEFAULT_NAME: Final = "server"
 
@@ -58,7 +59,7 @@ class Target:
         except _Begun:
             return begun[0]
         except BaseExceptionGroup as group:  # raised in a nursery of the program
-            if not begun or group.split(_Begun)[1] is not None:
+            if not begun or not all(is_a(leaf, _Begun) for leaf in leaves(group)):
                 raise
             return begun[0]
 
@@ -114,7 +115,7 @@ class Target:
         except click.ClickException:
             raise
         except Exception as error:  # the program may raise any exception
-            if isinstance(error, BaseExceptionGroup) and error.split(_Begun)[0] is not None:
+            if is_group(error) and any(is_a(leaf, _Begun) for leaf in leaves(error)):
                 raise
             note(describe_exception(self.text, error, hidden=__file__))
             sys.exit(1)

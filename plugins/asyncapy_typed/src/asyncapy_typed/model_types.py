@@ -32,14 +32,14 @@ class ModelType(ABC):
         kind: as given.
         validate: takes the fields of a packet, and returns a model. It raises an exception for `problems`.
         dump: takes a model, and returns its fields. It raises a TypeError for an object of another type.
-        errors: the type of the exceptions that ``validate`` raises.
+        errors: the types of the exceptions that ``validate`` raises.
         forbids_others: whether it refuses fields that it does not have.
     """
 
     kind: Any
     validate: Callable[[Mapping[str, Any]], Any]
     dump: Callable[[Any], Any]
-    errors: type[Exception]
+    errors: tuple[type[Exception], ...]
     forbids_others: bool
 
     @abstractmethod

@@ -10,10 +10,16 @@ from typing import Any, Final
 from asyncapy_typed.errors import Problem
 from asyncapy_typed.model_types import ModelType, name_of_type, wrong_type
 
-_PLACE: Final = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
-"""The parts of a path as msgspec writes it: ``$.books[0].title``, with ``[...]`` for any key of a map."""
+_ERROR: Final = re.compile(r"(.*?)(?: - at (?:`key` in )?`\$((?:\.[^.\[\]`]+|\[[^\]`]*\])*)`)?", re.DOTALL)
+"""The text of an error of msgspec: a reason, and a path such as ``$.books[0].title``, with ``[...]`` for any key."""
 
-_NAMED: Final = re.compile(r"Object (?:missing required field|contains unknown field) `(.*)`")
+_PLACE: Final = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
+"""The parts of a path."""
+
+_NAMED: Final = re.compile(r"Object (?:missing required field|contains unknown field) `(.*)`", re.DOTALL)
+
+_WITH_VALUE: Final = re.compile(r"(Invalid (?:enum )?value) (?:'.*'|\".*\"|-?\d+)", re.DOTALL)
+"""A reason that quotes the value of the packet."""
 
 
 class StructType(ModelType):
@@ -23,7 +29,7 @@ class StructType(ModelType):
         import msgspec  # noqa: PLC0415  # it is installed, as there is a struct
 
         self.kind = kind
-        self.errors = msgspec.ValidationError
+        self.errors = (msgspec.ValidationError,)
         try:
             msgspec.inspect.type_info(kind)
         except (NameError, TypeError) as error:
@@ -42,12 +48,14 @@ class StructType(ModelType):
         self.validate, self.dump = validate, dump
 
     def problems(self, error: Exception, fields: Mapping[str, Any]) -> list[Problem]:
-        reason, _, path = str(error).partition(" - at `")
-        place: list[object] = []
-        for name, index in _PLACE.findall(path.removesuffix("`")):
-            place.append(int(index) if index.isdigit() else name or index)
+        parts = _ERROR.fullmatch(str(error))
+        assert parts is not None
+        reason, path = parts[1], parts[2] or ""
+        place: list[object] = [int(index) if index.isdigit() else name or index for name, index in _PLACE.findall(path)]
         if named := _NAMED.fullmatch(reason):
             place.append(named[1])
+        if quoting := _WITH_VALUE.fullmatch(reason):
+            reason = quoting[1]
         return [(place, reason)]
 
     def schema(self, *, of_answer: bool, reference: str) -> tuple[dict[str, Any], dict[str, Any]]:
