@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import functools
+import inspect
+import sys
 from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any, Literal
 
@@ -128,3 +131,72 @@ async def test_a_plain_function_that_returns_a_coroutine_is_a_mistake(caplog: py
         for operation in ("plain", "mixed"):
             assert (await client.request({"op": operation}))["error"] == "ERR_HANDLER_FAILED"
     assert caplog.text.count("'returns_coroutine' returned a coroutine: make it 'async def'") == 2
+
+
+class Registry:
+    """An object whose method is a dependency."""
+
+    def number(self) -> int:
+        return 1
+
+
+registry = Registry()
+
+
+async def test_a_replacement_is_looked_at_once_and_not_for_each_packet() -> None:
+    server = Server(port=0)
+
+    class Replaced:
+        """A dependency whose signature is read each time that a plan is made."""
+
+        read = 0
+
+        @property
+        def __signature__(self) -> inspect.Signature:
+            Replaced.read += 1
+            return inspect.Signature()
+
+        def __call__(self) -> int:
+            return 2
+
+    @server.operation("number")
+    async def get_number(n: Annotated[int, Depends(registry.number)]) -> dict[str, int]:
+        return {"n": n}
+
+    async with serving(server) as running, running.client() as client:
+        with server.override(registry.number, Replaced()):
+            assert await client.request({"op": "number"}) == {"n": 2}
+            reads = Replaced.read
+            for _ in range(5):
+                assert await client.request({"op": "number"}) == {"n": 2}
+            assert Replaced.read == reads
+        assert await client.request({"op": "number"}) == {"n": 1}
+
+
+@pytest.fixture
+def _threads_take_turns() -> Iterator[None]:
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+@pytest.mark.usefixtures("_threads_take_turns")
+def test_replacements_are_changed_by_several_threads() -> None:
+    server = Server(port=0)
+    functions = [functools.partial(int, number) for number in range(50)]
+
+    def change() -> None:
+        for function in functions:
+            with server.override(function, int):
+                assert server.overrides[function] is int
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        for done in [pool.submit(change) for _ in range(40)]:
+            done.result()
+    assert server.overrides == {}
+
+
+def test_an_object_that_cannot_be_hashed_cannot_be_replaced() -> None:
+    with pytest.raises(TypeError, match=r"that can be hashed; got Scaled\(factor=3\): add a __hash__"):
+        Server(port=0).override(Scaled(3), int)
