@@ -5,7 +5,7 @@ from __future__ import annotations
 import types
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from asyncapy_typed.errors import Problem
 
@@ -86,6 +86,36 @@ def name_of_type(kind: Any) -> str:
 def is_union(kind: Any) -> bool:
     """Return True for ``A | B``."""
     return get_origin(kind) in (Union, types.UnionType)
+
+
+def without_alias(kind: Any) -> Any:
+    """Return the type that ``type A = ...`` or ``NewType`` has given a name; any other type as it is.
+
+    Raises:
+        TypeError: the type uses an unknown name.
+    """
+    try:
+        while True:
+            outer = get_origin(kind) or kind
+            if type(outer).__name__ == "TypeAliasType":  # of typing since Python 3.12, and of typing_extensions
+                value = outer.__value__
+                kind = value if outer is kind else value[get_args(kind)]
+            elif hasattr(kind, "__supertype__"):
+                kind = kind.__supertype__
+            else:
+                return kind
+    except NameError as error:
+        raise TypeError(f"the type {kind} has the unknown name {error.name!r}: import it at run time") from error
+
+
+def members_of(kind: Any) -> tuple[Any, ...]:
+    """Return the types of a union, or the only type, without ``Annotated`` and without names given to types."""
+    kind = without_alias(kind)
+    if get_origin(kind) is Annotated:
+        return members_of(get_args(kind)[0])
+    if is_union(kind):
+        return tuple(each for member in get_args(kind) for each in members_of(member))
+    return (kind,)
 
 
 def wrong_type(model: object, kind: Any) -> TypeError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, Final, get_args, get_origin
+from typing import Any, Final, get_origin
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
@@ -14,7 +14,7 @@ from pydantic_core import SchemaValidator
 from asyncapy_typed.binary import is_plain, with_bytes
 from asyncapy_typed.core_schemas import bounded, bytes_in, forbids_others
 from asyncapy_typed.errors import Problem
-from asyncapy_typed.model_types import ModelType, is_union, name_of_type, wrong_type
+from asyncapy_typed.model_types import ModelType, members_of, name_of_type, wrong_type
 from asyncapy_typed.recursive_unions import TooManyAlternatives, UnionCount, count_values, counted
 
 MANY: Final = 1000
@@ -100,9 +100,11 @@ class _Schemas(GenerateJsonSchema):
 
 def is_pydantic(kind: Any) -> bool:
     """Return True for a type of models that pydantic validates."""
-    if is_union(kind):
-        members = [member for member in get_args(kind) if member is not type(None)]
-        return bool(members) and all(is_pydantic(member) for member in members)
+    members = [member for member in members_of(kind) if member is not type(None)]
+    return bool(members) and all(map(_is_model, members))
+
+
+def _is_model(kind: Any) -> bool:
     kind = get_origin(kind) or kind  # a generic dataclass or typed dictionary with arguments
     if not isinstance(kind, type):
         return False
@@ -116,7 +118,7 @@ def is_typed_dict(kind: Any) -> bool:
 
 def _dump(kind: Any, adapter: TypeAdapter[Any], *, has_bytes: bool) -> Callable[[Any], Any]:
     to_python: Any = adapter.serializer.to_python
-    members = [get_origin(each) or each for each in (get_args(kind) if is_union(kind) else (kind,))]
+    members = [get_origin(each) or each for each in members_of(kind)]
     if any(is_typed_dict(each) for each in members):
         members.append(dict)
     expected = tuple(each for each in members if not is_typed_dict(each))
