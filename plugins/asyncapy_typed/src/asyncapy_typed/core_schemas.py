@@ -105,6 +105,13 @@ def bytes_in(node: Node) -> Iterable[str]:
             yield from bytes_in(each)
 
 
+def has_secrets(node: Node) -> bool:
+    """Return True if there is a ``SecretStr``, ``SecretBytes`` or ``Secret`` in a schema."""
+    function: Any = (node.get("serialization") or {}).get("function")
+    is_secret = getattr(function, "__module__", "") == "pydantic.types" and "secret" in function.__name__
+    return is_secret or any(map(has_secrets, inner_nodes(node)))
+
+
 def sees_others(schema: Node) -> bool:
     """Return True if a model of this schema, or one of a union, refuses or keeps fields that it does not have."""
     for node in _outer_nodes(schema):

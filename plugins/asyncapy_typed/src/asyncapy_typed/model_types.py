@@ -123,6 +123,13 @@ def wrong_type(model: object, kind: Any) -> TypeError:
     return TypeError(f"it returned a {type(model).__name__}; return {name_of_type(kind)}, as announced")
 
 
+def no_fields(kind: Any, form: str) -> TypeError:
+    """Return the error for a type whose form in a packet is no map of fields."""
+    return TypeError(
+        f"{name_of_type(kind)} is a {form}, and a packet is a map of fields: use a model with a field for it"
+    )
+
+
 def _property_names(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Iterable[str]:
     yield from schema.get("properties", ())
     if "$ref" in schema:
