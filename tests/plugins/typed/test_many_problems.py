@@ -163,3 +163,22 @@ def test_a_model_with_very_many_wrong_fields_has_one_problem() -> None:
     with pytest.raises(InvalidFields) as caught:
         PydanticType(Wide).read(fields)
     assert caught.value.problems == [((), "It has 750 problems, too many to list any")]
+
+
+class Closed(TypedDict):
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]  # as pydantic documents it
+    n: int
+
+
+class Twice(BaseModel):
+    first: Closed
+    second: Closed
+
+
+def test_a_type_that_is_used_twice_is_bounded_in_both_places() -> None:
+    kind = PydanticType(Twice)
+    assert kind.validate({"first": {"n": 1}, "second": {"n": 2}}) == Twice(first={"n": 1}, second={"n": 2})
+    others = {str(number): 1 for number in range(10_000)}
+    with pytest.raises(ValidationError) as caught:
+        kind.validate({"first": others, "second": others})
+    assert caught.value.error_count() == 2

@@ -76,7 +76,10 @@ def bounded(node: Node, *, forbids: bool = False) -> Node:
         return {**made, "fail_fast": True}
     if kind in _FIELDS and node.get("extra_behavior", "forbid" if forbids else None) == "forbid":
         check = _few_others(len(node["fields"]))
-        return {"type": "function-before", "function": {"type": "no-info", "function": check}, "schema": made}
+        outer = {"type": "function-before", "function": {"type": "no-info", "function": check}}
+        if "ref" in node:  # other nodes refer to the outer one
+            outer["ref"] = node["ref"]
+        return {**outer, "schema": {name: each for name, each in made.items() if name != "ref"}}
     return made
 
 
