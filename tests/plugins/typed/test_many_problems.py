@@ -177,7 +177,7 @@ class Twice(BaseModel):
 
 def test_a_type_that_is_used_twice_is_bounded_in_both_places() -> None:
     kind = PydanticType(Twice)
-    assert kind.validate({"first": {"n": 1}, "second": {"n": 2}}) == Twice(first={"n": 1}, second={"n": 2})
+    assert kind.validate({"first": {"n": 1}, "second": {"n": 2}}).second == {"n": 2}
     others = {str(number): 1 for number in range(10_000)}
     with pytest.raises(ValidationError) as caught:
         kind.validate({"first": others, "second": others})

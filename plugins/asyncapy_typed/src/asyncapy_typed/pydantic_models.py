@@ -153,13 +153,13 @@ def _dump(kind: Any, adapter: TypeAdapter[Any], *, has_bytes: bool) -> Callable[
             raise wrong_type(model, kind)
         return to_python(model, mode="json", by_alias=True)
 
-    def dumpwith_bytes(model: Any) -> Any:
+    def dump_with_bytes(model: Any) -> Any:
         if not isinstance(model, expected):
             raise wrong_type(model, kind)
         fields = to_python(model, mode="python", by_alias=True)
         return fields if is_plain(fields) else with_bytes(fields, to_python(model, mode="json", by_alias=True))
 
-    return dumpwith_bytes if has_bytes else dump
+    return dump_with_bytes if has_bytes else dump
 
 
 def _reason(error: Any) -> str:
