@@ -151,21 +151,33 @@ def _dump(kind: Any, adapter: TypeAdapter[Any], *, has_bytes: bool, has_others: 
     if any(is_typed_dict(each) for each in members):
         members.append(dict)
     expected = tuple(each for each in members if not is_typed_dict(each))
+    generic = tuple(filter(None, map(_generic_origin, members)))
+
+    def checked(model: Any) -> Any:
+        if isinstance(model, generic):  # Page(items=[book]) for a Page[Book], as type checkers allow
+            return adapter.validator.validate_python(model, from_attributes=True)
+        raise wrong_type(model, kind)
 
     def dump(model: Any) -> Any:
         if not isinstance(model, expected):
-            raise wrong_type(model, kind)
+            model = checked(model)
         return to_python(model, mode="json", by_alias=True)
 
-    def dumpwith_bytes(model: Any) -> Any:
+    def dump_with_bytes(model: Any) -> Any:
         if not isinstance(model, expected):
-            raise wrong_type(model, kind)
+            model = checked(model)
         fields = to_python(model, mode="python", by_alias=True)
         if not has_others and is_plain(fields):
             return fields
         return with_bytes(fields, to_python(model, mode="json", by_alias=True))
 
-    return dumpwith_bytes if has_bytes else dump
+    return dump_with_bytes if has_bytes else dump
+
+
+def _generic_origin(kind: Any) -> Any:
+    """Return the generic model of which a model is made with arguments, or None."""
+    is_model = isinstance(kind, type) and issubclass(kind, BaseModel)
+    return kind.__pydantic_generic_metadata__["origin"] if is_model else None
 
 
 def _reason(error: Any) -> str:
