@@ -1,4 +1,4 @@
-"""`Client` and `Session`: a connection, as handlers and filters see it; and `State`, for the data of an application.
+"""`Client` and `Session`: a connection, as handlers and filters see it.
 
 Does no I/O: a client sends and closes through its `Stream`, which the server implements.
 """
@@ -19,6 +19,7 @@ from asyncapy_core.errors import ClientDisconnected
 from asyncapy_core.event_loops import require_trio
 from asyncapy_core.logs import SessionLog
 from asyncapy_core.protocol.packet import Packet, SharedPacket
+from asyncapy_core.state import State
 
 if TYPE_CHECKING:
     from asyncapy_core.interfaces import ServerInterface
@@ -230,29 +231,6 @@ class Gone:
 
     def __repr__(self) -> str:
         return f"<Gone {self._is_set}>"
-
-
-class State:
-    """A namespace with any attributes: ``client.state.user = "alice"``, then ``client.state.user``.
-
-    ``"user" in client.state`` tells whether an attribute is set.
-    """
-
-    __slots__ = ("__dict__",)
-
-    def __getattr__(self, name: str) -> Any:
-        known = ", ".join(map(repr, vars(self))) or "no attribute"
-        raise AttributeError(f"{name!r} is not set in this state, which has {known}; set it before it is read")
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        object.__setattr__(self, name, value)
-
-    def __contains__(self, name: object) -> bool:
-        return name in vars(self)
-
-    def __repr__(self) -> str:
-        """Return the names without the values, which may be secrets."""
-        return f"<State of {', '.join(vars(self)) or 'nothing'}>"
 
 
 class Session:
