@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from asyncapy_core import PluginManager, Server, ServerConfig
 from asyncapy_core.config import describe_setting
-from asyncapy_core.config_loading import load_config
+from asyncapy_core.config.loading import load_config
 from asyncapy_core.errors import AsyncAPYError, ConfigError
 
 

@@ -18,7 +18,6 @@ ACME = 77
 DEFERRED = {
     "asyncapy_core.client",
     "asyncapy_core.config",
-    "asyncapy_core.config_sources",
     "asyncapy_core.interfaces",  # type checkers alone import it
     "asyncapy_core.keys.cache",
     "asyncapy_core.net.tls",
@@ -26,7 +25,6 @@ DEFERRED = {
     "asyncapy_core.server.detached",
     "asyncapy_core.server.explain",
     "asyncapy_core.server.link",  # type checkers alone import it
-    "asyncapy_core.setting_kinds",
     "asyncapy_core.storage",
     "asyncapy_core.testing",
 }

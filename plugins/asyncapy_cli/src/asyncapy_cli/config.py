@@ -7,7 +7,7 @@ import click
 from asyncapy_cli.output import echo, note
 from asyncapy_cli.plugins_dir import with_plugins_dir
 from asyncapy_core.config import ServerConfig
-from asyncapy_core.config_loading import load_config
+from asyncapy_core.config.loading import load_config
 from asyncapy_core.plugins import default_manager
 from asyncapy_core.plugins.restriction import Restriction
 from asyncapy_core.server.log_formats import log_formatter

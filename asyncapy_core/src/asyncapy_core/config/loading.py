@@ -14,8 +14,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from asyncapy_core.config import ServerConfig, allowed_values
-from asyncapy_core.config_sources import (
+from asyncapy_core.config.settings import ServerConfig, allowed_values
+from asyncapy_core.config.sources import (
     ENVIRONMENT,
     SECTION,
     InstalledPlugins,

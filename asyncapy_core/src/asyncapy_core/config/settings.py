@@ -10,8 +10,8 @@ from pydantic import BaseModel, ValidationInfo, field_validator
 
 from asyncapy_core import defaults
 from asyncapy_core.addresses import is_unix
+from asyncapy_core.config.kinds import NO_HOST, Addresses, Items, Names, load_pydantic_plugins, setting, valid_network
 from asyncapy_core.logs import LineFormatter
-from asyncapy_core.setting_kinds import NO_HOST, Addresses, Items, Names, load_pydantic_plugins, setting, valid_network
 
 load_pydantic_plugins()
 
