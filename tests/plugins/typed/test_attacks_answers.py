@@ -72,3 +72,13 @@ async def test_the_exception_of_a_client_names_the_first_wrong_field(fields: Any
     async with serving(server) as running, running.client() as client:
         with pytest.raises(InvalidFields, match=f"^ERR_INVALID: {text}$"):
             await client.call(Deep())
+
+
+def test_a_place_may_be_the_name_of_a_field() -> None:
+    assert invalid(("id", "too small")).fields["fields"] == [{"loc": ["id"], "msg": "too small"}]
+
+
+@pytest.mark.parametrize("problems", [(["id"], "too small"), ("id", "too small"), (("id",),), (("id", 7),), (7,)])
+def test_a_problem_is_a_pair(problems: Any) -> None:
+    with pytest.raises(TypeError, match=r"invalid takes pairs of a place and a reason, such as invalid\(\(\['id'\], "):
+        invalid(*problems)

@@ -28,9 +28,18 @@ def invalid(*problems: Problem) -> Failure:
     """Return the failure for wrong fields: ``raise invalid((["id"], "there is no such book"))``.
 
     Args:
-        problems: the places in the packet, each with a reason. At most 20 are sent, and then one that counts the rest.
-            Do not put values of the packet into a reason.
+        problems: the places in the packet, each with a reason. A place is a list of names and indices, or the name of a
+            field. At most 20 are sent, the last of which counts the rest. A reason should have no values of the packet.
+
+    Raises:
+        TypeError: a problem is not such a pair.
     """
+    given: tuple[object, ...] = problems
+    for problem in given:
+        if not (isinstance(problem, tuple) and len(problem) == 2 and isinstance(problem[1], str)):
+            raise TypeError(
+                f"invalid takes pairs of a place and a reason, such as invalid((['id'], 'too small')); got {problem!r}"
+            )
     return Failure(ErrorCode.INVALID, fields=_listed(problems))
 
 
@@ -55,7 +64,8 @@ def _listed(problems: Sequence[Problem]) -> list[dict[str, Any]]:
 
 
 def _place(place: Sequence[object]) -> list[str | int]:
-    return [part if type(part) is int else _shortened(str(part)) for part in place[:MAX_PARTS]]
+    parts = [place] if isinstance(place, str) else place[:MAX_PARTS]
+    return [part if type(part) is int else _shortened(str(part)) for part in parts]
 
 
 def _shortened(text: str) -> str:
