@@ -87,7 +87,9 @@ def test_the_help_lists_ten_commands_and_imports_neither_them_nor_the_core(site:
 
 
 def test_without_other_commands_the_help_has_no_section_for_them(site: Site) -> None:
-    assert "other distributions" not in site.asyncapy("--help").stdout
+    own = site.asyncapy("--help").stdout
+    assert re.findall(r"^  (\w+) +Brought by asyncapy-typed", own, re.MULTILINE) == ["client", "describe"]
+    assert "other distributions" not in site.asyncapy("--help", ASYNCAPY_PLUGINS_DENY="client,describe").stdout
 
 
 def test_a_function_may_return_the_command(site: Site) -> None:
@@ -278,7 +280,9 @@ def test_metadata_that_cannot_be_read_hides_no_command(site: Site) -> None:
 @pytest.mark.parametrize("name", ["two words", "-x", "ring\a", "a/b"])
 def test_a_name_that_cannot_be_typed_is_not_listed(site: Site, name: str) -> None:
     site.install("deploy", DEPLOY, entries=entry(name, "deploy:deploy"))
-    assert "other distributions" not in site.asyncapy("--help").stdout
+    own = site.asyncapy("--help").stdout
+    assert re.findall(r"^  (\w+) +Brought by asyncapy-typed", own, re.MULTILINE) == ["client", "describe"]
+    assert "other distributions" not in site.asyncapy("--help", ASYNCAPY_PLUGINS_DENY="client,describe").stdout
     assert name not in complete(site, name[0])
     doctor = site.asyncapy("plugins", "doctor").stdout
     assert f"command {name!r} of deploy 1.0 is quarantined: its name {name!r} " in doctor
