@@ -251,6 +251,8 @@ def test_the_list_of_plugins_shows_the_plugin_that_brings_a_command(site: Site) 
     install(site, "broken", "import nowhere")
     done = site.asyncapy("plugins", "--json")
     commands = {record["name"]: record["commands"] for record in json.loads(done.stdout) if record["commands"]}
+    typed = sorted(commands.pop("typed"))
+    assert typed == ["client", "describe"]
     assert commands == {"a": ["y"], "z": ["z"], "deploy": ["deploy"], "broken": ["broken"]}
     states = {record["name"]: record["state"] for record in json.loads(done.stdout)}
     assert (states["deploy"], states["broken"]) == ("loaded", "quarantined")
@@ -260,9 +262,9 @@ def test_the_list_of_plugins_shows_the_plugin_that_brings_a_command(site: Site) 
 
 def test_the_doctor_counts_commands(site: Site) -> None:
     install(site, "deploy", DEPLOY)
-    assert re.fullmatch(r"\d plugins and 1 command, no problems found.\n", site.asyncapy("plugins", "doctor").stdout)
+    assert re.fullmatch(r"\d plugins and 3 commands, no problems found.\n", site.asyncapy("plugins", "doctor").stdout)
     install(site, "other", DEPLOY, "other:deploy")
-    assert re.fullmatch(r"\d plugins and 2 commands, no problems found.\n", site.asyncapy("plugins", "doctor").stdout)
+    assert re.fullmatch(r"\d plugins and 4 commands, no problems found.\n", site.asyncapy("plugins", "doctor").stdout)
 
 
 def test_metadata_that_cannot_be_read_hides_no_command(site: Site) -> None:
@@ -273,7 +275,7 @@ def test_metadata_that_cannot_be_read_hides_no_command(site: Site) -> None:
     (site.folder / "~eploy-0.9.dist-info").mkdir()
     (site.folder / "~eploy-0.9.dist-info" / "entry_points.txt").write_text(entry("old", "old"))
     names = site.asyncapy("--help").stdout.partition("other distributions")[2]
-    assert re.findall(r"^  (\w+)", names, re.MULTILINE) == ["deploy"]
+    assert re.findall(r"^  (\w+)", names, re.MULTILINE) == ["client", "deploy", "describe"]
     assert site.asyncapy("deploy").returncode == 0
 
 
