@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given
@@ -137,3 +137,42 @@ def test_the_same_is_accepted_with_the_same_result(fields: dict[str, Any]) -> No
 
 PYDANTIC = {kind: PydanticType(kind) for kind in (Outer, Inner)}
 ADAPTERS: dict[Any, TypeAdapter[Any]] = {kind: TypeAdapter(kind) for kind in (Outer, Inner)}
+
+
+class Span(NamedTuple):
+    first: int
+    last: int = 0
+
+
+class Defaults(BaseModel):
+    span: Span = Span(1)
+    schema_: dict[str, Any] = {"type": "list", "items_schema": {"type": "int"}}
+    metadata: list[int] = []
+    default: list[int] = []
+    type: list[int] = []
+    config: list[int] = []
+
+
+def test_defaults_are_left_as_they_are_and_fields_may_have_any_name() -> None:
+    found = PydanticType(Defaults)
+    model = found.validate({})
+    assert (model.span, type(model.span)) == (Span(1), Span)
+    assert model.schema_ == {"type": "list", "items_schema": {"type": "int"}}
+    for name in ("metadata", "default", "type", "config"):
+        with pytest.raises(ValidationError) as raised:
+            found.validate({name: ["a", "b"]})
+        assert raised.value.error_count() == 1
+
+
+class Metadata(BaseModel):
+    metadata: bytes
+
+
+class Described(BaseModel):
+    schema_: dict[str, Any] = {"type": "bytes"}
+
+
+def test_bytes_are_found_in_fields_of_any_name_and_not_in_defaults() -> None:
+    with pytest.raises(TypeError, match="a field of Metadata is bytes"):
+        PydanticType(Metadata)
+    assert PydanticType(Described).validate({}).schema_ == {"type": "bytes"}

@@ -16,6 +16,9 @@ _FIELDS: Final = frozenset({"model-fields", "typed-dict", "dataclass-args"})
 MAX_OTHERS: Final = 100
 """How many fields that a model does not have are named one by one, if it forbids them."""
 
+_NO_SCHEMAS: Final = frozenset({"config", "default", "expected", "members", "metadata", "serialization"})
+"""The parts of a schema that are values, or say nothing about input."""
+
 
 def bounded(node: Any, *, forbids: bool = False) -> Any:
     """Return a schema that accepts the same, and stops at the first error of each list, set, tuple and map.
@@ -32,13 +35,12 @@ def bounded(node: Any, *, forbids: bool = False) -> Any:
     if not isinstance(node, dict):
         return node
     kind, config = node.get("type"), node.get("config")
+    is_schema = isinstance(kind, str)  # otherwise it is a map of fields, which have any names
+    kind, kept = (kind, _NO_SCHEMAS) if is_schema else (None, ())
     behavior = config.get("extra_fields_behavior") if isinstance(config, dict) else None
     forbids = forbids if behavior is None else behavior == "forbid"
     inner = forbids and kind not in _FIELDS
-    made = {
-        name: each if name in ("metadata", "serialization", "config") else bounded(each, forbids=inner)
-        for name, each in node.items()
-    }
+    made = {name: each if name in kept else bounded(each, forbids=inner) for name, each in node.items()}
     if kind in _COLLECTIONS:
         made["fail_fast"] = True
     if kind in _FIELDS and node.get("extra_behavior", "forbid" if forbids else None) == "forbid":
@@ -73,7 +75,7 @@ def bytes_in(node: Any) -> Iterable[str]:
             yield "plain"
         else:
             for name, each in node.items():
-                if name not in ("metadata", "serialization"):
+                if name not in _NO_SCHEMAS or not isinstance(node.get("type"), str):
                     yield from bytes_in(each)
 
 
