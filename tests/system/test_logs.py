@@ -19,7 +19,7 @@ import trio
 import trio.lowlevel
 import trio.testing
 from conftest import Serve
-from numbered_peer import NumberedPeer
+from numbered_peer import NumberedPeer, numbered
 from peer import JSON, json_packet, packet
 from program import HEAD, Caller, connected, running
 
@@ -57,8 +57,9 @@ def recorded(server: Server) -> Records:
 # Fields
 
 
+@pytest.mark.parametrize("version", [22, 23])
 @pytest.mark.parametrize("measure", [False, True])
-async def test_the_lines_of_a_session_have_its_fields(serve: Serve, measure: bool) -> None:
+async def test_the_lines_of_a_session_have_its_fields(serve: Serve, measure: bool, version: int) -> None:
     server = Server(port=0, measure=measure)
     records = recorded(server)
 
@@ -70,18 +71,18 @@ async def test_the_lines_of_a_session_have_its_fields(serve: Serve, measure: boo
     sessions: list[str] = []
     running = await serve(server)
     async with await running.connect() as peer:
-        await peer.send(json_packet(a=1))
-        assert await peer.failure() == "ERR_HANDLER_FAILED"
+        await peer.send(json_packet(a=1) if version == 22 else numbered("REQUEST", 1, {}))
+        assert await peer.read(1)
     await running.settle()
     (session,) = sessions
     whose = {"session": session, "address": "127.0.0.1"}
     assert records.fields("New session started") == whose
     failure = records.fields("Handler 'moody' failed")
     assert (failure.pop("duration", None) is not None) is measure
-    assert failure == {**whose, "version": 22, "code": "ERR_HANDLER_FAILED", "handler": "moody"}
+    assert failure == {**whose, "version": version, "code": "ERR_HANDLER_FAILED", "handler": "moody"}
     end = records.fields("The connection was closed")
     assert 0 < end.pop("duration") < 60
-    assert end == {**whose, "version": 22}
+    assert end == {**whose, "version": version}
 
 
 async def test_the_lines_of_refusals_have_their_code(serve: Serve) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import trio
 
+from asyncapy_core.addresses import network_of
 from asyncapy_core.errors import ClientDisconnected
 from asyncapy_core.event_loops import require_trio
 from asyncapy_core.logs import SessionLog
@@ -66,11 +67,22 @@ class Client:
             ``{"DNS": (), "email": (), "URI": ("spiffe://example.org/billing",)}``; empty without a certificate.
     """
 
-    __slots__ = ("__weakref__", "address", "encoding", "server", "session", "stream", "tls_names", "tls_peer")
+    __slots__ = (
+        "__weakref__",
+        "_network",
+        "address",
+        "encoding",
+        "server",
+        "session",
+        "stream",
+        "tls_names",
+        "tls_peer",
+    )
 
     session: Session
     tls_peer: Mapping[str, str] | None
     tls_names: Mapping[str, tuple[str, ...]]
+    _network: str
 
     def __init__(
         self,
@@ -88,6 +100,15 @@ class Client:
         self.tls_names = _NO_NAMES
         if session is not None:
             self.session = session
+
+    @property
+    def network(self) -> str:
+        """The network that counts as one peer: an IPv4 address, the /64 of an IPv6 address, or ``unix:`` and a path."""
+        try:
+            return self._network
+        except AttributeError:  # computed once, and not for connections of which no filter asks for it
+            self._network = network_of(self.address)
+            return self._network
 
     @property
     def log(self) -> SessionLog:

@@ -15,7 +15,8 @@ from asyncapy import Server
 from asyncapy.typed import Request
 from asyncapy_core.testing import serving
 from asyncapy_typed.core_schemas import MAX_OTHERS
-from asyncapy_typed.pydantic_models import MANY, PydanticType, has_few_values
+from asyncapy_typed.model_types import InvalidFields
+from asyncapy_typed.pydantic_models import MANY, MAX_ERRORS, PydanticType, has_few_values
 
 
 class Strict(BaseModel):
@@ -176,3 +177,28 @@ def test_bytes_are_found_in_fields_of_any_name_and_not_in_defaults() -> None:
     with pytest.raises(TypeError, match="a field of Metadata is bytes"):
         PydanticType(Metadata)
     assert PydanticType(Described).validate({}).schema_ == {"type": "bytes"}
+
+
+class Alternatives(BaseModel):
+    values: list[int] | list[float] | list[bool] | tuple[int, ...] | set[int]
+
+
+@pytest.mark.parametrize(
+    ("count", "listed"),
+    [(10, 50), (MAX_ERRORS // 5, MAX_ERRORS), (MAX_ERRORS // 5 + 1, 5), (MANY + 1, 5)],
+)
+def test_a_union_has_no_more_problems_than_are_worth_their_time(count: int, listed: int) -> None:
+    with pytest.raises(InvalidFields) as caught:
+        PydanticType(Alternatives).read({"values": ["x"] * count})
+    assert len(caught.value.problems) == listed
+
+
+ALTERNATIVES = {f"field{number}": Alternatives for number in range(150)}
+Wide: Any = type("Wide", (BaseModel,), {"__annotations__": ALTERNATIVES})
+
+
+def test_a_model_with_very_many_wrong_fields_has_one_problem() -> None:
+    fields = {f"field{number}": {"values": ["x"]} for number in range(150)}
+    with pytest.raises(InvalidFields) as caught:
+        PydanticType(Wide).read(fields)
+    assert caught.value.problems == [((), "It has 750 problems, too many to list any")]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from asyncapy_core.plugins.implementations import Implementation
@@ -41,7 +43,9 @@ class Registering(Routes):
         self.hooks: ServerHooks = hooks
         self._dispatcher = Dispatcher()
         self._not_adapted: dict[Handler, Route] = {}
-        self._overrides: dict[Callable[..., Any], list[Callable[..., Any]]] = {}
+        self._replacements: dict[Callable[..., Any], list[Callable[..., Any]]] = {}
+        self._changing = threading.Lock()
+        self._overrides: Mapping[Callable[..., Any], Callable[..., Any]] = MappingProxyType({})
 
     @property
     def handlers(self) -> dict[int, tuple[Handler, ...]]:
@@ -54,9 +58,12 @@ class Registering(Routes):
         return self._dispatcher.guards
 
     @property
-    def overrides(self) -> dict[Callable[..., Any], Callable[..., Any]]:
-        """The functions that are replaced by others, and their replacements; see `override`."""
-        return {function: replacements[-1] for function, replacements in self._overrides.items()}
+    def overrides(self) -> Mapping[Callable[..., Any], Callable[..., Any]]:
+        """The functions that are replaced by others, and their replacements; see `override`.
+
+        It is another object after each change.
+        """
+        return self._overrides
 
     def add_route(self, route: Route) -> Registration[Any]:
         """Register a route; called by `register_handler`, `operation` and `include`."""
@@ -98,8 +105,8 @@ class Registering(Routes):
         """Call a replacement wherever a plugin calls this function for a handler, such as a dependency; for tests.
 
         ``with server.override(open_database, open_test_database): ...`` lasts for the block. Plugins look at
-        `overrides` for each packet, so that this works while the server serves. Of several replacements of one
-        function, the last one is called. A handler is no such function: register another one.
+        `overrides` for each packet, so that this works while the server serves, and from any thread. Of several
+        replacements of one function, the last one is called. A handler is no such function: register another one.
 
         Args:
             function: the function.
@@ -109,20 +116,31 @@ class Registering(Routes):
             The registration, to call the function itself again.
 
         Raises:
-            TypeError: an argument is not callable.
+            TypeError: an argument is not callable, or the function is an object that cannot be hashed.
         """
         for each in (function, replacement):
             if not callable(each):
                 raise TypeError(f"override takes two functions; got {each!r}")
-        replacements = self._overrides.setdefault(function, [])
-        replacements.append(replacement)
+        try:
+            hash(function)
+        except TypeError as error:
+            raise TypeError(
+                f"override takes a function that can be hashed; got {function!r}: add a __hash__"
+            ) from error
+        self._replace(function, lambda replacements: replacements.append(replacement))
 
-        def remove() -> None:
+        def remove(replacements: list[Callable[..., Any]]) -> None:
             del replacements[next(index for index, each in enumerate(replacements) if each is replacement)]
-            if not replacements:
-                self._overrides.pop(function, None)
 
-        return Registration(function, remove)
+        return Registration(function, lambda: self._replace(function, remove))
+
+    def _replace(self, function: Callable[..., Any], change: Callable[[list[Callable[..., Any]]], None]) -> None:
+        """Change the replacements of a function."""
+        with self._changing:
+            change(self._replacements.setdefault(function, []))
+            if not self._replacements[function]:
+                del self._replacements[function]
+            self._overrides = MappingProxyType({each: last[-1] for each, last in self._replacements.items()})
 
     def on_error(self, kind: type[Exception]) -> Callable[[E], E]:
         """Return a decorator for a function that turns exceptions of handlers into answers.
@@ -157,6 +175,9 @@ class Registering(Routes):
             TypeError: the function takes other arguments.
             RuntimeError: the server is serving, and has been set up.
         """
+        if returns_coroutine(wrap) or inspect.isgeneratorfunction(wrap) or inspect.isasyncgenfunction(wrap):
+            got = _title(wrap, "around")
+            raise TypeError(f"around takes a plain 'def' function, which returns an 'async def' function; got {got}")
         arguments = _arguments(wrap, ("server", "handler", "call"), "around")
         self.hooks.add("asyncapy_wrap", Implementation(wrap, arguments, title=_title(wrap, "around")))
         return wrap
@@ -181,6 +202,12 @@ class Registering(Routes):
             inspect.signature(manage).bind(None)
         except TypeError:
             raise TypeError(f"on_session calls its function with a client; got {title}, which takes others") from None
+        if inspect.iscoroutinefunction(manage) or inspect.isgeneratorfunction(manage):
+            kind = "an 'async def' without 'yield'" if inspect.iscoroutinefunction(manage) else "no 'async def'"
+            raise TypeError(
+                "on_session takes an 'async def' function that yields once, or one that returns an async context "
+                f"manager; got {title}, which is {kind}"
+            )
         open_manager: Any = contextlib.asynccontextmanager(manage) if inspect.isasyncgenfunction(manage) else manage
         self.hooks.add("asyncapy_session", Implementation(open_manager, ("client",), title=title))
         return manage
@@ -200,7 +227,7 @@ class Registering(Routes):
             RuntimeError: the server is serving, and has been set up.
         """
         if not returns_coroutine(run):
-            raise TypeError(f"beside takes an 'async def' function; got {run!r}")
+            raise TypeError(f"beside takes an 'async def' function without 'yield'; got {_title(run, 'beside')}")
         arguments = _arguments(run, ("server", "task_status"), "beside")
         self.hooks.add("asyncapy_run", Implementation(run, arguments, title=_title(run, "beside")))
         return run

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, aclosing
+from collections.abc import AsyncIterable, Callable
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from asyncapy_typed.answers import dump_any
@@ -136,11 +136,18 @@ def _with_dependencies(
     return resolve_and_call
 
 
-async def _send_all(client: Client, answers: AsyncIterator[Any], dump: Callable[[Any], Any]) -> None:
-    """Send each answer of an iterator."""
-    async with aclosing(answers) as closing:  # type: ignore[type-var]  # most iterators are generators
-        async for answer in closing:
+async def _send_all(client: Client, answers: AsyncIterable[Any], dump: Callable[[Any], Any]) -> None:
+    """Send each answer of an iterator, and close it."""
+    if not hasattr(answers, "__aiter__"):
+        raise TypeError(f"it returned a {type(answers).__name__}; yield its items instead")
+    iterator = aiter(answers)
+    try:
+        async for answer in iterator:
             await client.send(dump(answer))
+    finally:
+        close = getattr(iterator, "aclose", None)  # most are generators
+        if close is not None:
+            await close()
 
 
 def _dump_of(signature: Signature) -> Callable[[Any], Any]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, Final, get_args, get_origin
+from typing import Any, Final, get_origin
 
 from asyncapy_typed.errors import describe_problems
-from asyncapy_typed.model_types import InvalidFields, ModelType, is_union, name_of_type
+from asyncapy_typed.model_types import InvalidFields, ModelType, members_of, name_of_type
 from asyncapy_typed.models import model_type
 
 NONE: Final[Mapping[str, Any]] = MappingProxyType({"status": "success"})
@@ -31,7 +31,7 @@ class AnswerType:
     """
 
     def __init__(self, kind: Any) -> None:
-        members = get_args(kind) if is_union(kind) else (kind,)
+        members = members_of(kind)
         self.kind: Any = kind
         self.optional: bool = None in members or type(None) in members
         self.model: ModelType | None = model_type(kind)
@@ -40,8 +40,8 @@ class AnswerType:
             self.dump = self._dump_none
         elif self.model is None and not is_mapping(kind):
             raise TypeError(
-                f"an answer is a map of fields, and {name_of_type(kind)} is none: use a model with a field for it, or "
-                "dict[str, Any]"
+                f"an answer is a map of fields, and {name_of_type(kind)} is none: use a model with a field for it, "
+                "dict[str, Any], or an async generator that yields its items"
             )
         elif self.model is not None and self.optional:
             self.dump = self._dump_optional
@@ -102,7 +102,15 @@ def answer_type(kind: Any) -> AnswerType:
     return _answer_type(None if kind is type(None) else kind)
 
 
-_answer_type = functools.cache(AnswerType)
+_cached = functools.cache(AnswerType)
+
+
+def _answer_type(kind: Any) -> AnswerType:
+    try:
+        hash(kind)
+    except TypeError:  # what stands in Annotated may be anything
+        return AnswerType(kind)
+    return _cached(kind)
 
 
 def dump_any(answer: Any) -> Any:
@@ -121,10 +129,13 @@ def _model_of(kind: type) -> ModelType | None:
 
 def is_mapping(kind: Any) -> bool:
     """Return True for types of mappings, a packet among them, and for unions of these; and for Any."""
-    if is_union(kind):
-        return all(member is type(None) or is_mapping(member) for member in get_args(kind))
-    outer = get_origin(kind) or kind
-    return kind is Any or (isinstance(outer, type) and issubclass(outer, Mapping))
+    return all(
+        each is type(None) or each is Any or _is_mapping_class(get_origin(each) or each) for each in members_of(kind)
+    )
+
+
+def _is_mapping_class(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Mapping)
 
 
 def _as_it_is(answer: Any) -> Any:

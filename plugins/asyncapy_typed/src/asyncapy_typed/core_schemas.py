@@ -7,6 +7,17 @@ from typing import Any, Final
 
 from asyncapy_typed.binary import from_base64
 
+Node = Mapping[str, Any]
+"""A schema of pydantic-core, or a part of one, such as a field of a model: a mapping with a ``"type"``."""
+
+_INNER: Final = frozenset(
+    """
+    schema fields choices definitions items_schema keys_schema values_schema extras_schema extras_keys_schema steps
+    lax_schema strict_schema json_schema python_schema arguments_schema var_args_schema var_kwargs_schema
+    """.split()  # noqa: SIM905  # a list of words is easier to read
+)
+"""The names under which a node has nodes that validate. Under others, it has values of any form, such as a default."""
+
 _COLLECTIONS: Final = frozenset({"list", "set", "frozenset", "tuple", "dict", "generator"})
 """The kinds of nodes with any number of values, each of which may be an error."""
 
@@ -16,11 +27,37 @@ _FIELDS: Final = frozenset({"model-fields", "typed-dict", "dataclass-args"})
 MAX_OTHERS: Final = 100
 """How many fields that a model does not have are named one by one, if it forbids them."""
 
-_NO_SCHEMAS: Final = frozenset({"config", "default", "expected", "members", "metadata", "serialization"})
-"""The parts of a schema that are values, or say nothing about input."""
+
+def with_inner(node: Node, change: Callable[[Node], Node]) -> Node:
+    """Return a node in which the nodes directly inside are changed by a function."""
+    return {name: _changed(each, change) if name in _INNER else each for name, each in node.items()}
 
 
-def bounded(node: Any, *, forbids: bool = False) -> Any:
+def inner_nodes(node: Node) -> list[Node]:
+    """Return the nodes directly inside a node."""
+    found: list[Node] = []
+
+    def note(each: Node) -> Node:
+        found.append(each)
+        return each
+
+    with_inner(node, note)
+    return found
+
+
+def _changed(part: Any, change: Callable[[Node], Node]) -> Any:
+    if isinstance(part, list):
+        return [_changed(each, change) for each in part]
+    if isinstance(part, tuple):  # a choice of a union, and its label
+        return (change(part[0]), *part[1:])
+    if not isinstance(part, dict):
+        return part
+    if isinstance(part.get("type"), str):
+        return change(part)
+    return {name: _changed(each, change) for name, each in part.items()}  # the fields, or choices, by name
+
+
+def bounded(node: Node, *, forbids: bool = False) -> Node:
     """Return a schema that accepts the same, and stops at the first error of each list, set, tuple and map.
 
     Without this, a packet of 1 MiB with 300,000 wrong items costs seconds. Models that forbid other fields stop if
@@ -30,19 +67,13 @@ def bounded(node: Any, *, forbids: bool = False) -> Any:
         node: the schema, or a part of it.
         forbids: whether the settings of the model around it forbid other fields.
     """
-    if isinstance(node, (list, tuple)):
-        return type(node)(bounded(each, forbids=forbids) for each in node)
-    if not isinstance(node, dict):
-        return node
     kind, config = node.get("type"), node.get("config")
-    is_schema = isinstance(kind, str)  # otherwise it is a map of fields, which have any names
-    kind, kept = (kind, _NO_SCHEMAS) if is_schema else (None, ())
     behavior = config.get("extra_fields_behavior") if isinstance(config, dict) else None
     forbids = forbids if behavior is None else behavior == "forbid"
     inner = forbids and kind not in _FIELDS
-    made = {name: each if name in kept else bounded(each, forbids=inner) for name, each in node.items()}
+    made = with_inner(node, lambda each: bounded(each, forbids=inner))
     if kind in _COLLECTIONS:
-        made["fail_fast"] = True
+        return {**made, "fail_fast": True}
     if kind in _FIELDS and node.get("extra_behavior", "forbid" if forbids else None) == "forbid":
         check = _few_others(len(node["fields"]))
         return {"type": "function-before", "function": {"type": "no-info", "function": check}, "schema": made}
@@ -58,42 +89,31 @@ def _few_others(own: int) -> Callable[[Any], Any]:
     return check
 
 
-def bytes_in(node: Any) -> Iterable[str]:
+def bytes_in(node: Node) -> Iterable[str]:
     """Yield for each bytes in a schema of pydantic-core: ``"binary"`` for `Binary`, ``"plain"`` for others.
 
     Bytes that a function of the model validates are none of both: such a function knows the form of its input.
     """
-    if isinstance(node, (list, tuple)):
-        for each in node:
+    inner = node.get("schema")
+    if str(node.get("type")).startswith("function-") and isinstance(inner, dict) and inner.get("type") == "bytes":
+        if node["function"].get("function") is from_base64:
+            yield "binary"
+    elif node.get("type") == "bytes":
+        yield "plain"
+    else:
+        for each in inner_nodes(node):
             yield from bytes_in(each)
-    elif isinstance(node, dict):
-        inner = node.get("schema")
-        if str(node.get("type")).startswith("function-") and isinstance(inner, dict) and inner.get("type") == "bytes":
-            if node["function"].get("function") is from_base64:
-                yield "binary"
-        elif node.get("type") == "bytes":
-            yield "plain"
-        else:
-            for name, each in node.items():
-                if name not in _NO_SCHEMAS or not isinstance(node.get("type"), str):
-                    yield from bytes_in(each)
 
 
-def forbids_others(schema: Any) -> bool:
+def forbids_others(schema: Node) -> bool:
     """Return True if a model of this schema, or one of a union, refuses fields that it does not have."""
-    found = False
-
-    def note(node: Mapping[str, Any]) -> None:
-        nonlocal found
-        config = node.get("config") or {}
-        found = found or "forbid" in (config.get("extra_fields_behavior"), node.get("extra_behavior"))
-
-    for node in _outer_nodes(schema):
-        note(node)
-    return found
+    return any(
+        "forbid" in ((node.get("config") or {}).get("extra_fields_behavior"), node.get("extra_behavior"))
+        for node in _outer_nodes(schema)
+    )
 
 
-def _outer_nodes(schema: Any) -> Iterable[Mapping[str, Any]]:
+def _outer_nodes(schema: Node) -> Iterable[Node]:
     """Return the nodes of a schema that describe the fields of the packet itself, and not those of nested models."""
     definitions = {each["ref"]: each for each in schema.get("definitions", ()) if "ref" in each}
     pending, seen = [schema], set[int]()
@@ -107,5 +127,5 @@ def _outer_nodes(schema: Any) -> Iterable[Mapping[str, Any]]:
             pending.append(definitions[node["schema_ref"]])
         elif isinstance(node.get("schema"), dict):
             pending.append(node["schema"])
-        if node.get("type") == "union":
-            pending += [choice[0] if isinstance(choice, tuple) else choice for choice in node["choices"]]
+        if node.get("type") in ("union", "tagged-union"):
+            pending += inner_nodes(node)

@@ -17,6 +17,9 @@ MAX_PARTS: Final = 16
 MAX_TEXT: Final = 200
 """Characters of the longest reason, and of the longest name in a place."""
 
+MAX_CHARACTERS: Final = 4000
+"""Characters of all places and reasons; each has at most six bytes, and the header may allow 65,535 for an answer."""
+
 Problem = tuple[Sequence[object], str]
 """A place, such as ``("books", 0, "title")``, and a reason."""
 
@@ -37,9 +40,17 @@ def describe_problems(problems: Iterable[Problem]) -> str:
 
 
 def _listed(problems: Sequence[Problem]) -> list[dict[str, Any]]:
-    listed = [{"loc": _place(place), "msg": _shortened(reason)} for place, reason in problems[:MAX_PROBLEMS]]
-    if len(problems) > MAX_PROBLEMS:
-        listed[-1] = {"loc": [], "msg": f"{len(problems) - MAX_PROBLEMS + 1} more"}
+    listed: list[dict[str, Any]] = []
+    left = MAX_CHARACTERS
+    for place, reason in problems[:MAX_PROBLEMS]:
+        each = {"loc": _place(place), "msg": _shortened(reason)}
+        left -= len(each["msg"]) + sum(len(str(part)) for part in each["loc"])
+        if left < 0 and listed:
+            break
+        listed.append(each)
+    if len(listed) < len(problems):
+        del listed[MAX_PROBLEMS - 1 :]
+        listed.append({"loc": [], "msg": f"{len(problems) - len(listed)} more"})
     return listed
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import types
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from asyncapy_typed.errors import Problem
 
@@ -32,14 +32,14 @@ class ModelType(ABC):
         kind: as given.
         validate: takes the fields of a packet, and returns a model. It raises an exception for `problems`.
         dump: takes a model, and returns its fields. It raises a TypeError for an object of another type.
-        errors: the type of the exceptions that ``validate`` raises.
+        errors: the types of the exceptions that ``validate`` raises.
         forbids_others: whether it refuses fields that it does not have.
     """
 
     kind: Any
     validate: Callable[[Mapping[str, Any]], Any]
     dump: Callable[[Any], Any]
-    errors: type[Exception]
+    errors: tuple[type[Exception], ...]
     forbids_others: bool
 
     @abstractmethod
@@ -88,9 +88,39 @@ def is_union(kind: Any) -> bool:
     return get_origin(kind) in (Union, types.UnionType)
 
 
+def without_alias(kind: Any) -> Any:
+    """Return the type that ``type A = ...`` or ``NewType`` has given a name; any other type as it is.
+
+    Raises:
+        TypeError: the type uses an unknown name.
+    """
+    try:
+        while True:
+            outer = get_origin(kind) or kind
+            if type(outer).__name__ == "TypeAliasType":  # of typing since Python 3.12, and of typing_extensions
+                value = outer.__value__
+                kind = value if outer is kind else value[get_args(kind)]
+            elif hasattr(kind, "__supertype__"):
+                kind = kind.__supertype__
+            else:
+                return kind
+    except NameError as error:
+        raise TypeError(f"the type {kind} has the unknown name {error.name!r}: import it at run time") from error
+
+
+def members_of(kind: Any) -> tuple[Any, ...]:
+    """Return the types of a union, or the only type, without ``Annotated`` and without names given to types."""
+    kind = without_alias(kind)
+    if get_origin(kind) is Annotated:
+        return members_of(get_args(kind)[0])
+    if is_union(kind):
+        return tuple(each for member in get_args(kind) for each in members_of(member))
+    return (kind,)
+
+
 def wrong_type(model: object, kind: Any) -> TypeError:
     """Return the error for an answer of another type than announced."""
-    return TypeError(f"it returned a {type(model).__name__}, and {name_of_type(kind)} is announced")
+    return TypeError(f"it returned a {type(model).__name__}; return {name_of_type(kind)}, as announced")
 
 
 def _property_names(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Iterable[str]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, TypeVar, get_args, get_origin, get_typ
 
 from asyncapy_core import Client, KeyRecord, Packet, Server, Session
 from asyncapy_core.interfaces import ClientInterface, ServerInterface, SessionInterface
-from asyncapy_typed.model_types import ModelType, is_union, name_of_type
+from asyncapy_typed.model_types import ModelType, is_union, name_of_type, without_alias
 from asyncapy_typed.models import model_type
 
 T = TypeVar("T")
@@ -27,8 +27,8 @@ _BY_TYPE: Final[dict[type, str]] = {
 }
 
 _KNOWN: Final = (
-    "annotate it with Client, Packet, Session, Server, KeyRecord, or a model; write Annotated[..., FromContext()] for "
-    "what a filter has found, or Depends(function) for what a function returns"
+    "annotate it with Client, Packet, Session, Server, KeyRecord, or a model of the fields; write "
+    "Annotated[..., FromContext()] for what a filter has found, or Depends(function) for what a function returns"
 )
 
 
@@ -44,7 +44,10 @@ def Depends(function: Callable[..., Any], /, *, cache: bool = True) -> Any:  # n
         cache: call it once for a packet, for all parameters that it provides.
     """
     if not callable(function):
-        raise TypeError(f"Depends takes a function; got {function!r}")
+        raise TypeError(
+            f"Depends takes a function, and not its result: write Depends(function), without calling it; "
+            f"got {function!r}"
+        )
     return Dependency(function, cache)
 
 
@@ -113,7 +116,8 @@ def sources_of(function: Callable[..., Any], title: str) -> dict[str, Source]:
     found: dict[str, Source] = {}
     for name, parameter in parameters_of(function).items():
         if parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
-            raise TypeError(f"{title} takes {parameter}, which cannot be filled; name its parameters")
+            stars = "*" if parameter.kind is inspect.Parameter.VAR_POSITIONAL else "**"
+            raise TypeError(f"{title} takes {stars}{name}, which cannot be filled; name its parameters")
         source = _source(name, parameter, hints.get(name, inspect.Parameter.empty), title)
         if source is not None:
             found[name] = source
@@ -154,15 +158,17 @@ def type_hints(function: Callable[..., Any], title: str) -> dict[str, Any]:
 
 def _source(name: str, parameter: inspect.Parameter, hint: Any, title: str) -> Source | None:
     """Return the source of an argument, or None if the default is to be used."""
+    hint = _without_alias(hint, name, title)
     kind, *marks = (get_args(hint)[0], *hint.__metadata__) if get_origin(hint) is Annotated else (hint,)
+    kind = _without_alias(kind, name, title)
     marked = _mark([*marks, parameter.default], f"the parameter {name!r} of {title}")
     if isinstance(marked, Dependency):
         return marked
     if marked is not None:
         return _found(name, parameter, kind, title, marked.name)
     if hint is not inspect.Parameter.empty:
-        source = _source_by_type(name, parameter, kind, title)
-        problem = f"is a {name_of_type(kind)}, which is not known"
+        source = _source_by_type(name, parameter, kind, title, Annotated[kind, *marks] if marks else kind)
+        problem = f"has the type {name_of_type(kind)}, which is not known"
     else:
         source = Given(_BY_NAME[name]) if name in _BY_NAME else None
         problem = "has no annotation"
@@ -182,7 +188,14 @@ def _mark(marks: list[Any], parameter: str) -> Dependency | FromContext | None:
     return own[0] if own else None
 
 
-def _source_by_type(name: str, parameter: inspect.Parameter, kind: Any, title: str) -> Source | None:
+def _without_alias(hint: Any, name: str, title: str) -> Any:
+    try:
+        return without_alias(hint)
+    except TypeError as error:
+        raise TypeError(f"the parameter {name!r} of {title}: {error}") from error
+
+
+def _source_by_type(name: str, parameter: inspect.Parameter, kind: Any, title: str, hint: Any) -> Source | None:
     plain, optional = _without_none(kind)
     if isinstance(plain, type):
         if plain in _BY_TYPE:
@@ -191,7 +204,7 @@ def _source_by_type(name: str, parameter: inspect.Parameter, kind: Any, title: s
             return Given("server")
         if issubclass(plain, KeyRecord):
             return _found(name, parameter, kind, title, None)
-    model = None if optional else model_type(kind)
+    model = None if optional else model_type(hint)
     return None if model is None else Modelled(model)
 
 

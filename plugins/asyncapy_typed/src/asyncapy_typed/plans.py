@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack
 from enum import Enum, auto
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from asyncapy_core.routing.filter import returns_coroutine
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 Reader: TypeAlias = "Callable[[Client, Packet, list[Any]], Any]"
 """Returns an argument, given the client, the packet, and the results of the steps before, by place."""
 
-Overrides: TypeAlias = Mapping[Callable[..., Any], Callable[..., Any]]
+Overrides: TypeAlias = Mapping[Any, Callable[..., Any]]
 """The functions that are replaced by others, and their replacements."""
 
 _GIVEN: Final[dict[str, Reader]] = {
@@ -30,6 +31,10 @@ _GIVEN: Final[dict[str, Reader]] = {
     "session": lambda client, _packet, _results: client.session,
     "server": lambda client, _packet, _results: client.server,
 }
+
+
+NOT_YIELDED: Final = "generator didn't yield"
+"""The message of contextlib for a generator that returns before it yields."""
 
 
 class _Kind(Enum):
@@ -66,30 +71,43 @@ class Arguments:
 class _Step:
     """A dependency: a function to call, and the place of its result."""
 
-    __slots__ = ("arguments", "function", "kind", "place")
+    __slots__ = ("arguments", "function", "kind", "name", "place")
 
     def __init__(self, function: Callable[..., Any], arguments: Arguments, kind: _Kind, place: int) -> None:
         self.place = place
+        self.name: str = name_of(function)
         self.function: Callable[..., Any] = function
         if kind is _Kind.GENERATOR:
-            self.function = contextlib.contextmanager(function)
+            self.function = _managing(function, contextlib.contextmanager(_as_it_is), "__enter__")
         elif kind is _Kind.ASYNC_GENERATOR:
-            self.function = contextlib.asynccontextmanager(function)
+            self.function = _managing(function, contextlib.asynccontextmanager(_as_it_is), "__aenter__")
         self.arguments = arguments
         self.kind = kind
+
+    def unawaited(self, coroutine: CoroutineType[Any, Any, Any]) -> TypeError:
+        """Return the error for a plain function that has returned a coroutine, and close that."""
+        coroutine.close()
+        return TypeError(f"{name_of(self.function)!r} returned a coroutine: make it 'async def'")
 
     async def finish(self, called: Any, stack: AsyncExitStack | None) -> Any:
         """Return the result of a call of the function."""
         if self.kind is _Kind.ASYNC:
             return await called
         if self.kind is _Kind.PLAIN:
+            if type(called) is CoroutineType:
+                raise self.unawaited(called)
             return called
         assert stack is not None
-        if self.kind is _Kind.GENERATOR:
-            plain: AbstractContextManager[Any] = called
-            return stack.enter_context(plain)
-        asynchronous: AbstractAsyncContextManager[Any] = called
-        return await stack.enter_async_context(asynchronous)
+        try:
+            if self.kind is _Kind.GENERATOR:
+                plain: AbstractContextManager[Any] = called
+                return stack.enter_context(plain)
+            asynchronous: AbstractAsyncContextManager[Any] = called
+            return await stack.enter_async_context(asynchronous)
+        except RuntimeError as error:
+            if str(error) == NOT_YIELDED:
+                raise RuntimeError(f"it has to yield once: the dependency {self.name!r}") from None
+            raise
 
 
 class Plan:
@@ -122,12 +140,13 @@ class Plan:
         sources: Mapping[str, Source] | None = None,
         overrides: Overrides | None = None,
     ) -> None:
+        self._title = title
         self._hidden = hidden
         self._overrides = overrides or {}
         self._size = 0
         self._models: list[tuple[int, Reader]] = []
         self._steps: list[_Step] = []
-        self._places: dict[Callable[..., Any], int] = {}
+        self._places: dict[object, int] = {}
         self._under_way: list[Callable[..., Any]] = []
         known = sources_of(function, title) if sources is None else sources
         self.depends: bool = any(isinstance(source, Dependency) for source in known.values())
@@ -145,7 +164,10 @@ class Plan:
         """
         results = self._validated(client, packet)
         for step in self._steps:
-            results[step.place] = step.arguments.call(step.function, client, packet, results)
+            result = step.arguments.call(step.function, client, packet, results)
+            if type(result) is CoroutineType:
+                raise step.unawaited(result)
+            results[step.place] = result
         return results
 
     async def resolve(self, client: Client, packet: Packet, stack: AsyncExitStack | None) -> list[Any]:
@@ -198,12 +220,15 @@ class Plan:
 
     def _place_of(self, dependency: Dependency) -> int:
         """Return the place of the result of a dependency, and add its steps before it if it has none."""
-        function = self._overrides.get(dependency.function, dependency.function)
-        if dependency.cache and function in self._places:
-            return self._places[function]
-        if function in self._under_way:
+        function = self._overrides.get(_key(dependency.function), dependency.function)
+        key = _key(function)
+        if dependency.cache and key in self._places:
+            return self._places[key]
+        if key in map(_key, self._under_way):
             circle = " -> ".join(name_of(each) for each in [*self._under_way, function])
-            raise TypeError(f"dependencies depend on each other in a circle: {circle}")
+            raise TypeError(
+                f"the dependencies of {self._title} depend on each other in a circle: {circle}; leave one Depends out"
+            )
         self._under_way.append(function)
         kind = _kind_of(function)
         self.manages = self.manages or kind in (_Kind.GENERATOR, _Kind.ASYNC_GENERATOR)
@@ -213,7 +238,7 @@ class Plan:
         self._steps.append(_Step(function, arguments, kind, place))
         self._under_way.pop()
         if dependency.cache:
-            self._places[function] = place
+            self._places[key] = place
         return place
 
     def _next_place(self) -> int:
@@ -259,7 +284,7 @@ def found_reader(source: Found, name: str, title: str) -> Reader:
 
     def missing(problem: str) -> LookupError:
         return LookupError(
-            f"{problem} in the context for {name!r} of {title}; put a filter or guard that finds it before the handler"
+            f"{problem}: put a filter or guard before it; for {name!r} of {title}, in the context of the packet"
         )
 
     def read_by_name(client: Client, packet: Packet, results: list[Any]) -> Any:
@@ -285,6 +310,35 @@ def found_reader(source: Found, name: str, title: str) -> Reader:
         return default
 
     return read_by_type if in_context is None else read_by_name
+
+
+def _managing(function: Callable[..., Any], manage: Callable[[Any], object], method: str) -> Callable[..., Any]:
+    """Return a function that returns a context manager: the result of a function, or one around a generator.
+
+    Args:
+        function: a generator function, or one that `contextlib` has made a context manager of.
+        manage: makes a context manager of a generator.
+        method: a method of context managers.
+    """
+
+    def call(*args: Any, **named: Any) -> object:
+        made = function(*args, **named)
+        return made if hasattr(made, method) else manage(made)
+
+    return call
+
+
+def _as_it_is(generator: Any) -> Any:
+    return generator
+
+
+def _key(function: Callable[..., Any]) -> object:
+    """Return the function as a key of mappings; a number for an object that is none, such as that of a dataclass."""
+    try:
+        hash(function)
+    except TypeError:
+        return id(function)
+    return function
 
 
 def _constant(value: object) -> Reader:

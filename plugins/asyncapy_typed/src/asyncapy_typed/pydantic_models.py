@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, Final, get_args, get_origin
+from typing import Any, Final, get_origin
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
@@ -14,10 +14,14 @@ from pydantic_core import SchemaValidator
 from asyncapy_typed.binary import is_plain, with_bytes
 from asyncapy_typed.core_schemas import bounded, bytes_in, forbids_others
 from asyncapy_typed.errors import Problem
-from asyncapy_typed.model_types import ModelType, is_union, name_of_type, wrong_type
+from asyncapy_typed.model_types import ModelType, members_of, name_of_type, wrong_type
+from asyncapy_typed.recursive_unions import TooManyAlternatives, UnionCount, count_values, counted
 
 MANY: Final = 1000
 """Values in a packet from which on not all problems are looked for, but the first one of each list and map."""
+
+MAX_ERRORS: Final = 500
+"""The most errors of pydantic that are made into problems. Each alternative of a union has errors of its own."""
 
 
 class PydanticType(ModelType):
@@ -27,7 +31,7 @@ class PydanticType(ModelType):
         TypeError: pydantic cannot validate this type.
     """
 
-    errors = ValidationError
+    errors = (ValidationError, TooManyAlternatives)
 
     def __init__(self, kind: Any) -> None:
         self.kind = kind
@@ -44,19 +48,30 @@ class PydanticType(ModelType):
                 f"a field of {name_of_type(kind)} is bytes, which JSON has not: annotate it as asyncapy_typed.Binary, "
                 "which is base64 in JSON"
             )
-        self._validate_wholly: Callable[[Mapping[str, Any]], Any] = adapter.validator.validate_python
-        self.validate = _bounded_validator(schema).validate_python
+        count = UnionCount()
+        with_count = counted(schema, count)
+        if with_count is None:
+            self._validate_wholly: Callable[[Mapping[str, Any]], Any] = adapter.validator.validate_python
+            self.validate = _validator(bounded(schema)).validate_python
+        else:
+            self._validate_wholly = _counting(_validator(with_count), count)
+            self.validate = _counting(_validator(bounded(with_count)), count)
         self.dump = _dump(kind, adapter, has_bytes="binary" in kinds)
         self.forbids_others = forbids_others(schema)
 
-    def problems(self, error: ValidationError, fields: Mapping[str, Any]) -> list[Problem]:
-        if has_few_values(fields):
+    def problems(self, error: ValidationError | TooManyAlternatives, fields: Mapping[str, Any]) -> list[Problem]:
+        if isinstance(error, ValidationError) and has_few_values(fields):
             try:  # again, to find all of them
                 self._validate_wholly(fields)
-            except ValidationError as whole:
-                error = whole
-        found = error.errors(include_url=False, include_context=False, include_input=False)
-        return [(each["loc"], each["msg"]) for each in found]
+            except self.errors as whole:
+                if isinstance(whole, ValidationError) and whole.error_count() <= MAX_ERRORS:
+                    error = whole
+        if isinstance(error, TooManyAlternatives):
+            return [((), str(error))]
+        if error.error_count() > MAX_ERRORS:
+            return [((), f"It has {error.error_count()} problems, too many to list any")]
+        found = error.errors(include_url=False, include_input=False)
+        return [(each["loc"], _reason(each)) for each in found]
 
     def schema(self, *, of_answer: bool, reference: str) -> tuple[dict[str, Any], dict[str, Any]]:
         schema = self._adapter.json_schema(
@@ -85,9 +100,11 @@ class _Schemas(GenerateJsonSchema):
 
 def is_pydantic(kind: Any) -> bool:
     """Return True for a type of models that pydantic validates."""
-    if is_union(kind):
-        members = [member for member in get_args(kind) if member is not type(None)]
-        return bool(members) and all(is_pydantic(member) for member in members)
+    members = [member for member in members_of(kind) if member is not type(None)]
+    return bool(members) and all(map(_is_model, members))
+
+
+def _is_model(kind: Any) -> bool:
     kind = get_origin(kind) or kind  # a generic dataclass or typed dictionary with arguments
     if not isinstance(kind, type):
         return False
@@ -101,7 +118,7 @@ def is_typed_dict(kind: Any) -> bool:
 
 def _dump(kind: Any, adapter: TypeAdapter[Any], *, has_bytes: bool) -> Callable[[Any], Any]:
     to_python: Any = adapter.serializer.to_python
-    members = [get_origin(each) or each for each in (get_args(kind) if is_union(kind) else (kind,))]
+    members = [get_origin(each) or each for each in members_of(kind)]
     if any(is_typed_dict(each) for each in members):
         members.append(dict)
     expected = tuple(each for each in members if not is_typed_dict(each))
@@ -120,23 +137,41 @@ def _dump(kind: Any, adapter: TypeAdapter[Any], *, has_bytes: bool) -> Callable[
     return dumpwith_bytes if has_bytes else dump
 
 
+def _reason(error: Any) -> str:
+    """Return the text of an error of pydantic without the value that a few of these texts quote."""
+    kind, context = error["type"], error.get("ctx", {})
+    if kind == "union_tag_invalid":
+        return f"Input tag found using {context['discriminator']} does not match any of: {context['expected_tags']}"
+    return _WITHOUT_VALUE.get(kind) or str(error["msg"])
+
+
+_WITHOUT_VALUE: Final = {
+    "byte_size_unit": "Input should have a unit of bytes",
+    "import_error": "Input should be a valid python path",
+    "uuid_parsing": "Input should be a valid UUID",
+    "zoneinfo_str": "Input should be a time zone",
+}
+
+
 def has_few_values(value: Any) -> bool:
     """Return True if the values in a value, at any depth, are at most `MANY`."""
-    pending, count = [value], 0
-    while pending:
-        each = pending.pop()
-        if isinstance(each, (Mapping, list, tuple)):
-            count += len(each)
-            if count > MANY:
-                return False
-            pending += each.values() if isinstance(each, Mapping) else each
-    return True
+    return count_values(value, limit=MANY) <= MANY
 
 
-def _bounded_validator(schema: Any) -> SchemaValidator:
-    """Return a validator with few errors. Those of nested classes would not be bounded, and are not used in it."""
+def _validator(schema: Any) -> SchemaValidator:
+    """Return a validator of a changed schema. Those of nested classes are not changed, and are not used in it."""
     without_others: dict[str, Any] = {"_use_prebuilt": False}
     try:
-        return SchemaValidator(bounded(schema), **without_others)
+        return SchemaValidator(schema, **without_others)
     except TypeError:  # a later release of pydantic has no such argument
-        return SchemaValidator(bounded(schema))
+        return SchemaValidator(schema)
+
+
+def _counting(validator: SchemaValidator, count: UnionCount) -> Callable[[Mapping[str, Any]], Any]:
+    """Return a function that validates fields, and counts the unions that it tries for them."""
+
+    def validate(fields: Mapping[str, Any]) -> Any:
+        count.begin(fields)
+        return validator.validate_python(fields)
+
+    return validate

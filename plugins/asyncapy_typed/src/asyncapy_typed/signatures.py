@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, get_args, get_origin
 from asyncapy_core.routing.filter import returns_coroutine
 from asyncapy_core.routing.handler import is_handler, name_of
 from asyncapy_typed.answers import AnswerType, answer_type
+from asyncapy_typed.model_types import members_of, name_of_type, without_alias
 from asyncapy_typed.parameters import Dependency, Given, Modelled, Source, parameters_of, sources_of, type_hints
 from asyncapy_typed.requests import Request, StreamRequest
 
@@ -67,7 +68,7 @@ class Signature:
                 f"{self.title} takes {names}, but a packet is one model; put the fields into one class, or mark what a "
                 "filter has found with Annotated[..., FromContext()]"
             )
-        kind = models[0].kind if models else None
+        kind = members_of(models[0].kind)[0] if models else None
         if not (isinstance(kind, type) and issubclass(kind, (Request, StreamRequest))):
             return None
         operation = getattr(kind, "__asyncapy_operation__", None)
@@ -77,12 +78,12 @@ class Signature:
             )
         if route.operation is None:
             raise TypeError(
-                f"{self.title} takes a {kind.__name__}, which is the operation {operation[1]!r}: register it with "
+                f"{self.title} takes {kind.__name__}, which is the operation {operation[1]!r}: register it with "
                 f"@server.operation({kind.__name__})"
             )
         if operation != (route.field, route.operation):
             raise TypeError(
-                f"{self.title} takes a {kind.__name__}, which is the operation {operation[1]!r} in the field "
+                f"{self.title} takes {kind.__name__}, which is the operation {operation[1]!r} in the field "
                 f"{operation[0]!r}, but it is registered for {route.operation!r} in the field {route.field!r}: "
                 f"register it with @server.operation({kind.__name__}), on a router without another prefix"
             )
@@ -113,15 +114,19 @@ class Signature:
                 f"derive {request.__name__} from Request"
             )
         result = request.__asyncapy_result__()
+        try:
+            wanted = answer_type(result)
+        except TypeError as error:
+            raise TypeError(f"the answer of {request.__name__}: {error}") from error
         if annotated is None or annotated.kind is Any:
-            return answer_type(result)
-        if not _is_same(annotated.kind, result):
+            return wanted
+        if not _is_part(annotated.kind, result):
             base = "Request" if one else "StreamRequest"
             raise TypeError(
                 f"{self.title} returns {_name(hint)}, but {request.__name__} is a {base}[{_name(result)}]; change one "
                 "of them"
             )
-        return answer_type(result)
+        return wanted
 
 
 def is_typed(function: object) -> bool:
@@ -183,16 +188,25 @@ def standard_sources(function: Callable[..., Any]) -> dict[str, Source]:
 
 def _item_of(hint: Any) -> Any:
     """Return the type of the items of an annotated iterator, or None if it is no iterator."""
+    hint = without_alias(hint)
     if get_origin(hint) not in _STREAMS:
         return None
     return get_args(hint)[0]
 
 
-def _is_same(annotated: Any, result: Any) -> bool:
-    if annotated == result or (annotated in (None, type(None)) and result in (None, type(None))):
+def _is_part(annotated: Any, result: Any) -> bool:
+    """Return True if each object of one type is of the other type: it has the same members, or fewer, or subclasses."""
+    return all(any(_is_kind(one, other) for other in members_of(result)) for one in members_of(annotated))
+
+
+def _is_kind(one: Any, other: Any) -> bool:
+    if one == other or (one in _NONE and other in _NONE):
         return True
-    return isinstance(annotated, type) and isinstance(result, type) and issubclass(annotated, result)
+    return isinstance(one, type) and isinstance(other, type) and issubclass(one, other)
+
+
+_NONE: Final = (None, type(None))
 
 
 def _name(kind: Any) -> str:
-    return "None" if kind in (None, type(None)) else getattr(kind, "__name__", str(kind))
+    return "None" if kind in (None, type(None)) else name_of_type(kind)
