@@ -22,30 +22,14 @@ from conftest import Serve
 from numbered_peer import NumberedPeer, numbered
 from peer import JSON, json_packet, packet
 from program import HEAD, Caller, connected, running
+from records import Records
 
 from asyncapy import Server
 from asyncapy.filters import Filter
-from asyncapy_core.logs import FIELDS, SessionFilter
+from asyncapy_core.logs import SessionFilter
 
 UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 DATE = r"\d\d/\d\d/\d{4} \d\d:\d\d:\d\d [AP]M"
-
-
-class Records(logging.Filter):
-    """Keeps the records of a server."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.all: list[logging.LogRecord] = []
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        self.all.append(record)
-        return True
-
-    def fields(self, text: str) -> dict[str, Any]:
-        """Return the fields of the first record with this text."""
-        record = next(record for record in self.all if text in record.getMessage())
-        return {name: value for name in FIELDS if (value := vars(record).get(name)) is not None}
 
 
 def recorded(server: Server) -> Records:
@@ -402,7 +386,7 @@ os._exit(0)  # the stream of the application's handler is blocked
         assert process.wait(20) == 0
 
 
-def test_a_process_that_a_handler_forks_logs_with_all_loggers(tmp_path: Path) -> None:
+def test_a_process_that_a_handler_forks_logs_with_all_loggers_and_obeys_signals(tmp_path: Path) -> None:
     text = """
 import logging, multiprocessing, os
 server = Server(port=0)
@@ -413,6 +397,7 @@ logging.getLogger("shop").addHandler(file)
 def work(event):
     logging.info("from the fork")
     logging.getLogger("shop").warning("sold in the fork")
+    server.log.info("told in the fork")
     event.set()
     time.sleep(60)
 
@@ -438,6 +423,7 @@ server.start()
         lines = [line for line in program.err if "from the fork" in line]
     assert len(lines) == 5
     assert all(re.fullmatch(rf"\[INFO\] {DATE} \({UUID}\) from the fork", line) for line in lines)
+    assert len([line for line in program.err if line.endswith("told in the fork")]) == 5
     assert len([line for line in program.err if line.endswith(") before")]) == 5
     assert (tmp_path / "log").read_text() == "sold in the fork\n" * 5
 

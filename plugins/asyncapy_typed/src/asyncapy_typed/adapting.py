@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterable, Callable
+from collections.abc import AsyncIterable, Callable, Iterable
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from asyncapy_typed.answers import dump_any
-from asyncapy_typed.plans import Overrides, Plan
+from asyncapy_typed.plans import Hidden, Overrides, Plan
 from asyncapy_typed.signatures import Signature, is_typed
 
 if TYPE_CHECKING:
     from asyncapy_core import Client, Packet
     from asyncapy_core.interfaces import ServerInterface
-    from asyncapy_core.routing.filter import Filter
     from asyncapy_core.routing.router import Route
 
 Handler: TypeAlias = "Callable[[Client, Packet], Any]"
@@ -46,7 +45,7 @@ class _Plans:
         own: the plan without replacements.
     """
 
-    def __init__(self, signature: Signature, hidden: frozenset[str]) -> None:
+    def __init__(self, signature: Signature, hidden: Hidden) -> None:
         self._signature = signature
         self._hidden = hidden
         self._overrides: Overrides = {}
@@ -157,14 +156,27 @@ def _dump_of(signature: Signature) -> Callable[[Any], Any]:
     return answer.checked if os.environ.get(CHECK_REPLIES) == "1" else answer.dump
 
 
-def _hidden_fields(server: ServerInterface, route: Route) -> frozenset[str]:
-    """Return the fields that filters and guards examine, and the field of the operation: no fields of the model."""
-    filters: list[Filter] = [*route.filters]
-    for guard in server.guards:
-        filters += guard.filters  # type: ignore[arg-type]  # the interface does not name the class
+def _hidden_fields(server: ServerInterface, route: Route) -> Hidden:
+    """Return a function for the fields that filters and guards examine, and that of the operation.
+
+    Guards may be registered after the handler.
+    """
+    of_route = _fields_of(route.filters) | ({route.field} if route.operation is not None else set())
+    known: tuple[Any, frozenset[str]] = (None, frozenset())
+
+    def hidden() -> frozenset[str]:
+        nonlocal known
+        guards = server.guards
+        if guards is not known[0]:
+            known = guards, of_route.union(*(_fields_of(guard.filters) for guard in guards))
+        return known[1]
+
+    return hidden
+
+
+def _fields_of(filters: Iterable[Any]) -> frozenset[str]:
     schemas = [filter.schema() for filter in filters]
-    names = {name for schema in schemas if schema is not None for name in schema.get("properties", ())}
-    return frozenset(names | ({route.field} if route.operation is not None else set()))
+    return frozenset(name for schema in schemas if schema is not None for name in schema.get("properties", ()))
 
 
 _NO_RESULTS: list[Any] = []

@@ -105,12 +105,13 @@ def bytes_in(node: Node) -> Iterable[str]:
             yield from bytes_in(each)
 
 
-def forbids_others(schema: Node) -> bool:
-    """Return True if a model of this schema, or one of a union, refuses fields that it does not have."""
-    return any(
-        "forbid" in ((node.get("config") or {}).get("extra_fields_behavior"), node.get("extra_behavior"))
-        for node in _outer_nodes(schema)
-    )
+def sees_others(schema: Node) -> bool:
+    """Return True if a model of this schema, or one of a union, refuses or keeps fields that it does not have."""
+    for node in _outer_nodes(schema):
+        behavior = node.get("extra_behavior") or (node.get("config") or {}).get("extra_fields_behavior")
+        if behavior in ("forbid", "allow") or node.get("type") == "dict":
+            return True
+    return False
 
 
 def _outer_nodes(schema: Node) -> Iterable[Node]:

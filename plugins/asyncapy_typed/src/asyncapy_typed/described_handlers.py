@@ -76,7 +76,7 @@ class DescribedHandler:
         signature = Signature(route.function, route) if is_typed(route.function) else None
         models: list[ModelType] = []
         if signature is not None:
-            models = Plan(signature.function, signature.title, frozenset(), sources=signature.sources).models
+            models = Plan(signature.function, signature.title, frozenset, sources=signature.sources).models
         filters = [_schema_of_filter(filter) for filter in (*guards, *route.filters)]
         known = [schema for schema in filters if schema is not None]
         self.name: str = route.operation or route.name

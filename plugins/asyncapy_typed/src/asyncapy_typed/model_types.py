@@ -33,14 +33,14 @@ class ModelType(ABC):
         validate: takes the fields of a packet, and returns a model. It raises an exception for `problems`.
         dump: takes a model, and returns its fields. It raises a TypeError for an object of another type.
         errors: the types of the exceptions that ``validate`` raises.
-        forbids_others: whether it refuses fields that it does not have.
+        sees_others: whether it refuses or keeps fields that it does not have; it ignores them otherwise.
     """
 
     kind: Any
     validate: Callable[[Mapping[str, Any]], Any]
     dump: Callable[[Any], Any]
     errors: tuple[type[Exception], ...]
-    forbids_others: bool
+    sees_others: bool
 
     @abstractmethod
     def problems(self, error: Any, fields: Mapping[str, Any]) -> list[Problem]:

@@ -25,6 +25,9 @@ Reader: TypeAlias = "Callable[[Client, Packet, list[Any]], Any]"
 Overrides: TypeAlias = Mapping[Any, Callable[..., Any]]
 """The functions that are replaced by others, and their replacements."""
 
+Hidden: TypeAlias = Callable[[], frozenset[str]]
+"""Returns the names of fields that are those of filters and guards, and of the operation, at present."""
+
 _GIVEN: Final[dict[str, Reader]] = {
     "client": lambda client, _packet, _results: client,
     "packet": lambda _client, packet, _results: packet,
@@ -116,7 +119,7 @@ class Plan:
     Args:
         function: the handler.
         title: names it in messages.
-        hidden: the names of fields that models which refuse other fields do not get.
+        hidden: returns the names of fields that models which refuse or keep other fields do not get.
         sources: the sources of its arguments, if they are known.
         overrides: the replacements of dependencies.
 
@@ -135,7 +138,7 @@ class Plan:
         self,
         function: Callable[..., Any],
         title: str,
-        hidden: frozenset[str],
+        hidden: Hidden,
         *,
         sources: Mapping[str, Source] | None = None,
         overrides: Overrides | None = None,
@@ -246,16 +249,15 @@ class Plan:
         return self._size - 1
 
 
-def model_reader(model: ModelType, hidden: frozenset[str]) -> Reader:
+def model_reader(model: ModelType, hidden: Hidden) -> Reader:
     """Return a reader of a model, which raises a `Failure` for wrong fields.
 
     Args:
         model: its type.
-        hidden: the names of fields that it does not get if it refuses other fields.
+        hidden: returns the names of fields that it does not get if it refuses or keeps other fields.
     """
     validate, errors = model.validate, model.errors
-    if model.forbids_others:
-        hidden -= model.field_names
+    own = model.field_names if model.sees_others else frozenset()
 
     def read(client: Client, packet: Packet, results: list[Any]) -> Any:
         try:
@@ -265,14 +267,15 @@ def model_reader(model: ModelType, hidden: frozenset[str]) -> Reader:
         raise invalid(*problems)
 
     def read_without_hidden(client: Client, packet: Packet, results: list[Any]) -> Any:
-        fields = {name: value for name, value in packet.fields.items() if name not in hidden}
+        others = hidden() - own
+        fields = {name: value for name, value in packet.fields.items() if name not in others}
         try:
             return validate(fields)
         except errors as error:
             problems = model.problems(error, fields)
         raise invalid(*problems)
 
-    return read_without_hidden if hidden and model.forbids_others else read
+    return read_without_hidden if model.sees_others else read
 
 
 def found_reader(source: Found, name: str, title: str) -> Reader:

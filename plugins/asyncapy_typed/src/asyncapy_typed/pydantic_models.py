@@ -12,7 +12,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, JsonSchema
 from pydantic_core import SchemaValidator
 
 from asyncapy_typed.binary import is_plain, with_bytes
-from asyncapy_typed.core_schemas import bounded, bytes_in, forbids_others
+from asyncapy_typed.core_schemas import bounded, bytes_in, sees_others
 from asyncapy_typed.errors import Problem
 from asyncapy_typed.model_types import ModelType, members_of, name_of_type, wrong_type
 from asyncapy_typed.recursive_unions import TooManyAlternatives, UnionCount, count_values, counted
@@ -57,7 +57,7 @@ class PydanticType(ModelType):
             self._validate_wholly = _counting(_validator(with_count), count)
             self.validate = _counting(_validator(bounded(with_count)), count)
         self.dump = _dump(kind, adapter, has_bytes="binary" in kinds)
-        self.forbids_others = forbids_others(schema)
+        self.sees_others = sees_others(schema)
 
     def problems(self, error: ValidationError | TooManyAlternatives, fields: Mapping[str, Any]) -> list[Problem]:
         if isinstance(error, ValidationError) and has_few_values(fields):

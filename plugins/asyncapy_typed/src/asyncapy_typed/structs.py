@@ -40,7 +40,7 @@ class StructType(ModelType):
             raise TypeError(f"msgspec cannot validate {name_of_type(kind)}: {error}") from error
         convert, to_builtins = msgspec.convert, msgspec.to_builtins
         structs = tuple(get_origin(each) or each for each in members_of(kind) if each is not type(None))
-        self.forbids_others = any(each.__struct_config__.forbid_unknown_fields for each in structs)
+        self.sees_others = any(each.__struct_config__.forbid_unknown_fields for each in structs)
 
         def validate(fields: Mapping[str, Any]) -> Any:
             return convert(fields, kind)
