@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
-from typing_extensions import TypedDict
+from typing_extensions import TypeAliasType, TypedDict
 
 from asyncapy import Server
 from asyncapy.typed import Request
@@ -202,3 +202,24 @@ def test_a_model_with_very_many_wrong_fields_has_one_problem() -> None:
     with pytest.raises(InvalidFields) as caught:
         PydanticType(Wide).read(fields)
     assert caught.value.problems == [((), "It has 750 problems, too many to list any")]
+
+
+Nested = TypeAliasType("Nested", "list[Nested] | int")
+
+
+class Folder(TypedDict):
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]  # it is no field
+    inside: list[Folder]
+
+
+class Recursive(BaseModel):
+    numbers: Nested = 0
+    folder: Folder | None = None
+
+
+def test_a_union_and_a_typed_dictionary_may_contain_themselves() -> None:
+    found = PydanticType(Recursive)
+    model = found.validate({"numbers": [1, [2]], "folder": {"inside": [{"inside": []}]}})
+    assert model.numbers == [1, [2]]
+    with pytest.raises(ValidationError):
+        found.validate({"folder": {"inside": [{"inside": [], "more": 1}]}})

@@ -76,8 +76,20 @@ def bounded(node: Node, *, forbids: bool = False) -> Node:
         return {**made, "fail_fast": True}
     if kind in _FIELDS and node.get("extra_behavior", "forbid" if forbids else None) == "forbid":
         check = _few_others(len(node["fields"]))
-        return {"type": "function-before", "function": {"type": "no-info", "function": check}, "schema": made}
+        return with_call(made, check)
     return made
+
+
+def with_call(node: Node, function: Callable[[Any], Any]) -> Node:
+    """Return a node that calls a function with the value first, and has the reference of the node, if it has one."""
+    inner = {name: each for name, each in node.items() if name != "ref"}
+    reference = {"ref": node["ref"]} if "ref" in node else {}
+    return {
+        "type": "function-before",
+        "function": {"type": "no-info", "function": function},
+        "schema": inner,
+        **reference,
+    }
 
 
 def _few_others(own: int) -> Callable[[Any], Any]:
