@@ -31,7 +31,7 @@ class PydanticType(ModelType):
         TypeError: pydantic cannot validate this type.
     """
 
-    errors = (ValidationError, TooManyAlternatives)
+    errors: tuple[type[Exception], ...] = (ValidationError, TooManyAlternatives)
 
     def __init__(self, kind: Any) -> None:
         self.kind = kind
@@ -52,12 +52,13 @@ class PydanticType(ModelType):
         with_count = counted(schema, count)
         if with_count is None:
             self._validate_wholly: Callable[[Mapping[str, Any]], Any] = adapter.validator.validate_python
-            self.validate = _validator(bounded(schema)).validate_python
+            validate: Callable[[Mapping[str, Any]], Any] = _validator(bounded(schema)).validate_python
         else:
             self._validate_wholly = _counting(_validator(with_count), count)
-            self.validate = _counting(_validator(bounded(with_count)), count)
-        self.dump = _dump(kind, adapter, has_bytes="binary" in kinds)
-        self.sees_others = sees_others(schema)
+            validate = _counting(_validator(bounded(with_count)), count)
+        self.validate: Callable[[Mapping[str, Any]], Any] = validate
+        self.dump: Callable[[Any], Any] = _dump(kind, adapter, has_bytes="binary" in kinds)
+        self.sees_others: bool = sees_others(schema)
 
     def problems(self, error: ValidationError | TooManyAlternatives, fields: Mapping[str, Any]) -> list[Problem]:
         if isinstance(error, ValidationError) and has_few_values(fields):

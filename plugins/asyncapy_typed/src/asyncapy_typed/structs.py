@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Union, get_origin
 
 from asyncapy_typed.errors import Problem
@@ -32,15 +32,16 @@ class StructType(ModelType):
     def __init__(self, kind: Any) -> None:
         import msgspec  # noqa: PLC0415  # it is installed, as there is a struct
 
-        self.errors = (msgspec.ValidationError,)
-        self.kind = kind = Union[members_of(kind)]  # msgspec does not know names given to types  # noqa: UP007
+        self.errors: tuple[type[Exception], ...] = (msgspec.ValidationError,)
+        kind = Union[members_of(kind)]  # msgspec does not know names given to types  # noqa: UP007
+        self.kind: Any = kind
         try:
             msgspec.inspect.type_info(kind)
         except (NameError, TypeError) as error:
             raise TypeError(f"msgspec cannot validate {name_of_type(kind)}: {error}") from error
         convert, to_builtins = msgspec.convert, msgspec.to_builtins
         structs = tuple(get_origin(each) or each for each in members_of(kind) if each is not type(None))
-        self.sees_others = any(each.__struct_config__.forbid_unknown_fields for each in structs)
+        self.sees_others: bool = any(each.__struct_config__.forbid_unknown_fields for each in structs)
 
         def validate(fields: Mapping[str, Any]) -> Any:
             return convert(fields, kind)
@@ -50,7 +51,8 @@ class StructType(ModelType):
                 raise wrong_type(model, kind)
             return to_builtins(model, builtin_types=(bytes,))
 
-        self.validate, self.dump = validate, dump
+        self.validate: Callable[[Mapping[str, Any]], Any] = validate
+        self.dump: Callable[[Any], Any] = dump
 
     def problems(self, error: Exception, fields: Mapping[str, Any]) -> list[Problem]:
         parts = _ERROR.fullmatch(str(error))
