@@ -223,3 +223,22 @@ def test_a_union_and_a_typed_dictionary_may_contain_themselves() -> None:
     assert model.numbers == [1, [2]]
     with pytest.raises(ValidationError):
         found.validate({"folder": {"inside": [{"inside": [], "more": 1}]}})
+
+
+class Closed(TypedDict):
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]  # as pydantic documents it
+    n: int
+
+
+class Twice(BaseModel):
+    first: Closed
+    second: Closed
+
+
+def test_a_type_that_is_used_twice_is_bounded_in_both_places() -> None:
+    kind = PydanticType(Twice)
+    assert kind.validate({"first": {"n": 1}, "second": {"n": 2}}).second == {"n": 2}
+    others = {str(number): 1 for number in range(10_000)}
+    with pytest.raises(ValidationError) as caught:
+        kind.validate({"first": others, "second": others})
+    assert caught.value.error_count() == 2

@@ -1,4 +1,4 @@
-"""`Binary`: fields of bytes in models of pydantic, which are base64 in JSON."""
+"""`Binary`: fields of bytes in models of pydantic, which are base64 in JSON; and the values of secrets."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final, TypeAlias
 
-from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+from pydantic import BeforeValidator, PlainSerializer, Secret, SecretBytes, SecretStr, WithJsonSchema
+from pydantic_core import to_jsonable_python
 
 _PLAIN: Final = frozenset({str, int, float, bool, bytes, type(None)})
 """The types of the values in a packet that have no others in them."""
@@ -48,13 +49,22 @@ def is_plain(value: Any) -> bool:
     return all(map(is_plain, value)) if kind is list else kind in _PLAIN
 
 
-def with_bytes(fields: Any, in_json: Any) -> Any:
-    """Return the JSON form of fields, with the bytes of the fields in place of their text."""
+def with_bytes(fields: Any, in_json: Any, *, reveal: bool = False) -> Any:
+    """Return the JSON form of fields, with the bytes of the fields in place of their text.
+
+    Args:
+        fields: the fields.
+        in_json: their JSON form.
+        reveal: whether secrets of the fields, such as a ``SecretStr``, stand for their value, and not for asterisks.
+    """
     if isinstance(fields, bytes):
         return fields
+    if reveal and isinstance(fields, (Secret, SecretStr, SecretBytes)):
+        secret = fields.get_secret_value()
+        return secret.decode() if isinstance(secret, bytes) else to_jsonable_python(secret)
     if isinstance(in_json, dict) and isinstance(fields, Mapping):
         values = zip(fields.values(), in_json.items(), strict=True)
-        return {name: with_bytes(each, text) for each, (name, text) in values}
+        return {name: with_bytes(each, text, reveal=reveal) for each, (name, text) in values}
     if isinstance(in_json, list) and isinstance(fields, Iterable) and not isinstance(fields, str):
-        return [with_bytes(*pair) for pair in zip(fields, in_json, strict=True)]
+        return [with_bytes(each, text, reveal=reveal) for each, text in zip(fields, in_json, strict=True)]
     return in_json

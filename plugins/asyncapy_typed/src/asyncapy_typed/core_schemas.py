@@ -57,6 +57,16 @@ def _changed(part: Any, change: Callable[[Node], Node]) -> Any:
     return {name: _changed(each, change) for name, each in part.items()}  # the fields, or choices, by name
 
 
+def called_before(function: Callable[[Any], Any], node: Node) -> Node:
+    """Return a node that calls a function with each value before another node validates it.
+
+    References to that node are references to the new one.
+    """
+    inner = {name: each for name, each in node.items() if name != "ref"}
+    outer = {"type": "function-before", "function": {"type": "no-info", "function": function}, "schema": inner}
+    return {**outer, "ref": node["ref"]} if "ref" in node else outer
+
+
 def bounded(node: Node, *, forbids: bool = False) -> Node:
     """Return a schema that accepts the same, and stops at the first error of each list, set, tuple and map.
 
@@ -75,21 +85,8 @@ def bounded(node: Node, *, forbids: bool = False) -> Node:
     if kind in _COLLECTIONS:
         return {**made, "fail_fast": True}
     if kind in _FIELDS and node.get("extra_behavior", "forbid" if forbids else None) == "forbid":
-        check = _few_others(len(node["fields"]))
-        return with_call(made, check)
+        return called_before(_few_others(len(node["fields"])), made)
     return made
-
-
-def with_call(node: Node, function: Callable[[Any], Any]) -> Node:
-    """Return a node that calls a function with the value first, and has the reference of the node, if it has one."""
-    inner = {name: each for name, each in node.items() if name != "ref"}
-    reference = {"ref": node["ref"]} if "ref" in node else {}
-    return {
-        "type": "function-before",
-        "function": {"type": "no-info", "function": function},
-        "schema": inner,
-        **reference,
-    }
 
 
 def _few_others(own: int) -> Callable[[Any], Any]:
@@ -115,6 +112,13 @@ def bytes_in(node: Node) -> Iterable[str]:
     else:
         for each in inner_nodes(node):
             yield from bytes_in(each)
+
+
+def has_secrets(node: Node) -> bool:
+    """Return True if there is a ``SecretStr``, ``SecretBytes`` or ``Secret`` in a schema."""
+    function: Any = (node.get("serialization") or {}).get("function")
+    is_secret = getattr(function, "__module__", "") == "pydantic.types" and "secret" in function.__name__
+    return is_secret or any(map(has_secrets, inner_nodes(node)))
 
 
 def sees_others(schema: Node) -> bool:

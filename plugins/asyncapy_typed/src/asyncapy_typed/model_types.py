@@ -80,6 +80,10 @@ class ModelType(ABC):
 
 def name_of_type(kind: Any) -> str:
     """Return the name of a type, for messages."""
+    if is_union(kind):
+        return " | ".join(map(name_of_type, get_args(kind)))
+    if kind is type(None):
+        return "None"
     return kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind).replace("typing.", "")
 
 
@@ -121,6 +125,13 @@ def members_of(kind: Any) -> tuple[Any, ...]:
 def wrong_type(model: object, kind: Any) -> TypeError:
     """Return the error for an answer of another type than announced."""
     return TypeError(f"it returned a {type(model).__name__}; return {name_of_type(kind)}, as announced")
+
+
+def no_fields(kind: Any, form: str) -> TypeError:
+    """Return the error for a type whose form in a packet is no map of fields."""
+    return TypeError(
+        f"{name_of_type(kind)} is a {form}, and a packet is a map of fields: use a model with a field for it"
+    )
 
 
 def _property_names(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Iterable[str]:

@@ -198,20 +198,23 @@ def _without_alias(hint: Any, name: str, title: str) -> Any:
 def _source_by_type(name: str, parameter: inspect.Parameter, kind: Any, title: str, hint: Any) -> Source | None:
     plain, optional = _without_none(kind)
     if isinstance(plain, type):
-        if plain in _BY_TYPE:
-            return Given(_BY_TYPE[plain])
-        if issubclass(plain, Server):
-            return Given("server")
+        if (given := given_kind(plain)) is not None:
+            return Given(given)
         if issubclass(plain, KeyRecord):
             return _found(name, parameter, kind, title, None)
     model = None if optional else model_type(hint)
     return None if model is None else Modelled(model)
 
 
+def given_kind(kind: type) -> str | None:
+    """Return what a parameter of a type gets, such as ``"client"``, or None if it is none of these."""
+    return _BY_TYPE.get(kind) or ("server" if issubclass(kind, Server) else None)
+
+
 def _found(name: str, parameter: inspect.Parameter, kind: Any, title: str, in_context: str | None) -> Found:
     plain, optional = _without_none(kind)
     outer = get_origin(plain) or plain
-    checked = outer if isinstance(outer, type) and outer not in (object, Any) else None
+    checked = outer if isinstance(outer, type) and outer is not object and _has_instances(outer) else None
     if checked is None and in_context is None:
         raise TypeError(
             f"the parameter {name!r} of {title} is a {name_of_type(kind)}, by which nothing is found in the context; "
@@ -221,6 +224,21 @@ def _found(name: str, parameter: inspect.Parameter, kind: Any, title: str, in_co
     if optional and default is inspect.Parameter.empty:
         default = None
     return Found(checked, in_context, default)
+
+
+def _has_instances(kind: type) -> bool:
+    """Return False for classes that ``isinstance`` refuses, such as protocols and typed dictionaries."""
+    try:
+        isinstance(None, kind)
+    except TypeError:
+        return False
+    return True
+
+
+def optional_model(hint: Any) -> str | None:
+    """Return the name of a model if an annotation is that of a model or None, which no packet fills."""
+    kind, optional = _without_none(hint)
+    return name_of_type(kind) if optional and model_type(kind) is not None else None
 
 
 def _without_none(kind: Any) -> tuple[Any, bool]:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, Final, get_origin
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, RootModel, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, JsonSchemaWarningKind
 from pydantic_core import SchemaValidator
 
 from asyncapy_typed.binary import is_plain, with_bytes
-from asyncapy_typed.core_schemas import bounded, bytes_in, sees_others
+from asyncapy_typed.core_schemas import bounded, bytes_in, has_secrets, sees_others
 from asyncapy_typed.errors import Problem
-from asyncapy_typed.model_types import ModelType, members_of, name_of_type, wrong_type
+from asyncapy_typed.model_types import ModelType, members_of, name_of_type, no_fields, wrong_type
 from asyncapy_typed.recursive_unions import TooManyAlternatives, UnionCount, count_values, counted
 
 MANY: Final = 1000
@@ -41,6 +42,8 @@ class PydanticType(ModelType):
         except (PydanticUserError, NameError) as error:
             reason = str(error).partition("\n")[0]
             raise TypeError(f"pydantic cannot validate {name_of_type(kind)}: {reason}") from error
+        for member in members_of(kind):
+            _require_fields(member)
         schema: Any = adapter.core_schema
         kinds = set(bytes_in(schema))
         if "plain" in kinds:
@@ -58,7 +61,17 @@ class PydanticType(ModelType):
             validate = _counting(_validator(bounded(with_count)), count)
         self.validate: Callable[[Mapping[str, Any]], Any] = validate
         self.dump: Callable[[Any], Any] = _dump(kind, adapter, has_bytes="binary" in kinds)
+        self._is_split = "binary" in kinds or has_secrets(schema)
         self.sees_others: bool = sees_others(schema)
+
+    def dump_request(self, model: Any) -> Any:
+        """Return the fields of a model from which a server makes an equal one: ``dump`` hides secrets."""
+        to_python: Any = self._adapter.serializer.to_python
+        in_json = functools.partial(to_python, model, mode="json", by_alias=True, round_trip=True)
+        if not self._is_split:
+            return in_json()
+        fields = to_python(model, mode="python", by_alias=True, round_trip=True)
+        return fields if is_plain(fields) else with_bytes(fields, in_json(), reveal=True)
 
     def problems(self, error: ValidationError | TooManyAlternatives, fields: Mapping[str, Any]) -> list[Problem]:
         if isinstance(error, ValidationError) and has_few_values(fields):
@@ -99,6 +112,18 @@ class _Schemas(GenerateJsonSchema):
         return {}
 
 
+def _require_fields(kind: Any) -> None:
+    """Raise TypeError for a root model whose root is no map of fields."""
+    if isinstance(kind, type) and issubclass(kind, RootModel):
+        for root in members_of(kind.model_fields["root"].annotation):
+            outer = get_origin(root) or root
+            if isinstance(outer, type) and issubclass(outer, _NO_MAPS):
+                raise no_fields(kind, outer.__name__)
+
+
+_NO_MAPS: Final = (str, bytes, int, float, list, tuple, set, frozenset)
+
+
 def is_pydantic(kind: Any) -> bool:
     """Return True for a type of models that pydantic validates."""
     members = [member for member in members_of(kind) if member is not type(None)]
@@ -129,13 +154,13 @@ def _dump(kind: Any, adapter: TypeAdapter[Any], *, has_bytes: bool) -> Callable[
             raise wrong_type(model, kind)
         return to_python(model, mode="json", by_alias=True)
 
-    def dumpwith_bytes(model: Any) -> Any:
+    def dump_with_bytes(model: Any) -> Any:
         if not isinstance(model, expected):
             raise wrong_type(model, kind)
         fields = to_python(model, mode="python", by_alias=True)
         return fields if is_plain(fields) else with_bytes(fields, to_python(model, mode="json", by_alias=True))
 
-    return dumpwith_bytes if has_bytes else dump
+    return dump_with_bytes if has_bytes else dump
 
 
 def _reason(error: Any) -> str:

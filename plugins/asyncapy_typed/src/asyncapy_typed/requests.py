@@ -42,8 +42,6 @@ class _Operation(BaseModel):
         if isinstance(errors, str):
             raise TypeError(f"errors of {cls.__name__} is a list of codes, such as ['ERR_NOT_FOUND']; got {errors!r}")
         names = {name for each, info in cls.model_fields.items() for name in (each, *_aliases(info))}
-        for each, computed in cls.model_computed_fields.items():
-            names |= {each, computed.alias}
         if field in names:
             raise TypeError(
                 f"{cls.__name__} has a field {field!r}, but that is the field for the name of its operation; rename "
@@ -74,7 +72,7 @@ class _Operation(BaseModel):
         """
         kind = type(self)
         field, name = _operation_of(kind)
-        return {field: name, **pydantic_type(kind).dump(self)}
+        return {field: name, **pydantic_type(kind).dump_request(self)}
 
 
 class Request(_Operation, Generic[Answer]):
@@ -144,8 +142,9 @@ def _result_of(kind: type[_Operation]) -> Any:
     if is_open or isinstance(result, TypeVar):
         raise TypeError(f"{name} does not name the type of its answer: write {name}[Book]")
     holder = SimpleNamespace(__annotations__={"answer": result})
+    names = vars(sys.modules[module]) if module in sys.modules else {}  # a loader need not register a module
     try:
-        return get_type_hints(holder, vars(sys.modules[module]), include_extras=True)["answer"]
+        return get_type_hints(holder, names, include_extras=True)["answer"]
     except NameError as error:
         raise TypeError(
             f"the type of the answer of {name} has the unknown name {error.name!r}: define it in the module {module}"

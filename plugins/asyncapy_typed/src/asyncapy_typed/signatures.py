@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, get_args, get_origin
 
 from asyncapy_core.routing.filter import returns_coroutine
 from asyncapy_core.routing.handler import is_handler, name_of
 from asyncapy_typed.answers import AnswerType, answer_type
 from asyncapy_typed.model_types import members_of, name_of_type, without_alias
-from asyncapy_typed.parameters import Dependency, Given, Modelled, Source, parameters_of, sources_of, type_hints
+from asyncapy_typed.parameters import (
+    Dependency,
+    Given,
+    Modelled,
+    Source,
+    given_kind,
+    optional_model,
+    parameters_of,
+    sources_of,
+    type_hints,
+)
 from asyncapy_typed.requests import Request, StreamRequest
 
 if TYPE_CHECKING:
@@ -68,6 +78,8 @@ class Signature:
                 f"{self.title} takes {names}, but a packet is one model; put the fields into one class, or mark what a "
                 "filter has found with Annotated[..., FromContext()]"
             )
+        if not models:
+            self._refuse_optional_models()
         kind = members_of(models[0].kind)[0] if models else None
         if not (isinstance(kind, type) and issubclass(kind, (Request, StreamRequest))):
             return None
@@ -88,6 +100,15 @@ class Signature:
                 f"register it with @server.operation({kind.__name__}), on a router without another prefix"
             )
         return kind
+
+    def _refuse_optional_models(self) -> None:
+        """Raise TypeError for a parameter that looks like the model of the packet, and would never be filled."""
+        for name, hint in type_hints(self.function, self.title).items():
+            if name not in self.sources and name != "return" and (model := optional_model(hint)) is not None:
+                raise TypeError(
+                    f"the parameter {name!r} of {self.title} is a {model} or None, but a packet always has fields: "
+                    f"annotate it as {model}, and give the fields of that defaults"
+                )
 
     def _must_answer(self, route: Route) -> bool:
         """Return True if a handler that returns None has not answered: of an operation, and without a client."""
@@ -140,7 +161,7 @@ def is_typed(function: object) -> bool:
     parameters = parameters_of(function)
     if any(isinstance(parameter.default, Dependency) for parameter in parameters.values()):
         return True
-    if _is_standard(parameters, annotations) and is_handler(function):
+    if _is_standard(function, parameters) and is_handler(function):
         try:
             return _fills_defaults(function, parameters) or _returns_model(type_hints(function, "").get("return"))
         except TypeError:  # a usual handler may import the names of its annotations for type checkers only
@@ -168,17 +189,25 @@ def _annotations(function: Any) -> Mapping[str, Any]:
     return getattr(target, "__annotations__", {})
 
 
-def _is_standard(parameters: Mapping[str, inspect.Parameter], annotations: Mapping[str, Any]) -> bool:
+def _is_standard(function: Callable[..., Any], parameters: Mapping[str, inspect.Parameter]) -> bool:
     """Return True for two parameters, the first of which may be a client, and the second a packet."""
     required = [name for name, each in parameters.items() if each.default is inspect.Parameter.empty]
     if len(required) != len(_STANDARD):
         return False
-    for name, (_, types) in zip(required, _STANDARD, strict=True):
-        hint = annotations.get(name, Any)
-        text = hint if isinstance(hint, str) else getattr(hint, "__name__", str(hint))
-        if text.strip("'\"").rpartition(".")[2] not in (*types, "Any", "object"):
-            return False
-    return True
+    try:
+        hints = type_hints(function, "")
+    except TypeError:  # names that are imported for type checkers only
+        hints = dict(_annotations(function))
+    return all(_may_be(hints.get(name, Any), *each) for name, each in zip(required, _STANDARD, strict=True))
+
+
+def _may_be(hint: Any, kind: str, names: Sequence[str]) -> bool:
+    """Return True if an annotation may be that of a client, or of a packet."""
+    if hint in (Any, object):
+        return True
+    if isinstance(hint, type):
+        return given_kind(hint) == kind
+    return str(hint).strip("'\"").rpartition(".")[2] in (*names, "Any", "object")
 
 
 def standard_sources(function: Callable[..., Any]) -> dict[str, Source]:

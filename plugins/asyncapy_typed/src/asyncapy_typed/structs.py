@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Union, get_origin
 
 from asyncapy_typed.errors import Problem
-from asyncapy_typed.model_types import ModelType, members_of, name_of_type, wrong_type
+from asyncapy_typed.model_types import ModelType, members_of, name_of_type, no_fields, wrong_type
 
 _ERROR: Final = re.compile(r"(.*?)(?: - at (?:`key` in )?`\$((?:\.[^.\[\]`]+|\[[^\]`]*\])*)`)?", re.DOTALL)
 """The text of an error of msgspec: a reason, and a path such as ``$.books[0].title``, with ``[...]`` for any key."""
@@ -41,6 +41,9 @@ class StructType(ModelType):
             raise TypeError(f"msgspec cannot validate {name_of_type(kind)}: {error}") from error
         convert, to_builtins = msgspec.convert, msgspec.to_builtins
         structs = tuple(get_origin(each) or each for each in members_of(kind) if each is not type(None))
+        for each in structs:
+            if each.__struct_config__.array_like:
+                raise no_fields(each, "list")
         self.sees_others: bool = any(each.__struct_config__.forbid_unknown_fields for each in structs)
 
         def validate(fields: Mapping[str, Any]) -> Any:
