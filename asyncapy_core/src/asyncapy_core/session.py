@@ -103,7 +103,10 @@ class Client:
 
     @property
     def network(self) -> str:
-        """The network that counts as one peer: an IPv4 address, the /64 of an IPv6 address, or ``unix:`` and a path."""
+        """The network that counts as one peer.
+
+        It is an IPv4 address, the /64 of an IPv6 address, or ``unix:`` and a path.
+        """
         try:
             return self._network
         except AttributeError:  # computed once, and not for connections of which no filter asks for it

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from pydantic import Field
 
-from asyncapy import Server
-from asyncapy.errors import ErrorCode
+from asyncapy import Client, Failure, Packet, Server
+from asyncapy.errors import ErrorCode, InvalidFields
 from asyncapy.typed import Request, invalid
 from asyncapy_core.testing import serving
 
@@ -45,3 +45,30 @@ def test_long_problems_are_counted_and_not_listed() -> None:
     assert len(invalid(*problems[:13]).fields["fields"]) == 13
     longest: list[Any] = [(["x" * 500] * 20, "y" * 500)]
     assert len(invalid(*longest).fields["fields"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ([{"loc": ["a", 0, "b"], "msg": "Field required"}, {"loc": [], "msg": "x"}], "a.0.b: Field required"),
+        ([{"loc": [], "msg": "too many"}], "too many"),
+        ([{"loc": ["\n"], "msg": "\x1b[2J"}], r"\\n: \\x1b\[2J"),
+        ([{"loc": [{"a": [None]}], "msg": "x"}], "{'a': .None.}: x"),
+        ([], "the fields of the packet are wrong"),
+        ([7], "the fields of the packet are wrong"),
+        ({}, "the fields of the packet are wrong"),
+        ([{"loc": "x", "msg": "y"}], "the fields of the packet are wrong"),
+        ([{"loc": [], "msg": ""}], "the fields of the packet are wrong"),
+        ([{"loc": [], "msg": 7}], "the fields of the packet are wrong"),
+    ],
+)
+async def test_the_exception_of_a_client_names_the_first_wrong_field(fields: Any, text: str) -> None:
+    server = Server(port=0)
+
+    @server.add_handler()
+    async def refuse(client: Client, packet: Packet) -> None:
+        raise Failure("ERR_INVALID", fields=fields)
+
+    async with serving(server) as running, running.client() as client:
+        with pytest.raises(InvalidFields, match=f"^ERR_INVALID: {text}$"):
+            await client.call(Deep())

@@ -12,7 +12,7 @@ from typing_extensions import TypeAliasType
 
 from asyncapy import Client, Server
 from asyncapy.errors import HandlerFailed, PluginError
-from asyncapy.typed import Depends, Request
+from asyncapy.typed import Binary, Depends, Request
 from asyncapy_core.testing import serving
 
 T = TypeVar("T")
@@ -186,3 +186,37 @@ def test_a_handler_may_not_announce_more_types_than_its_request() -> None:
 def test_a_union_of_structs_without_tags_is_a_mistake() -> None:
     with pytest.raises(PluginError, match=r"msgspec cannot validate .* all Struct types must be tagged"):
         Server(port=0).operation("echo")(echo_of(Point | Circle, Circle))
+
+
+class Dated(BaseModel, Generic[T]):
+    item: T
+    data: Binary = b""
+
+
+@pytest.mark.parametrize("encoding", ["json", "ziproto"])
+async def test_a_generic_model_without_its_arguments_is_an_answer(encoding: str) -> None:
+    server = Server(port=0)
+
+    @server.operation("page")
+    async def page(request: Cat) -> Page[Page[Cat]]:
+        return Page(items=[Page(items=[request])])
+
+    @server.operation("dated")
+    async def dated(request: Cat) -> Dated[Cat] | None:
+        return Dated(item=request)
+
+    async with serving(server) as running, running.client(encoding=encoding) as client:
+        cat = {"kind": "cat", "lives": 9}
+        assert await client.request({"op": "page"}) == {"items": [{"items": [cat]}]}
+        assert (await client.request({"op": "dated"}))["item"] == cat
+
+
+async def test_a_generic_model_of_other_values_is_no_answer() -> None:
+    server = Server(port=0)
+
+    @server.operation("page")
+    async def page(request: Cat) -> Page[Dog]:
+        return Page(items=[request])  # type: ignore[list-item]
+
+    async with serving(server) as running, running.client() as client:
+        assert (await client.request({"op": "page"}))["error"] == "ERR_HANDLER_FAILED"

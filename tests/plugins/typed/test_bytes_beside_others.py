@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from pydantic import BaseModel
+from pydantic import Base64Bytes, Base64UrlBytes, BaseModel
 
 from asyncapy import Server
 from asyncapy.typed import Binary, Request
@@ -60,3 +60,31 @@ async def test_a_model_may_have_bytes_and_dates(encoding: Any) -> None:
 
 def test_such_a_model_has_a_json_form() -> None:
     assert Part(data=b"\xff").model_dump_json() == '{"data":"/w==","kind":"small"}'
+
+
+class Encoded(BaseModel):
+    data: Binary
+    text: Base64Bytes = b"eHk="
+    more: Base64UrlBytes = b"_w=="
+
+
+class Encode(Request[Encoded], op="encode"):
+    value: Encoded | None = None
+    text: Base64Bytes
+    data: Binary = b"\xff"
+
+
+@pytest.mark.parametrize("encoding", ["json", "ziproto"])
+async def test_other_types_of_bytes_have_their_own_text(encoding: Any) -> None:
+    server = Server(port=0)
+    value = Encoded(data=b"\xfe", text=b"eHk=", more=b"_w==")
+
+    @server.operation(Encode)
+    async def encode(request: Encode) -> Encoded:
+        assert request == Encode(value=value, text=b"eA==")
+        return value
+
+    async with serving(server) as running, running.client(encoding=encoding) as client:
+        assert await client.call(Encode(value=value, text=b"eA==")) == value
+        fields = await client.request({"op": "encode", **Encode(value=value, text=b"eA==").__asyncapy_fields__()})
+    assert fields == {"data": b"\xfe" if encoding == "ziproto" else "/g==", "text": "eHk=", "more": "_w=="}

@@ -94,6 +94,16 @@ def failure(reply: Mapping[str, Any]) -> FailureReply | None:
         return None
     kind, meaning = _MEANINGS.get(code, (FailureReply, "the server's own failure"))
     fields = {name: value for name, value in reply.items() if name not in {"status", "error"}}
-    detail = fields.get("detail")
+    detail = fields.get("detail") or _first_problem(fields)
     text = escape_for_log(detail) if isinstance(detail, str) and detail else meaning
     return kind(f"{escape_for_log(code)}: {text}", code, fields)
+
+
+def _first_problem(fields: Mapping[str, Any]) -> str | None:
+    """Return the place and reason of the first wrong field of ERR_INVALID, if it has the usual form."""
+    problems = fields.get("fields")
+    first = problems[0] if isinstance(problems, list) and problems else None
+    if not isinstance(first, dict) or not isinstance(first.get("loc"), list) or not isinstance(first.get("msg"), str):
+        return None
+    place = ".".join(map(str, first["loc"]))
+    return f"{place}: {first['msg']}" if place else str(first["msg"])

@@ -57,8 +57,8 @@ def with_bytes(fields: Any, in_json: Any, *, reveal: bool = False) -> Any:
         in_json: their JSON form.
         reveal: whether secrets of the fields, such as a ``SecretStr``, stand for their value, and not for asterisks.
     """
-    if isinstance(fields, bytes):
-        return fields
+    if isinstance(fields, bytes):  # those of other types than `Binary` have a text of their own
+        return fields if in_json == to_base64(fields) else in_json
     if reveal and isinstance(fields, (Secret, SecretStr, SecretBytes)):
         secret = fields.get_secret_value()
         return secret.decode() if isinstance(secret, bytes) else to_jsonable_python(secret)

@@ -67,6 +67,34 @@ def called_before(function: Callable[[Any], Any], node: Node) -> Node:
     return {**outer, "ref": node["ref"]} if "ref" in node else outer
 
 
+def is_strict(node: Node) -> bool:
+    """Return True if a schema, or a part of it, is strict."""
+    return bool(
+        node.get("strict") or (node.get("config") or {}).get("strict") or any(map(is_strict, inner_nodes(node)))
+    )
+
+
+def lax_for_text(node: Node) -> Node:
+    """Return a schema that is strict for no type that packets do not have: dates, UUIDs, enums, sets and the like.
+
+    A strict model of pydantic takes only objects of these types from Python code. Packets have text, numbers and lists
+    for them, as JSON does.
+    """
+    made = with_inner(node, lax_for_text)
+    if node.get("type") in _NOT_IN_PACKETS:
+        return {**made, "strict": False}
+    if node.get("type") == "lax-or-strict":
+        return {**made, "strict_schema": made["lax_schema"]}
+    return made
+
+
+_NOT_IN_PACKETS: Final = frozenset(
+    """
+    bytes complex dataclass date datetime decimal enum frozenset model multi-host-url set time timedelta tuple url uuid
+    """.split()  # noqa: SIM905  # as above
+)
+
+
 def bounded(node: Node, *, forbids: bool = False) -> Node:
     """Return a schema that accepts the same, and stops at the first error of each list, set, tuple and map.
 
@@ -101,12 +129,11 @@ def _few_others(own: int) -> Callable[[Any], Any]:
 def bytes_in(node: Node) -> Iterable[str]:
     """Yield for each bytes in a schema of pydantic-core: ``"binary"`` for `Binary`, ``"plain"`` for others.
 
-    Bytes that a function of the model validates are none of both: such a function knows the form of its input.
+    Bytes that a function of the model validates are ``"other"``: such a function knows the form of its input.
     """
     inner = node.get("schema")
     if str(node.get("type")).startswith("function-") and isinstance(inner, dict) and inner.get("type") == "bytes":
-        if node["function"].get("function") is from_base64:
-            yield "binary"
+        yield "binary" if node["function"].get("function") is from_base64 else "other"
     elif node.get("type") == "bytes":
         yield "plain"
     else:

@@ -13,7 +13,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, JsonSchema
 from pydantic_core import SchemaValidator
 
 from asyncapy_typed.binary import is_plain, with_bytes
-from asyncapy_typed.core_schemas import bounded, bytes_in, has_secrets, sees_others
+from asyncapy_typed.core_schemas import bounded, bytes_in, has_secrets, is_strict, lax_for_text, sees_others
 from asyncapy_typed.errors import Problem
 from asyncapy_typed.model_types import ModelType, members_of, name_of_type, no_fields, wrong_type
 from asyncapy_typed.recursive_unions import TooManyAlternatives, UnionCount, count_values, counted
@@ -32,6 +32,9 @@ class PydanticType(ModelType):
         TypeError: pydantic cannot validate this type.
     """
 
+    validate: Callable[[Mapping[str, Any]], Any]
+    dump: Callable[[Any], Any]
+    sees_others: bool
     errors: tuple[type[Exception], ...] = (ValidationError, TooManyAlternatives)
 
     def __init__(self, kind: Any) -> None:
@@ -51,27 +54,30 @@ class PydanticType(ModelType):
                 f"a field of {name_of_type(kind)} is bytes, which JSON has not: annotate it as asyncapy_typed.Binary, "
                 "which is base64 in JSON"
             )
+        lax = lax_for_text(schema) if is_strict(schema) else schema
         count = UnionCount()
-        with_count = counted(schema, count)
+        with_count = counted(lax, count)
         if with_count is None:
-            self._validate_wholly: Callable[[Mapping[str, Any]], Any] = adapter.validator.validate_python
-            validate: Callable[[Mapping[str, Any]], Any] = _validator(bounded(schema)).validate_python
+            whole = adapter.validator if lax is schema else _validator(lax)
+            self._validate_wholly: Callable[[Mapping[str, Any]], Any] = whole.validate_python
+            self.validate = _validator(bounded(lax)).validate_python
         else:
             self._validate_wholly = _counting(_validator(with_count), count)
-            validate = _counting(_validator(bounded(with_count)), count)
-        self.validate: Callable[[Mapping[str, Any]], Any] = validate
-        self.dump: Callable[[Any], Any] = _dump(kind, adapter, has_bytes="binary" in kinds)
-        self._is_split = "binary" in kinds or has_secrets(schema)
-        self.sees_others: bool = sees_others(schema)
+            self.validate = _counting(_validator(bounded(with_count)), count)
+        self._has_bytes = "binary" in kinds
+        self._has_others = "other" in kinds  # bytes that are no bytes in a packet
+        self._has_secrets = has_secrets(schema)
+        self.dump = _dump(kind, adapter, has_bytes=self._has_bytes, has_others=self._has_others)
+        self.sees_others = sees_others(schema)
 
     def dump_request(self, model: Any) -> Any:
         """Return the fields of a model from which a server makes an equal one: ``dump`` hides secrets."""
         to_python: Any = self._adapter.serializer.to_python
         in_json = functools.partial(to_python, model, mode="json", by_alias=True, round_trip=True)
-        if not self._is_split:
+        if not (self._has_bytes or self._has_secrets):
             return in_json()
         fields = to_python(model, mode="python", by_alias=True, round_trip=True)
-        return fields if is_plain(fields) else with_bytes(fields, in_json(), reveal=True)
+        return fields if not self._has_others and is_plain(fields) else with_bytes(fields, in_json(), reveal=True)
 
     def problems(self, error: ValidationError | TooManyAlternatives, fields: Mapping[str, Any]) -> list[Problem]:
         if isinstance(error, ValidationError) and has_few_values(fields):
@@ -142,25 +148,39 @@ def is_typed_dict(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, dict) and hasattr(kind, "__total__")
 
 
-def _dump(kind: Any, adapter: TypeAdapter[Any], *, has_bytes: bool) -> Callable[[Any], Any]:
+def _dump(kind: Any, adapter: TypeAdapter[Any], *, has_bytes: bool, has_others: bool) -> Callable[[Any], Any]:
     to_python: Any = adapter.serializer.to_python
     members = [get_origin(each) or each for each in members_of(kind)]
     if any(is_typed_dict(each) for each in members):
         members.append(dict)
     expected = tuple(each for each in members if not is_typed_dict(each))
+    generic = tuple(filter(None, map(_generic_origin, members)))
+
+    def checked(model: Any) -> Any:
+        if isinstance(model, generic):  # Page(items=[book]) for a Page[Book], as type checkers allow
+            return adapter.validator.validate_python(model, from_attributes=True)
+        raise wrong_type(model, kind)
 
     def dump(model: Any) -> Any:
         if not isinstance(model, expected):
-            raise wrong_type(model, kind)
+            model = checked(model)
         return to_python(model, mode="json", by_alias=True)
 
     def dump_with_bytes(model: Any) -> Any:
         if not isinstance(model, expected):
-            raise wrong_type(model, kind)
+            model = checked(model)
         fields = to_python(model, mode="python", by_alias=True)
-        return fields if is_plain(fields) else with_bytes(fields, to_python(model, mode="json", by_alias=True))
+        if not has_others and is_plain(fields):
+            return fields
+        return with_bytes(fields, to_python(model, mode="json", by_alias=True))
 
     return dump_with_bytes if has_bytes else dump
+
+
+def _generic_origin(kind: Any) -> Any:
+    """Return the generic model of which a model is made with arguments, or None."""
+    is_model = isinstance(kind, type) and issubclass(kind, BaseModel)
+    return kind.__pydantic_generic_metadata__["origin"] if is_model else None
 
 
 def _reason(error: Any) -> str:
