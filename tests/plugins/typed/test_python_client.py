@@ -7,6 +7,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,7 +17,6 @@ from plugins.typed.described import key, server
 from pydantic import Field, ValidationError, create_model
 
 from asyncapy import Server
-from asyncapy.client import AsyncClient
 from asyncapy.errors import FailureReply
 from asyncapy.filters import Filters
 from asyncapy_core.testing import serving
@@ -26,19 +26,26 @@ from asyncapy_typed.python_client import python_client
 CODE = python_client(describe_server(server, title='Books "quoted" \\ """\n', version="1"))
 
 
-def imported(code: str, path: Path) -> ModuleType:
-    """Import a module from its text."""
-    path.write_text(code, encoding="utf-8")
-    specification = importlib.util.spec_from_file_location(path.stem, path)
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[path.stem] = module  # pydantic looks there for the names in annotations
-    try:
+Import = Callable[[str, str], Any]
+"""Imports a module from its text and under a name."""
+
+
+@pytest.fixture
+def imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Import:
+    """Modules that are imported for one test."""
+
+    def load(code: str, name: str) -> ModuleType:
+        path = tmp_path / f"{name}.py"
+        path.write_text(code, encoding="utf-8")
+        specification = importlib.util.spec_from_file_location(name, path)
+        assert specification is not None
+        assert specification.loader is not None
+        module = importlib.util.module_from_spec(specification)
+        monkeypatch.setitem(sys.modules, name, module)  # pydantic looks there for the names in annotations
         specification.loader.exec_module(module)
-    finally:
-        del sys.modules[path.stem]
-    return module
+        return module
+
+    return load
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +186,7 @@ NAMES = [
 ]  # fmt: skip
 
 
-async def test_fields_of_any_name(tmp_path: Path) -> None:
+async def test_fields_of_any_name(imported: Import) -> None:
     fields: Any = {f"f{index}": (list[int] | None, Field(alias=name)) for index, name in enumerate(NAMES)}
     named: Any = create_model("Fields", **fields)
     described = Server()
@@ -189,24 +196,19 @@ async def test_fields_of_any_name(tmp_path: Path) -> None:
 
     echo.__annotations__ = {"fields": named, "return": named}
     described.operation("echo")(echo)
-    api: Any = imported(python_client(describe_server(described)), tmp_path / "names_api.py")
-    sys.modules["names_api"] = api
-    try:
-        attributes = list(api.EchoRequest.model_fields)
-        assert len(attributes) == len(NAMES)
-        request = api.EchoRequest(**{name: [index] for index, name in enumerate(attributes)})
-        assert {name: value for name, value in request.__asyncapy_fields__().items() if name != "op"} == {
-            name: [index] for index, name in enumerate(NAMES)
-        }
-        async with serving(described) as running, running.client(version=23) as client:
-            answer = await client.call(request)
-        assert answer.model_dump(by_alias=True) == {name: [index] for index, name in enumerate(NAMES)}
-    finally:
-        del sys.modules["names_api"]
+    api = imported(python_client(describe_server(described)), "names_api")
+    attributes = list(api.EchoRequest.model_fields)
+    assert len(attributes) == len(NAMES)
+    request = api.EchoRequest(**{name: [index] for index, name in enumerate(attributes)})
+    values = {name: [index] for index, name in enumerate(NAMES)}
+    assert request.__asyncapy_fields__() == {"op": "echo", **values}
+    async with serving(described) as running, running.client(version=23) as client:
+        answer: Any = await client.call(request)
+    assert answer.model_dump(by_alias=True) == values
 
 
 @pytest.mark.parametrize("name", ["Any", "BaseModel", "Request", "list", "print", "class_", "datetime", "Literal"])
-async def test_models_of_any_name(name: str, tmp_path: Path) -> None:
+async def test_models_of_any_name(name: str, imported: Import) -> None:
     kind: Any = create_model(name, value=(int, 1))
     outer: Any = create_model("Outer", inner=(kind, ...), others=(list[kind], ...))
     described = Server()
@@ -216,26 +218,21 @@ async def test_models_of_any_name(name: str, tmp_path: Path) -> None:
 
     echo.__annotations__ = {"fields": outer, "return": outer}
     described.operation("echo")(echo)
-    sys.modules["models_api"] = api = imported(python_client(describe_server(described)), tmp_path / "models_api.py")
-    try:
-        request = api.EchoRequest(inner={"value": 2}, others=[{}])
-        async with serving(described) as running:
-            client: AsyncClient
-            async with running.client(version=23) as client:
-                answer: Any = await client.call(request)
-        assert type(answer) is api.Outer
-        assert answer.model_dump() == {"inner": {"value": 2}, "others": [{"value": 1}]}
-    finally:
-        del sys.modules["models_api"]
+    api = imported(python_client(describe_server(described)), "models_api")
+    request = api.EchoRequest(inner={"value": 2}, others=[{}])
+    async with serving(described) as running, running.client(version=23) as client:
+        answer: Any = await client.call(request)
+    assert type(answer) is api.Outer
+    assert answer.model_dump() == {"inner": {"value": 2}, "others": [{"value": 1}]}
 
 
-async def test_a_handler_behind_filters_alone_has_a_request_of_the_text_in_its_field(tmp_path: Path) -> None:
+async def test_a_handler_behind_filters_alone_has_a_request_of_the_text_in_its_field(imported: Import) -> None:
     described = Server()
 
     @described.add_handler(Filters.HasFields(**{"class": r"st\"art\Z", "speed": None}))
     async def start(client: Any, packet: Any) -> Any:
         return {"speed": packet["speed"]}
 
-    api: Any = imported(python_client(describe_server(described)), tmp_path / "start_api.py")
+    api = imported(python_client(describe_server(described)), "start_api")
     async with serving(described) as running, running.client(version=23) as client:
         assert await client.call(api.StartRequest(speed=3)) == {"speed": 3}

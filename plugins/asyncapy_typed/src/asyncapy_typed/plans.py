@@ -60,8 +60,8 @@ class Arguments:
     __slots__ = ("named", "positional")
 
     def __init__(self, positional: Sequence[Reader], named: Mapping[str, Reader]) -> None:
-        self.positional = tuple(positional)
-        self.named = tuple(named.items())
+        self.positional: tuple[Reader, ...] = tuple(positional)
+        self.named: tuple[tuple[str, Reader], ...] = tuple(named.items())
 
     def call(self, function: Callable[..., Any], client: Client, packet: Packet, results: list[Any]) -> Any:
         """Call the function."""
