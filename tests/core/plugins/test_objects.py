@@ -211,7 +211,7 @@ def test_doctor_finds_what_a_start_would_find(site: Site, name: str) -> None:
 
 def test_doctor_makes_nothing_of_options_that_a_configuration_has_to_set(site: Site) -> None:
     site.install("plug", "import pydantic\nclass asyncapy_options(pydantic.BaseModel):\n    url: str")
-    assert re.fullmatch(r"\d plugins, no problems found\.\n", site.asyncapy("plugins", "doctor").stdout)
+    assert re.fullmatch(r"\d plugins and 2 commands, no problems found\.\n", site.asyncapy("plugins", "doctor").stdout)
 
 
 class Strange:
