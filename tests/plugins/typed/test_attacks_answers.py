@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from asyncapy import Client, Failure, Packet, Server
 from asyncapy.errors import ErrorCode, InvalidFields
@@ -82,3 +82,51 @@ def test_a_place_may_be_the_name_of_a_field() -> None:
 def test_a_problem_is_a_pair(problems: Any) -> None:
     with pytest.raises(TypeError, match=r"invalid takes pairs of a place and a reason, such as invalid\(\(\['id'\], "):
         invalid(*problems)
+
+
+class Note(BaseModel):
+    value: float = 0
+    anything: Any = None
+
+
+class Store(Request[Note], op="store"):
+    value: float = 0
+    anything: Any = None
+    open: float = Field(default=0, allow_inf_nan=True)
+
+
+class Settings(BaseModel):
+    model_config = ConfigDict(allow_inf_nan=True)
+    value: float
+
+
+async def test_a_float_of_a_model_is_finite_unless_its_settings_allow_others() -> None:
+    server = Server(port=0)
+
+    @server.operation(Store)
+    async def store(request: Store) -> Note:
+        return Note(value=request.value)
+
+    @server.operation("settings")
+    async def settings(request: Settings) -> None: ...
+
+    async with serving(server) as running, running.client() as client:
+        for text in ("NaN", "Infinity", "-inf", "1e999", "9" * 400):
+            answer = await client.request({"op": "store", "value": text})
+            assert answer["fields"] == [{"loc": ["value"], "msg": "Input should be a finite number"}]
+            assert await client.request({"op": "store", "open": text}) == {"value": 0.0, "anything": None}
+            assert await client.request({"op": "settings", "value": text}) == {"status": "success"}
+        assert await client.request({"op": "store", "value": "1.5"}) == {"value": 1.5, "anything": None}
+
+
+@pytest.mark.parametrize("value", [b"\xff", {"a": [b"\xff", 1, None]}, [b"\xff"]])
+async def test_bytes_in_a_field_of_any_type_may_be_sent_back(value: Any) -> None:
+    server = Server(port=0)
+
+    @server.operation(Store)
+    async def store(request: Store) -> Note:
+        return Note(anything=request.anything)
+
+    async with serving(server) as running, running.client(encoding="ziproto") as client:
+        assert (await client.request({"op": "store", "anything": value}))["anything"] == value
+        assert (await client.call(Store(anything=value))).anything == value

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any, Literal
 
 import pytest
+import trio
 
 from asyncapy import Client, Server
 from asyncapy.typed import Depends
@@ -200,3 +201,67 @@ def test_replacements_are_changed_by_several_threads() -> None:
 def test_an_object_that_cannot_be_hashed_cannot_be_replaced() -> None:
     with pytest.raises(TypeError, match=r"that can be hashed; got Scaled\(factor=3\): add a __hash__"):
         Server(port=0).override(Scaled(3), int)
+
+
+@VERSIONS
+@pytest.mark.parametrize("waits", [False, True])
+async def test_the_clean_up_is_not_cancelled_if_the_client_leaves_with_its_answer(
+    version: Literal[22, 23], waits: bool
+) -> None:
+    server, ended = Server(port=0, cancel_on_disconnect=True), trio.Event()
+    seen: list[str] = []
+
+    async def cleaned(client: Client) -> AsyncIterator[int]:
+        if waits:
+            await trio.lowlevel.checkpoint()
+        async with trio.open_nursery() as nursery:  # a scope that is open across the yield
+            nursery.start_soon(trio.sleep_forever)
+            yield 7
+            try:
+                await client.gone.wait()
+                await trio.testing.wait_all_tasks_blocked()
+                seen.append("done")
+            finally:
+                nursery.cancel_scope.cancel()
+                ended.set()
+
+    async def get_number(n: Any) -> dict[str, int]:
+        return {"n": n}
+
+    get_number.__annotations__ = {"n": Annotated[int, Depends(cleaned)], "return": dict[str, int]}
+    server.operation("number")(get_number)
+    async with serving(server) as running:
+        async with running.client(version=version) as client:
+            assert await client.request({"op": "number"}) == {"n": 7}
+        with trio.fail_after(5):
+            await ended.wait()
+        assert seen == ["done"]
+
+
+@VERSIONS
+async def test_the_clean_up_has_a_time_limit(
+    version: Literal[22, 23], autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    server, ended = Server(port=0, handler_timeout=3), trio.Event()
+    times: list[float] = []
+
+    async def hangs() -> AsyncIterator[int]:
+        yield 7
+        times.append(trio.current_time())
+        try:
+            await trio.sleep_forever()
+        finally:
+            times.append(trio.current_time())
+            ended.set()
+
+    async def get_number(n: Any) -> dict[str, int]:
+        return {"n": n}
+
+    get_number.__annotations__ = {"n": Annotated[int, Depends(hangs)], "return": dict[str, int]}
+    server.operation("number")(get_number)
+    async with serving(server) as running, running.client(version=version) as client:
+        assert await client.request({"op": "number"}) == {"n": 7}
+        await ended.wait()
+        await trio.testing.wait_all_tasks_blocked()
+        assert times[1] - times[0] == pytest.approx(3)
+    assert "the clean-up was cut off (handler_timeout)" in caplog.text

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import AsyncIterable, Callable, Iterable
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import trio
+
+from asyncapy_core.foreign.cancellation import ForeignScope
 from asyncapy_typed.answers import dump_any
 from asyncapy_typed.plans import Hidden, Overrides, Plan
 from asyncapy_typed.signatures import Signature, is_typed
@@ -120,11 +124,20 @@ def _with_dependencies(
         if not plan.manages:
             return await call(client, packet, plan, None)
         has_ended = False
-        async with AsyncExitStack() as stack:
-            fields = await call(client, packet, plan, stack)
-            if fields is not None:
-                await client.send(fields, last=True)
-            has_ended = True
+        scope = trio.CancelScope()
+        with ForeignScope(scope):
+            async with AsyncExitStack() as stack:
+                fields = await call(client, packet, plan, stack)
+                if fields is not None:
+                    await client.send(fields, last=True)
+                has_ended = True
+                # a client may leave with its answer, which cancels its requests; dependencies may have scopes inside
+                # this one, so that no other can be opened here
+                limit = server.config.handler_timeout
+                scope.deadline = math.inf if limit is None else trio.current_time() + limit
+                scope.shield = True
+        if has_ended and scope.cancelled_caught:
+            raise TimeoutError("the clean-up was cut off (handler_timeout)")
         if not has_ended:
             raise RuntimeError(
                 f"a dependency of {signature.title} has caught its exception, and not raised it again: write "

@@ -67,6 +67,17 @@ def called_before(function: Callable[[Any], Any], node: Node) -> Node:
     return {**outer, "ref": node["ref"]} if "ref" in node else outer
 
 
+def finite(node: Node) -> Node:
+    """Return a schema in which floats are finite, as all numbers in packets, unless their settings allow others.
+
+    pydantic makes a float of the text ``"NaN"``, which no answer can have.
+    """
+    if (node.get("config") or {}).get("allow_inf_nan"):
+        return node
+    made = with_inner(node, finite)
+    return {"allow_inf_nan": False, **made} if node.get("type") == "float" else made
+
+
 def is_strict(node: Node) -> bool:
     """Return True if a schema, or a part of it, is strict."""
     return bool(

@@ -13,7 +13,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, JsonSchema
 from pydantic_core import SchemaValidator
 
 from asyncapy_typed.binary import is_plain, with_bytes
-from asyncapy_typed.core_schemas import bounded, bytes_in, has_secrets, is_strict, lax_for_text, sees_others
+from asyncapy_typed.core_schemas import bounded, bytes_in, finite, has_secrets, is_strict, lax_for_text, sees_others
 from asyncapy_typed.errors import Problem
 from asyncapy_typed.model_types import ModelType, members_of, name_of_type, no_fields, wrong_type
 from asyncapy_typed.recursive_unions import TooManyAlternatives, UnionCount, count_values, counted
@@ -54,13 +54,12 @@ class PydanticType(ModelType):
                 f"a field of {name_of_type(kind)} is bytes, which JSON has not: annotate it as asyncapy_typed.Binary, "
                 "which is base64 in JSON"
             )
-        lax = lax_for_text(schema) if is_strict(schema) else schema
+        of_packets = finite(lax_for_text(schema) if is_strict(schema) else schema)
         count = UnionCount()
-        with_count = counted(lax, count)
+        with_count = counted(of_packets, count)
         if with_count is None:
-            whole = adapter.validator if lax is schema else _validator(lax)
-            self._validate_wholly: Callable[[Mapping[str, Any]], Any] = whole.validate_python
-            self.validate = _validator(bounded(lax)).validate_python
+            self._validate_wholly: Callable[[Mapping[str, Any]], Any] = _validator(of_packets).validate_python
+            self.validate = _validator(bounded(of_packets)).validate_python
         else:
             self._validate_wholly = _counting(_validator(with_count), count)
             self.validate = _counting(_validator(bounded(with_count)), count)
@@ -72,12 +71,16 @@ class PydanticType(ModelType):
 
     def dump_request(self, model: Any) -> Any:
         """Return the fields of a model from which a server makes an equal one: ``dump`` hides secrets."""
-        to_python: Any = self._adapter.serializer.to_python
-        in_json = functools.partial(to_python, model, mode="json", by_alias=True, round_trip=True)
+        dump = functools.partial(self._adapter.serializer.to_python, model, by_alias=True, round_trip=True)
         if not (self._has_bytes or self._has_secrets):
-            return in_json()
-        fields = to_python(model, mode="python", by_alias=True, round_trip=True)
-        return fields if not self._has_others and is_plain(fields) else with_bytes(fields, in_json(), reveal=True)
+            try:
+                return dump(mode="json")
+            except ValueError as error:
+                return _plain(dump(mode="python"), error)
+        fields = dump(mode="python")
+        if not self._has_others and is_plain(fields):
+            return fields
+        return with_bytes(fields, dump(mode="json"), reveal=True)
 
     def problems(self, error: ValidationError | TooManyAlternatives, fields: Mapping[str, Any]) -> list[Problem]:
         if isinstance(error, ValidationError) and has_few_values(fields):
@@ -164,7 +167,10 @@ def _dump(kind: Any, adapter: TypeAdapter[Any], *, has_bytes: bool, has_others: 
     def dump(model: Any) -> Any:
         if not isinstance(model, expected):
             model = checked(model)
-        return to_python(model, mode="json", by_alias=True)
+        try:
+            return to_python(model, mode="json", by_alias=True)
+        except ValueError as error:
+            return _plain(to_python(model, mode="python", by_alias=True), error)
 
     def dump_with_bytes(model: Any) -> Any:
         if not isinstance(model, expected):
@@ -175,6 +181,17 @@ def _dump(kind: Any, adapter: TypeAdapter[Any], *, has_bytes: bool, has_others: 
         return with_bytes(fields, to_python(model, mode="json", by_alias=True))
 
     return dump_with_bytes if has_bytes else dump
+
+
+def _plain(fields: Any, error: ValueError) -> Any:
+    """Return fields that have no JSON form, as they have bytes that are no text in a field of any type.
+
+    Raises:
+        ValueError: the error, if there is another reason for it.
+    """
+    if not is_plain(fields):
+        raise error
+    return fields
 
 
 def _generic_origin(kind: Any) -> Any:
