@@ -137,7 +137,7 @@ MISTAKES = {
         "app.py",
         "@server.operation(ReadItem)",
         "@server.operation(Item)",
-        "Item has no operation: write class Item(Request[...], op='books.read')",
+        "Item is no class of requests with an operation: give one, such as class Read(Request[Book], op='books.read')",
     ),
     "a name that is imported for type checkers only": (
         "app.py",

@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
 import trio
 
@@ -19,6 +19,7 @@ from asyncapy_core.errors import ClientDisconnected
 from asyncapy_core.event_loops import require_trio
 from asyncapy_core.logs import SessionLog
 from asyncapy_core.protocol.packet import Packet, SharedPacket
+from asyncapy_core.protocol.wire import PROTOCOL_VERSION
 from asyncapy_core.state import State
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class Client:
         encoding: the name of the session's encoding; the first packet fixes it (docs/protocol.md, "A session").
 
     Attributes:
+        version: the version of the protocol, 22 or 23, of the packet that a handler has got with this client.
         tls_peer: the subject of the peer's certificate by attribute, such as ``{"commonName": "alice"}``, if
             ``tls_client_ca`` is set and the certificate was verified; None otherwise.
         tls_names: the subject alternative names of that certificate by kind, ``DNS``, ``email`` and ``URI``, such as
@@ -80,6 +82,7 @@ class Client:
         "tls_peer",
     )
 
+    version: ClassVar[int] = PROTOCOL_VERSION
     session: Session
     tls_peer: Mapping[str, str] | None
     tls_names: Mapping[str, tuple[str, ...]]

@@ -215,6 +215,8 @@ def fields_of(request: Any, reader: str, extra: Mapping[str, Any] | None) -> dic
     if not hasattr(request, reader):
         method = "call" if hasattr(request, "__asyncapy_answer__") else "stream_call"
         raise TypeError(f"the class of a {type(request).__name__} is for {method}: send it with client.{method}(...)")
+    if extra is not None and not isinstance(extra, Mapping):
+        raise TypeError(f"extra is a mapping of further fields, such as {{'key': '...'}}; got {extra!r}")
     fields = dict(request.__asyncapy_fields__())
     if extra:
         if twice := fields.keys() & extra.keys():

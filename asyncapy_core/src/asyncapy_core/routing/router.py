@@ -178,9 +178,13 @@ class Routes(ABC):
                 )
             return field, text.removeprefix(self._prefix)
         if not isinstance(name, str):
-            if inspect.isclass(name):
+            if hasattr(name, "__asyncapy_fields__"):  # a class of requests, see client/typed_calls.py
+                title = getattr(name, "__name__", "Read")
+                problem = f"{title} has no operation: write class {title}(Request[...], op='books.read')"
+            elif inspect.isclass(name):
                 problem = (
-                    f"{name.__name__} has no operation: write class {name.__name__}(Request[...], op='books.read')"
+                    f"{name.__name__} is no class of requests with an operation: give one, such as class "
+                    "Read(Request[Book], op='books.read'), or the name of an operation"
                 )
             elif callable(name):
                 problem = f"an operation has a name: write @server.operation('books.read'); got {name!r}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Mapping
 from enum import IntEnum
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
 import trio
 
@@ -13,6 +13,7 @@ from asyncapy_core.errors import AlreadyAnswered, ClientDisconnected
 from asyncapy_core.logs import escape_for_log
 from asyncapy_core.protocol.kinds import Kind
 from asyncapy_core.protocol.packet import Packet
+from asyncapy_core.protocol.wire import NUMBERED_VERSION
 from asyncapy_core.server.answering import Answering
 from asyncapy_core.server.handling import as_answer
 from asyncapy_core.session import Client
@@ -103,6 +104,7 @@ class NumberedRequest(Client):
 
     __slots__ = ("codec", "handler", "holds", "number", "progress", "requests", "size", "started", "worker")
 
+    version: ClassVar[int] = NUMBERED_VERSION
     handler: HandlerInterface | None
     started: int
 

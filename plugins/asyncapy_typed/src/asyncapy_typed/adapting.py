@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 from collections.abc import AsyncIterable, Callable, Iterable
@@ -11,7 +12,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import trio
 
 from asyncapy_core.foreign.cancellation import ForeignScope
+from asyncapy_core.logs import Mistake
+from asyncapy_core.protocol.wire import NUMBERED_VERSION
 from asyncapy_typed.answers import dump_any
+from asyncapy_typed.errors import too_old
 from asyncapy_typed.plans import Hidden, Overrides, Plan
 from asyncapy_typed.signatures import Signature, is_typed
 
@@ -34,12 +38,35 @@ def adapt(function: Callable[..., Any], server: ServerInterface, route: Route) -
     """
     if not is_typed(function):
         return None
-    signature = Signature(function, route)
-    plans = _Plans(signature, _hidden_fields(server, route))
+    try:
+        signature = Signature(function, route)
+        plans = _Plans(signature, _hidden_fields(server, route))
+    except TypeError as error:
+        raise TypeError(f"{error}{_place_of(function)}") from error
     dump = _dump_of(signature)
     if plans.own.depends:
-        return _with_dependencies(server, signature, plans, dump)
-    return _streaming(signature, plans.own, dump) if signature.streams else _answering(signature, plans.own, dump)
+        made = _with_dependencies(server, signature, plans, dump)
+    else:
+        make = _streaming if signature.streams else _answering
+        made = make(signature, plans.own, dump)
+    return _of_version_23(made) if signature.streams else made
+
+
+def _place_of(function: Callable[..., Any]) -> str:
+    """Return where a function is defined, for messages; nothing if that is not known."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return "" if code is None else f" (at {code.co_filename}:{code.co_firstlineno})"
+
+
+def _of_version_23(handler: Handler) -> Handler:
+    """Return a handler that refuses packets of version 22, whose client could not tell which answer is the last."""
+
+    async def refuse_or_call(client: Client, packet: Packet) -> None:
+        if client.version < NUMBERED_VERSION:
+            raise too_old()
+        await handler(client, packet)
+
+    return refuse_or_call
 
 
 class _Plans:
@@ -151,7 +178,7 @@ def _with_dependencies(
 async def _send_all(client: Client, answers: AsyncIterable[Any], dump: Callable[[Any], Any]) -> None:
     """Send each answer of an iterator, and close it."""
     if not hasattr(answers, "__aiter__"):
-        raise TypeError(f"it returned a {type(answers).__name__}; yield its items instead")
+        raise Mistake(f"it returned a {type(answers).__name__}; yield its items instead")
     iterator = aiter(answers)
     try:
         async for answer in iterator:

@@ -43,6 +43,13 @@ def invalid(*problems: Problem) -> Failure:
     return Failure(ErrorCode.INVALID, fields=_listed(problems))
 
 
+def too_old() -> Failure:
+    """Return the failure for a request of version 22 that has any number of answers."""
+    return Failure(
+        "ERR_VERSION_TOO_OLD", detail="this operation has any number of answers, which need version 23 of the protocol"
+    )
+
+
 def describe_problems(problems: Iterable[Problem]) -> str:
     """Return problems as text: ``id: Field required; title: ...``."""
     return "; ".join(f"{'.'.join(map(str, each['loc'])) or 'packet'}: {each['msg']}" for each in _listed([*problems]))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import types
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Union, get_args, get_origin
 
+from asyncapy_core import Failure
+from asyncapy_core.logs import Mistake
 from asyncapy_typed.errors import Problem
 
 
@@ -124,7 +127,13 @@ def members_of(kind: Any) -> tuple[Any, ...]:
 
 def wrong_type(model: object, kind: Any) -> TypeError:
     """Return the error for an answer of another type than announced."""
-    return TypeError(f"it returned a {type(model).__name__}; return {name_of_type(kind)}, as announced")
+    if inspect.isawaitable(model):
+        if inspect.iscoroutine(model):
+            model.close()
+        return Mistake(f"it returned a {type(model).__name__} that was not awaited; write 'await' before the call")
+    if isinstance(model, Failure):
+        return Mistake("it returned a Failure; raise it")
+    return Mistake(f"it returned a {type(model).__name__}; return {name_of_type(kind)}, as announced")
 
 
 def no_fields(kind: Any, form: str) -> TypeError:

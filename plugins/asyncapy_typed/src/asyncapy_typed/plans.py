@@ -10,6 +10,7 @@ from enum import Enum, auto
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from asyncapy_core.logs import Mistake
 from asyncapy_core.routing.filter import returns_coroutine
 from asyncapy_core.routing.handler import name_of
 from asyncapy_typed.errors import invalid
@@ -281,24 +282,26 @@ def model_reader(model: ModelType, hidden: Hidden) -> Reader:
 def found_reader(source: Found, name: str, title: str) -> Reader:
     """Return a reader of a value that a filter has put into the context of the packet.
 
-    It raises a LookupError if there is none, or if several have the type.
+    It raises a TypeError if there is none, or if several have the type.
     """
     kind, in_context, default = source.kind, source.name, source.default
 
-    def missing(problem: str) -> LookupError:
-        return LookupError(
-            f"{problem}: put a filter or guard before it; for {name!r} of {title}, in the context of the packet"
+    def missing(problem: str, packet: Packet) -> TypeError:
+        found = ", ".join(f"{each!r} ({type(value).__name__})" for each, value in packet.context.items())
+        return Mistake(
+            f"{problem}: put a filter or guard before it; for {name!r} of {title}, in the context of the packet, which "
+            f"has {found or 'nothing'}"
         )
 
     def read_by_name(client: Client, packet: Packet, results: list[Any]) -> Any:
         context = packet.context
         if in_context not in context:
             if default is inspect.Parameter.empty:
-                raise missing(f"there is no {in_context!r}")
+                raise missing(f"there is no {in_context!r}", packet)
             return default
         value = context[in_context]
         if kind is not None and not isinstance(value, kind) and value is not None:
-            raise missing(f"{in_context!r} is a {type(value).__name__} and no {kind.__name__}")
+            raise missing(f"{in_context!r} is a {type(value).__name__} and no {kind.__name__}", packet)
         return value
 
     def read_by_type(client: Client, packet: Packet, results: list[Any]) -> Any:
@@ -307,9 +310,9 @@ def found_reader(source: Found, name: str, title: str) -> Reader:
         if len(values) == 1:
             return values[0]
         if values:
-            raise missing(f"there are {len(values)} of {kind.__name__}")
+            raise missing(f"there are {len(values)} of {kind.__name__}", packet)
         if default is inspect.Parameter.empty:
-            raise missing(f"there is no {kind.__name__}")
+            raise missing(f"there is no {kind.__name__}", packet)
         return default
 
     return read_by_type if in_context is None else read_by_name

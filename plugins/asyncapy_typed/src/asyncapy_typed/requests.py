@@ -28,7 +28,15 @@ class _Operation(BaseModel):
     def __init_subclass__(
         cls, *, op: str | None = None, field: str = DEFAULT_FIELD, errors: Sequence[str] = (), **options: Any
     ) -> None:
-        super().__init_subclass__(**options)
+        try:
+            super().__init_subclass__(**options)
+        except TypeError as error:
+            if not options:
+                raise
+            raise TypeError(
+                f"{cls.__name__} has the class argument {next(iter(options))!r}, which is not known: write op=..., "
+                "field=..., errors=[...], or a setting of pydantic such as extra='forbid'"
+            ) from error
 
     @classmethod
     def __pydantic_init_subclass__(
