@@ -159,6 +159,11 @@ def sees_others(schema: Node) -> bool:
     return False
 
 
+def may_change_fields(schema: Node) -> bool:
+    """Return True if a function of the model gets the fields of the packet, and may change them."""
+    return any(str(node.get("type")).startswith("function-") for node in _outer_nodes(schema))
+
+
 def _outer_nodes(schema: Node) -> Iterable[Node]:
     """Return the nodes of a schema that describe the fields of the packet itself, and not those of nested models."""
     definitions = {each["ref"]: each for each in schema.get("definitions", ()) if "ref" in each}
