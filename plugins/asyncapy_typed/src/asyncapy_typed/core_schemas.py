@@ -1,4 +1,4 @@
-"""Schemas of pydantic-core, as trees: the bytes in them, and a form that bounds the number of errors."""
+"""Schemas of pydantic-core, as trees: questions about them, and forms for packets that bound the number of errors."""
 
 from __future__ import annotations
 
