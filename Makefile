@@ -8,7 +8,7 @@ COMMA := ,
 COVERED := keys/* plugins/namespace $(addprefix protocol/,detection encoding frames kinds numbered stream wire) routing/* storage
 COVERED := $(subst $() $(),$(COMMA),$(COVERED:%=*/asyncapy_core/%.py) */asyncapy_filters/*)
 
-.PHONY: demo test floors lint docs format bench bench-quick bench-keys bench-cluster profile fuzz soak fleet legacy mutants version changelog dist clean
+.PHONY: demo test floors lint docs format bench bench-quick bench-keys bench-cluster profile fuzz soak fleet legacy web mutants version changelog dist clean
 
 $(VENV)/.installed: constraints.txt $(addsuffix /pyproject.toml,$(PROJECTS))
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "AsyncAPY needs Python 3.11 or later; set PYTHON=python3.11")'
@@ -148,6 +148,18 @@ $(VENV)-legacy/.installed:
 legacy: $(VENV)/.installed $(VENV)-legacy/.installed
 	LEGACY_PYTHON=$(VENV)-legacy/bin/python $(BIN)/python -m pytest tests/legacy
 
+# It needs node 18 or later and npm; the packages are those of tests/web/package.json, in exact versions, and not of a lock
+# file, as that would name the index. Their scripts are not run.
+WEB := .web
+$(WEB)/.installed: tests/web/package.json
+	mkdir -p $(WEB)
+	cp tests/web/package.json $(WEB)
+	npm install --prefix $(WEB) --no-package-lock --ignore-scripts --no-audit --no-fund --loglevel error
+	touch $@
+
+web: $(VENV)/.installed $(WEB)/.installed
+	WEB=$(WEB) $(BIN)/python -m pytest tests/web/web_checks.py
+
 bench-keys: $(VENV)/.installed
 	$(BIN)/python benchmarks/keys.py
 	$(BIN)/python benchmarks/attacked.py
@@ -160,5 +172,5 @@ format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) $(VENV)-bench $(VENV)-floors $(VENV)-mutants $(VENV)-legacy .nox dist docs/_build docs/generated .fuzz .mutants .coverage .coverage.* .hypothesis \
+	rm -rf $(VENV) $(VENV)-bench $(VENV)-floors $(VENV)-mutants $(VENV)-legacy $(WEB) .nox dist docs/_build docs/generated .fuzz .mutants .coverage .coverage.* .hypothesis \
 	    .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

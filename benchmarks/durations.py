@@ -7,28 +7,20 @@ from __future__ import annotations
 
 import statistics
 import sys
-from pathlib import Path
 from typing import Any
 
-from load import FRAMES, Load, run
+from load import FRAMES, run
 from processes import serving
-from rounds import SECONDS, verdict
+from ratios import LOAD, PROGRAM, measure_ratio
+from rounds import SECONDS
 
-PROGRAM = Path(__file__).parent / "servers" / "asyncapy_echo.py"
-LOAD = Load("", 4, 32)
 TARGET = 1.15
 
 
 def measure_durations(starts: int, rounds: int) -> list[dict[str, Any]]:
     """Print and return the ratio."""
-    medians = sorted(_ratio(rounds) for _ in range(starts))
-    ratio = statistics.median(medians)
-    print(
-        f"\na request with measure=True, 4 connections, 32 in flight: {ratio:.2f} times one without"
-        f" ({medians[0]:.2f} to {medians[-1]:.2f}){verdict(ratio, TARGET)}"
-    )
-    spread = [medians[0], medians[-1]]
-    return [{"what": "durations", "server": "AsyncAPY", "ratio": ratio, "spread": spread, "target": TARGET}]
+    title = "a request with measure=True, 4 connections, 32 in flight: {} times one without"
+    return measure_ratio("durations", title, TARGET, starts, lambda: _ratio(rounds))
 
 
 def _ratio(rounds: int) -> float:

@@ -12,16 +12,13 @@ import statistics
 import sys
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
-from load import FRAMES, Load, run
+from load import FRAMES, run
 from processes import serving
-from rounds import verdict
+from ratios import LOAD, PROGRAM, measure_ratio
 
-PROGRAM = Path(__file__).parent / "servers" / "asyncapy_echo.py"
-LOAD = Load("", 4, 32)
 INTERVAL = 1.0
 SECONDS = 2.0
 """Seconds for which each server is measured in a round, with a scrape in each."""
@@ -30,14 +27,11 @@ TARGET = 1.1
 
 def measure_metrics(starts: int, rounds: int) -> list[dict[str, Any]]:
     """Print and return the ratio."""
-    medians = sorted(_ratio(rounds) for _ in range(starts))
-    ratio = statistics.median(medians)
-    print(
-        f"\na request to a server with metrics that are scraped each second, 4 connections, 32 in flight: {ratio:.2f}"
-        f" times one without ({medians[0]:.2f} to {medians[-1]:.2f}){verdict(ratio, TARGET)}"
+    title = (
+        "a request to a server with metrics that are scraped each second, 4 "
+        "connections, 32 in flight: {} times one without"
     )
-    spread = [medians[0], medians[-1]]
-    return [{"what": "metrics", "server": "AsyncAPY", "ratio": ratio, "spread": spread, "target": TARGET}]
+    return measure_ratio("metrics", title, TARGET, starts, lambda: _ratio(rounds))
 
 
 def _ratio(rounds: int) -> float:

@@ -33,8 +33,9 @@ nitpicky = True
 nitpick_ignore_regex = [
     # No inventories of other projects are downloaded.
     ("py:.*", r"(collections|configparser|contextlib|importlib|os|pathlib|pydantic|re|socket|ssl|trio|uuid)\..*"),
-    ("py:class", r"(.*\.)?(B|E|G|H|S|T|T_co|Ts|W|Signal)"),  # type variables
+    ("py:class", r"(.*\.)?(B|E|F|G|H|S|T|T_co|Ts|W|Answer|Signal)"),  # type variables
     ("py:class", "(Guard|Handler)Function"),  # aliases of callables
+    ("py:class", r"asyncapy_typed\.binary\.(from|to)_base64"),  # functions in the type of Binary
 ]
 myst_heading_anchors = 3
 myst_enable_extensions = ["attrs_inline", "deflist"]
@@ -92,7 +93,8 @@ def setup(app: Sphinx) -> None:
         return signature and signature.replace("<factory>", "..."), result  # Sphinx cannot parse it
 
     def replace_links(_: Sphinx, name: str, source: list[str]) -> None:
-        source[0] = site_links(source[0], DOCS / f"{name}.md")
+        page = DOCS / f"{name}.md"
+        source[0] = site_links(source[0], page, page.parent)
 
     app.connect("source-read", replace_links)
     app.connect("autodoc-process-signature", leave_out)

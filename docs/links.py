@@ -41,12 +41,13 @@ def write_included(folder: Path) -> None:
     (folder / "distributions.txt").write_text("\n".join(sections), encoding="utf-8")
 
 
-def site_links(text: str, path: Path) -> str:
-    """Return the text of a Markdown file, with links that are valid in a page of the folder docs.
+def site_links(text: str, path: Path, folder: Path = DOCS) -> str:
+    """Return the text of a Markdown file, with links that are valid in a page of the site.
 
     Args:
         text: the text.
         path: the file; its links are relative to its folder.
+        folder: the folder of the page, ``docs`` or one below it.
 
     Raises:
         ValueError: there is no file where a link leads.
@@ -57,7 +58,7 @@ def site_links(text: str, path: Path) -> str:
         if not target.exists():
             raise ValueError(f"{path} has a link to {found[1]}, but there is no such file; correct the link")
         page = DOCS / f"{PAGES[target]}.md" if target in PAGES else target
-        return f"]({os.path.relpath(page, DOCS)}{found[2] or ''})"
+        return f"]({os.path.relpath(page, folder)}{found[2] or ''})"
 
     parts = _CODE.split(text)
     return "".join(part if number % 2 else _LINK.sub(replace, part) for number, part in enumerate(parts))

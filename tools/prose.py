@@ -24,9 +24,10 @@ HARD_WORDS: Final = (
 )  # fmt: skip
 """Words that mostly stand in place of a name or a technical term."""
 
-CHECKED: Final = "what"
-LIMIT: Final = 3.0
-"""How often the checked word may occur in 1000 words of Python files."""
+LIMITS: Final = {"what": 1.0, "whatever": 0.5, "who": 0.5, "nobody": 0.5, "told": 0.5, "anew": 0.5}
+"""How often a word may occur in 1000 words of the Python files, and in 1000 words of the Markdown files."""
+
+KINDS: Final = (("Python", ".py"), ("Markdown", ".md"))
 
 _FENCED_CODE: Final = re.compile(r"^ *(```+|~~~+).*?^ *\1", re.MULTILINE | re.DOTALL)
 _CODE_SPAN: Final = re.compile(r"(`+)[^`]+\1")
@@ -108,7 +109,7 @@ def report(files: list[Prose], worst: int) -> Iterator[str]:
         files: the prose of all files.
         worst: the number of files to list.
     """
-    for kind, suffix in (("Python", ".py"), ("Markdown", ".md")):
+    for kind, suffix in KINDS:
         size, found = rates(file for file in files if file.name.endswith(suffix))
         figures = ", ".join(f"{word} {rate:.1f}" for word, rate in found.items())
         yield f"{kind}: {size} words; in 1000 words: {figures}"
@@ -118,25 +119,26 @@ def report(files: list[Prose], worst: int) -> Iterator[str]:
             yield f"{file.name}: {file.hard.total()} in {file.size} words: {found_words}"
 
 
-def check(files: list[Prose]) -> str:
-    """Return a message if Python files have too many of the checked word, else an empty string."""
-    python = [file for file in files if file.name.endswith(".py")]
-    rate = rates(python)[1][CHECKED]
-    if rate <= LIMIT:
-        return ""
-    worst = sorted(python, key=lambda file: -file.hard[CHECKED])[:5]
-    names = ", ".join(f"{file.name} ({file.hard[CHECKED]})" for file in worst if file.hard[CHECKED])
-    return (
-        f"the comments and docstrings of Python files have {rate:.2f} {CHECKED!r} in 1000 words, and at most {LIMIT:g} "
-        f"are allowed; name the things instead, first in {names}"
-    )
+def check(files: list[Prose]) -> Iterator[str]:
+    """Yield a message for each kind of file and each word of `LIMITS` that occurs too often in it."""
+    for kind, suffix in KINDS:
+        ours = [file for file in files if file.name.endswith(suffix)]
+        found = rates(ours)[1]
+        for word, limit in LIMITS.items():
+            if found[word] > limit:
+                worst = sorted(ours, key=lambda file: -file.hard[word])[:5]
+                names = ", ".join(f"{file.name} ({file.hard[word]})" for file in worst if file.hard[word])
+                yield (
+                    f"the prose of {kind} files has {found[word]:.2f} {word!r} in 1000 words, and at most {limit:g} "
+                    f"are allowed; name the things instead, first in {names}"
+                )
 
 
 def main() -> None:
-    """Print the report; with ``--check``, fail if the limit is exceeded."""
+    """Print the report; with ``--check``, fail if a limit is exceeded."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--worst", type=int, default=0, metavar="N", help="list the N files with the most hard words")
-    parser.add_argument("--check", action="store_true", help=f"fail if Python files have too many {CHECKED!r}")
+    parser.add_argument("--check", action="store_true", help=f"fail if there are too many of {', '.join(LIMITS)}")
     parser.add_argument("--root", type=Path, default=Path(__file__).parents[1], help="another repository")
     arguments = parser.parse_args()
     try:
@@ -145,8 +147,8 @@ def main() -> None:
         sys.exit(str(error))
     for line in report(files, arguments.worst):
         print(line)
-    if arguments.check and (message := check(files)):
-        sys.exit(message)
+    if arguments.check and (messages := list(check(files))):
+        sys.exit("\n".join(messages))
 
 
 if __name__ == "__main__":

@@ -9,11 +9,12 @@ from asyncapy_core.testing import serving
 
 @hookimpl
 async def asyncapy_run(server, task_status):
-    server.state.beats = 1
+    server.state.reports = []
     task_status.started()
     while True:
-        await trio.sleep(3600)
-        server.state.beats += 1
+        now = server.statistics()
+        server.state.reports.append({"sessions": now.sessions, "bytes": now.bytes_received})
+        await trio.sleep(60)
 
 
 plugins = PluginManager()
@@ -23,7 +24,7 @@ server = Server(plugins=plugins)
 
 async def main():
     async with serving(server):
-        assert server.state.beats == 1
+        assert server.state.reports == [{"sessions": 0, "bytes": 0}]
 
 
 trio.run(main)

@@ -14,7 +14,7 @@ import asyncapy_core
 
 CORE = Path(asyncapy_core.__file__).parent
 ARCHITECTURE = (Path(__file__).parents[2] / "ARCHITECTURE.md").read_text("utf-8")
-PACKAGES = ["client", "keys", "logs", "net", "plugins", "protocol", "routing", "server", "testing"]
+PACKAGES = ["client", "config", "foreign", "keys", "logs", "net", "plugins", "protocol", "routing", "server", "testing"]
 
 
 def modules(folder: Path) -> set[str]:

@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from asyncapy_core import PluginManager, Server, ServerConfig
-from asyncapy_core.config import describe_setting, load_config
+from asyncapy_core.config import describe_setting
+from asyncapy_core.config.loading import load_config
 from asyncapy_core.errors import AsyncAPYError, ConfigError
 
 

@@ -31,6 +31,8 @@ class Other(Filter):
         (Filters.Fields(a=None), {**A, "additionalProperties": False}),
         (Filters.HasFields(a=r"x\.y"), {"properties": {"a": {"pattern": r"^x\.y"}}, "required": ["a"]}),
         (Filters.HasFields(a=r"xy\Z"), {"properties": {"a": {"const": "xy"}}, "required": ["a"]}),
+        (Filters.HasFields(a=r"5\Z"), {"properties": {"a": {"description": r"matches 5\Z"}}, "required": ["a"]}),
+        (Filters.HasFields(a=r"True\Z"), {"properties": {"a": {"description": r"matches True\Z"}}, "required": ["a"]}),
         (
             Filters.HasFields(a=r"\d+$"),
             {"properties": {"a": {"description": r"matches \d+$"}}, "required": ["a"]},
@@ -54,7 +56,6 @@ class Other(Filter):
         (~Filters.HasFields(a=None), {"not": A}),
         (~Other(), None),
     ],
-    ids=repr,
 )
 def test_a_filter_describes_the_packets_that_pass(filter: Filter, schema: Any) -> None:
     assert filter.schema() == schema

@@ -11,8 +11,9 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from asyncapy_core.config import ServerConfig, load_config
-from asyncapy_core.config_sources import OBSOLETE, _warn_once
+from asyncapy_core.config import ServerConfig
+from asyncapy_core.config.loading import load_config
+from asyncapy_core.config.sources import OBSOLETE, _warn_once
 from asyncapy_core.errors import AsyncAPYError
 from asyncapy_core.plugins import default_manager
 

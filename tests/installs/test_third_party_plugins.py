@@ -62,7 +62,10 @@ server.start()
 
 @pytest.fixture
 def environment(install: Install) -> Environment:
-    return install("asyncapy", "acme-cbor", "acme-lengths", "acme-keys", "acme-timing", "acme-command")
+    return install(
+        *("asyncapy", "asyncapy-limits", "asyncapy-metrics", "asyncapy-redis", "asyncapy-sqlite"),
+        *("acme-cbor", "acme-lengths", "acme-keys", "acme-timing", "acme-command"),
+    )
 
 
 @pytest.fixture
@@ -135,7 +138,7 @@ def test_the_command_line_names_them(environment: Environment, tmp_path: Path) -
         assert re.search(rf"^{name} +acme-\w+ +1\.0 +loaded", listed.stdout, re.MULTILINE)
     doctor = environment.execute("asyncapy", "plugins", "doctor")
     assert doctor.returncode == 0, doctor.stdout
-    assert "6 plugins and 1 command, no problems found" in doctor.stdout
+    assert "11 plugins and 3 commands, no problems found" in doctor.stdout
     assert "  timings" in environment.execute("asyncapy", "--help").stdout
     options = environment.execute("asyncapy", "plugins", "acme_lengths").stderr
     assert "--option acme_lengths.longest=VALUE" in options
@@ -146,6 +149,13 @@ def test_the_command_line_names_them(environment: Environment, tmp_path: Path) -
     assert "from acme_lengths import Lengths as Lengths" in (tmp_path / "typings/asyncapy/filters.pyi").read_text()
 
 
+def hook(name: str, body: str) -> str:
+    """Return the text of one more implementation of a hook."""
+    return f"import trio\n@hookimpl(specname={name!r})\n{'async ' * ('await' in body)}def broken():\n    {body}"
+
+
+RAISE: Final = "raise OSError('a slip')"
+
 BROKEN: Final = {
     "import": ("raise RuntimeError('a slip')", "quarantined"),
     "requirement": ("import acme_nowhere", "No module named 'acme_nowhere'"),
@@ -155,36 +165,21 @@ BROKEN: Final = {
     "hook name": ("@hookimpl\ndef asyncapy_setpu(server): ...", "did you mean asyncapy_setup?"),
     "signature": ("@hookimpl(specname='asyncapy_setup')\ndef broken(sever): ...", "sever"),
     "unmarked": ("def asyncapy_drain(server): ...", "not marked with hookimpl"),
-    "result": (
-        "@hookimpl(specname='asyncapy_codecs')\ndef broken():\n    return 7",
-        "expected codecs in a list, got 7",
-    ),
-    "store": (
-        "@hookimpl(specname='asyncapy_key_stores')\ndef broken():\n    return {'acme': 7}",
-        "not a function that opens a key store",
-    ),
+    "result": (hook("asyncapy_codecs", "return 7"), "expected codecs in a list, got 7"),
+    "store": (hook("asyncapy_key_stores", "return {'acme': 7}"), "not a function that opens a key store"),
     "name": (
-        (
-            "@hookimpl(specname='asyncapy_filters')\ndef broken():\n"
-            "    from asyncapy_core import Filter\n    return {'Ip': type('Ip', (Filter,), {'check': bool})}"
-        ),
+        hook("asyncapy_filters", "import asyncapy_filters as f; return {'Ip': f.Ip}"),
         "filter 'Ip' is claimed by",
     ),
     "requires": ("asyncapy_requires = ('acme_nowhere',)", "acme_nowhere"),
-    "setup": ("@hookimpl(specname='asyncapy_setup')\ndef broken():\n    raise OSError('a slip')", "failed in setup"),
-    "hanging setup": (
-        "import trio\n@hookimpl(specname='asyncapy_setup')\nasync def broken():\n    await trio.sleep_forever()",
-        "was in setup for more than",
-    ),
-    "wrap": ("@hookimpl(specname='asyncapy_wrap')\ndef broken():\n    raise OSError('a slip')", "in asyncapy_wrap"),
-    "wrap result": ("@hookimpl(specname='asyncapy_wrap')\ndef broken():\n    return 7", "in asyncapy_wrap"),
-    "session": ("@hookimpl(specname='asyncapy_session')\ndef broken():\n    return 7", "in asyncapy_session"),
-    "run": ("@hookimpl(specname='asyncapy_run')\nasync def broken():\n    raise OSError('a slip')", "in asyncapy_run"),
-    "drain": ("@hookimpl(specname='asyncapy_drain')\ndef broken():\n    raise OSError('a slip')", "in asyncapy_drain"),
-    "shutdown": (
-        "@hookimpl(specname='asyncapy_shutdown')\ndef broken():\n    raise OSError('a slip')",
-        "failed in shutdown",
-    ),
+    "setup": (hook("asyncapy_setup", RAISE), "failed in setup"),
+    "hanging setup": (hook("asyncapy_setup", "await trio.sleep_forever()"), "was in setup for more than"),
+    "wrap": (hook("asyncapy_wrap", RAISE), "in asyncapy_wrap"),
+    "wrap result": (hook("asyncapy_wrap", "return 7"), "in asyncapy_wrap"),
+    "session": (hook("asyncapy_session", "return 7"), "in asyncapy_session"),
+    "run": (hook("asyncapy_run", f"await trio.sleep(0); {RAISE}"), "in asyncapy_run"),
+    "drain": (hook("asyncapy_drain", RAISE), "in asyncapy_drain"),
+    "shutdown": (hook("asyncapy_shutdown", RAISE), "failed in shutdown"),
 }
 """The ways in which a plugin is broken: a text at the end of its module, and a part of the line in the log."""
 

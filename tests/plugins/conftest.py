@@ -40,16 +40,16 @@ def redis_server(redis_program: str, shared_redis: SharedRedis) -> RedisServer:
     return shared_redis(redis_program)
 
 
-PROGRAM_OF_A_SERVER = Path(__file__).with_name("key_server.py")
+PROGRAM_OF_A_SERVER = Path(__file__).with_name("store_server.py")
 
 
 @pytest.fixture(scope="module")
-def key_servers() -> Iterator[Callable[[str], tuple[int, ...]]]:
-    """Return ``start(store)``, which starts two server processes that share a store, and returns their ports."""
+def store_servers() -> Iterator[Callable[[str, str], tuple[int, ...]]]:
+    """Return ``start(kind, store)``: it starts two servers that share a store, and returns their ports."""
     processes: list[subprocess.Popen[str]] = []
 
-    def start(store: str) -> tuple[int, ...]:
-        command = [sys.executable, str(PROGRAM_OF_A_SERVER), store]
+    def start(kind: str, store: str) -> tuple[int, ...]:
+        command = [sys.executable, str(PROGRAM_OF_A_SERVER), kind, store]
         pair = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
         processes.extend(pair)
         return tuple(int(process.stdout.readline()) for process in pair if process.stdout is not None)

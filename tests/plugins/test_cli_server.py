@@ -377,12 +377,12 @@ def test_a_filter_that_raises_is_explained_too(folder: Path) -> None:
 def test_plugins_are_listed_and_found_well(folder: Path) -> None:
     listed = run(folder, "plugins")
     assert listed.returncode == 0
-    for name in ("codecs", "filters", "limits", "metrics", "redis", "sqlite"):
+    for name in ("codecs", "filters", "limits", "metrics", "redis", "sqlite", "typed"):
         assert re.search(rf"^{name}\s+asyncapy-{name}\s+0\.6\.0\.dev0\s+loaded", listed.stdout, re.MULTILINE)
     records = {record["name"]: record for record in json.loads(run(folder, "plugins", "--json").stdout)}
     assert records["codecs"]["hooks"] == ["asyncapy_codecs"]
     done = run(folder, "plugins", "doctor")
-    assert (done.returncode, done.stdout) == (0, f"{len(records)} plugins, no problems found.\n")
+    assert (done.returncode, done.stdout) == (0, f"{len(records)} plugins and 2 commands, no problems found.\n")
 
 
 def test_a_configuration_is_checked(folder: Path) -> None:

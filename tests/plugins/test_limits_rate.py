@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pytest
 import trio
 
-from asyncapy import Failure, Packet, Router, Server
+from asyncapy import Client, Failure, Packet, Router, Server
 from asyncapy.errors import FailureReply, HandlerFailed, NoHandlerFound, RateLimited, Unauthorized
 from asyncapy.filters import Filter, Filters
 from asyncapy.util import APIKeyFactory
@@ -44,6 +44,16 @@ def test_it_is_a_filter_of_an_installed_plugin() -> None:
     assert Filters.Rate is Rate
     assert repr(Filters.Rate("5/second")) == "Rate('5/second', by='address')"
     assert repr(Rate("5/second", lambda c, p: 1)) == "Rate('5/second', by=<lambda>)"
+
+
+def test_its_schema_has_the_codes_of_its_failures() -> None:
+    assert Rate("5/second").schema() == {"x-errors": ["ERR_RATE_LIMITED"]}
+    shared = functools.partial(Rate, "5/second", shared="all", store="redis://localhost")
+    assert shared().schema() == {"x-errors": ["ERR_RATE_LIMITED"]}
+    assert shared(fail_open=False).schema() == {"x-errors": ["ERR_RATE_LIMITED", "ERR_UNAVAILABLE"]}
+    assert (Filters.HasFields(a=None) & Rate("5/second")).schema() == {
+        "allOf": [{"properties": {"a": {}}, "required": ["a"]}, {"x-errors": ["ERR_RATE_LIMITED"]}]
+    }
 
 
 @VERSIONS
@@ -304,3 +314,29 @@ async def test_the_nearest_key_filter_before_it_decides() -> None:
     async with serving(server) as running, running.client() as client:
         replies = [await client.request({"outer": key, "inner": each}) for each in (*keys, *keys)]
     assert ["passed" in reply for reply in replies] == [True, True, False, False]
+
+
+@VERSIONS
+async def test_peers_of_one_64_count_together_over_their_connections(version: Literal[22, 23]) -> None:
+    server = Server(port=0)
+
+    @server.add_handler(Rate("2/hour"))
+    async def echo(client: Client, packet: Packet) -> dict[str, Any]:
+        return {"network": client.network}
+
+    async with serving(server) as running:
+        for address, network in {"2001:db8::1": "2001:db8::/64", "192.0.2.1": "192.0.2.1"}.items():
+            for _ in range(2):
+                async with running.client(version=version, address=address) as client:
+                    assert await client.request({"a": 1}) == {"network": network}
+        for address in ("2001:db8::2", "192.0.2.1", "::ffff:192.0.2.1"):  # a peer over IPv4 on a port for IPv6
+            async with running.client(version=version, address=address, raise_failures=True) as client:
+                with pytest.raises(RateLimited):
+                    await client.request({"a": 1})
+
+
+async def test_addresses_of_one_64_take_one_place() -> None:
+    rate = Rate("1000/hour", max_subjects=2)
+    for number in range(100):
+        assert await asked(rate, f"2001:db8::{number:x}") == 0
+    assert len(rate._window) == 1

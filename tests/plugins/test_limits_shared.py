@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 import uuid
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal
 
 import pytest
@@ -29,28 +27,15 @@ from asyncapy_limits.limit import Limit
 from asyncapy_limits.stores import open_store
 from asyncapy_limits.window import Window
 
-PROGRAM = Path(__file__).with_name("limit_server.py")
 VERSIONS = pytest.mark.parametrize("version", [22, 23])
 
 
 @pytest.fixture
-def limit_servers(redis_server: RedisServer) -> Iterator[Callable[[], tuple[int, int]]]:
+def limit_servers(
+    redis_server: RedisServer, store_servers: Callable[[str, str], tuple[int, ...]]
+) -> Callable[[], tuple[int, ...]]:
     """Return a function that starts two server processes that share their limits, and returns their ports."""
-    processes: list[subprocess.Popen[str]] = []
-
-    def start() -> tuple[int, int]:
-        name = uuid.uuid4().hex
-        command = [sys.executable, str(PROGRAM), f"{redis_server.url}?prefix={name}"]
-        processes.extend(
-            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)
-        )
-        first, second = (int(process.stdout.readline()) for process in processes if process.stdout is not None)
-        return first, second
-
-    yield start
-    for process in processes:
-        process.communicate(timeout=20)
-    assert [process.returncode for process in processes] == [0] * len(processes)
+    return lambda: store_servers("limits", f"{redis_server.url}?prefix={uuid.uuid4().hex}")
 
 
 async def passed(port: int, operation: str, number: int, version: Literal[22, 23] = 23) -> int:
@@ -78,7 +63,7 @@ async def passed(port: int, operation: str, number: int, version: Literal[22, 23
 
 @VERSIONS
 async def test_two_servers_pass_exactly_the_packets_of_a_small_limit(
-    limit_servers: Callable[[], tuple[int, int]], version: Literal[22, 23]
+    limit_servers: Callable[[], tuple[int, ...]], version: Literal[22, 23]
 ) -> None:
     counts: list[int] = []
 
@@ -92,7 +77,7 @@ async def test_two_servers_pass_exactly_the_packets_of_a_small_limit(
 
 
 async def test_two_servers_pass_the_packets_of_a_large_limit_with_an_error_of_5_percent(
-    limit_servers: Callable[[], tuple[int, int]], redis_server: RedisServer
+    limit_servers: Callable[[], tuple[int, ...]], redis_server: RedisServer
 ) -> None:
     first, second = limit_servers()
     before = redis_server.calls("eval")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,10 +16,10 @@ from peer import Peer
 from ports import free_port
 from scraping import Samples, fetch, labelled, parse, scrape, start, with_metrics
 
-from asyncapy_core import Server
+import asyncapy_core
+import asyncapy_metrics
+from asyncapy_core import Durations, HandlerStatistics, Server, ServerStatistics
 from asyncapy_core.errors import ConfigError, Failure
-from asyncapy_core.routing.outcomes import Durations, HandlerStatistics
-from asyncapy_core.server.statistics import ServerStatistics
 from asyncapy_filters import Fields, HasFields
 from asyncapy_metrics.families import BOUNDS, MAX_CHARACTERS, MAX_METHODS, calls_by_method, label_value
 
@@ -298,3 +300,11 @@ async def test_counters_go_on_when_a_server_serves_again_on_the_same_port() -> N
             server.stop()
         with pytest.raises(OSError, match="all attempts to connect"):
             await trio.open_tcp_stream("127.0.0.1", port)
+
+
+def test_the_plugin_uses_public_names_only() -> None:
+    public = {"asyncapy_core": {*asyncapy_core.__all__}, "asyncapy_core.errors": {*vars(asyncapy_core.errors)}}
+    for path in Path(asyncapy_metrics.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("asyncapy_core"):
+                assert {alias.name for alias in node.names} <= public[str(node.module)], path.name

@@ -21,13 +21,13 @@ PASSED, REFUSED = {"passed": True}, failure("ERR_NO_HANDLER")
 def two_servers(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
-    key_servers: KeyServer,
+    store_servers: Callable[[str, str], tuple[int, ...]],
     shared_redis: SharedRedis,
 ) -> tuple[int, ...]:
     """The ports of two server processes that share a store."""
     if request.param == "sqlite":
-        return key_servers(f"sqlite:///{tmp_path_factory.mktemp('shared') / 'keys.db'}")
-    return key_servers(f"{shared_redis(request.param).url}?prefix={uuid.uuid4()}")
+        return store_servers("keys", f"sqlite:///{tmp_path_factory.mktemp('shared') / 'keys.db'}")
+    return store_servers("keys", f"{shared_redis(request.param).url}?prefix={uuid.uuid4()}")
 
 
 async def manage(peer: Peer, command: str, key: str = "") -> Any:

@@ -152,6 +152,20 @@ async def test_an_exception_for_a_function_that_can_be_a_handler_ends_the_start(
         await server.serve()
 
 
+def test_a_plugin_error_of_the_plugin_is_raised_as_it_is() -> None:
+    mistaken = PluginError("the handler 'double' takes a matrix; write a vector")
+
+    def refuse(function: object) -> None:
+        raise mistaken
+
+    async def double(number: int) -> None: ...
+
+    server = Server(port=0, plugins=manager(fails=Plugin(asyncapy_adapt=refuse)))
+    with pytest.raises(PluginError) as caught:
+        server.register_handler(double)
+    assert caught.value is mistaken
+
+
 async def test_the_first_plugin_that_adapts_a_function_does_so_and_wraps_are_around_the_result(
     asyncapy_server: Start,
 ) -> None:

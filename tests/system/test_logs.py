@@ -19,33 +19,17 @@ import trio
 import trio.lowlevel
 import trio.testing
 from conftest import Serve
-from numbered_peer import NumberedPeer
+from numbered_peer import NumberedPeer, numbered
 from peer import JSON, json_packet, packet
 from program import HEAD, Caller, connected, running
+from records import Records
 
 from asyncapy import Server
 from asyncapy.filters import Filter
-from asyncapy_core.logs import FIELDS, SessionFilter
+from asyncapy_core.logs import SessionFilter
 
 UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 DATE = r"\d\d/\d\d/\d{4} \d\d:\d\d:\d\d [AP]M"
-
-
-class Records(logging.Filter):
-    """Keeps the records of a server."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.all: list[logging.LogRecord] = []
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        self.all.append(record)
-        return True
-
-    def fields(self, text: str) -> dict[str, Any]:
-        """Return the fields of the first record with this text."""
-        record = next(record for record in self.all if text in record.getMessage())
-        return {name: value for name in FIELDS if (value := vars(record).get(name)) is not None}
 
 
 def recorded(server: Server) -> Records:
@@ -57,8 +41,9 @@ def recorded(server: Server) -> Records:
 # Fields
 
 
+@pytest.mark.parametrize("version", [22, 23])
 @pytest.mark.parametrize("measure", [False, True])
-async def test_the_lines_of_a_session_have_its_fields(serve: Serve, measure: bool) -> None:
+async def test_the_lines_of_a_session_have_its_fields(serve: Serve, measure: bool, version: int) -> None:
     server = Server(port=0, measure=measure)
     records = recorded(server)
 
@@ -70,18 +55,18 @@ async def test_the_lines_of_a_session_have_its_fields(serve: Serve, measure: boo
     sessions: list[str] = []
     running = await serve(server)
     async with await running.connect() as peer:
-        await peer.send(json_packet(a=1))
-        assert await peer.failure() == "ERR_HANDLER_FAILED"
+        await peer.send(json_packet(a=1) if version == 22 else numbered("REQUEST", 1, {}))
+        assert await peer.read(1)
     await running.settle()
     (session,) = sessions
     whose = {"session": session, "address": "127.0.0.1"}
     assert records.fields("New session started") == whose
     failure = records.fields("Handler 'moody' failed")
     assert (failure.pop("duration", None) is not None) is measure
-    assert failure == {**whose, "version": 22, "code": "ERR_HANDLER_FAILED", "handler": "moody"}
+    assert failure == {**whose, "version": version, "code": "ERR_HANDLER_FAILED", "handler": "moody"}
     end = records.fields("The connection was closed")
     assert 0 < end.pop("duration") < 60
-    assert end == {**whose, "version": 22}
+    assert end == {**whose, "version": version}
 
 
 async def test_the_lines_of_refusals_have_their_code(serve: Serve) -> None:
@@ -401,7 +386,7 @@ os._exit(0)  # the stream of the application's handler is blocked
         assert process.wait(20) == 0
 
 
-def test_a_process_that_a_handler_forks_logs_with_all_loggers(tmp_path: Path) -> None:
+def test_a_process_that_a_handler_forks_logs_with_all_loggers_and_obeys_signals(tmp_path: Path) -> None:
     text = """
 import logging, multiprocessing, os
 server = Server(port=0)
@@ -412,6 +397,7 @@ logging.getLogger("shop").addHandler(file)
 def work(event):
     logging.info("from the fork")
     logging.getLogger("shop").warning("sold in the fork")
+    server.log.info("told in the fork")
     event.set()
     time.sleep(60)
 
@@ -437,6 +423,7 @@ server.start()
         lines = [line for line in program.err if "from the fork" in line]
     assert len(lines) == 5
     assert all(re.fullmatch(rf"\[INFO\] {DATE} \({UUID}\) from the fork", line) for line in lines)
+    assert len([line for line in program.err if line.endswith("told in the fork")]) == 5
     assert len([line for line in program.err if line.endswith(") before")]) == 5
     assert (tmp_path / "log").read_text() == "sold in the fork\n" * 5
 

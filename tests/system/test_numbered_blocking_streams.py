@@ -348,3 +348,24 @@ def silent_port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
 def test_a_connection_that_the_system_does_not_make_is_not_connected(silent_port: int, timeout: float | None) -> None:
     with newer(timeout=timeout) as client, pytest.raises(NotConnected, match="timed out; is the server running there"):
         client.connect("127.0.0.1", silent_port)
+
+
+@pytest.mark.parametrize("answers", [MOST_PARTS - 1, MOST_PARTS, MOST_PARTS + 1])
+def test_as_many_answers_are_held_as_the_documentation_says(answers: int) -> None:
+    def talk(peer: Talker) -> None:
+        peer.read()
+        peer.send(numbered("PART", 1, {"n": 0}))
+        peer.read()
+        peer.send(numbered("PART", 1, {"n": 1}) * (answers - 1) + numbered("REPLY", 1, {"n": 1}))
+        peer.send(numbered("REPLY", 2, {"n": 2}))
+        peer.answer_all()
+
+    with talking(talk) as port, newer() as client:
+        client.connect("127.0.0.1", port)
+        parts = client.stream({})
+        assert next(parts) == {"n": 0}
+        assert client.request({}) == {"n": 2}
+        taken = [next(parts) for _ in range(min(answers, MOST_PARTS))]
+        assert taken == [{"n": 1}] * len(taken)
+        with pytest.raises(StreamOverflow if answers > MOST_PARTS else StopIteration):
+            next(parts)

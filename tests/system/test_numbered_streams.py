@@ -220,3 +220,23 @@ async def test_a_loop_that_is_cancelled_before_it_waits_cancels_its_request(asyn
             await stream.__anext__()
         await trio.testing.wait_all_tasks_blocked()
         assert (client.pending, sender.cancelled) == (0, int(sent))
+
+
+@pytest.mark.parametrize("answers", [MAX_PARTS - 1, MAX_PARTS, MAX_PARTS + 1])
+async def test_as_many_answers_are_held_as_the_documentation_says(
+    asyncapy_server: Start, autojump_clock: MockClock, answers: int
+) -> None:
+    running = await asyncapy_server(Sender().server)
+    async with running.client(version=23) as client:
+        stream = client.stream({"parts": answers})  # one more with the last answer; the first is taken at once
+        assert (await stream.__anext__())["n"] == 0
+        await trio.sleep(5)
+        taken: list[int] = []
+        if answers <= MAX_PARTS:
+            await take_all(stream, taken)
+            assert taken == [*range(1, answers), -1]
+        else:
+            with pytest.raises(StreamOverflow, match=f"has not taken {MAX_PARTS} parts"):
+                await take_all(stream, taken)
+            assert taken == [*range(1, MAX_PARTS + 1)]
+        assert await client.request({}) == {"last": True}

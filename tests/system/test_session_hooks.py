@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar
 from typing import Any, Literal
@@ -194,6 +194,10 @@ async def test_an_exception_of_a_context_manager_ends_its_session_and_names_its_
 async def broken() -> None: ...
 
 
+def plain(client: Client) -> Iterator[None]:
+    yield
+
+
 def failing(client: Client) -> None:
     raise ValueError("a slip")
 
@@ -201,7 +205,11 @@ def failing(client: Client) -> None:
 WRONG: list[tuple[Callable[..., Any], str]] = [
     (failing, "a slip"),
     (lambda client: 7, "expected an async context manager or None, got 7"),
-    (lambda client: broken(), "this hook cannot be async"),
+    (
+        lambda client: broken(),
+        "this hook cannot be async; write 'def' instead of 'async def', or, if 'broken' is",
+    ),
+    (contextlib.contextmanager(plain), "decorate an async generator function with contextlib.async"),
     (lambda client: contextlib.nullcontext, "expected an async context manager or None"),
 ]
 
@@ -445,7 +453,14 @@ async def test_a_client_that_leaves_is_no_failure_of_a_context_manager(asyncapy_
     ]
 
 
+async def later(client: Client) -> None: ...
+
+
 async def test_other_functions_are_refused_where_they_are_given() -> None:
     server = Server()
     with pytest.raises(TypeError, match="on_session calls its function with a client; got function '<lambda>'"):
         server.on_session(lambda: None)  # type: ignore[type-var]  # the mistake
+    with pytest.raises(TypeError, match=r"got function 'plain' of server\.on_session, which is no 'async def'"):
+        server.on_session(plain)  # type: ignore[type-var]  # the mistake
+    with pytest.raises(TypeError, match=r"got function 'later' of .*, which is an 'async def' without 'yield'"):
+        server.on_session(later)  # type: ignore[type-var]  # the mistake

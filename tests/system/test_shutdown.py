@@ -534,40 +534,6 @@ Mine(port=0).start()
         assert process.wait(20) == 0
 
 
-def test_a_process_that_a_handler_forks_logs_and_obeys_signals(tmp_path: Path) -> None:
-    text = """
-import multiprocessing, os
-server = Server(port=0)
-fork = multiprocessing.get_context("fork")
-
-def work(event):
-    server.log.info("from the fork")
-    event.set()
-    time.sleep(60)
-
-@server.add_handler()
-async def handler(client, packet):
-    for _ in range(5):
-        client.log.info("before")
-        event = fork.Event()
-        process = fork.Process(target=work, args=(event,))
-        process.start()
-        began = event.wait(10)
-        process.terminate()
-        process.join(10)
-        await client.send({"logged": began, "status": process.exitcode})
-
-server.start()
-note("end")
-"""
-    with running(tmp_path, text) as program, program.connect() as caller:
-        caller.send(a=1)
-        for _ in range(5):
-            assert caller.receive() == {"logged": True, "status": -signal.SIGTERM}
-        assert program.end(signal.SIGTERM) == 0
-        assert len([line for line in program.err if "from the fork" in line]) == 5
-
-
 def test_a_log_handler_that_hangs_holds_up_nobody(tmp_path: Path) -> None:
     text = """
 import logging

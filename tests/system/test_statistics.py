@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import FrozenInstanceError
 from typing import Any
 
 import pytest
 import trio
 from conftest import Serve
+from hooks import manager
 from peer import Peer, json_packet
 
-from asyncapy_core import Server
+from asyncapy_core import Durations, Server, ServerStatistics, hookimpl
 from asyncapy_core.errors import Failure
-from asyncapy_core.routing.outcomes import MAX_OUTCOMES, Durations
+from asyncapy_core.interfaces import ServerInterface
+from asyncapy_core.routing.outcomes import MAX_OUTCOMES
 from asyncapy_core.testing import serving
 from asyncapy_filters import Fields, HasFields
 
@@ -242,3 +245,29 @@ async def test_the_statistics_of_a_moment_do_not_change(serve: Serve) -> None:
         assert await peer.ask(unheard=1) is not None
     assert before.handlers[0].outcomes == {}
     assert before.refusals == {}
+
+
+async def test_a_plugin_reads_the_counters_as_records_that_do_not_change() -> None:
+    taken: list[ServerStatistics] = []
+
+    class Plugin:
+        @hookimpl
+        async def asyncapy_run(self, server: ServerInterface, task_status: trio.TaskStatus[None]) -> None:
+            taken.append(server.statistics())
+            task_status.started()
+
+    server = with_handlers(plugins=manager(counting=Plugin()))
+    async with serving(server) as running, running.client() as client:
+        assert await client.request({"how": "a"}) == {"done": "a"}
+        taken.append(server.statistics())
+        assert await client.request({"how": "b"}) == {"done": "b"}
+        assert await client.request({"nothing": 1}) is not None
+        taken.append(server.statistics())
+    assert [now.sessions_opened for now in taken] == [0, 1, 1]
+    assert [now.handlers[0].requests for now in taken] == [0, 1, 2]
+    assert [dict(now.refusals) for now in taken] == [{}, {}, {"ERR_NO_HANDLER": 1}]
+    assert taken[0].bytes_received < taken[1].bytes_received < taken[2].bytes_received
+    with pytest.raises(TypeError):
+        taken[0].refusals["ERR_NO_HANDLER"] = 1  # type: ignore[index]  # it is read-only
+    with pytest.raises(FrozenInstanceError):
+        taken[0].sessions = 7  # type: ignore[misc]  # it is frozen

@@ -249,12 +249,61 @@ def raising() -> None:
 async def coroutine() -> None: ...
 
 
-WRONG: list[tuple[Callable[[], Any], str]] = [
+async def generator() -> AsyncIterator[None]:
+    yield
+
+
+WRONG: list[tuple[Callable[..., Any], str]] = [
     (raising, "ValueError: a slip"),
     (lambda: 7, "a handler must be an 'async def' function; got 7"),
     (lambda: lambda client, packet: None, "a handler must be asynchronous"),
-    (coroutine, "this hook cannot be async; write 'def' instead of 'async def'"),
+    (coroutine, "TypeError: this hook cannot be async; write 'def' instead of 'async def'"),
+    (lambda handler: coroutine(), "if 'coroutine' is another function, return the function itself"),
 ]
+
+
+async def test_a_wrap_of_the_application_that_is_wrong_is_named() -> None:
+    server = Server(port=0)
+
+    @server.around
+    def seven(handler: Any) -> Any:
+        return 7
+
+    server.register_handler(fail)
+    text = "function 'seven' of server.around for the handler 'fail': a handler must be an 'async def' function; got 7"
+    with pytest.raises(TypeError, match=text):
+        await server.serve()
+    for wrong in (coroutine, generator):
+        with pytest.raises(TypeError, match=f"takes a plain 'def' function, .* got function '{wrong.__name__}'"):
+            server.around(wrong)  # type: ignore[type-var]  # the mistake
+
+
+@pytest.mark.parametrize("version", [22, 23])
+async def test_a_wrap_that_forgets_to_await_is_told_so(asyncapy_server: Start, version: Literal[22, 23]) -> None:
+    def wrap(call: Any) -> Any:
+        async def hasty(client: Any, packet: Packet) -> Any:
+            begun.append(call(client, packet))
+            return begun[-1]
+
+        return hasty
+
+    begun: list[Any] = []
+    server = Server(plugins=manager(a=Plugin(asyncapy_wrap=wrap)))
+
+    @server.add_handler()
+    async def echo(client: Any, packet: Packet) -> Packet:
+        return packet
+
+    running = await asyncapy_server(server)
+    async with running.client(version=version) as client:
+        assert (await client.request({"a": 1}))["error"] == "ERR_HANDLER_FAILED"
+    for each in begun:
+        each.close()
+    (line,) = [line for line in running.log if line.startswith("[ERROR]")]
+    assert line.endswith(
+        "Handler 'echo' failed for 127.0.0.1: TypeError ('echo', inside "
+        f"{wrap.__qualname__ + '.<locals>.hasty'!r}, returned a coroutine; await it)"
+    )
 
 
 @pytest.mark.parametrize(("wrap", "reason"), WRONG)

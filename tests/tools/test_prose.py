@@ -60,24 +60,30 @@ def test_a_file_over_the_limit_fails_the_check(repository: Path, text: str) -> N
     assert done.returncode == 1
     assert counted(done, "Python", "what") == (282, 3.5)
     assert done.stderr == (
-        "the comments and docstrings of Python files have 3.55 'what' in 1000 words, and at most 3 are allowed; "
+        "the prose of Python files has 3.55 'what' in 1000 words, and at most 1 are allowed; "
         "name the things instead, first in package/over.py (1)\n"
     )
     assert prose(repository).returncode == 0
 
 
 def test_a_file_under_the_limit_passes_the_check(repository: Path) -> None:
-    add(repository, "under.py", f'"""What comes.\n\n{sentences(30)}\n"""\n')
+    add(repository, "under.py", f'"""What comes.\n\n{sentences(80)}\n"""\n')
     done = prose(repository, "--check")
     assert (done.returncode, done.stderr) == (0, "")
-    assert counted(done, "Python", "what") == (422, 2.4)
+    assert counted(done, "Python", "what") == (1122, 0.9)
 
 
 def test_the_limit_holds_for_all_python_files_together(repository: Path) -> None:
     add(repository, "over.py", "# what comes\n")
     assert prose(repository, "--check").returncode == 1
-    add(repository, "plain.py", f'"""{sentences(30)}"""\n')
+    add(repository, "plain.py", f'"""{sentences(80)}"""\n')
     assert prose(repository, "--check").returncode == 0
+
+
+@pytest.mark.parametrize("word", ["whatever", "who", "nobody", "told", "anew"])
+def test_each_of_the_other_words_has_a_limit(repository: Path, word: str) -> None:
+    add(repository, "plain.py", f"# The {word}.\n")
+    assert f"500.00 {word!r} in 1000 words, and at most 0.5 are allowed" in prose(repository, "--check").stderr
 
 
 def test_words_in_code_and_in_ordinary_strings_do_not_count(repository: Path) -> None:
@@ -96,10 +102,10 @@ def test_words_in_code_and_in_ordinary_strings_do_not_count(repository: Path) ->
     assert counted(done, "Python", "who")[1] == counted(done, "Python", "whoever")[1] == 0.0
 
 
-def test_markdown_is_counted_without_code_and_not_checked(repository: Path) -> None:
+def test_markdown_is_counted_and_checked_without_its_code(repository: Path) -> None:
     add(repository, "page.md", "# What it is\n\nSee `what`.\n\n```python\nwhat = 1  # what\n```\n\nWhat else?\n")
     done = prose(repository, "--check")
-    assert done.returncode == 0
+    assert done.stderr.startswith("the prose of Markdown files has 333.33 'what' in 1000 words")
     assert counted(done, "Markdown", "what") == (6, 333.3)
     assert counted(done, "Python", "what") == (0, 0.0)
 

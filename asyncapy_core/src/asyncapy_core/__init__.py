@@ -23,6 +23,7 @@ from asyncapy_core.routing.router import Router
 from asyncapy_core.routing.selection import Prefix
 from asyncapy_core.server.server import Server
 from asyncapy_core.session import Client, Session
+from asyncapy_core.statistics import Durations, HandlerStatistics, ServerStatistics
 
 if TYPE_CHECKING:
     from asyncapy_core import client
@@ -33,10 +34,12 @@ __all__ = [
     "BatchKeyStore",
     "Client",
     "Codec",
+    "Durations",
     "Failure",
     "Filter",
     "Filters",
     "Handler",
+    "HandlerStatistics",
     "KeyRecord",
     "KeyStore",
     "MemoryKeyStore",
@@ -47,6 +50,7 @@ __all__ = [
     "Router",
     "Server",
     "ServerConfig",
+    "ServerStatistics",
     "Session",
     "SharedPacket",
     "Transport",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from asyncapy_core.config import ServerConfig
     from asyncapy_core.logs import SessionLog
+    from asyncapy_core.statistics import ServerStatistics
 
 H = TypeVar("H", bound="Callable[..., Awaitable[object] | AsyncIterator[object]]")
 T = TypeVar("T")
@@ -61,6 +62,9 @@ class ServerInterface(Protocol):
 
     @property
     def overrides(self) -> Mapping[Callable[..., Any], Callable[..., Any]]: ...
+
+    def statistics(self) -> ServerStatistics:
+        """Return the counters of the server, and its sessions, connections and queues, at this moment."""
 
     def add_handler(self, *filters: Any, group: int = 0) -> Callable[[H], H]:
         """Return a decorator that registers a handler behind filters."""
@@ -147,6 +151,9 @@ class ClientInterface(Protocol):
 
     @property
     def address(self) -> str: ...
+
+    @property
+    def network(self) -> str: ...
 
     @property
     def encoding(self) -> str: ...
@@ -247,6 +254,14 @@ class HandlerInterface(Protocol):
 
     @property
     def outcomes(self) -> OutcomesInterface: ...
+
+    @property
+    def log_fields(self) -> dict[str, object]:
+        """The fields of a log line about it: its name, unless it is a guard."""
+
+    @property
+    def of_filters(self) -> str:
+        """The subject of a log line about its filters."""
 
     def notes(self, subject: str) -> bool:
         """Return True the first time that it is called with this subject."""

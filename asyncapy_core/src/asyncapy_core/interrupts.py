@@ -9,7 +9,7 @@ import signal
 import threading
 import traceback
 
-from asyncapy_core.inspection import is_a, read_traceback
+from asyncapy_core.foreign.inspection import is_a, read_traceback
 
 
 def is_interrupt(error: BaseException) -> bool:

@@ -1,4 +1,4 @@
-"""`Client` and `Session`: a connection, as handlers and filters see it; and `State`, for the data of an application.
+"""`Client` and `Session`: a connection, as handlers and filters see it.
 
 Does no I/O: a client sends and closes through its `Stream`, which the server implements.
 """
@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import trio
 
+from asyncapy_core.addresses import network_of
 from asyncapy_core.errors import ClientDisconnected
 from asyncapy_core.event_loops import require_trio
 from asyncapy_core.logs import SessionLog
 from asyncapy_core.protocol.packet import Packet, SharedPacket
+from asyncapy_core.state import State
 
 if TYPE_CHECKING:
     from asyncapy_core.interfaces import ServerInterface
@@ -66,11 +68,22 @@ class Client:
             ``{"DNS": (), "email": (), "URI": ("spiffe://example.org/billing",)}``; empty without a certificate.
     """
 
-    __slots__ = ("__weakref__", "address", "encoding", "server", "session", "stream", "tls_names", "tls_peer")
+    __slots__ = (
+        "__weakref__",
+        "_network",
+        "address",
+        "encoding",
+        "server",
+        "session",
+        "stream",
+        "tls_names",
+        "tls_peer",
+    )
 
     session: Session
     tls_peer: Mapping[str, str] | None
     tls_names: Mapping[str, tuple[str, ...]]
+    _network: str
 
     def __init__(
         self,
@@ -88,6 +101,18 @@ class Client:
         self.tls_names = _NO_NAMES
         if session is not None:
             self.session = session
+
+    @property
+    def network(self) -> str:
+        """The network that counts as one peer.
+
+        It is an IPv4 address, the /64 of an IPv6 address, or ``unix:`` and a path.
+        """
+        try:
+            return self._network
+        except AttributeError:  # computed once, and not for connections of which no filter asks for it
+            self._network = network_of(self.address)
+            return self._network
 
     @property
     def log(self) -> SessionLog:
@@ -206,29 +231,6 @@ class Gone:
 
     def __repr__(self) -> str:
         return f"<Gone {self._is_set}>"
-
-
-class State:
-    """A namespace with any attributes: ``client.state.user = "alice"``, then ``client.state.user``.
-
-    ``"user" in client.state`` tells whether an attribute is set.
-    """
-
-    __slots__ = ("__dict__",)
-
-    def __getattr__(self, name: str) -> Any:
-        known = ", ".join(map(repr, vars(self))) or "no attribute"
-        raise AttributeError(f"{name!r} is not set in this state, which has {known}; set it before it is read")
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        object.__setattr__(self, name, value)
-
-    def __contains__(self, name: object) -> bool:
-        return name in vars(self)
-
-    def __repr__(self) -> str:
-        """Return the names without the values, which may be secrets."""
-        return f"<State of {', '.join(vars(self)) or 'nothing'}>"
 
 
 class Session:

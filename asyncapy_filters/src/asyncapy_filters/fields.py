@@ -14,6 +14,8 @@ FieldPattern: TypeAlias = str | re.Pattern[str] | None
 
 _LITERAL = re.compile(r"(\^|\\A)?(?P<text>([^\\.^$*+?{}\[\]|()]|\\[^a-zA-Z0-9])*)(?P<end>\$|\\[Zz])?", re.DOTALL)
 """An expression without special characters, apart from those for its beginning and end."""
+_OTHER_TYPES = re.compile(r"None|True|False|[-+]?(\d|\.|inf|nan).*", re.IGNORECASE)
+"""Texts that ``str()`` may return for a value that is no string, and some more."""
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 
 _patterns = TypeAdapter(dict[str, FieldPattern], config=ConfigDict(arbitrary_types_allowed=True, strict=True))
@@ -122,9 +124,11 @@ def _value_schema(pattern: re.Pattern[str] | None) -> dict[str, Any]:
     if pattern is None:
         return {}
     literal = _literal(pattern)
-    if literal is not None and not isinstance(literal, Prefix):
-        return {"const": literal}
-    return {"description": f"matches {pattern.pattern}"} if literal is None else {"pattern": f"^{re.escape(literal)}"}
+    if isinstance(literal, Prefix):
+        return {"pattern": f"^{re.escape(literal)}"}
+    if literal is None or _OTHER_TYPES.fullmatch(literal):
+        return {"description": f"matches {pattern.pattern}"}
+    return {"const": literal}
 
 
 def _literal(pattern: re.Pattern[str]) -> str | None:

@@ -8,24 +8,14 @@ from contextvars import copy_context
 
 import pytest
 import trio
+from records import Records
 
 from asyncapy_core.logs import FIELDS, LineFormatter, SessionFilter, SessionLog, begin_log
 
 
-class Records(logging.Filter):
-    """Keeps the records of a logger."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.all: list[logging.LogRecord] = []
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        self.all.append(record)
-        return False
-
-
 def session_log(level: int = logging.INFO) -> tuple[SessionLog, list[logging.LogRecord]]:
-    logger, records = logging.Logger("test", level), Records()  # noqa: LOG001  # a registered logger would be shared
+    records = Records(passes=False)
+    logger = logging.Logger("test", level)  # noqa: LOG001  # a registered logger would be shared
     logger.addFilter(records)
     return SessionLog(logger, "UUID", "192.0.2.1"), records.all
 

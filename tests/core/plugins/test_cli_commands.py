@@ -27,6 +27,10 @@ def deploy(place, dry_run):
 """
 
 
+OURS = ["client", "describe"]
+"""The commands of asyncapy-typed."""
+
+
 def entry(name: str, value: str) -> str:
     return f"[asyncapy.commands]\n{name} = {value}\n"
 
@@ -86,8 +90,15 @@ def test_the_help_lists_ten_commands_and_imports_neither_them_nor_the_core(site:
         assert re.search(rf"^  deploy{number} +Brought by deploy{number} 1\.0\.$", done.stdout, re.MULTILINE)
 
 
-def test_without_other_commands_the_help_has_no_section_for_them(site: Site) -> None:
-    assert "other distributions" not in site.asyncapy("--help").stdout
+def listed(site: Site) -> list[str]:
+    """Return the commands of other distributions that the help lists, without those of asyncapy-typed."""
+    names = site.asyncapy("--help").stdout.partition("other distributions")[2]
+    return [name for name in re.findall(r"^  (\S+)", names, re.MULTILINE) if name not in OURS]
+
+
+def test_the_help_lists_the_commands_of_asyncapy_typed(site: Site) -> None:
+    assert listed(site) == []
+    assert re.search(r"^  describe +Brought by asyncapy-typed ", site.asyncapy("--help").stdout, re.MULTILINE)
 
 
 def test_a_function_may_return_the_command(site: Site) -> None:
@@ -249,6 +260,7 @@ def test_the_list_of_plugins_shows_the_plugin_that_brings_a_command(site: Site) 
     install(site, "broken", "import nowhere")
     done = site.asyncapy("plugins", "--json")
     commands = {record["name"]: record["commands"] for record in json.loads(done.stdout) if record["commands"]}
+    assert sorted(commands.pop("typed")) == OURS
     assert commands == {"a": ["y"], "z": ["z"], "deploy": ["deploy"], "broken": ["broken"]}
     states = {record["name"]: record["state"] for record in json.loads(done.stdout)}
     assert (states["deploy"], states["broken"]) == ("loaded", "quarantined")
@@ -258,9 +270,9 @@ def test_the_list_of_plugins_shows_the_plugin_that_brings_a_command(site: Site) 
 
 def test_the_doctor_counts_commands(site: Site) -> None:
     install(site, "deploy", DEPLOY)
-    assert re.fullmatch(r"\d plugins and 1 command, no problems found.\n", site.asyncapy("plugins", "doctor").stdout)
+    assert re.fullmatch(r"\d plugins and 3 commands, no problems found.\n", site.asyncapy("plugins", "doctor").stdout)
     install(site, "other", DEPLOY, "other:deploy")
-    assert re.fullmatch(r"\d plugins and 2 commands, no problems found.\n", site.asyncapy("plugins", "doctor").stdout)
+    assert re.fullmatch(r"\d plugins and 4 commands, no problems found.\n", site.asyncapy("plugins", "doctor").stdout)
 
 
 def test_metadata_that_cannot_be_read_hides_no_command(site: Site) -> None:
@@ -270,15 +282,14 @@ def test_metadata_that_cannot_be_read_hides_no_command(site: Site) -> None:
         (info / "entry_points.txt").write_bytes(data)
     (site.folder / "~eploy-0.9.dist-info").mkdir()
     (site.folder / "~eploy-0.9.dist-info" / "entry_points.txt").write_text(entry("old", "old"))
-    names = site.asyncapy("--help").stdout.partition("other distributions")[2]
-    assert re.findall(r"^  (\w+)", names, re.MULTILINE) == ["deploy"]
+    assert listed(site) == ["deploy"]
     assert site.asyncapy("deploy").returncode == 0
 
 
 @pytest.mark.parametrize("name", ["two words", "-x", "ring\a", "a/b"])
 def test_a_name_that_cannot_be_typed_is_not_listed(site: Site, name: str) -> None:
     site.install("deploy", DEPLOY, entries=entry(name, "deploy:deploy"))
-    assert "other distributions" not in site.asyncapy("--help").stdout
+    assert listed(site) == []
     assert name not in complete(site, name[0])
     doctor = site.asyncapy("plugins", "doctor").stdout
     assert f"command {name!r} of deploy 1.0 is quarantined: its name {name!r} " in doctor

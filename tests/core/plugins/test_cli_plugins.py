@@ -110,7 +110,8 @@ def test_doctor_takes_a_missing_option_for_a_note_unless_there_is_a_configuratio
     site.install("plug", OPTIONS.replace('"json", 0', '"mine", 9').replace('"Ip": Filters.Fields, ', ""))
     assert "note: options of plugin 'plug' of plug 1.0: url: Field required" in doctor(site, status=0)
     (site.folder / "good.ini").write_text("[plugin:plug]\nurl = x\n")
-    assert doctor(site, "--config", "good.ini", status=0) == f"{len(listed(site))} plugins, no problems found.\n"
+    found = doctor(site, "--config", "good.ini", status=0)
+    assert found == f"{len(listed(site))} plugins and 2 commands, no problems found.\n"
     (site.folder / "bad.ini").write_text("[AsyncAPY]\nport = 1\n")
     assert "options of plugin 'plug' of plug 1.0: url: Field required" in doctor(site, "--config", "bad.ini")
     assert "tries: Input should be a valid integer" in doctor(site, ASYNCAPY_PLUGIN_PLUG__TRIES="many")

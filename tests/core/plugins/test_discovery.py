@@ -23,7 +23,7 @@ Client(tls=False)
 records = [[each.name, each.distribution, each.version, each.state, each.reason] for each in default_manager().plugins]
 print(json.dumps({"records": records, "filter": Filters.Fields.__name__, "leftovers": default_manager().leftovers}))
 """
-OURS = {"codecs", "filters", "limits", "metrics", "redis", "sqlite"}
+OURS = {"codecs", "filters", "limits", "metrics", "redis", "sqlite", "typed"}
 
 
 def found(site: Site, program: str = STATES) -> dict[str, Any]:

@@ -218,7 +218,7 @@ def states(site: Site) -> dict[str, str]:
     return {
         name: state
         for name, state in found.items()
-        if name not in {"codecs", "filters", "limits", "metrics", "redis", "sqlite"}
+        if name not in {"codecs", "filters", "limits", "metrics", "redis", "sqlite", "typed"}
     }
 
 

@@ -168,6 +168,18 @@ RESULTS = {
         ODD_NAME,
         "the name 'Odd' is not a string",
     ),
+    "a setup with yield": (
+        "@hookimpl\nasync def asyncapy_setup(server):\n    yield",
+        "asyncapy_setup has a 'yield', so that it would never run; move the part behind it to asyncapy_shutdown, or",
+    ),
+    "a plain drain with yield": ("@hookimpl\ndef asyncapy_drain(server):\n    yield", "asyncapy_drain has a 'yield'"),
+    "a run with yield": ("@hookimpl\nasync def asyncapy_run(server):\n    yield", "asyncapy_run has a 'yield'"),
+    "a shutdown with yield": ("@hookimpl\ndef asyncapy_shutdown():\n    yield", "asyncapy_shutdown has a 'yield'"),
+    "a session without decorator": (
+        "@hookimpl\nasync def asyncapy_session(client):\n    yield",
+        "it would never run; decorate it with contextlib.asynccontextmanager, below @hookimpl",
+    ),
+    "a plain session": ("@hookimpl\ndef asyncapy_session(client):\n    yield", "write 'async def', and decorate it"),
     "a coroutine": ("@hookimpl\nasync def asyncapy_filters():\n    return {}", "this hook cannot be async"),
 }
 
@@ -199,7 +211,7 @@ def test_doctor_finds_what_a_start_would_find(site: Site, name: str) -> None:
 
 def test_doctor_makes_nothing_of_options_that_a_configuration_has_to_set(site: Site) -> None:
     site.install("plug", "import pydantic\nclass asyncapy_options(pydantic.BaseModel):\n    url: str")
-    assert re.fullmatch(r"\d plugins, no problems found\.\n", site.asyncapy("plugins", "doctor").stdout)
+    assert re.fullmatch(r"\d plugins and 2 commands, no problems found\.\n", site.asyncapy("plugins", "doctor").stdout)
 
 
 class Strange:

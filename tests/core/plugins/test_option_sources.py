@@ -6,6 +6,11 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
+from pydantic import BaseModel
+
+from asyncapy.errors import ConfigError
+from asyncapy_core.plugins.options import validate_options
+from asyncapy_core.plugins.record import PluginRecord
 
 if TYPE_CHECKING:
     from core.plugins.conftest import Site
@@ -74,7 +79,11 @@ def test_each_option_is_from_the_first_source_that_has_it(site: Site, name: str)
 @pytest.mark.parametrize(
     ("option", "value", "words"),
     [
-        ("ENGIN", "x", "engin: Extra inputs are not permitted (from the environment variable {variable})"),
+        (
+            "ENGIN",
+            "x",
+            "engin: there is no such option; did you mean 'engine'? (from",
+        ),
         ("MAXSIZE", "many", "maxSize: Input should be a valid integer"),
     ],
 )
@@ -91,7 +100,7 @@ def test_a_wrong_variable_is_named(site: Site, name: str, option: str, value: st
     [
         (
             "ASYNCAPY_PLUGIN_NOWHERE__URL",
-            "there are options for plugin 'nowhere' of no installed package",
+            "there are options for plugin 'nowhere', which is not installed: url (from the environment variable",
         ),
         ("ASYNCAPY_PLUGIN_PLUG", "has no option; write ASYNCAPY_PLUGIN_NAME__OPTION"),
         ("ASYNCAPY_PLUGIN_PLUG_ENGINE", "has no option; write ASYNCAPY_PLUGIN_NAME__OPTION"),
@@ -159,3 +168,14 @@ def test_a_setting_that_is_changed_later_keeps_the_options(site: Site) -> None:
         "Server(port=0, ARGUMENTS).start()", f"server = Server({ARGUMENT})\nserver.port = 0\nserver.start()"
     )
     assert site.prints(program.replace("NAME", "plug")) == '["argument", 4, ""]\n'
+
+
+def test_an_option_that_a_text_cannot_be_says_where_to_set_it() -> None:
+    class Lists(BaseModel):
+        names: list[str] = []
+
+    record = PluginRecord("plug", "plug", "1.0")
+    record.options = Lists
+    with pytest.raises(ConfigError, match=r"names: .* list; set it in a TOML file, or with the argument"):
+        validate_options(record, {"plug": {"names": "a,b"}})
+    assert validate_options(record, {"plug": {"names": ["a", "b"]}}) == Lists(names=["a", "b"])

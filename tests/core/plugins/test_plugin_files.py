@@ -152,7 +152,7 @@ def test_an_exception_without_a_line_in_the_file_is_named_without_one(folder: Pa
 def test_an_exception_whose_attributes_raise_is_named(folder: Path) -> None:
     source = "class Odd(Exception):\n    __traceback__ = property(lambda self: 1 / 0, lambda self, value: None)\n"
     write(folder, "broken.py", f"{source}raise Odd('odd')\n")
-    assert reasons(managed(folder)) == {"broken": "import failed with Odd: odd"}
+    assert reasons(managed(folder)) == {"broken": f"import failed with Odd: odd at {folder / 'broken.py'}:4"}
 
 
 def test_a_file_without_a_target_is_named(folder: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import signal
+import struct
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -188,3 +190,39 @@ def test_two_codecs_share_neither_name_nor_id(attribute: str, monkeypatch: pytes
     monkeypatch.setattr(Other, attribute, getattr(Text, attribute))
     with pytest.raises(PluginError, match="two codecs"):
         EncodingRegistry([Text(), Other()], WireFormat())
+
+
+@pytest.mark.parametrize(
+    "result", [TypeError("no text"), struct.error("n"), GeneratorExit(), "text", None, 7], ids=repr
+)
+def test_a_codec_that_fails_to_encode_raises_an_encode_error_whatever_it_does(result: Any) -> None:
+    class Fails(Text):
+        def encode(self, fields: Mapping[str, Any]) -> bytes:
+            if isinstance(result, BaseException):
+                raise result
+            return result  # type: ignore[no-any-return]  # the fault
+
+    encoding = Encoding(Fails(), WireFormat())
+    packs: list[Callable[[], bytes]] = [
+        lambda: encoding.pack({"text": "secret"}),
+        lambda: encoding.pack_numbered(Kind.REPLY, 1, {"text": "secret"}),
+        lambda: encoding.pack_event({"text": "secret"}),
+    ]
+    for pack in packs:
+        with pytest.raises(EncodeError) as caught:
+            pack()
+        assert "secret" not in str(caught.value)
+
+
+def test_a_ctrl_c_while_a_codec_encodes_passes() -> None:
+    class Interrupted(Text):
+        def encode(self, fields: Mapping[str, Any]) -> bytes:
+            signal.raise_signal(signal.SIGINT)
+            return b"text"
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            Encoding(Interrupted(), WireFormat()).pack_numbered(Kind.REPLY, 1, {})
+    finally:
+        signal.signal(signal.SIGINT, before)

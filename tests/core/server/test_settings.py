@@ -104,6 +104,7 @@ def test_each_setting_can_be_read_and_set_as_an_attribute(name: str) -> None:
         "byteorder": "little",
         "cancel_on_disconnect": True,
         "measure": True,
+        "describe": True,
         "replies": "one",
         "tls_key": None,
         "tls_client_ca": None,
@@ -122,7 +123,7 @@ def test_each_setting_can_be_read_and_set_as_an_attribute(name: str) -> None:
 
 def test_the_class_has_an_attribute_for_each_setting_and_no_other() -> None:
     attributes = {name for name in dir(Server) if isinstance(getattr(Server, name), (Setting, property))}
-    others = {"config", "cfg_parser", "handlers", "guards", "sessions"}
+    others = {"config", "cfg_parser", "handlers", "guards", "overrides", "sessions"}
     assert attributes - others == ServerConfig.model_fields.keys()
 
 

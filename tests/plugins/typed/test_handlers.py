@@ -455,7 +455,7 @@ async def test_a_missing_finding_is_named_in_the_log(caplog: pytest.LogCaptureFi
 
     async with serving(server) as running, running.client() as client:
         await client.request({"op": "who"})
-    assert "there is no KeyRecord in the context for 'record' of" in caplog.text
+    assert "there is no KeyRecord: put a filter or guard before it" in caplog.text
 
 
 async def test_a_handler_raises_the_failure_for_wrong_fields_itself() -> None:
@@ -510,7 +510,7 @@ async def test_an_answer_of_another_type_is_a_failure_that_names_both(
     async with serving(server) as running, running.client() as client:
         with pytest.raises(HandlerFailed):
             await client.call(Read(id=7))
-    assert f"it returned a {type(answer).__name__}, and Book is announced" in caplog.text
+    assert f"it returned a {type(answer).__name__}; return Book, as announced" in caplog.text
 
 
 async def test_answers_are_checked_if_that_is_asked_for(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
-from typing_extensions import TypedDict
+from typing_extensions import TypeAliasType, TypedDict
 
 from asyncapy import Server
 from asyncapy.typed import Request
@@ -140,6 +140,45 @@ PYDANTIC = {kind: PydanticType(kind) for kind in (Outer, Inner)}
 ADAPTERS: dict[Any, TypeAdapter[Any]] = {kind: TypeAdapter(kind) for kind in (Outer, Inner)}
 
 
+class Span(NamedTuple):
+    first: int
+    last: int = 0
+
+
+class Defaults(BaseModel):
+    span: Span = Span(1)
+    schema_: dict[str, Any] = {"type": "list", "items_schema": {"type": "int"}}
+    metadata: list[int] = []
+    default: list[int] = []
+    type: list[int] = []
+    config: list[int] = []
+
+
+def test_defaults_are_left_as_they_are_and_fields_may_have_any_name() -> None:
+    found = PydanticType(Defaults)
+    model = found.validate({})
+    assert (model.span, type(model.span)) == (Span(1), Span)
+    assert model.schema_ == {"type": "list", "items_schema": {"type": "int"}}
+    for name in ("metadata", "default", "type", "config"):
+        with pytest.raises(ValidationError) as raised:
+            found.validate({name: ["a", "b"]})
+        assert raised.value.error_count() == 1
+
+
+class Metadata(BaseModel):
+    metadata: bytes
+
+
+class Described(BaseModel):
+    schema_: dict[str, Any] = {"type": "bytes"}
+
+
+def test_bytes_are_found_in_fields_of_any_name_and_not_in_defaults() -> None:
+    with pytest.raises(TypeError, match="a field of Metadata is bytes"):
+        PydanticType(Metadata)
+    assert PydanticType(Described).validate({}).schema_ == {"type": "bytes"}
+
+
 class Alternatives(BaseModel):
     values: list[int] | list[float] | list[bool] | tuple[int, ...] | set[int]
 
@@ -163,3 +202,43 @@ def test_a_model_with_very_many_wrong_fields_has_one_problem() -> None:
     with pytest.raises(InvalidFields) as caught:
         PydanticType(Wide).read(fields)
     assert caught.value.problems == [((), "It has 750 problems, too many to list any")]
+
+
+Nested = TypeAliasType("Nested", "list[Nested] | int")
+
+
+class Folder(TypedDict):
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]  # it is no field
+    inside: list[Folder]
+
+
+class Recursive(BaseModel):
+    numbers: Nested = 0
+    folder: Folder | None = None
+
+
+def test_a_union_and_a_typed_dictionary_may_contain_themselves() -> None:
+    found = PydanticType(Recursive)
+    model = found.validate({"numbers": [1, [2]], "folder": {"inside": [{"inside": []}]}})
+    assert model.numbers == [1, [2]]
+    with pytest.raises(ValidationError):
+        found.validate({"folder": {"inside": [{"inside": [], "more": 1}]}})
+
+
+class Closed(TypedDict):
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]  # as pydantic documents it
+    n: int
+
+
+class Twice(BaseModel):
+    first: Closed
+    second: Closed
+
+
+def test_a_type_that_is_used_twice_is_bounded_in_both_places() -> None:
+    kind = PydanticType(Twice)
+    assert kind.validate({"first": {"n": 1}, "second": {"n": 2}}).second == {"n": 2}
+    others = {str(number): 1 for number in range(10_000)}
+    with pytest.raises(ValidationError) as caught:
+        kind.validate({"first": others, "second": others})
+    assert caught.value.error_count() == 2

@@ -17,7 +17,7 @@ import trio
 
 from asyncapy_core import defaults
 from asyncapy_core.client.calls import MaybeNone
-from asyncapy_core.client.connecting import TlsOptions, check_port, check_timeout, client_encodings
+from asyncapy_core.client.connecting import TlsOptions, check_hostname, check_port, check_timeout, client_encodings
 from asyncapy_core.client.failures import failure
 from asyncapy_core.client.numbered import NumberedRequests
 from asyncapy_core.client.ordered import OrderedRequests
@@ -102,6 +102,7 @@ class AsyncClient(TypedCalls):
         version: Literal[22, 23] | None = 22,
         open_stream: Callable[[], Awaitable[trio.abc.Stream]] | None = None,
     ) -> None:
+        check_hostname(hostname)
         if open_stream is None:
             check_port(port)
             open_stream = functools.partial(trio.open_tcp_stream, hostname, port)
@@ -226,7 +227,7 @@ class AsyncClient(TypedCalls):
 
         Returns:
             An asynchronous iterator over the fields of the events. It raises `ServerDisconnected` at the end of the
-            session, as events may be missing: call `events` again, after what the server needs to push them.
+            session, as events may be missing: call `events` again, and subscribe again if the server requires it.
 
         Raises:
             VersionTooOld: the connection has version 22. For ``version=None``, the loop may raise it.

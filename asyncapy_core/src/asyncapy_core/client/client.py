@@ -14,7 +14,14 @@ from asyncapy_core.addresses import endpoint
 from asyncapy_core.client.blocking import BlockingConnection
 from asyncapy_core.client.blocking_numbered import MOST_PARTS, BlockingExchange
 from asyncapy_core.client.calls import Call, MaybeNone, PartsCall
-from asyncapy_core.client.connecting import TlsOptions, check_port, check_timeout, client_encodings, within
+from asyncapy_core.client.connecting import (
+    TlsOptions,
+    check_hostname,
+    check_port,
+    check_timeout,
+    client_encodings,
+    within,
+)
 from asyncapy_core.client.failures import failure
 from asyncapy_core.client.replies import ReplyDecoder
 from asyncapy_core.client.sockets import connect
@@ -116,6 +123,7 @@ class Client(BlockingTypedCalls):
         Raises:
             RemoteError: the server cannot be reached, or its certificate is not trusted.
         """
+        check_hostname(hostname)
         check_port(port)
         if self._socket is not None:
             raise RemoteError("this client is connected already; disconnect it first, or make another")

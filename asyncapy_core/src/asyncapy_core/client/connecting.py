@@ -29,7 +29,8 @@ class TlsOptions:
         ca_file: a PEM file of CA certificates to use instead of the system's.
 
     Raises:
-        ValueError: ``ssl_context`` or ``ca_file`` is given without TLS.
+        TypeError: ``ssl_context`` or ``ca_file`` is of another type.
+        ValueError: one of them is given without TLS.
     """
 
     tls: bool
@@ -37,6 +38,10 @@ class TlsOptions:
     ca_file: str | os.PathLike[str] | None
 
     def __post_init__(self) -> None:
+        if self.ssl_context is not None and not isinstance(self.ssl_context, ssl.SSLContext):
+            raise TypeError(f"ssl_context is {self.ssl_context!r}; it must be an ssl.SSLContext")
+        if self.ca_file is not None and not isinstance(self.ca_file, (str, os.PathLike)):
+            raise TypeError(f"ca_file is {self.ca_file!r}; it must be the path of a file in PEM form")
         if not self.tls and (self.ssl_context is not None or self.ca_file is not None):
             raise ValueError("an ssl_context or a ca_file has no effect with tls=False; leave it out, or set tls=True")
 
@@ -55,7 +60,9 @@ class TlsOptions:
 
 
 def check_timeout(timeout: float | None) -> None:
-    """Raise ValueError unless a timeout is None, or more than 0 and at most `LONGEST_WAIT` seconds."""
+    """Raise TypeError or ValueError unless a timeout is None, or more than 0 and at most `LONGEST_WAIT` seconds."""
+    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float))):
+        raise TypeError(f"timeout is {timeout!r}; it must be a number of seconds, or None to wait for ever")
     if timeout is not None and not 0 < timeout <= LONGEST_WAIT:
         raise ValueError(f"timeout is {timeout!r}; it must be more than 0 seconds, or None to wait for ever")
 
@@ -63,6 +70,14 @@ def check_timeout(timeout: float | None) -> None:
 def within(seconds: float | None) -> str:
     """Return a timeout for messages, such as ``"within 5 s"``; without one, another limit than the client's applied."""
     return "in time" if seconds is None else f"within {seconds:g} s"
+
+
+def check_hostname(hostname: str) -> None:
+    """Raise TypeError or ValueError unless a host name is a text that is not empty."""
+    if not isinstance(hostname, str):
+        raise TypeError(f"hostname is {hostname!r}; it must be a text, such as 'localhost' or '192.0.2.1'")
+    if not hostname:
+        raise ValueError("hostname is empty; give a name or an IP address, such as 'localhost'")
 
 
 def check_port(port: int) -> None:
@@ -87,9 +102,13 @@ def client_encodings(
     """Return the encodings of a client. With ``max_packet=None`` it accepts all lengths that the header can express.
 
     Raises:
+        TypeError: an argument is no whole number.
         ValueError: a number is out of its range.
         PluginError: two plugins provide the same codec.
     """
+    for name, number in {"header_size": header_size, "max_packet": max_packet}.items():
+        if number is not None and (isinstance(number, bool) or not isinstance(number, int)):
+            raise TypeError(f"{name} is {number!r}; it must be a whole number of bytes")
     largest = 256 ** min(max(header_size, 1), 8) - 1
     wire = WireFormat(header_size, byteorder, largest if max_packet is None else max_packet)
     return EncodingRegistry((plugins or default_manager()).codecs(), wire)

@@ -5,19 +5,18 @@ from __future__ import annotations
 import copy
 import weakref
 from collections import deque
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import trio
 
-from asyncapy_core.client.streaming import Signal
+from asyncapy_core.client.streaming import ClosingIterator, Signal
 from asyncapy_core.errors import RemoteError
 
 MAX_EVENTS: Final = 10_000
 """The most events that are held for a loop that does not take them."""
 
 
-class EventStream:
+class EventStream(ClosingIterator):
     """The events of a server: ``async for event in client.events()``.
 
     At most 10,000 events, or ``limit`` bytes of them, are held. When more arrive, the oldest ones are dropped.
@@ -43,27 +42,11 @@ class EventStream:
         """Whether no further events are received."""
         return self._closed or self._error is not None
 
-    def __aiter__(self) -> Self:
-        return self
-
     async def __anext__(self) -> dict[str, Any]:
         await trio.lowlevel.checkpoint()
         while not self._ready:
             await self._changed.wait()
         return self._take()
-
-    async def aclose(self) -> None:
-        """Receive no further events."""
-        self._close()
-        await trio.lowlevel.checkpoint()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._close()
 
     def add(self, fields: dict[str, Any], size: int) -> None:
         """Hold an event whose payload has ``size`` bytes; called by the client."""

@@ -245,7 +245,7 @@ class Exchange:
     def _leave(self, last: int) -> None:
         """Send no more requests here, and those above a number elsewhere.
 
-        A request that has an answer was handled, whatever the number says.
+        A request that has an answer was handled, even if its number is higher.
 
         Raises:
             InvalidReply: the server has left before; a request below the first number must not be sent twice.

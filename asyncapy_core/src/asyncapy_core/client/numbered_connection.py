@@ -144,7 +144,7 @@ class NumberedConnection:
                 self.ping()
 
     async def _read(self, on_useful: Callable[[], object]) -> RemoteError | None:
-        """Process what the server sends, until the connection is of no more use.
+        """Process the packets of the server, until the connection is of no more use.
 
         Returns:
             The reason of the end; None at the end of the stream.

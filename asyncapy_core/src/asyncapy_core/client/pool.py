@@ -41,11 +41,12 @@ class Pool(TypedCalls):
     Args:
         hostname: the host name or IP address of the server; or several of them, each with a port of its own if it is a
             pair of host name and port.
-        port: the TCP port.
+        port: the TCP port of the hosts that have none of their own.
         size: the most connections to each host; each is opened on first use.
         settings: further arguments of `AsyncClient`.
 
     Raises:
+        TypeError: a host is neither a text nor a pair, a host has no port, or another argument is of another type.
         ValueError: ``size`` is not 1 or more, there is no host, ``open_stream`` is given with several hosts, or a
             setting is out of range.
     """
@@ -53,19 +54,21 @@ class Pool(TypedCalls):
     def __init__(
         self,
         hostname: str | Iterable[str | tuple[str, int]],
-        port: int,
+        port: int | None = None,
         *,
         size: int = 4,
         **settings: Unpack[ClientSettings],
     ) -> None:
+        if isinstance(size, bool) or not isinstance(size, int):
+            raise TypeError(f"size is {size!r}; it must be a whole number, the most connections to each host")
         if size < 1:
             raise ValueError(f"size is {size!r}; a pool has 1 connection or more")
-        hosts = [hostname] if isinstance(hostname, str) else list(hostname)
+        hosts = [hostname] if isinstance(hostname, str) or not isinstance(hostname, Iterable) else list(hostname)
         if not hosts:
             raise ValueError("there is no host; a pool has 1 host or more")
         if len(hosts) > 1 and settings.get("open_stream") is not None:
             raise ValueError("open_stream opens streams to one server; leave it out, or give one host")
-        pairs = [(host, port) if isinstance(host, str) else host for host in hosts]
+        pairs = [_pair(host, port) for host in hosts]
         patient = len(pairs) == 1
         self._hosts = [_Host([_PoolClient(*pair, settings, patient=patient) for _ in range(size)]) for pair in pairs]
         self._stack: AsyncExitStack | None = None
@@ -174,6 +177,25 @@ class Pool(TypedCalls):
         """Wait, and return whether there is time for another attempt."""
         await trio.sleep_until(min(trio.current_time() + pause * random.uniform(0.5, 1), deadline))  # noqa: S311
         return self._stack is not None and trio.current_time() < deadline
+
+
+def _pair(host: str | tuple[str, int], port: int | None) -> tuple[str, int]:
+    """Return a host with its own port, or else with the port of the pool.
+
+    Raises:
+        TypeError: it is neither a text nor a pair, or there is no port.
+    """
+    if isinstance(host, (tuple, list)) and len(host) == 2:
+        return host[0], host[1]
+    if not isinstance(host, str):
+        raise TypeError(
+            f"a host of the pool is {host!r}; give a name such as 'localhost', or a pair such as ('localhost', 8081)"
+        )
+    if port is None:
+        raise TypeError(
+            f"the host {host!r} of the pool has no port; give Pool({host!r}, 8081), or the pair ({host!r}, 8081)"
+        )
+    return host, port
 
 
 class _Host:

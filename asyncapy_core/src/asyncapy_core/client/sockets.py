@@ -36,7 +36,7 @@ def remaining(deadline: float | None) -> float | None:
 def has_expired(error: OSError) -> bool:
     """Return whether an error of a socket means that the timeout of the socket has passed.
 
-    The ETIMEDOUT of the system is a TimeoutError, too. It ends the connection, whatever timeout the socket has.
+    The ETIMEDOUT of the system is a TimeoutError, too. It ends the connection, with any timeout of the socket.
     """
     return isinstance(error, TimeoutError) and error.errno is None
 

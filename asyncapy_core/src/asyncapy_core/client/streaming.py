@@ -36,7 +36,30 @@ class Signal:
         await self._event.wait()
 
 
-class ReplyStream:
+class ClosingIterator:
+    """An async iterator that is closed by `aclose`, and at the end of an ``async with``."""
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def aclose(self) -> None:
+        """Receive nothing more; a request that has not ended is cancelled."""
+        self._close()
+        await trio.lowlevel.checkpoint()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        raise NotImplementedError
+
+
+class ReplyStream(ClosingIterator):
     """The answers to one request: ``async for part in client.stream(…)``.
 
     The request is sent when the first answer is asked for. It is cancelled if the loop ends before the last answer.
@@ -66,9 +89,6 @@ class ReplyStream:
         self._seconds = seconds
         self._token: trio.lowlevel.TrioToken | None = None
 
-    def __aiter__(self) -> Self:
-        return self
-
     async def __anext__(self) -> dict[str, Any]:
         call = self._call
         try:
@@ -89,17 +109,8 @@ class ReplyStream:
             raise copy.copy(call.error) from call.error.__cause__  # a later call raises it again
         raise StopAsyncIteration
 
-    async def aclose(self) -> None:
+    def _close(self) -> None:
         """Cancel the request, unless it has ended."""
-        self._cancel()
-        await trio.lowlevel.checkpoint()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
         self._cancel()
 
     def __del__(self) -> None:

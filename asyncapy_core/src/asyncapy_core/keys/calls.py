@@ -9,8 +9,8 @@ from typing import Final, TypeVar
 
 import trio
 
-from asyncapy_core.cancellation import ForeignScope
 from asyncapy_core.errors import KeyStoreUnavailable
+from asyncapy_core.foreign.cancellation import ForeignScope
 from asyncapy_core.keys.turns import Turns
 
 THREADS: Final = 8

@@ -16,7 +16,7 @@ import trio
 
 from asyncapy_core.addresses import network_of
 from asyncapy_core.errors import KeyStoreError, KeyStoreUnavailable
-from asyncapy_core.inspection import is_a
+from asyncapy_core.foreign.inspection import is_a
 from asyncapy_core.keys.calls import THREADS, CallQueue
 from asyncapy_core.keys.log_ins import LogIns
 from asyncapy_core.keys.lookups import LookUps, read_many

@@ -15,7 +15,7 @@ class ForkAware:
     """
 
     def before_fork(self) -> None:
-        """Close what the child must not inherit. Called in the parent, by the thread that forks."""
+        """Close the resources that the child must not inherit. Called in the parent, by the thread that forks."""
 
     def after_fork_in_parent(self) -> None:
         """Called in the parent. Connections are opened again when they are used."""

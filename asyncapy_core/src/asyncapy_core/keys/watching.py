@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary, ref
 import trio
 
 from asyncapy_core.errors import KeyStoreError, KeyStoreUnavailable
-from asyncapy_core.inspection import is_a
+from asyncapy_core.foreign.inspection import is_a
 from asyncapy_core.keys.forking import ForkAware, watch_forks
 from asyncapy_core.keys.store import KeyRecord
 from asyncapy_core.keys.watched_key import Check, WatchedKey

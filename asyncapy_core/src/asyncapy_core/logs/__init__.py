@@ -3,6 +3,7 @@
 from asyncapy_core.logs.failures import (
     HIDDEN,
     FailureLog,
+    Mistake,
     RateLimited,
     describe,
     escape_for_log,
@@ -18,6 +19,7 @@ __all__ = [
     "SERVER",
     "FailureLog",
     "LineFormatter",
+    "Mistake",
     "RateLimited",
     "SessionFilter",
     "SessionLog",

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import CodeType
 from typing import Any, Final
 
-from asyncapy_core.inspection import class_name, first_leaf, is_readable, qualified_class_name, read_traceback
+from asyncapy_core.foreign.inspection import class_name, first_leaf, is_readable, qualified_class_name, read_traceback
 
 LOGGED_BYTES: Final = 64
 """The most bytes of a peer's data in one log line."""
@@ -41,6 +41,10 @@ MAX_SHOWN: Final = 100
 
 DEBUG_CHARACTERS: Final = 1000
 """The most characters of one line of a traceback at DEBUG: the text of an exception may have any length."""
+
+
+class Mistake(TypeError):
+    """A mistake in a program, such as a wrong return value. The message has no data of peers, and is logged whole."""
 
 
 class RateLimited:
@@ -146,6 +150,8 @@ def describe(error: BaseException, fields: Mapping[str, Any] | None = None) -> s
 
 def _described(error: BaseException, fields: Mapping[str, Any] | None) -> str:
     leaf, others = first_leaf(error)
+    if type(leaf) is Mistake:
+        return f"TypeError ({_escaped(str(leaf))})"
     code, line = _raised_at(leaf)
     where = f" at {_escaped(code.co_filename)}:{line}" if code is not None else ""
     more = f" and {others} more" if others else ""
@@ -224,7 +230,8 @@ def safe_str(value: object) -> str:
 
 def reason_of(error: BaseException) -> str:
     """Return an exception of foreign code as its type and its message."""
-    return f"{class_name(error)}: {safe_str(error)}"
+    name = "TypeError" if type(error) is Mistake else class_name(error)
+    return f"{name}: {safe_str(error)}"
 
 
 def traceback_of(error: BaseException) -> str:

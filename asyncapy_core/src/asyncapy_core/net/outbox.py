@@ -124,7 +124,7 @@ class Outbox:
         return True
 
     def release(self) -> None:
-        """Send what `keep` has queued, unless the output is corked."""
+        """Send the output that `keep` has queued, unless the output is corked."""
         if not self.corked:
             self.uncork()
 

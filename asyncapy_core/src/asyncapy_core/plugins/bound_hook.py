@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from asyncapy_core.errors import PluginError
-from asyncapy_core.inspection import is_a, split
+from asyncapy_core.foreign.inspection import is_a, split
 from asyncapy_core.interrupts import is_from_signal
 from asyncapy_core.logs import FailureLog, reason_of
 

@@ -10,6 +10,7 @@ from types import TracebackType
 import trio
 
 from asyncapy_core.errors import PluginError
+from asyncapy_core.foreign.inspection import is_a, leaves, read_traceback
 from asyncapy_core.logs import FailureLog
 from asyncapy_core.plugins.bound_hook import report_failure, split_failure
 
@@ -56,9 +57,10 @@ class OwnedStack(AsyncExitStack):
         """
         raised: BaseException | None = None
         try:
-            await super().__aexit__(type(error) if error else None, error, error.__traceback__ if error else None)
+            trace = None if error is None else read_traceback(error)
+            await super().__aexit__(None if error is None else type(error), error, trace)
         except BaseException as own:  # foreign code may raise anything
-            if isinstance(own, ServerCancelled):  # of a stack in this one
+            if is_a(own, ServerCancelled):  # of a stack in this one
                 return own
             raised = None if own is error else own
         through, failure = (None, None) if raised is None else split_failure(raised)
@@ -81,6 +83,4 @@ class OwnedStack(AsyncExitStack):
 
 def _is_cancellation(error: BaseException) -> bool:
     """Return True for a `trio.Cancelled`, and for a group of nothing else."""
-    if isinstance(error, BaseExceptionGroup):
-        return error.split(trio.Cancelled)[1] is None
-    return isinstance(error, trio.Cancelled)
+    return all(is_a(leaf, trio.Cancelled) for leaf in leaves(error))

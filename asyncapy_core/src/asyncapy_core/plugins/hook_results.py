@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from asyncapy_core.keys.store import KeyStore
+from asyncapy_core.logs import Mistake
 from asyncapy_core.plugins.implementations import short_repr
 from asyncapy_core.protocol.codec import Codec
 from asyncapy_core.routing.filter import Filter
@@ -75,7 +76,10 @@ def refuse_coroutine(result: Any) -> Any:
     """Return the result of a hook that cannot be ``async``, unless it is a coroutine."""
     if inspect.iscoroutine(result):
         result.close()
-        raise TypeError("this hook cannot be async; write 'def' instead of 'async def'")
+        raise Mistake(
+            f"this hook cannot be async; write 'def' instead of 'async def', or, if {result.__name__!r} is another "
+            "function, return the function itself and not the result of a call"
+        )
     return result
 
 

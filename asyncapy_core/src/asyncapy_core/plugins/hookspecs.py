@@ -60,13 +60,17 @@ def asyncapy_codecs(options: Any) -> Iterable[Codec]:  # type: ignore[empty-body
     May raise: an exception quarantines the plugin.
 
     Args:
-        options: the options of this plugin; those without a file for a client.
+        options: the options of this plugin; for a client, the options without a configuration file.
     """
 
 
 @hookspec
 def asyncapy_filters() -> Mapping[str, type[Filter]]:  # type: ignore[empty-body]  # a specification has no body
     """Return filter classes by name: with ``{"Spam": SpamFilter}``, users write ``Filters.Spam(...)``.
+
+    Filters are created before a server has its options. A filter that needs those of its plugin finds them when it
+    checks a packet: `asyncapy_setup` sets ``server.state.spam = options``, and the filter reads
+    ``client.server.state.spam``.
 
     When: the program first uses ``Filters``, or a server starts.
     How often: once for each process.
@@ -102,7 +106,7 @@ def asyncapy_contracts() -> Iterable[type]:  # type: ignore[empty-body]  # a spe
 
 @hookspec
 def asyncapy_hookspecs() -> object:
-    """Return a module or an object with functions marked `hookspec`: hooks that this plugin brings for others.
+    """Return a module or an object with functions marked `hookspec`: hooks that this plugin adds for other plugins.
 
     Other plugins implement such a hook with `hookimpl`, and this plugin calls it with ``server.hooks.call``. Its name
     begins with the name of this plugin. An implementation is marked with ``hookimpl(optionalhook=True)`` if its plugin
@@ -126,7 +130,8 @@ def asyncapy_adapt(function: Callable[..., Any], server: ServerInterface, route:
         registered while the server serves, when it is registered with the server, or included in it with a router.
     How often: once for each handler of each server.
     Order: the plugins in their order, until one returns a function.
-    May raise: an exception makes the registration a PluginError that names the plugin and the exception.
+    May raise: a PluginError, for a function that the plugin cannot adapt because of a mistake in it, is raised as it
+        is. Any other exception makes the registration a PluginError that names the plugin and the exception.
 
     Args:
         function: the function.
@@ -144,7 +149,8 @@ def asyncapy_setup(server: ServerInterface, options: Any) -> Awaitable[None] | N
     fails. An exception of one is logged with the name of the plugin. One that cancels the server, such as a nursery
     whose task has failed, ends it with a PluginError. Background work belongs into `asyncapy_run`. A plugin that takes
     more than 60 seconds is left out, unless ``plugins_require`` names it: the plugins before it are then shut down, and
-    set up again.
+    set up again. Handlers that a setup registers are removed at the end, as the next setup registers them again:
+    ``server.exit_stack.callback(server.include(router).remove)``.
 
     When: the server starts. A stop cancels it.
     How often: once for each run of a server, and again if a plugin takes too long.
@@ -170,7 +176,7 @@ def asyncapy_wrap(
 
     When: the server has been set up, and has not opened its port; for handlers that are registered later, at once.
     How often: once for each handler and run of a server.
-    Order: the wrap of the first plugin is the outermost, and those of `Server.around` are inside all of these.
+    Order: the wrap of the first plugin is the outermost, and the wraps of `Server.around` are inside all of these.
     May raise: an exception, or a result of another kind, is logged, and the handler is not wrapped by this plugin. If
         ``plugins_require`` names the plugin, the start or the registration is a PluginError.
 
@@ -196,7 +202,7 @@ def asyncapy_session(client: Client, options: Any) -> AbstractAsyncContextManage
         and its handlers have, also if the server ends. Entering may take ``timeout`` seconds, leaving 10.
         Code in a shield has 10 seconds more when the server ends.
     How often: once for each session, in version 22 and 23.
-    Order: that of the first plugin is entered first and left last; those of `Server.on_session` are inside.
+    Order: the context manager of the first plugin is entered first and left last; `Server.on_session` is inside.
     May raise: an exception of the context manager ends this session, and is logged with the name of the plugin. If this
         function raises or returns another object, that is logged, and the session goes on without this plugin, unless
         ``plugins_require`` names it.
@@ -239,7 +245,7 @@ def asyncapy_drain(server: ServerInterface, options: Any) -> Awaitable[None] | N
     When: a stop was requested, and the port is still open. All of them together may take ``drain_timeout``
         seconds; then they are cancelled. After that, the running handlers have ``drain_timeout`` seconds to end.
     How often: once for each run of a server that has opened its port.
-    Order: called in the order of the plugins; those that are ``async`` run together.
+    Order: called in the order of the plugins; all ``async`` functions run together.
     May raise: an exception is logged with the name of the plugin, and the server ends as usual.
 
     Args:
@@ -255,7 +261,7 @@ def asyncapy_shutdown(server: ServerInterface, options: Any) -> Awaitable[None] 
     When: the last connection of the server is closed, and ``Server.shutdown`` has returned.
     How often: once for each plugin that was set up.
     Order: the reverse order of the setups. With ``tryfirst`` and ``trylast`` here, it is called before or after the
-        others, whatever the order of the setups.
+        others, independent of the order of the setups.
     May raise: an exception is logged, and the other plugins are shut down.
 
     Args:

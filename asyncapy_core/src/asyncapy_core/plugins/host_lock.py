@@ -26,7 +26,7 @@ class HostLock:
     """A re-entrant lock, used with ``with``.
 
     Attributes:
-        activity: what its owner is doing, for the error of a thread that has waited too long.
+        activity: the present work of its owner, for the error of a thread that has waited too long.
     """
 
     def __init__(self) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 HOOKS: Final = tuple(name for name in vars(hookspecs) if name.startswith("asyncapy_"))
 _OPTIONS: Final = "asyncapy_options"
+_WITHOUT_YIELD: Final = ("asyncapy_setup", "asyncapy_shutdown", "asyncapy_run", "asyncapy_drain", "asyncapy_session")
 _MARK: Final = f"{hookspecs.PROJECT}_impl"
 """The attribute that `hookimpl` sets on a function."""
 
@@ -137,9 +138,31 @@ def find_implementations(
             raise InvalidPlugin(
                 f"{caller.name} is a hook wrapper, which is not supported: each plugin is called on its own"
             )
+        for each in implementations:
+            _refuse_generator(caller.name, each.function)
         title = f"{caller.name} of plugin {name!r}"
         found[caller.name] = tuple(_implementation(each, title) for each in implementations)
     return dict(sorted(found.items()))
+
+
+def _refuse_generator(hook: str, function: Callable[..., Any]) -> None:
+    """Refuse a function with a ``yield`` for a hook around time: it would never run.
+
+    Raises:
+        InvalidPlugin: it is one.
+    """
+    is_async = inspect.isasyncgenfunction(function)
+    if hook not in _WITHOUT_YIELD or not (is_async or inspect.isgeneratorfunction(function)):
+        return
+    if hook == "asyncapy_session":
+        advice = "decorate it with contextlib.asynccontextmanager, below @hookimpl"
+        if not is_async:
+            advice = f"write 'async def', and {advice}"
+    elif hook == "asyncapy_setup":
+        advice = "move the part behind it to asyncapy_shutdown, or enter a context manager into server.exit_stack"
+    else:
+        advice = "remove it"
+    raise InvalidPlugin(f"{hook} has a 'yield', so that it would never run; {advice}")
 
 
 def _implementation(found: pluggy.HookImpl, title: str) -> Implementation:

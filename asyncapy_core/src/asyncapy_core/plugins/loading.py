@@ -208,7 +208,7 @@ class PluginLoader:
             if record.state == "quarantined":
                 log.error("%s is quarantined: %s", record.title, record.reason)
         if found.unusual:
-            from asyncapy_core.config import load_pydantic_plugins  # noqa: PLC0415  # imports pydantic
+            from asyncapy_core.config.kinds import load_pydantic_plugins  # noqa: PLC0415  # imports pydantic
 
             load_pydantic_plugins()  # in such an environment, the import of a plugin with options would fail
         self._undiscovered = False

@@ -22,7 +22,7 @@ from asyncapy_core.plugins import hook_results
 from asyncapy_core.plugins.host_lock import HOST_LOCK
 from asyncapy_core.plugins.implementations import Implementation, InvalidPlugin
 from asyncapy_core.plugins.loading import PluginLoader
-from asyncapy_core.plugins.options import validate_options
+from asyncapy_core.plugins.options import refuse_options, validate_options
 from asyncapy_core.plugins.ordering import in_order
 from asyncapy_core.plugins.record import PluginRecord
 from asyncapy_core.plugins.registry import NameRegistry
@@ -211,7 +211,11 @@ class PluginManager:
         known = {record.name: record for record in self.plugins}
         faults: dict[str, str] = {}
         for name in (*known, *options):
-            record = known.get(name) or PluginRecord(name, "no installed package")
+            if name not in known:
+                if options[name]:
+                    faults[name] = refuse_options(name, options[name], known)
+                continue
+            record = known[name]
             try:
                 validate_options(record, options)
             except InvalidPlugin as error:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 from asyncapy_core.errors import ConfigError
 from asyncapy_core.interrupts import is_from_signal
@@ -13,6 +13,11 @@ from asyncapy_core.plugins.record import PluginRecord
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
+    from pydantic_core import ErrorDetails
+
+_STRUCTURED: Final = ("dict_type", "list_type", "set_type", "frozen_set_type", "tuple_type", "model_type")
+"""pydantic's names of the errors for options that a text cannot be: texts are all that INI files, the environment and
+the command line have."""
 
 
 def validate_options(record: PluginRecord, options: Mapping[str, Mapping[str, Any]]) -> BaseModel | None:
@@ -40,7 +45,8 @@ def validate_options(record: PluginRecord, options: Mapping[str, Mapping[str, An
         return model.model_validate({name: given[option] for name, option in named.items()}, extra="forbid")
     except ValidationError as error:
         faults = "; ".join(
-            f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}{_source(given, named.get(_first(fault['loc'])))}"
+            f"{'.'.join(map(str, fault['loc']))}: {_reason(fault, model)}"
+            f"{_source(given, named.get(_first(fault['loc'])))}"
             for fault in error.errors()
         )
         allowed = ", ".join(model.model_fields)
@@ -51,6 +57,29 @@ def validate_options(record: PluginRecord, options: Mapping[str, Mapping[str, An
         fault = f"its asyncapy_options raised {type(error).__name__}{_raised_in(error)}"
         raise InvalidPlugin(fault) from None  # the exception may quote the values, too
     raise ConfigError(message)  # without pydantic's error as its cause, which quotes the values: they may be secrets
+
+
+def refuse_options(name: str, given: Mapping[str, Any], installed: Iterable[str]) -> str:
+    """Return the message for options of a plugin that is not installed."""
+    import difflib  # noqa: PLC0415  # only for a mistake
+
+    names = ", ".join(f"{option}{_source(given, option)}" for option in sorted(given))
+    close = difflib.get_close_matches(name, installed, n=1)
+    advice = f"did you mean {close[0]!r}?" if close else f"installed: {', '.join(sorted(installed))}"
+    return f"there are options for plugin {name!r}, which is not installed: {names}; {advice}"
+
+
+def _reason(fault: ErrorDetails, model: type[BaseModel]) -> str:
+    """Return the reason for which an option is wrong, and the remedy."""
+    import difflib  # noqa: PLC0415  # only for a mistake
+
+    if fault["type"] == "extra_forbidden" and len(fault["loc"]) == 1:
+        names = [field.alias or name for name, field in model.model_fields.items()]
+        close = difflib.get_close_matches(_first(fault["loc"]), names, n=1)
+        return f"there is no such option{f'; did you mean {close[0]!r}?' if close else ''}"
+    if fault["type"] in _STRUCTURED and isinstance(fault["input"], str):
+        return f"{fault['msg']}; set it in a TOML file, or with the argument plugin_options"
+    return fault["msg"]
 
 
 def _field(option: str, model: type[BaseModel]) -> str:

@@ -16,7 +16,7 @@ from typing import Any, Final
 from zlib import crc32
 
 from asyncapy_core.errors import ConfigError
-from asyncapy_core.inspection import is_a, read_traceback
+from asyncapy_core.foreign.inspection import is_a, read_traceback
 
 PACKAGE_PREFIX: Final = "asyncapy_plugins_"
 """The beginning of the name of the package that the modules of a folder are imported into. Their own names alone could

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from asyncapy_core.cancellation import ForeignScope
 from asyncapy_core.errors import ConfigError, PluginError
+from asyncapy_core.foreign.cancellation import ForeignScope
 from asyncapy_core.interrupts import is_from_signal
 from asyncapy_core.logs import FailureLog, describe, reason_of
 from asyncapy_core.plugins.bound_hook import BoundHook, report_failure, split_failure
@@ -237,7 +237,8 @@ class ServerHooks:
         """Return the handler that a plugin makes of a function, or None.
 
         Raises:
-            PluginError: a plugin raised, or returned an object that is no handler; the message names it.
+            PluginError: a plugin raised, or returned an object that is no handler; the message names it, or is that of
+                the plugin's own PluginError.
         """
         for hook in self.functions("asyncapy_adapt"):
             try:
@@ -246,7 +247,7 @@ class ServerHooks:
                     answering_function(found)
                     return found
             except BaseException as error:  # a plugin may raise anything
-                if is_from_signal(error):
+                if is_from_signal(error) or type(error) is PluginError:
                     raise
                 raise hook.failure(error, f"the handler {route.name!r}") from error
         return None
@@ -273,9 +274,13 @@ class ServerHooks:
         run = handler.inner
         for hook in reversed(self._wraps or ()):
             try:
-                found = refuse_coroutine(hook(handler=handler, call=run))
-                if found is not None:
-                    run = answering_function(found)
+                found = hook(handler=handler, call=run)
+                try:
+                    run = run if refuse_coroutine(found) is None else answering_function(found)
+                except TypeError as error:
+                    if hook.is_own:
+                        raise TypeError(f"{hook.title} for the handler {handler.name!r}: {error}") from None
+                    raise
             except BaseException as error:  # a plugin may raise anything
                 if hook.is_own or is_from_signal(error):
                     raise

@@ -12,6 +12,10 @@ INSTALL_HINT = "pip install asyncapy-codecs brings JSON and ZiProto"
 class Codec(Protocol):
     """Encodes the fields of a packet as a payload, and decodes payloads (docs/protocol.md, "A packet").
 
+    It carries maps with string keys, lists, strings, finite numbers, booleans and None, nested at least 64 deep, in
+    their order. `encode` accepts all fields that `decode` returns, as a handler may send any packet back.
+    `asyncapy_core.testing.CodecContract` tests this.
+
     Attributes:
         name: the name of the encoding, such as ``"json"``.
         wire_id: the Content-Encoding byte; plugins may use 2 to 255.

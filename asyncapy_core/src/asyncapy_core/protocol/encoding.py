@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from asyncapy_core.errors import BrokenCodec, DecodeError, MalformedPacket, PluginError, UnknownCodec
+from asyncapy_core.errors import BrokenCodec, DecodeError, EncodeError, MalformedPacket, PluginError, UnknownCodec
 from asyncapy_core.interrupts import is_interrupt
 from asyncapy_core.logs import describe, safe_str
 from asyncapy_core.protocol.codec import INSTALL_HINT, Codec
@@ -64,13 +64,18 @@ class Encoding:
             EncodeError: the codec cannot encode a field, or the payload is too short or too long for a packet.
         """
         encode = self._encode
-        payload = encode(fields)
-        size = len(payload)
         try:
-            header = self._headers[size]
-        except KeyError:
-            header = b""
-        return (header or self._header(size)) + payload
+            payload = encode(fields)
+            size = len(payload)
+            try:
+                header = self._headers[size]
+            except KeyError:
+                header = b""
+            return (header or self._header(size)) + payload
+        except EncodeError:
+            raise
+        except BaseException as error:  # a codec may raise anything, and return anything
+            self._refuse(error, fields)
 
     def pack_numbered(self, kind: int, number: int, fields: Mapping[str, Any]) -> bytes:
         """Return a whole packet of version 23 with these fields, which may be none.
@@ -84,14 +89,19 @@ class Encoding:
             EncodeError: the codec cannot encode a field, or the payload is too long for a packet.
         """
         encode, write_header = self._encode, self._write_numbered_header
-        payload = encode(fields)
         try:
-            if payload:
-                size = len(payload) + NUMBERED_AFTER_LENGTH
-                return write_header(size, NUMBERED_VERSION, self.wire_id, kind, number) + payload
-        except (struct.error, OverflowError):
-            pass
-        return self._wire.encode_numbered(Kind(kind), number, self.wire_id, payload)  # it raises the error
+            payload = encode(fields)
+            try:
+                if payload:
+                    size = len(payload) + NUMBERED_AFTER_LENGTH
+                    return write_header(size, NUMBERED_VERSION, self.wire_id, kind, number) + payload
+            except (struct.error, OverflowError):
+                pass
+            return self._wire.encode_numbered(Kind(kind), number, self.wire_id, payload)  # it raises the error
+        except EncodeError:
+            raise
+        except BaseException as error:  # a codec may raise anything, and return anything
+            self._refuse(error, fields)
 
     def pack_event(self, fields: Mapping[str, Any]) -> bytes:
         """Return an EVENT of version 23 with these fields; `SharedPacket.packed` takes this method.
@@ -135,7 +145,7 @@ class Encoding:
         """Decode the payload of a packet of version 23 whose payload is a map.
 
         Args:
-            payload: the payload of a frame; none of them is empty in a valid packet, whatever the codec accepts.
+            payload: the payload of a frame; none of them is empty in a valid packet, even if the codec accepts it.
             sender: the client that sent it, on a server.
 
         Raises:
@@ -144,6 +154,13 @@ class Encoding:
         if not payload:
             raise MalformedPacket("the packet has no payload; its kind needs one")
         return self.unpack(payload, sender)
+
+    def _refuse(self, error: BaseException, fields: Mapping[str, Any]) -> NoReturn:
+        """Raise EncodeError for an exception of the codec that is none."""
+        if is_interrupt(error):
+            raise error
+        reason = describe(error, fields)  # the message of a foreign exception may quote a value
+        raise EncodeError(f"the codec {self.name!r} raised {reason}") from error
 
     def _header(self, size: int) -> bytes:
         """Return the header for a payload of ``size`` bytes, and cache it if the payload is short."""

@@ -31,17 +31,19 @@ class Packet(MutableMapping[str, Any]):
             never sent.
         memo: a place for filters to keep an answer about this packet, by a key of their own, so that several handlers
             with equal filters ask only once.
+        refused_by: the guard, or the handler, whose filter has ended the dispatch with an exception; set by the server.
 
     Raises:
         TypeError: ``fields`` or ``encoding`` is of another type, or a key is not a string.
         ValueError: the text is not a JSON object.
     """
 
-    __slots__ = ("_context", "_memo", "encoding", "fields", "handler", "sender")
+    __slots__ = ("_context", "_memo", "_refused_by", "encoding", "fields", "handler", "sender")
 
     handler: HandlerInterface | None
     _context: dict[str, Any]
     _memo: dict[object, Any]
+    _refused_by: HandlerInterface
 
     def __init__(
         self, fields: Mapping[str, Any] | str | bytes, encoding: str = "json", sender: ClientInterface | None = None
@@ -70,6 +72,14 @@ class Packet(MutableMapping[str, Any]):
         if memo is None:
             memo = self._memo = {}
         return memo
+
+    @property
+    def refused_by(self) -> HandlerInterface | None:
+        return getattr(self, "_refused_by", None)
+
+    @refused_by.setter
+    def refused_by(self, handler: HandlerInterface) -> None:
+        self._refused_by = handler
 
     def stop_propagation(self) -> NoReturn:
         """Keep the packet from the handlers of later groups.

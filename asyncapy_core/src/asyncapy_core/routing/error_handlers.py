@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from asyncapy_core.errors import Failure
-from asyncapy_core.inspection import bases, is_a
+from asyncapy_core.foreign.inspection import bases, is_a
 
 if TYPE_CHECKING:
     from asyncapy_core.protocol.packet import Packet

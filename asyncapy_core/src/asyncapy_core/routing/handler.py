@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import trio
 
 from asyncapy_core.errors import Failure
-from asyncapy_core.inspection import is_a, leaves
+from asyncapy_core.foreign.inspection import is_a, leaves
 from asyncapy_core.interrupts import is_interrupt
-from asyncapy_core.logs import RateLimited, describe
+from asyncapy_core.logs import RateLimited, describe, escape_for_log
 from asyncapy_core.routing.filter import Filter, Verdict, ask, is_async, merged, passed, returns_coroutine
 from asyncapy_core.routing.outcomes import Outcomes
 
@@ -113,6 +113,16 @@ class Handler:
         """The name of the function, for log lines."""
         return name_of(self.function)
 
+    @property
+    def log_fields(self) -> dict[str, object]:
+        """The fields of a log line about this handler."""
+        return {"handler": escape_for_log(self.name)}
+
+    @property
+    def of_filters(self) -> str:
+        """The subject of a log line about its filters."""
+        return f"A filter of '{escape_for_log(self.name)}'"
+
     def adapt(self, function: HandlerFunction) -> None:
         """Call another function in place of the registered one from now on, without the functions around it."""
         self.run = self.inner = answering_function(function)
@@ -194,13 +204,14 @@ class Handler:
             BaseException: the exception, if it is no failure of the filter.
         """
         if _propagates(error, awaited=awaited):
+            packet.refused_by = self
             raise error
         if self.should_log():
             client.log.error(
-                "{API Parser} A filter of '%s' raised %s, so the packet does not pass",
-                self.name,
+                "{API Parser} %s raised %s, so the packet does not pass",
+                self.of_filters,
                 describe(error, packet.fields),
-                extra={"handler": self.name},
+                extra=self.log_fields,
             )
 
     def __repr__(self) -> str:
@@ -221,6 +232,16 @@ class Guard(Handler):
 
     def __init__(self, check: Filter | GuardFunction) -> None:
         super().__init__(_no_op, [check.as_guard() if isinstance(check, Filter) else FunctionFilter(check)])
+
+    @property
+    def log_fields(self) -> dict[str, object]:
+        """No fields: a guard is no handler."""
+        return {}
+
+    @property
+    def of_filters(self) -> str:
+        """The subject of a log line about it."""
+        return f"The guard {escape_for_log(self.filters[0])}"
 
 
 class FunctionFilter(Filter):

@@ -1,11 +1,12 @@
-"""`Outcomes`, the counters of one handler, and `HandlerStatistics`, their values at one moment."""
+"""`Outcomes`: the counters of one handler. `asyncapy_core.statistics` has their values at one moment."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
+
+from asyncapy_core.statistics import Durations
 
 SUCCEEDED: Final = "ok"
 """The outcome of a request whose handler has not failed."""
@@ -25,62 +26,6 @@ MAX_OUTCOMES: Final = 64
 _TOTAL: Final = 64
 """The index of the sum of durations in a histogram. At a lower index n, a histogram has the number of durations of less
 than 2 to the n nanoseconds, and at least half of it. A plain list, as this is on the packet path."""
-
-
-@dataclass(frozen=True, slots=True)
-class Durations:
-    """Durations of requests, counted in buckets.
-
-    Attributes:
-        count: the number of requests.
-        total: the sum of their durations, in seconds.
-        buckets: the number of requests by the upper bound of their duration, in seconds. The bounds are nanoseconds
-            times a power of two; a request is in one bucket, and buckets without a request are left out.
-    """
-
-    count: int
-    total: float
-    buckets: Mapping[float, int]
-
-    def quantile(self, fraction: float) -> float:
-        """Return a duration in seconds that is not exceeded by this fraction of the requests; 0 without requests.
-
-        Args:
-            fraction: 0 to 1; 0.5 for the median. The result is the bound of a bucket, up to twice the exact value.
-        """
-        if not 0 <= fraction <= 1:
-            raise ValueError(f"a fraction is 0 to 1, such as 0.99; got {fraction!r}")
-        left = self.count * fraction
-        for bound, number in self.buckets.items():
-            left -= number
-            if left <= 0:
-                return bound
-        return 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class HandlerStatistics:
-    """The requests of one handler.
-
-    Attributes:
-        name: the name of its function.
-        group: its group.
-        outcomes: the number of its requests by outcome: ``"ok"``, the code of a failure, or ``"disconnected"`` for a
-            client that left before it could be answered. A packet for handlers of several groups counts for the last
-            one.
-        durations: the durations of these requests by outcome, if ``measure`` is set, from the search for a handler to
-            its end.
-    """
-
-    name: str
-    group: int
-    outcomes: Mapping[str, int]
-    durations: Mapping[str, Durations]
-
-    @property
-    def requests(self) -> int:
-        """The number of requests."""
-        return sum(self.outcomes.values())
 
 
 class Outcomes:

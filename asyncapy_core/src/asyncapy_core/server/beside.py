@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from asyncapy_core.inspection import is_a, leaves
-from asyncapy_core.logs import FailureLog
+from asyncapy_core.foreign.inspection import is_a, leaves
+from asyncapy_core.logs import FailureLog, Mistake
 from asyncapy_core.plugins.bound_hook import report_failure, split_failure
 from asyncapy_core.server.enclosure import Enclosure, end_all
 from asyncapy_core.server.isolation import is_cancellation
@@ -138,7 +138,7 @@ class _Supervised(trio.TaskStatus[Any]):
                 if self.hook.is_required:
                     self._stop_server(error)
                     return
-                if type(error) is _NotAsync:
+                if type(error) is Mistake:  # another call makes no difference
                     return
                 if trio.current_time() - began >= STEADY_SECONDS:
                     delay = FIRST_DELAY
@@ -155,7 +155,7 @@ class _Supervised(trio.TaskStatus[Any]):
         try:
             result = self.hook(task_status=self)
             if not inspect.isawaitable(result):
-                raise _NotAsync(f"it returned a {type(result).__name__}; write 'async def' instead of 'def'")
+                raise Mistake(f"it returned a {type(result).__name__}; write 'async def' instead of 'def'")
             await self.hook.finish(result)
         except BaseException as error:  # a plugin may raise anything
             through, failure = split_failure(error)
@@ -173,10 +173,6 @@ class _Supervised(trio.TaskStatus[Any]):
         self.failure.__cause__ = error
         if self.ready.is_set():
             self._stop()
-
-
-class _NotAsync(TypeError):
-    """The function is not ``async``, so that calling it again makes no difference."""
 
 
 def _failure_of(runs: Iterable[_Supervised]) -> BaseException | None:

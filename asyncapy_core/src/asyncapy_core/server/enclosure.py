@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from asyncapy_core.cancellation import ForeignScope
+from asyncapy_core.foreign.cancellation import ForeignScope
 from asyncapy_core.net.corking import run_with_wait_hook
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from asyncapy_core.errors import Failure, MalformedPacket
-from asyncapy_core.inspection import class_name, is_a
+from asyncapy_core.foreign.inspection import class_name, is_a
 from asyncapy_core.logs import escape_for_log
 from asyncapy_core.protocol.detection import DetectingDecoder
 from asyncapy_core.protocol.encoding import EncodingRegistry

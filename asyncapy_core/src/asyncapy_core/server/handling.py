@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -9,10 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
-from asyncapy_core.cancellation import ForeignScope
 from asyncapy_core.errors import ClientDisconnected, ErrorCode, Failure, StopPropagation
-from asyncapy_core.inspection import first_leaf, is_a, split
-from asyncapy_core.logs import escape_for_log
+from asyncapy_core.foreign.cancellation import ForeignScope
+from asyncapy_core.foreign.inspection import first_leaf, is_a, split
+from asyncapy_core.logs import Mistake
 from asyncapy_core.routing.outcomes import DISCONNECTED, SUCCEEDED
 
 if TYPE_CHECKING:
@@ -164,8 +165,11 @@ class Handling:
         """
         extra: dict[str, object] = {"code": ErrorCode.HANDLER_FAILED.value}
         subject = "A filter"
-        if packet.handler is not None:
-            extra["handler"] = escape_for_log(packet.handler.name)
+        if packet.refused_by is not None:  # the handler of the packet, if there is one, is that of an earlier group
+            extra |= packet.refused_by.log_fields
+            subject = packet.refused_by.of_filters
+        elif packet.handler is not None:
+            extra |= packet.handler.log_fields
             subject = f"Handler '{extra['handler']}'"
         if started:
             extra["duration"] = round((time.perf_counter_ns() - started) / 1e9, 6)
@@ -194,5 +198,9 @@ def as_answer(result: object, packet: Packet) -> Packet | Mapping[str, Any]:
     """
     if isinstance(result, Mapping):  # a packet is one, too
         return result
-    name = "a handler" if packet.handler is None else repr(packet.handler.name)
-    raise TypeError(f"{name} returned a {type(result).__name__}; return a mapping, a Packet, or None for no answer")
+    handler: Any = packet.handler  # wrapped, if its functions differ
+    name = "a handler" if handler is None else repr(handler.name)
+    if handler is not None and getattr(handler, "run", None) is not getattr(handler, "inner", None):
+        name = f"{name}, inside {getattr(handler.run, '__qualname__', 'another function')!r},"
+    advice = "await it" if inspect.isawaitable(result) else "return a mapping, a Packet, or None for no answer"
+    raise Mistake(f"{name} returned a {type(result).__name__}; {advice}")

@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 
 import trio
 
-from asyncapy_core.inspection import is_a, is_group, leaves, split
+from asyncapy_core.foreign.inspection import is_a, is_group, leaves, split
 from asyncapy_core.interrupts import is_interrupt
 from asyncapy_core.logs import FailureLog, RateLimited, escape_for_log
 from asyncapy_core.server.enclosure import FORCED_SECONDS, place_of, remove_shields

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from asyncapy_core.cancellation import ForeignScope
 from asyncapy_core.errors import UnexpectedEnd
-from asyncapy_core.inspection import is_a, leaves
+from asyncapy_core.foreign.cancellation import ForeignScope
+from asyncapy_core.foreign.inspection import is_a, leaves
 from asyncapy_core.interrupts import is_interrupt
 from asyncapy_core.logs import describe
 from asyncapy_core.plugins.exit_stacks import OwnedStack

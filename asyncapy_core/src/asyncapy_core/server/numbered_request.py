@@ -117,7 +117,7 @@ class NumberedRequest(Client):
 
     @property
     def stream(self) -> NumberedRequest:  # type: ignore[override]  # a reference to itself would be a cycle
-        """The request itself: it answers what is sent to it."""
+        """The request itself: packets that are sent to it are its answers."""
         return self
 
     @property
@@ -393,7 +393,9 @@ class NumberedRequest(Client):
 
 _DELEGATED: Final = {
     "encoding": "codec.name",
-    **{name: f"requests.client.{name}" for name in ("address", "server", "session", "tls_names", "tls_peer")},
+    **{
+        name: f"requests.client.{name}" for name in ("address", "network", "server", "session", "tls_names", "tls_peer")
+    },
 }
 for _name, _place in _DELEGATED.items():  # to set them for each request would cost more than all other attributes
     setattr(NumberedRequest, _name, property(attrgetter(_place)))

@@ -175,6 +175,9 @@ class Registering(Routes):
             TypeError: the function takes other arguments.
             RuntimeError: the server is serving, and has been set up.
         """
+        if returns_coroutine(wrap) or inspect.isgeneratorfunction(wrap) or inspect.isasyncgenfunction(wrap):
+            got = _title(wrap, "around")
+            raise TypeError(f"around takes a plain 'def' function, which returns an 'async def' function; got {got}")
         arguments = _arguments(wrap, ("server", "handler", "call"), "around")
         self.hooks.add("asyncapy_wrap", Implementation(wrap, arguments, title=_title(wrap, "around")))
         return wrap
@@ -199,6 +202,12 @@ class Registering(Routes):
             inspect.signature(manage).bind(None)
         except TypeError:
             raise TypeError(f"on_session calls its function with a client; got {title}, which takes others") from None
+        if inspect.iscoroutinefunction(manage) or inspect.isgeneratorfunction(manage):
+            kind = "an 'async def' without 'yield'" if inspect.iscoroutinefunction(manage) else "no 'async def'"
+            raise TypeError(
+                "on_session takes an 'async def' function that yields once, or one that returns an async context "
+                f"manager; got {title}, which is {kind}"
+            )
         open_manager: Any = contextlib.asynccontextmanager(manage) if inspect.isasyncgenfunction(manage) else manage
         self.hooks.add("asyncapy_session", Implementation(open_manager, ("client",), title=title))
         return manage
@@ -218,7 +227,7 @@ class Registering(Routes):
             RuntimeError: the server is serving, and has been set up.
         """
         if not returns_coroutine(run):
-            raise TypeError(f"beside takes an 'async def' function; got {run!r}")
+            raise TypeError(f"beside takes an 'async def' function without 'yield'; got {_title(run, 'beside')}")
         arguments = _arguments(run, ("server", "task_status"), "beside")
         self.hooks.add("asyncapy_run", Implementation(run, arguments, title=_title(run, "beside")))
         return run

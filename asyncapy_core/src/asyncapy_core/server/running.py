@@ -23,7 +23,8 @@ from asyncapy_core.server.state import ServerState
 if TYPE_CHECKING:
     import ssl
 
-    from asyncapy_core.config import PluginOptions, ServerConfig
+    from asyncapy_core.config import ServerConfig
+    from asyncapy_core.config.sources import PluginOptions
     from asyncapy_core.interfaces import ServerInterface
     from asyncapy_core.plugins.bound_hook import BoundHook
     from asyncapy_core.plugins.manager import PluginManager

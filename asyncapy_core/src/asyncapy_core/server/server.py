@@ -32,9 +32,11 @@ from asyncapy_core.server.program import run_program
 from asyncapy_core.server.registering import Registering
 from asyncapy_core.server.running import prepare_plugins, serving, tls_context
 from asyncapy_core.server.settings import Configured
-from asyncapy_core.server.statistics import ServerStatistics, take_statistics
+from asyncapy_core.server.statistics import take_statistics
 from asyncapy_core.server.threads import ThreadCalls
-from asyncapy_core.session import Session, State
+from asyncapy_core.session import Session
+from asyncapy_core.state import State
+from asyncapy_core.statistics import ServerStatistics
 
 if TYPE_CHECKING:
     import configparser

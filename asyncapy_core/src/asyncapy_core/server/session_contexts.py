@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import trio
 
-from asyncapy_core.cancellation import ForeignScope
-from asyncapy_core.inspection import leaves
+from asyncapy_core.foreign.cancellation import ForeignScope
+from asyncapy_core.foreign.inspection import leaves
+from asyncapy_core.logs import Mistake
 from asyncapy_core.plugins.bound_hook import report_failure
 from asyncapy_core.plugins.hook_results import refuse_coroutine
 from asyncapy_core.plugins.implementations import short_repr
@@ -274,7 +275,7 @@ def _checked(result: Any) -> AbstractAsyncContextManager[Any]:
     refuse_coroutine(result)
     if isinstance(result, AbstractAsyncContextManager):
         return result
-    raise TypeError(
+    raise Mistake(
         f"expected an async context manager or None, got {short_repr(result)}; decorate an async generator function "
         "with contextlib.asynccontextmanager"
     )

@@ -16,7 +16,8 @@ from asyncapy_core.protocol.wire import ByteOrder
 if TYPE_CHECKING:
     import configparser
 
-    from asyncapy_core.config import PluginOptions, ServerConfig
+    from asyncapy_core.config import ServerConfig
+    from asyncapy_core.config.sources import PluginOptions
     from asyncapy_core.plugins.manager import PluginManager
 
 Path = str | os.PathLike[str]
@@ -202,7 +203,7 @@ class Configured:
         *plugin_options: Mapping[str, Mapping[str, Any]] | None,
     ) -> tuple[ServerConfig, PluginOptions]:
         """Read the settings from all sources, restrict the plugins, and remember the sources."""
-        from asyncapy_core.config import load_config, merge_options  # noqa: PLC0415  # see above
+        from asyncapy_core.config.loading import load_config, merge_options  # noqa: PLC0415  # see above
 
         merged = merge_options(*plugin_options)
         config, options = load_config(passed, path=path, parser=cfg_parser, plugin_options=merged, plugins=self.plugins)

@@ -6,7 +6,8 @@ import click
 
 from asyncapy_cli.output import echo, note
 from asyncapy_cli.plugins_dir import with_plugins_dir
-from asyncapy_core.config import ServerConfig, load_config
+from asyncapy_core.config import ServerConfig
+from asyncapy_core.config.loading import load_config
 from asyncapy_core.plugins import default_manager
 from asyncapy_core.plugins.restriction import Restriction
 from asyncapy_core.server.log_formats import log_formatter

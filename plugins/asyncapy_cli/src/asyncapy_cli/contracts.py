@@ -11,7 +11,7 @@ import click
 
 from asyncapy_cli.output import echo, note
 from asyncapy_core import Codec, KeyStore, PluginManager
-from asyncapy_core.inspection import first_leaf, read_traceback
+from asyncapy_core.foreign.inspection import first_leaf, read_traceback
 from asyncapy_core.interrupts import is_from_signal
 from asyncapy_core.keys.urls import open_store
 from asyncapy_core.logs import reason_of

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 
 from asyncapy_cli.foreign_commands import find_commands, load_command
 from asyncapy_cli.main import COMMANDS
-from asyncapy_core.config import PluginOptions, ServerConfig, load_config
+from asyncapy_core.config import ServerConfig
+from asyncapy_core.config.loading import load_config
+from asyncapy_core.config.sources import PluginOptions
 from asyncapy_core.errors import ConfigError, PluginError
 from asyncapy_core.plugins import PluginManager, PluginRecord, Restriction
 from asyncapy_core.server.running import tls_context

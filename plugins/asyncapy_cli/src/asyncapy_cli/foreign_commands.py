@@ -13,7 +13,7 @@ import click
 
 from asyncapy_cli.output import note
 from asyncapy_core.errors import AsyncAPYError
-from asyncapy_core.inspection import is_a
+from asyncapy_core.foreign.inspection import is_a
 from asyncapy_core.interrupts import is_from_signal
 from asyncapy_core.logs import reason_of, traceback_of
 from asyncapy_core.plugins import PluginManager, PluginRecord

@@ -72,7 +72,7 @@ def with_store(function: F) -> F:
         callback=_required,
         envvar="ASYNCAPY_KEY_STORE",
         show_envvar=True,
-        help="The key store: sqlite:///keys.db, redis://localhost, ...",
+        help="The key store, such as sqlite:///keys.db or redis://localhost.",
     )
     return option(with_plugins_dir(function))
 

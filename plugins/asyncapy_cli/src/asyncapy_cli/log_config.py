@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from asyncapy_core.errors import ConfigError
-from asyncapy_core.inspection import read_cause
+from asyncapy_core.foreign.inspection import read_cause
 from asyncapy_core.interrupts import is_from_signal
 from asyncapy_core.logs import reason_of
 

@@ -84,7 +84,7 @@ def _repeated(module: Path) -> str:
 
 
 def _filters(manager: PluginManager, notes: list[str]) -> str:
-    """Return the body of the class `Filters`, and put into ``notes`` what it lacks."""
+    """Return the body of the class `Filters`, and add a note to ``notes`` for each filter that it lacks."""
     notes += [
         f"{record.title} is {record.state}, and its filters are left out: {record.reason}"
         for record in manager.plugins

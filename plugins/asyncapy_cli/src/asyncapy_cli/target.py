@@ -7,18 +7,18 @@ import difflib
 import importlib
 import importlib.util
 import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import click
 import trio
 
 from asyncapy_cli.output import note
+from asyncapy_cli.tracebacks import describe_exception
 from asyncapy_core import Server
-from asyncapy_core.inspection import is_a, is_group, leaves
+from asyncapy_core.foreign.inspection import is_a, is_group, leaves
 
 DEFAULT_NAME: Final = "server"
 
@@ -117,7 +117,8 @@ class Target:
         except Exception as error:  # the program may raise any exception
             if is_group(error) and any(is_a(leaf, _Begun) for leaf in leaves(error)):
                 raise
-            _show_where_it_failed(self.text, error)
+            note(describe_exception(self.text, error, hidden=__file__))
+            sys.exit(1)
         finally:
             Server.start, Server.serve = start, serve  # type: ignore[method-assign]  # the original methods
         return self._server_in(module)
@@ -194,17 +195,3 @@ def _pretend_to_serve(
 ) -> None:
     """Report that a server has started, at the addresses of its configuration."""
     task_status.started(tuple((address, server.config.port) for address in server.config.addresses))
-
-
-def _show_where_it_failed(target: str, error: Exception) -> NoReturn:
-    """Print the traceback of a program without the frames of this module and importlib, and exit with status 1."""
-    trace = error.__traceback__
-    while trace is not None and _is_machinery(trace.tb_frame.f_code.co_filename):
-        trace = trace.tb_next
-    lines = traceback.format_exception(type(error), error, trace)
-    note(f"{''.join(lines)}asyncapy: {target} raised this exception before it could serve")
-    sys.exit(1)
-
-
-def _is_machinery(filename: str) -> bool:
-    return filename == __file__ or filename.startswith("<frozen") or filename == importlib.__file__

@@ -33,8 +33,8 @@ class Rate(Filter):
     Args:
         limits: such as ``"100/second; 5000/hour"`` or ``"20/10 seconds"``: packets for a ``second``, ``minute``,
             ``hour`` or ``day``, or a number of these.
-        by: what is limited. ``"address"``: each IPv4 address, and the /64 of each IPv6 address; all peers of a Unix
-            domain socket together. ``"key"``: each API key, which a `Filters.APIFactory` before this filter has found.
+        by: the subject of the limits. ``"address"``: each IPv4 address, and each /64 network of IPv6; all peers of a
+            Unix domain socket together. ``"key"``: each API key, found by a `Filters.APIFactory` before this filter.
             Or a function of client and packet, plain or ``async``, which returns a subject with a hash; a packet for
             which it returns None is not limited.
         max_subjects: the most subjects in memory, each of about 250 bytes. If there are more, those that were not seen
@@ -69,6 +69,7 @@ class Rate(Filter):
         self._subject: Any = subject_function(by)
         self._is_async = is_async(self._subject)
         self._window = Window(parse_limits(limits), _checked_number(max_subjects))
+        self._take = self._window.take
         if shared is not None:
             self._sharing = Sharing(parse_limits(limits), shared, max_subjects, store)
             self._fail_open = fail_open
@@ -81,11 +82,20 @@ class Rate(Filter):
         """Whether the servers that use this filter need the option ``store`` of the plugin."""
         return self.shared is not None and self._sharing.needs_store
 
+    def schema(self) -> dict[str, Any]:
+        """Return a schema of any packet, with the codes of the failures."""
+        errors = [ErrorCode.RATE_LIMITED.value]
+        if self.shared is not None and not self._fail_open:
+            errors.append(ErrorCode.UNAVAILABLE.value)
+        return {"x-errors": errors}
+
     def check(self, c: Client, p: Packet) -> bool | Awaitable[bool]:
         """Return True, or raise a `Failure` for a packet beyond a limit."""
         memo = p.memo
         if self not in memo:
-            self._count(self._subject(c, p))
+            subject = self._subject(c, p)
+            if subject is not None and (wait := self._take(subject, trio.current_time())):  # `_count`, without its call
+                raise limited(wait)
             memo[self] = True
         return True
 

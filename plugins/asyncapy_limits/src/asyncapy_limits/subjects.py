@@ -1,6 +1,6 @@
-"""`Subjects`: what is known about each subject of a limit, in bounded memory.
+"""`Subjects`: a value for each subject of a limit, in bounded memory.
 
-It does not know what a subject is, nor what is kept about it.
+It does not know the meaning of subjects and values.
 """
 
 from __future__ import annotations

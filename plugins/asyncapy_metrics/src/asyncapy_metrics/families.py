@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     import trio
     from prometheus_client.core import Metric
 
-    from asyncapy_core.routing.outcomes import Durations, HandlerStatistics
-    from asyncapy_core.server.statistics import ServerStatistics
+    from asyncapy_core import Durations, HandlerStatistics, ServerStatistics
 
 SYSTEM: Final = "asyncaproto"
 """The value of ``rpc_system_name``."""

@@ -26,7 +26,7 @@ class OpenFiles:
 
     Attributes:
         database: the path of the database, without symbolic links.
-        identity: the database, whatever its path is now.
+        identity: the database, independent of its present path.
         beside: the files beside it, by their paths.
     """
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import trio
 
-from asyncapy_core.cancellation import ForeignScope
+from asyncapy_core.foreign.cancellation import ForeignScope
 from asyncapy_typed.answers import dump_any
 from asyncapy_typed.plans import Hidden, Overrides, Plan
 from asyncapy_typed.signatures import Signature, is_typed
@@ -151,7 +151,7 @@ def _with_dependencies(
 async def _send_all(client: Client, answers: AsyncIterable[Any], dump: Callable[[Any], Any]) -> None:
     """Send each answer of an iterator, and close it."""
     if not hasattr(answers, "__aiter__"):
-        raise TypeError(f"it returned a {type(answers).__name__}, and an async iterator of answers is announced")
+        raise TypeError(f"it returned a {type(answers).__name__}; yield its items instead")
     iterator = aiter(answers)
     try:
         async for answer in iterator:

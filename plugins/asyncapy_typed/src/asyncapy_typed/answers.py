@@ -40,8 +40,8 @@ class AnswerType:
             self.dump = self._dump_none
         elif self.model is None and not is_mapping(kind):
             raise TypeError(
-                f"an answer is a map of fields, and {name_of_type(kind)} is none: use a model with a field for it, or "
-                "dict[str, Any]"
+                f"an answer is a map of fields, and {name_of_type(kind)} is none: use a model with a field for it, "
+                "dict[str, Any], or an async generator that yields its items"
             )
         elif self.model is not None and self.optional:
             self.dump = self._dump_optional

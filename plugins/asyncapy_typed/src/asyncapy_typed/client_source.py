@@ -79,6 +79,19 @@ class ClientSource:
                     return [member for each in found[combination] for member in self.members(each, depth - 1)]
         return [schema]
 
+    def packets(self, schema: Any) -> list[Any]:
+        """Return the schemas of objects of which a packet is one."""
+        return self._objects(schema, 16) or [schema]
+
+    def _objects(self, schema: Any, depth: int) -> list[Any]:
+        found = self.resolve(schema)
+        if not isinstance(found, dict) or not depth:
+            return []
+        if "properties" in found:
+            return [schema]
+        parts = [*found.get("anyOf", ()), *found.get("allOf", ())]
+        return [each for part in parts for each in self._objects(part, depth - 1)]
+
     def is_success(self, schema: Any) -> bool:
         """Return True for the schema of the answer that stands for None."""
         found = self.resolve(schema)

@@ -57,6 +57,16 @@ def _changed(part: Any, change: Callable[[Node], Node]) -> Any:
     return {name: _changed(each, change) for name, each in part.items()}  # the fields, or choices, by name
 
 
+def called_before(function: Callable[[Any], Any], node: Node) -> Node:
+    """Return a node that calls a function with each value before another node validates it.
+
+    References to that node are references to the new one.
+    """
+    inner = {name: each for name, each in node.items() if name != "ref"}
+    outer = {"type": "function-before", "function": {"type": "no-info", "function": function}, "schema": inner}
+    return {**outer, "ref": node["ref"]} if "ref" in node else outer
+
+
 def finite(node: Node) -> Node:
     """Return a schema in which floats are finite, as all numbers in packets, unless their settings allow others.
 
@@ -114,8 +124,7 @@ def bounded(node: Node, *, forbids: bool = False) -> Node:
     if kind in _COLLECTIONS:
         return {**made, "fail_fast": True}
     if kind in _FIELDS and node.get("extra_behavior", "forbid" if forbids else None) == "forbid":
-        check = _few_others(len(node["fields"]))
-        return {"type": "function-before", "function": {"type": "no-info", "function": check}, "schema": made}
+        return called_before(_few_others(len(node["fields"])), made)
     return made
 
 

@@ -119,7 +119,8 @@ class _Document:
         replies = [self._message(f"{key}.answer", f"{answers} of {handler.name}", handler.answer)]
         if handler.codes or not handler.has_all_codes:
             schema = failure(handler.codes, has_all=handler.has_all_codes)
-            named = self._schemas.name(f"{camel_case(handler.name)}Failure", schema, "")
+            name = f"{camel_case(handler.name)}Failure" if handler.has_all_codes else "Failure"
+            named = self._schemas.name(name, schema, "")
             replies.append(self._message(f"{key}.failure", f"Failure of {handler.name}", named))
         replies.append(_message_reference(SERVER_FAILURE))
         request = self._message(f"{key}.request", f"Request of {handler.name}", handler.request())

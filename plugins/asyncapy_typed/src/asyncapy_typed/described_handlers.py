@@ -71,7 +71,7 @@ class DescribedHandler:
     """
 
     def __init__(self, handler: Handler, guards: Sequence[Filter], schemas: Schemas) -> None:
-        self._schemas = schemas
+        self._schemas: Schemas = schemas
         route = route_of(handler)
         signature = Signature(route.function, route) if is_typed(route.function) else None
         models: list[ModelType] = []
@@ -81,14 +81,16 @@ class DescribedHandler:
         known = [schema for schema in filters if schema is not None]
         self.name: str = route.operation or route.name
         self.operation: tuple[str, str] | None = None if route.operation is None else (route.field, route.operation)
+        self.summary: str
+        self.description: str
         self.summary, self.description = summary_of(route.function)
         if not self.summary and signature is not None and signature.request is not None:
             self.summary, self.description = summary_of(signature.request)
         self.streams: bool = _is_generator(route.function) if signature is None else signature.streams
         self.secrets: dict[str, str] = {name: text for schema in known for name, text in secrets(schema)}
-        self._signature = signature
-        self._models = models
-        self._filters = known
+        self._signature: Signature | None = signature
+        self._models: list[ModelType] = models
+        self._filters: list[Mapping[str, Any]] = known
         self.answer: Schema = self._answer(None if signature is None else signature.answer)
         codes = [ErrorCode.INVALID.value] if models else []
         codes += [code for schema in known for code in errors(schema)]

@@ -80,6 +80,10 @@ class ModelType(ABC):
 
 def name_of_type(kind: Any) -> str:
     """Return the name of a type, for messages."""
+    if is_union(kind):
+        return " | ".join(map(name_of_type, get_args(kind)))
+    if kind is type(None):
+        return "None"
     return kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind).replace("typing.", "")
 
 
@@ -120,7 +124,7 @@ def members_of(kind: Any) -> tuple[Any, ...]:
 
 def wrong_type(model: object, kind: Any) -> TypeError:
     """Return the error for an answer of another type than announced."""
-    return TypeError(f"it returned a {type(model).__name__}, and {name_of_type(kind)} is announced")
+    return TypeError(f"it returned a {type(model).__name__}; return {name_of_type(kind)}, as announced")
 
 
 def no_fields(kind: Any, form: str) -> TypeError:

@@ -27,8 +27,8 @@ _BY_TYPE: Final[dict[type, str]] = {
 }
 
 _KNOWN: Final = (
-    "annotate it with Client, Packet, Session, Server, KeyRecord, or a model; write Annotated[..., FromContext()] for "
-    "what a filter has found, or Depends(function) for what a function returns"
+    "annotate it with Client, Packet, Session, Server, KeyRecord, or a model of the fields; write "
+    "Annotated[..., FromContext()] for what a filter has found, or Depends(function) for what a function returns"
 )
 
 
@@ -44,7 +44,10 @@ def Depends(function: Callable[..., Any], /, *, cache: bool = True) -> Any:  # n
         cache: call it once for a packet, for all parameters that it provides.
     """
     if not callable(function):
-        raise TypeError(f"Depends takes a function; got {function!r}")
+        raise TypeError(
+            f"Depends takes a function, and not its result: write Depends(function), without calling it; "
+            f"got {function!r}"
+        )
     return Dependency(function, cache)
 
 
@@ -113,7 +116,8 @@ def sources_of(function: Callable[..., Any], title: str) -> dict[str, Source]:
     found: dict[str, Source] = {}
     for name, parameter in parameters_of(function).items():
         if parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
-            raise TypeError(f"{title} takes {parameter}, which cannot be filled; name its parameters")
+            stars = "*" if parameter.kind is inspect.Parameter.VAR_POSITIONAL else "**"
+            raise TypeError(f"{title} takes {stars}{name}, which cannot be filled; name its parameters")
         source = _source(name, parameter, hints.get(name, inspect.Parameter.empty), title)
         if source is not None:
             found[name] = source
@@ -164,7 +168,7 @@ def _source(name: str, parameter: inspect.Parameter, hint: Any, title: str) -> S
         return _found(name, parameter, kind, title, marked.name)
     if hint is not inspect.Parameter.empty:
         source = _source_by_type(name, parameter, kind, title, Annotated[kind, *marks] if marks else kind)
-        problem = f"is a {name_of_type(kind)}, which is not known"
+        problem = f"has the type {name_of_type(kind)}, which is not known"
     else:
         source = Given(_BY_NAME[name]) if name in _BY_NAME else None
         problem = "has no annotation"

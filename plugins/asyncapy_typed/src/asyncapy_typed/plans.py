@@ -36,6 +36,10 @@ _GIVEN: Final[dict[str, Reader]] = {
 }
 
 
+NOT_YIELDED: Final = "generator didn't yield"
+"""The message of contextlib for a generator that returns before it yields."""
+
+
 class _Kind(Enum):
     """The kinds of functions that provide something."""
 
@@ -56,8 +60,8 @@ class Arguments:
     __slots__ = ("named", "positional")
 
     def __init__(self, positional: Sequence[Reader], named: Mapping[str, Reader]) -> None:
-        self.positional = tuple(positional)
-        self.named = tuple(named.items())
+        self.positional: tuple[Reader, ...] = tuple(positional)
+        self.named: tuple[tuple[str, Reader], ...] = tuple(named.items())
 
     def call(self, function: Callable[..., Any], client: Client, packet: Packet, results: list[Any]) -> Any:
         """Call the function."""
@@ -70,10 +74,11 @@ class Arguments:
 class _Step:
     """A dependency: a function to call, and the place of its result."""
 
-    __slots__ = ("arguments", "function", "kind", "place")
+    __slots__ = ("arguments", "function", "kind", "name", "place")
 
     def __init__(self, function: Callable[..., Any], arguments: Arguments, kind: _Kind, place: int) -> None:
         self.place = place
+        self.name: str = name_of(function)
         self.function: Callable[..., Any] = function
         if kind is _Kind.GENERATOR:
             self.function = _managing(function, contextlib.contextmanager(_as_it_is), "__enter__")
@@ -96,11 +101,16 @@ class _Step:
                 raise self.unawaited(called)
             return called
         assert stack is not None
-        if self.kind is _Kind.GENERATOR:
-            plain: AbstractContextManager[Any] = called
-            return stack.enter_context(plain)
-        asynchronous: AbstractAsyncContextManager[Any] = called
-        return await stack.enter_async_context(asynchronous)
+        try:
+            if self.kind is _Kind.GENERATOR:
+                plain: AbstractContextManager[Any] = called
+                return stack.enter_context(plain)
+            asynchronous: AbstractAsyncContextManager[Any] = called
+            return await stack.enter_async_context(asynchronous)
+        except RuntimeError as error:
+            if str(error) == NOT_YIELDED:
+                raise RuntimeError(f"it has to yield once: the dependency {self.name!r}") from None
+            raise
 
 
 class Plan:
@@ -133,6 +143,7 @@ class Plan:
         sources: Mapping[str, Source] | None = None,
         overrides: Overrides | None = None,
     ) -> None:
+        self._title = title
         self._hidden = hidden
         self._overrides = overrides or {}
         self._size = 0
@@ -218,7 +229,9 @@ class Plan:
             return self._places[key]
         if key in map(_key, self._under_way):
             circle = " -> ".join(name_of(each) for each in [*self._under_way, function])
-            raise TypeError(f"dependencies depend on each other in a circle: {circle}")
+            raise TypeError(
+                f"the dependencies of {self._title} depend on each other in a circle: {circle}; leave one Depends out"
+            )
         self._under_way.append(function)
         kind = _kind_of(function)
         self.manages = self.manages or kind in (_Kind.GENERATOR, _Kind.ASYNC_GENERATOR)
@@ -274,7 +287,7 @@ def found_reader(source: Found, name: str, title: str) -> Reader:
 
     def missing(problem: str) -> LookupError:
         return LookupError(
-            f"{problem} in the context for {name!r} of {title}; put a filter or guard that finds it before the handler"
+            f"{problem}: put a filter or guard before it; for {name!r} of {title}, in the context of the packet"
         )
 
     def read_by_name(client: Client, packet: Packet, results: list[Any]) -> Any:

@@ -41,7 +41,10 @@ class PydanticType(ModelType):
         TypeError: pydantic cannot validate this type.
     """
 
-    errors = (ValidationError, TooManyAlternatives)
+    validate: Callable[[Mapping[str, Any]], Any]
+    dump: Callable[[Any], Any]
+    sees_others: bool
+    errors: tuple[type[Exception], ...] = (ValidationError, TooManyAlternatives)
 
     def __init__(self, kind: Any) -> None:
         self.kind = kind

@@ -9,7 +9,7 @@ from __future__ import annotations
 import builtins
 import json
 import keyword
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from pydantic import BaseModel
@@ -78,8 +78,8 @@ class _Generator:
 
     def __init__(self, source: ClientSource) -> None:
         self._source = source
-        wanted = [name for operation in source.operations for name in _names_of_requests(operation)]
-        packets = {name for name in wanted if name is not None}
+        requests = [each for operation in source.operations for each in source.packets(operation.request)]
+        packets = {name_of_reference(each) for each in requests} - {""}
         used = _used(source, packets)
         self._names = legal_names([name for name in source.schemas if name in used or name in packets], _RESERVED)
         self._models = [name for name in source.schemas if name in used]
@@ -100,9 +100,8 @@ class _Generator:
         """Yield the classes of requests."""
         for operation in self._source.operations:
             base = f"{'StreamRequest' if operation.streams else 'Request'}[{self._answer(operation)}]"
-            members = self._source.members(operation.request)
-            for member in members:
-                schema = self._types.packet(member)
+            for member in self._source.packets(operation.request):
+                schema = self._source.resolve(member)
                 found = operation.operation or _selecting(schema)
                 if found is None:
                     yield (
@@ -116,7 +115,7 @@ class _Generator:
         self, operation: ClientOperation, member: Any, schema: dict[str, Any], found: tuple[str, str], base: str
     ) -> str:
         field, op = found
-        key = member["$ref"].removeprefix(PREFIX) if "$ref" in member else ""
+        key = name_of_reference(member)
         name = self._names.get(key) if key not in self._models else None
         if name is None:
             name = legal_name(f"{camel_case(operation.name)}Request", self._taken)
@@ -157,12 +156,14 @@ class _Generator:
         for name, each in schema.get("properties", {}).items():
             if name in left_out:
                 continue
-            attribute = _attribute(name, reserved)
+            attribute = _attribute(name, reserved, schema["properties"])
             reserved.add(attribute)
             has_other_name = has_other_name or attribute != name
             fields.append(f"    {self._field(attribute, name, each, is_required=name in schema.get('required', ()))}")
-        if has_other_name:
-            lines += ["    model_config = ConfigDict(validate_by_alias=True, validate_by_name=True)", ""]
+        options = ["extra='allow'"] if schema.get("additionalProperties", False) is not False else []
+        options += ["validate_by_alias=True", "validate_by_name=True"] if has_other_name else []
+        if options:
+            lines += [f"    model_config = ConfigDict({', '.join(options)})", ""]
         lines += fields
         if not fields:
             lines = lines[:-1] if lines[-1] == "" else [*lines, "    pass"]
@@ -188,12 +189,9 @@ class _Generator:
         return f"{attribute}: {type_}{value}{note}"
 
 
-def _names_of_requests(operation: ClientOperation) -> Iterator[str | None]:
-    """Yield the names of the schemas of packets."""
-    request = operation.request
-    for each in request.get("anyOf", [request]):
-        reference = each.get("$ref") if isinstance(each, dict) else None
-        yield None if reference is None else str(reference).rpartition("/")[2]
+def name_of_reference(schema: Mapping[str, Any]) -> str:
+    """Return the name of the schema that one refers to; empty if it refers to none."""
+    return str(schema.get("$ref", "")).removeprefix(PREFIX)
 
 
 def _used(source: ClientSource, packets: Iterable[str]) -> set[str]:
@@ -215,13 +213,18 @@ def _selecting(schema: Mapping[str, Any]) -> tuple[str, str] | None:
     return None
 
 
-def _attribute(name: str, reserved: set[str]) -> str:
-    """Return the name of an attribute for a field: the same, unless it cannot be one of a model."""
-    plain = legal_name(name.lstrip("_") or "field", ())
-    plain = plain.lstrip("_") if not plain.lstrip("_")[:1].isdigit() else f"field{plain}"
-    if plain.startswith(_PROTECTED):
+def _attribute(name: str, reserved: Collection[str], names: Collection[str]) -> str:
+    """Return the name of an attribute for a field: the same, unless it cannot be one of a model.
+
+    Args:
+        name: the name of the field.
+        reserved: the names that no attribute may have.
+        names: the names of all fields; an attribute of one has not the name of another.
+    """
+    plain = legal_name(name, ()).lstrip("_") or "field"
+    if plain[0].isdigit() or plain.startswith(_PROTECTED):
         plain = f"field_{plain}"
-    return legal_name(plain or "field", reserved)
+    return plain if plain == name and plain not in reserved else legal_name(plain, {*reserved, *names})
 
 
 def _literal(text: str) -> str:

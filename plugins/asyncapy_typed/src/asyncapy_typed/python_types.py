@@ -38,21 +38,11 @@ class PythonTypes:
 
     def is_class(self, schema: Any) -> bool:
         """Return True for a schema of objects that becomes a class."""
-        if not isinstance(schema, dict) or not set(schema) <= _OF_CLASSES or schema.get("type", "object") != "object":
+        if not isinstance(schema, dict) or not set(schema) <= _OF_CLASSES:
             return False
-        others = schema.get("additionalProperties")
-        return "properties" in schema or not isinstance(others, dict)
-
-    def packet(self, schema: Any) -> dict[str, Any]:
-        """Return the schema of a packet as one object: that of ``allOf`` which has properties."""
-        found = self._source.resolve(schema)
-        if not isinstance(found, dict):
-            return {}
-        for each in found.get("allOf", ()):
-            part = self._source.resolve(each)
-            if isinstance(part, dict) and "properties" in part:
-                return part
-        return found
+        if "properties" in schema:
+            return bool(schema.get("type", "object") == "object")
+        return bool(schema.get("type") == "object") and not isinstance(schema.get("additionalProperties"), dict)
 
     def type_of(self, schema: Any) -> str:
         """Return the annotation for the values that a schema allows, or for more."""

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from asyncapy_typed.core_schemas import Node, inner_nodes, with_inner
+from asyncapy_typed.core_schemas import Node, called_before, inner_nodes, with_inner
 
 MAX_UNIONS: Final = 1000
 """Unions that may be tried for a packet."""
@@ -67,7 +67,7 @@ def counted(schema: Node, count: UnionCount) -> Node | None:
         if node.get("type") != "union":
             return made
         found = True
-        return {"type": "function-before", "function": {"type": "no-info", "function": count}, "schema": made}
+        return called_before(count, made)
 
     recursive = _recursive(schema)
     if not recursive:

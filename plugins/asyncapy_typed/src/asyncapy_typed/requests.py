@@ -142,8 +142,9 @@ def _result_of(kind: type[_Operation]) -> Any:
     if is_open or isinstance(result, TypeVar):
         raise TypeError(f"{name} does not name the type of its answer: write {name}[Book]")
     holder = SimpleNamespace(__annotations__={"answer": result})
+    names = vars(sys.modules[module]) if module in sys.modules else {}  # a loader need not register a module
     try:
-        return get_type_hints(holder, vars(sys.modules[module]), include_extras=True)["answer"]
+        return get_type_hints(holder, names, include_extras=True)["answer"]
     except NameError as error:
         raise TypeError(
             f"the type of the answer of {name} has the unknown name {error.name!r}: define it in the module {module}"

@@ -55,7 +55,11 @@ class Schemas:
         added: list[tuple[str, Any]] = []
         for local in reachable(schema, definitions):
             closure = {each: definitions[each] for each in reachable(definitions[local], definitions)}
-            name, is_new = self._name(local, json.dumps([definitions[local], closure], sort_keys=True), variant)
+            name, is_new = self._name(
+                _simple_name(local, definitions[local]),
+                json.dumps([definitions[local], closure], sort_keys=True),
+                variant,
+            )
             names[local] = name
             if is_new:
                 added.append((name, definitions[local]))
@@ -85,6 +89,12 @@ class Schemas:
         name = next(each for each in _candidates(wanted, variant) if each not in taken)
         self._names[wanted, identity] = name
         return name, True
+
+
+def _simple_name(name: str, definition: Any) -> str:
+    """Return the name of a class alone, where pydantic puts its module before it: a model has two of this name."""
+    title = legal_key(definition.get("title", "")) if isinstance(definition, dict) else ""
+    return title if title and re.fullmatch(rf".+__{re.escape(title)}(__\d+)?", name) else name
 
 
 def legal_key(name: str) -> str:

@@ -90,12 +90,12 @@ class Signature:
             )
         if route.operation is None:
             raise TypeError(
-                f"{self.title} takes a {kind.__name__}, which is the operation {operation[1]!r}: register it with "
+                f"{self.title} takes {kind.__name__}, which is the operation {operation[1]!r}: register it with "
                 f"@server.operation({kind.__name__})"
             )
         if operation != (route.field, route.operation):
             raise TypeError(
-                f"{self.title} takes a {kind.__name__}, which is the operation {operation[1]!r} in the field "
+                f"{self.title} takes {kind.__name__}, which is the operation {operation[1]!r} in the field "
                 f"{operation[0]!r}, but it is registered for {route.operation!r} in the field {route.field!r}: "
                 f"register it with @server.operation({kind.__name__}), on a router without another prefix"
             )
@@ -135,15 +135,19 @@ class Signature:
                 f"derive {request.__name__} from Request"
             )
         result = request.__asyncapy_result__()
+        try:
+            wanted = answer_type(result)
+        except TypeError as error:
+            raise TypeError(f"the answer of {request.__name__}: {error}") from error
         if annotated is None or annotated.kind is Any:
-            return answer_type(result)
+            return wanted
         if not _is_part(annotated.kind, result):
             base = "Request" if one else "StreamRequest"
             raise TypeError(
                 f"{self.title} returns {_name(hint)}, but {request.__name__} is a {base}[{_name(result)}]; change one "
                 "of them"
             )
-        return answer_type(result)
+        return wanted
 
 
 def is_typed(function: object) -> bool:

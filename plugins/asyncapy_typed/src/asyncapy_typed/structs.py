@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Union, get_origin
 
 from asyncapy_typed.errors import Problem
@@ -32,8 +32,9 @@ class StructType(ModelType):
     def __init__(self, kind: Any) -> None:
         import msgspec  # noqa: PLC0415  # it is installed, as there is a struct
 
-        self.errors = (msgspec.ValidationError,)
-        self.kind = kind = Union[members_of(kind)]  # msgspec does not know names given to types  # noqa: UP007
+        self.errors: tuple[type[Exception], ...] = (msgspec.ValidationError,)
+        kind = Union[members_of(kind)]  # msgspec does not know names given to types  # noqa: UP007
+        self.kind: Any = kind
         try:
             msgspec.inspect.type_info(kind)
         except (NameError, TypeError) as error:
@@ -43,7 +44,7 @@ class StructType(ModelType):
         for each in structs:
             if each.__struct_config__.array_like:
                 raise no_fields(each, "list")
-        self.sees_others = any(each.__struct_config__.forbid_unknown_fields for each in structs)
+        self.sees_others: bool = any(each.__struct_config__.forbid_unknown_fields for each in structs)
 
         def validate(fields: Mapping[str, Any]) -> Any:
             return convert(fields, kind)
@@ -53,7 +54,8 @@ class StructType(ModelType):
                 raise wrong_type(model, kind)
             return to_builtins(model, builtin_types=(bytes,))
 
-        self.validate, self.dump = validate, dump
+        self.validate: Callable[[Mapping[str, Any]], Any] = validate
+        self.dump: Callable[[Any], Any] = dump
 
     def problems(self, error: Exception, fields: Mapping[str, Any]) -> list[Problem]:
         parts = _ERROR.fullmatch(str(error))

@@ -38,18 +38,29 @@ def typescript(description: Mapping[str, Any]) -> str:
     types = _Types(legal_names(source.schemas, _RESERVED))
     parts = [f"// The types of {one_line(source.title)}. Written by `asyncapy client`: do not change it by hand.\n"]
     parts += [types.declaration(name, schema) for name, schema in source.schemas.items()]
+    names = operations_by_name(source.operations)
     parts.append(
         "/** The types of each operation, by its name. */\n"
-        "export interface Operations {\n" + "".join(_operation(types, each) for each in source.operations) + "}\n"
+        "export interface Operations {\n"
+        + "".join(_operation(types, name, each) for name, each in names.items())
+        + "}\n"
     )
     parts.append("export type OperationName = keyof Operations;\n")
     return "\n".join(parts)
 
 
-def _operation(types: _Types, operation: ClientOperation) -> str:
+def operations_by_name(operations: list[ClientOperation]) -> dict[str, ClientOperation]:
+    """Return the operations by their names; by their keys in the description where another one has the name."""
+    found: dict[str, ClientOperation] = {}
+    for each in operations:
+        found[each.key if each.name in found else each.name] = each
+    return found
+
+
+def _operation(types: _Types, name: str, operation: ClientOperation) -> str:
     failure = union((types.type_of(each) for each in operation.failures), UNKNOWN)
     lines = [
-        f"  {property_name(operation.key)}: {{",
+        f"  {property_name(name)}: {{",
         f"    request: {types.type_of(operation.request)};",
         f"    answer: {types.type_of(operation.answer)};",
         f"    failure: {failure};",

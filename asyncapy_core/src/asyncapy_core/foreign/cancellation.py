@@ -6,7 +6,7 @@ from types import TracebackType
 
 import trio
 
-from asyncapy_core.inspection import is_a, raise_unchanged, read_traceback, split
+from asyncapy_core.foreign.inspection import is_a, raise_unchanged, read_traceback, split
 
 
 class ForeignScope:

@@ -7,8 +7,8 @@ import trio
 from cancellation import make_cancelled
 from hostile_exceptions import KINDS, doubled, made, nested
 
-from asyncapy_core.cancellation import ForeignScope
-from asyncapy_core.inspection import class_name, first_leaf, is_a, is_readable, leaves, members, split
+from asyncapy_core.foreign.cancellation import ForeignScope
+from asyncapy_core.foreign.inspection import class_name, first_leaf, is_a, is_readable, leaves, members, split
 
 GROUPED = [kind for kind in KINDS if kind not in {"BaseException", "BaseExceptionGroup", "KeyboardInterrupt"}]
 """All but those that no group can contain, as Python reads the class of a BaseException."""
