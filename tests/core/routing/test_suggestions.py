@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from asyncapy import Client, Packet, Router, Server
 from asyncapy.filters import Filters
+from asyncapy_core.routing.handler import Handler
 from asyncapy_core.routing.suggestions import LONGEST, SHARE, Suggestions
 from asyncapy_core.testing import serving
 
@@ -89,6 +91,29 @@ def test_names_are_compared_in_a_small_part_of_the_time_only() -> None:
     assert "operations" not in second
     clock.now += 1 / SHARE
     assert "operations" in (suggest(Packet({"op": "books.reed"})) or {})
+
+
+class Group(tuple[Handler, ...]):
+    """The handlers of a group, which counts how often they are looked at."""
+
+    __slots__ = ()
+    looked_at = 0
+
+    def __iter__(self) -> Iterator[Handler]:
+        type(self).looked_at += 1
+        return super().__iter__()
+
+
+def test_the_handlers_are_looked_at_once_until_they_change() -> None:
+    server = server_of("books.read")
+    groups = {0: Group(server.handlers[0])}
+    suggest = Suggestions(lambda: groups, lambda: 0.0)
+    for _ in range(3):
+        assert "books.read" in (suggest(Packet({"op": "books.reed"})) or {})["operations"]
+    assert Group.looked_at == 1
+    server.operation("films.read")(handler)
+    groups[0] = Group(server.handlers[0])
+    assert (suggest(Packet({"op": "films.reed"})) or {})["operations"] == ["films.read"]
 
 
 @pytest.mark.parametrize("version", [22, 23])

@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 import pytest
-from pydantic import BaseModel, ConfigDict, Field, RootModel
+from pydantic import BaseModel, ConfigDict, Field, RootModel, model_validator
 
-from asyncapy import Server
+from asyncapy import Client, Packet, Server
 from asyncapy.filters import Filters
 from asyncapy.typed import Request
 from asyncapy_core.testing import serving
@@ -112,3 +112,46 @@ async def test_a_model_gets_its_own_field_though_a_guard_examines_it() -> None:
 
     async with serving(server) as running, running.client() as client:
         assert await client.request({"op": "keyed", "key": "k", "token": "t"}) == {"key": "k"}
+
+
+class Renamed(BaseModel):
+    id: int
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rename(cls, fields: Any) -> Any:
+        fields["id"] = fields.pop("number")
+        return fields
+
+
+class Wrapped(BaseModel):
+    id: int
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _rename(cls, fields: Any, validate: Any) -> Any:
+        fields["id"] = fields.pop("number")
+        return validate(fields)
+
+
+@pytest.mark.parametrize("kind", [Renamed, Wrapped])
+async def test_a_validator_does_not_change_the_packet_for_other_handlers(kind: Any) -> None:
+    server = Server(port=0)
+    seen: list[Any] = []
+
+    async def first(request: Any) -> None: ...
+
+    first.__annotations__ = {"request": kind, "return": None}
+    server.register_handler(first, Filters.HasFields(number=None))
+
+    @server.add_handler(Filters.HasFields(number=None), group=1)
+    async def second(client: Client, packet: Packet) -> dict[str, Any]:
+        seen.append(dict(packet))
+        return {}
+
+    async with serving(server) as running, running.client() as client:
+        await client.request({"number": 7})
+        assert seen == [{"number": 7}]
+        if kind is Renamed:
+            answer = await client.request({"number": "x"})
+            assert answer["fields"][0]["loc"] == ["id"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import trio
-from pydantic import BaseModel
+from pydantic import BaseModel, field_validator
 
 from asyncapy import Server
 from asyncapy.errors import HandlerFailed
@@ -117,3 +117,31 @@ async def test_no_iterator_is_a_failure_that_names_it(caplog: pytest.LogCaptureF
         with pytest.raises(HandlerFailed):
             await anext(client.stream_call(Count()))
     assert "it returned a NoneType; yield its items instead" in caplog.text
+
+
+class Failing(BaseModel):
+    n: int
+
+    @field_validator("n")
+    @classmethod
+    def _fails(cls, n: int) -> int:
+        raise RuntimeError("broken")
+
+
+class CountFailing(StreamRequest[Failing], op="count"):
+    pass
+
+
+async def test_a_stream_is_cancelled_if_its_answer_cannot_be_read() -> None:
+    server, numbers = Server(port=0), Iterable()
+
+    @server.operation(Count)
+    async def count(request: Count) -> AsyncIterable[Number]:
+        return numbers
+
+    async with serving(server) as running, running.client(version=23) as client:
+        stream = client.stream_call(CountFailing())
+        with pytest.raises(RuntimeError, match="broken"):
+            await anext(stream)
+        with trio.fail_after(5):
+            await numbers.closed.wait()

@@ -73,7 +73,7 @@ class TypedStream(Generic[T]):
         fields = await anext(self._parts)
         try:
             return self._read(fields)
-        except InvalidReply:
+        except BaseException:  # raised again; a validator of the answer may raise anything
             await self._parts.aclose()
             raise
 

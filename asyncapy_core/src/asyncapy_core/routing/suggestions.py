@@ -36,22 +36,23 @@ class Suggestions:
         self._handlers = handlers
         self._clock = clock
         self._rests_until = 0.0
+        self._known: tuple[Iterable[Handler], ...] = ()
+        self._names: dict[str, dict[str, None]] = {}
 
     def __call__(self, packet: Packet) -> Mapping[str, Any] | None:
         """Return a ``detail`` for the answer to a packet that no handler gets, and names of close ``operations``.
 
         Names are not compared if that was done a moment ago. None if there is nothing to add.
         """
-        handlers = itertools.chain(*self._handlers().values())
-        filters = [each for handler in handlers for each in handler.filters[:1] if isinstance(each, Operation)]
-        fields = list(dict.fromkeys(each.field for each in filters))
-        field = next((each for each in fields if each in packet.fields), None)
+        names_by_field = self._names_by_field()
+        field = next((each for each in names_by_field if each in packet.fields), None)
         if field is None:
-            return {"detail": f"the packet has no field {' or '.join(map(repr, fields))}"} if fields else None
+            wanted = " or ".join(map(repr, names_by_field))
+            return {"detail": f"the packet has no field {wanted}"} if wanted else None
         name = packet.fields[field]
         if not isinstance(name, str):
             return {"detail": f"the field {field!r} is not a string, the name of an operation"}
-        names = list(dict.fromkeys(each.name for each in filters if each.field == field))
+        names = names_by_field[field]
         if name in names:
             return {"detail": "the filters of this operation do not let the packet pass"}
         close = self._close(name, names) if len(name) <= LONGEST else []
@@ -59,7 +60,19 @@ class Suggestions:
             return {"detail": f"there is no such operation; the field {field!r} has the name of one"}
         return {"detail": f"there is no such operation; did you mean {' or '.join(close)}?", "operations": close}
 
-    def _close(self, name: str, names: list[str]) -> list[str]:
+    def _names_by_field(self) -> dict[str, dict[str, None]]:
+        """Return the names of operations by their field, in the order of the handlers."""
+        groups = tuple(self._handlers().values())
+        if groups != self._known:  # a packet costs no more for many handlers; equal tuples are the same objects
+            self._names = {}
+            for handler in itertools.chain(*groups):
+                for each in handler.filters[:1]:
+                    if isinstance(each, Operation):
+                        self._names.setdefault(each.field, {})[each.name] = None
+            self._known = groups
+        return self._names
+
+    def _close(self, name: str, names: Iterable[str]) -> list[str]:
         import difflib  # noqa: PLC0415  # only for a mistake
 
         began = self._clock()

@@ -1,4 +1,4 @@
-"""Schemas of pydantic-core, as trees: the bytes in them, and a form that bounds the number of errors."""
+"""Schemas of pydantic-core, as trees: questions about them, and forms for packets that bound the number of errors."""
 
 from __future__ import annotations
 
@@ -166,6 +166,11 @@ def sees_others(schema: Node) -> bool:
         if behavior in ("forbid", "allow") or node.get("type") == "dict":
             return True
     return False
+
+
+def may_change_fields(schema: Node) -> bool:
+    """Return True if a function of the model gets the fields of the packet, and may change them."""
+    return any(str(node.get("type")).startswith("function-") for node in _outer_nodes(schema))
 
 
 def _outer_nodes(schema: Node) -> Iterable[Node]:

@@ -13,7 +13,16 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, JsonSchema
 from pydantic_core import SchemaValidator
 
 from asyncapy_typed.binary import is_plain, with_bytes
-from asyncapy_typed.core_schemas import bounded, bytes_in, finite, has_secrets, is_strict, lax_for_text, sees_others
+from asyncapy_typed.core_schemas import (
+    bounded,
+    bytes_in,
+    finite,
+    has_secrets,
+    is_strict,
+    lax_for_text,
+    may_change_fields,
+    sees_others,
+)
 from asyncapy_typed.errors import Problem
 from asyncapy_typed.model_types import ModelType, members_of, name_of_type, no_fields, wrong_type
 from asyncapy_typed.recursive_unions import TooManyAlternatives, UnionCount, count_values, counted
@@ -63,6 +72,8 @@ class PydanticType(ModelType):
         else:
             self._validate_wholly = _counting(_validator(with_count), count)
             self.validate = _counting(_validator(bounded(with_count)), count)
+        if may_change_fields(schema):
+            self._validate_wholly, self.validate = _copying(self._validate_wholly), _copying(self.validate)
         self._has_bytes = "binary" in kinds
         self._has_others = "other" in kinds  # bytes that are no bytes in a packet
         self._has_secrets = has_secrets(schema)
@@ -228,6 +239,11 @@ def _validator(schema: Any) -> SchemaValidator:
         return SchemaValidator(schema, **without_others)
     except TypeError:  # a later release of pydantic has no such argument
         return SchemaValidator(schema)
+
+
+def _copying(validate: Callable[[Mapping[str, Any]], Any]) -> Callable[[Mapping[str, Any]], Any]:
+    """Return a function that validates a copy of the fields, as other handlers get the packet, too."""
+    return lambda fields: validate(dict(fields))
 
 
 def _counting(validator: SchemaValidator, count: UnionCount) -> Callable[[Mapping[str, Any]], Any]:
