@@ -106,6 +106,23 @@ def test_the_readme_begins_with_a_server_and_a_call_with_models(tmp_path: Path) 
     assert [field["loc"] for field in cast("list[dict[str, object]]", answer["fields"])] == [["id"]]
 
 
+def test_the_service_with_models_of_the_readme_is_used_by_its_client(tmp_path: Path) -> None:
+    (tmp_path / "notes_models.py").write_text(readme_program("class ReadNote"))
+    (tmp_path / "service.py").write_text(readme_program("def open_notes").replace("port=1500", "port=0"))
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "service.py"], cwd=tmp_path, **pipes) as process:  # type: ignore[call-overload]
+        key = process.stdout.readline().strip()
+        found = None
+        while found is None:
+            found = re.search(r"Serving on 127\.0\.0\.1:(\d+)", process.stderr.readline())
+        code = readme_program("ListNotes(), extra").replace("1500", found[1])
+        client = [sys.executable, "-c", code, key]
+        done = subprocess.run(client, cwd=tmp_path, capture_output=True, text=True, timeout=30)
+        process.terminate()
+        process.communicate(timeout=10)
+    assert (done.stdout, done.stderr) == ("buy milk\nERR_NOT_FOUND {'detail': 'there is no such note'}\n", "")
+
+
 @pytest.fixture(params=["sqlite", *SERVERS])
 def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "sqlite":

@@ -92,7 +92,7 @@ def test_options_are_read_from_toml_and_have_their_defaults(
 @pytest.mark.parametrize(
     ("option", "words"),
     [
-        ("greting = 'good day'", ["lifecycle", "greting", "not permitted", "journal, greeting, refuse"]),
+        ("greting = 'good day'", ["lifecycle", "greting", "did you mean", "greeting"]),
         ("refuse = 'perhaps'", ["lifecycle", "refuse", "boolean"]),
     ],
     ids=["unknown", "wrong"],

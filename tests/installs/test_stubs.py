@@ -11,7 +11,7 @@ import pytest
 if TYPE_CHECKING:
     from installs.conftest import Environment, Install
 
-MODULES = ("__init__", "client", "core", "errors", "filters", "server", "util")
+MODULES = ("__init__", "client", "core", "errors", "filters", "server", "typed", "util")
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_it_checks_that_the_files_are_up_to_date(environment: Environment, tmp_p
     stubs(environment, tmp_path)
     written = contents(tmp_path)
     fresh = stubs(environment, tmp_path, "--check")
-    assert (fresh.returncode, fresh.stdout) == (0, "The 7 stubs in typings are up to date.\n")
+    assert (fresh.returncode, fresh.stdout) == (0, "The 8 stubs in typings are up to date.\n")
     assert contents(tmp_path) == written
 
 

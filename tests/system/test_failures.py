@@ -23,6 +23,7 @@ from asyncapy.errors import (
     Unavailable,
 )
 from asyncapy.filters import Filter, Filters
+from asyncapy_core import PluginManager
 from asyncapy_core.server.explain import explain_packet
 
 NOT_FOUND = {"status": "failure", "error": "ERR_NOT_FOUND", "detail": "no such book", "id": 7}
@@ -410,7 +411,7 @@ async def one_more(client: Client, packet: Packet, more: object = None) -> None:
 
 @pytest.mark.parametrize("handler", [none, three, keyword])
 def test_a_handler_with_the_wrong_parameters_is_refused(handler: Any) -> None:
-    server = Server(port=0)
+    server = Server(port=0, plugins=PluginManager(discover=False))  # without a plugin that adapts it
     with pytest.raises(
         TypeError, match=rf"'{handler.__name__}' takes \(client: .*; write 'async def {handler.__name__}\("
     ):

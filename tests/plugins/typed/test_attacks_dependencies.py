@@ -141,7 +141,7 @@ class Registry:
         return 1
 
 
-registry = Registry()
+numbers = Registry()
 
 
 async def test_a_replacement_is_looked_at_once_and_not_for_each_packet() -> None:
@@ -161,11 +161,11 @@ async def test_a_replacement_is_looked_at_once_and_not_for_each_packet() -> None
             return 2
 
     @server.operation("number")
-    async def get_number(n: Annotated[int, Depends(registry.number)]) -> dict[str, int]:
+    async def get_number(n: Annotated[int, Depends(numbers.number)]) -> dict[str, int]:
         return {"n": n}
 
     async with serving(server) as running, running.client() as client:
-        with server.override(registry.number, Replaced()):
+        with server.override(numbers.number, Replaced()):
             assert await client.request({"op": "number"}) == {"n": 2}
             reads = Replaced.read
             for _ in range(5):

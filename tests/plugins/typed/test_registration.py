@@ -352,7 +352,9 @@ def test_an_operation_is_a_name_or_a_class_with_one() -> None:
     server = Server(port=0)
     with pytest.raises(TypeError, match=r"NoOperation has no operation: write class NoOperation\(Request"):
         server.operation(NoOperation)
-    with pytest.raises(TypeError, match=r"Book is no class of requests with an operation: give one, such as class Read\(Request"):
+    with pytest.raises(
+        TypeError, match=r"Book is no class of requests with an operation: give one, such as class Read\(Request"
+    ):
         server.operation(Book)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"is a string, such as 'books\.read'; got 7"):
         server.operation(7)  # type: ignore[arg-type]

@@ -60,7 +60,7 @@ def counting() -> Server:
 async def test_a_stream_is_refused_in_version_22_and_later_answers_are_right(fields: dict[str, Any]) -> None:
     calls.clear()
     async with serving(counting()) as running, running.client(raise_failures=True) as client:
-        with pytest.raises(FailureReply, match=r"ERR_VERSION_TOO_OLD: .* need version 23 of the protocol"):
+        with pytest.raises(FailureReply, match="ERR_VERSION_TOO_OLD: a stream of answers needs version 23 of"):
             await client.request(fields)
         for _ in range(3):
             assert await client.call(Read(n=1)) == Number(n=22)

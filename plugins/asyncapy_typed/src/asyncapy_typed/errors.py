@@ -45,9 +45,7 @@ def invalid(*problems: Problem) -> Failure:
 
 def too_old() -> Failure:
     """Return the failure for a request of version 22 that has any number of answers."""
-    return Failure(
-        "ERR_VERSION_TOO_OLD", detail="this operation has any number of answers, which need version 23 of the protocol"
-    )
+    return Failure("ERR_VERSION_TOO_OLD", detail="a stream of answers needs version 23 of the protocol")
 
 
 def describe_problems(problems: Iterable[Problem]) -> str:
