@@ -360,6 +360,23 @@ def test_an_operation_is_a_name_or_a_class_with_one() -> None:
         server.operation(7)  # type: ignore[arg-type]
 
 
+def test_a_handler_of_a_class_of_requests_takes_one() -> None:
+    server = Server(port=0)
+    with pytest.raises(
+        PluginError, match=r"registered with @server.operation\(Read\), and takes no Read: add the parameter"
+    ):
+
+        @server.operation(Read)
+        async def forgotten(client: Client) -> Book:
+            raise AssertionError
+
+    @server.operation(Read)
+    async def of_packet(packet: Packet) -> Book:
+        raise AssertionError
+
+    server.operation(Read)(usual)
+
+
 def test_a_plain_generator_is_no_handler() -> None:
     def numbers(request: Read) -> Iterator[int]:
         yield 1

@@ -72,6 +72,7 @@ class Route:
         group: its group.
         operation: the name of its operation, or None.
         field: the field for the name of the operation.
+        model: the class of requests that has named the operation, or None.
     """
 
     function: HandlerFunction
@@ -79,6 +80,7 @@ class Route:
     group: int
     operation: str | None = None
     field: str = ""
+    model: type[OperationModel] | None = None
 
     @property
     def name(self) -> str:
@@ -160,8 +162,10 @@ class Routes(ABC):
         field, text = self._operation_of(name)
         self._check_not_a_function(filters, f"operation({text!r})")
 
+        model = None if isinstance(name, str) else name
+
         def register(handler: H) -> H:
-            self.add_route(Route(handler, filters, _checked_group(group), text, field))
+            self.add_route(Route(handler, filters, _checked_group(group), text, field, model))
             return handler
 
         return register
