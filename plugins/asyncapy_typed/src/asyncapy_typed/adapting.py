@@ -16,6 +16,7 @@ from asyncapy_core.logs import Mistake
 from asyncapy_core.protocol.wire import NUMBERED_VERSION
 from asyncapy_typed.answers import dump_any
 from asyncapy_typed.errors import too_old
+from asyncapy_typed.parameters import Given
 from asyncapy_typed.plans import Hidden, Overrides, Plan
 from asyncapy_typed.signatures import Signature, is_typed
 
@@ -41,6 +42,7 @@ def adapt(function: Callable[..., Any], server: ServerInterface, route: Route) -
     try:
         signature = Signature(function, route)
         plans = _Plans(signature, _hidden_fields(server, route))
+        _require_request(signature, plans.own, route)
     except TypeError as error:
         raise TypeError(f"{error}{_place_of(function)}") from error
     dump = _dump_of(signature)
@@ -50,6 +52,17 @@ def adapt(function: Callable[..., Any], server: ServerInterface, route: Route) -
         make = _streaming if signature.streams else _answering
         made = make(signature, plans.own, dump)
     return _of_version_23(made) if signature.streams else made
+
+
+def _require_request(signature: Signature, plan: Plan, route: Route) -> None:
+    """Raise TypeError for a handler that is registered with a class of requests, and reads none of its fields."""
+    if route.model is None or plan.models or Given("packet") in signature.sources.values():
+        return
+    name = route.model.__name__
+    raise TypeError(
+        f"{signature.title} is registered with @server.operation({name}), and takes no {name}: add the parameter "
+        f"'request: {name}'"
+    )
 
 
 def _place_of(function: Callable[..., Any]) -> str:

@@ -80,12 +80,6 @@ class Signature:
             )
         if not models:
             self._refuse_optional_models()
-            if route.model is not None and not any(source == Given("packet") for source in self.sources.values()):
-                name = route.model.__name__
-                raise TypeError(
-                    f"{self.title} is registered with @server.operation({name}), and takes no {name}: add the parameter "
-                    f"'request: {name}'"
-                )
         kind = members_of(models[0].kind)[0] if models else None
         if not (isinstance(kind, type) and issubclass(kind, (Request, StreamRequest))):
             return None
