@@ -102,7 +102,7 @@ async def test_a_reset_cancels_all_requests_and_gives_the_place_back(
         assert len(scene.begun) == begun, "a request that waited was begun on a broken connection"
         await running.settle()
         await until(lambda: not running.grown_since(before))
-    await until(lambda: len(running.logged("The client has left")) == 2)  # a thread writes them
+    await until(lambda: len(running.logged("The client has left")) == 2)
     assert not running.logged("ERROR")
 
 
