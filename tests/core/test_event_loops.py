@@ -14,7 +14,7 @@ import trio
 from asyncapy import Server
 from asyncapy.client import AsyncClient, Client, Pool
 from asyncapy.util import APIKeyFactory
-from asyncapy_core.session import Gone
+from asyncapy_core.gone import Gone
 from asyncapy_core.testing import serving
 
 

@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import uuid
 import weakref
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
-import trio
-
 from asyncapy_core.addresses import network_of
 from asyncapy_core.errors import ClientDisconnected
-from asyncapy_core.event_loops import require_trio
+from asyncapy_core.gone import Gone
 from asyncapy_core.logs import SessionLog
 from asyncapy_core.protocol.packet import Packet, SharedPacket
 from asyncapy_core.protocol.wire import PROTOCOL_VERSION
@@ -199,41 +197,6 @@ class Client:
 
     def __repr__(self) -> str:
         return f"<Client {self.address} session={self.session.session_id} encoding={self.encoding}>"
-
-
-class Gone:
-    """Whether a client has left, as a flag and as an awaitable."""
-
-    __slots__ = ("_event", "_is_set")
-
-    def __init__(self) -> None:
-        self._is_set = False
-        self._event: trio.Event | None = None
-
-    def set(self) -> None:
-        """Note that the connection has ended; called by the server."""
-        self._is_set = True
-        if self._event is not None:
-            self._event.set()
-
-    async def wait(self) -> None:
-        """Wait until the connection has ended; the same as to await this object."""
-        require_trio("client.gone")
-        if self._is_set:
-            await trio.lowlevel.checkpoint()
-            return
-        if self._event is None:
-            self._event = trio.Event()
-        await self._event.wait()
-
-    def __bool__(self) -> bool:
-        return self._is_set
-
-    def __await__(self) -> Generator[Any, Any, None]:
-        return self.wait().__await__()
-
-    def __repr__(self) -> str:
-        return f"<Gone {self._is_set}>"
 
 
 class Session:

@@ -383,3 +383,28 @@ def test_a_plain_generator_is_no_handler() -> None:
 
     with pytest.raises(TypeError, match="must be asynchronous"):
         adapt(numbers, Server(port=0), Route(numbers, (), 0, OPERATION, "op"))  # type: ignore[arg-type]
+
+
+class Called:
+    """A callable object whose attributes look like those of `functools.partial`."""
+
+    def __init__(self) -> None:
+        self.func = self
+
+    async def __call__(self, request: Read) -> Book:
+        raise AssertionError
+
+
+async def of_unannotated(c, p) -> Book:  # type: ignore[no-untyped-def]
+    raise AssertionError
+
+
+@pytest.mark.parametrize("function", [Called(), of_unannotated])
+def test_a_handler_is_adapted_whatever_its_attributes_and_the_names_of_client_and_packet(function: Any) -> None:
+    assert is_typed(function)
+    assert adapt(function, Server(port=0), Route(function, (), 0, OPERATION, "op")) is not None
+
+
+def test_depends_without_a_function_says_what_to_write() -> None:
+    with pytest.raises(TypeError, match=r"write Depends\(function\), without calling it; got None"):
+        Depends()

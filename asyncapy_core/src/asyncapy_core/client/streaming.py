@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
@@ -36,7 +37,7 @@ class Signal:
         await self._event.wait()
 
 
-class ClosingIterator:
+class ClosingIterator(ABC):
     """An async iterator that is closed by `aclose`, and at the end of an ``async with``."""
 
     def __aiter__(self) -> Self:
@@ -55,8 +56,9 @@ class ClosingIterator:
     ) -> None:
         self._close()
 
+    @abstractmethod
     def _close(self) -> None:
-        raise NotImplementedError
+        """Receive nothing more."""
 
 
 class ReplyStream(ClosingIterator):

@@ -18,7 +18,8 @@ from asyncapy_core.net.corking import run_with_wait_hook
 from asyncapy_core.protocol.kinds import Kind
 from asyncapy_core.routing.outcomes import SUCCEEDED
 from asyncapy_core.server.numbered_output import NumberedOutput
-from asyncapy_core.server.numbered_request import NumberedRequest, Progress
+from asyncapy_core.server.numbered_request import NumberedRequest
+from asyncapy_core.server.progress import Progress
 from asyncapy_core.server.stage import Stage
 from asyncapy_core.server.worker import Worker
 

@@ -18,7 +18,8 @@ from asyncapy_core.protocol.kinds import Kind
 from asyncapy_core.routing.outcomes import SUCCEEDED
 from asyncapy_core.server.in_flight import RequestsInFlight
 from asyncapy_core.server.intake import TimedOut
-from asyncapy_core.server.numbered_request import NumberedRequest, Progress
+from asyncapy_core.server.numbered_request import NumberedRequest
+from asyncapy_core.server.progress import Progress
 
 if TYPE_CHECKING:
     from asyncapy_core.protocol.numbered import NumberedDecoder, NumberedFrame

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping
-from enum import IntEnum
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
@@ -16,6 +15,7 @@ from asyncapy_core.protocol.packet import Packet
 from asyncapy_core.protocol.wire import NUMBERED_VERSION
 from asyncapy_core.server.answering import Answering
 from asyncapy_core.server.handling import as_answer
+from asyncapy_core.server.progress import Progress
 from asyncapy_core.session import Client
 
 if TYPE_CHECKING:
@@ -25,27 +25,6 @@ if TYPE_CHECKING:
     from asyncapy_core.protocol.packet import SharedPacket
     from asyncapy_core.server.numbered_output import NumberedOutput
     from asyncapy_core.session import Session
-
-
-class Progress(IntEnum):
-    """The progress of a request, in order."""
-
-    IN_PLACE = 0
-    """Its handler runs in the task that reads, and has not waited; no answer is kept."""
-    OPEN = 1
-    """Its handler has waited, or begins in another task, or `Client.answering` keeps it open."""
-    PARTLY = 2
-    """A part of its answer was sent, and may have been the last."""
-    KEPT = 3
-    """Its latest answer is the last item of the output queue, and is the last answer if no other follows."""
-    ANSWERED = 4
-    """Its handler has sent the last answer, and may send no other."""
-    CLOSED = 5
-    """Its handler has closed the connection."""
-    CANCELLED = 6
-    """Its client no longer waits: answers are dropped."""
-    ENDED = 7
-    """It has ended with its handler."""
 
 
 _IN_PLACE: Final = Progress.IN_PLACE

@@ -10,7 +10,8 @@ from asyncapy_core.errors import BrokenCodec, ConnectionLost, EncodeError, Error
 from asyncapy_core.routing.dispatch import NoHandler
 from asyncapy_core.routing.outcomes import CANCELLED, DISCONNECTED
 from asyncapy_core.server.handling import Handling
-from asyncapy_core.server.numbered_request import NumberedRequest, Progress
+from asyncapy_core.server.numbered_request import NumberedRequest
+from asyncapy_core.server.progress import Progress
 
 if TYPE_CHECKING:
     from asyncapy_core.logs import SessionLog

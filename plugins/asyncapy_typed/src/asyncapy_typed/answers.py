@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, Final, get_origin
 
 from asyncapy_typed.errors import describe_problems
-from asyncapy_typed.model_types import InvalidFields, ModelType, members_of, name_of_type
+from asyncapy_typed.model_types import InvalidFields, ModelType, members_of, name_of_type, wrong_type
 from asyncapy_typed.models import model_type
 
 NONE: Final[Mapping[str, Any]] = MappingProxyType({"status": "success"})
@@ -85,7 +85,7 @@ class AnswerType:
 
     def _dump_none(self, answer: Any) -> Mapping[str, Any]:
         if answer is not None:
-            raise TypeError(f"it returned a {type(answer).__name__}, and None is announced")
+            raise wrong_type(answer, None)
         return NONE
 
     def _dump_optional(self, answer: Any) -> Any:
@@ -108,7 +108,7 @@ _cached = functools.cache(AnswerType)
 def _answer_type(kind: Any) -> AnswerType:
     try:
         hash(kind)
-    except TypeError:  # what stands in Annotated may be anything
+    except TypeError:  # the marks of Annotated are any objects
         return AnswerType(kind)
     return _cached(kind)
 

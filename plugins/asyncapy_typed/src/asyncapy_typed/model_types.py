@@ -85,7 +85,7 @@ def name_of_type(kind: Any) -> str:
     """Return the name of a type, for messages."""
     if is_union(kind):
         return " | ".join(map(name_of_type, get_args(kind)))
-    if kind is type(None):
+    if kind is None or kind is type(None):
         return "None"
     return kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind).replace("typing.", "")
 

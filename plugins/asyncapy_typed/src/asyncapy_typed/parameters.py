@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, get_args, get_origin, get_type_hints
 
 from asyncapy_core import Client, KeyRecord, Packet, Server, Session
 from asyncapy_core.interfaces import ClientInterface, ServerInterface, SessionInterface
 from asyncapy_typed.model_types import ModelType, is_union, name_of_type, without_alias
 from asyncapy_typed.models import model_type
 
-T = TypeVar("T")
-
 _BY_NAME: Final = {"client": "client", "packet": "packet"}
-"""The names of parameters without an annotation that are filled, and with what."""
+"""The names of parameters that are filled without an annotation, and the kinds of their arguments."""
 
 _BY_TYPE: Final[dict[type, str]] = {
     Client: "client",
@@ -28,11 +27,12 @@ _BY_TYPE: Final[dict[type, str]] = {
 
 _KNOWN: Final = (
     "annotate it with Client, Packet, Session, Server, KeyRecord, or a model of the fields; write "
-    "Annotated[..., FromContext()] for what a filter has found, or Depends(function) for what a function returns"
+    "Annotated[..., FromContext()] for a value that a filter has found, or Depends(function) for the result of a "
+    "function"
 )
 
 
-def Depends(function: Callable[..., Any], /, *, cache: bool = True) -> Any:  # noqa: N802  # a marker, as a class is
+def Depends(function: Callable[..., Any] | None = None, /, *, cache: bool = True) -> Any:  # noqa: N802  # a marker, as a class is
     """Mark a parameter that a function provides: ``db: Annotated[Database, Depends(database)]``, or as its default.
 
     The function is plain or ``async``, or a generator of either kind that yields once: the code behind its ``yield``
@@ -132,21 +132,30 @@ def parameters_of(function: Callable[..., Any]) -> Mapping[str, inspect.Paramete
         return {}
 
 
+def unwrapped(function: Any) -> Any:
+    """Return the function inside decorators, as `functools.wraps` notes it, and inside `functools.partial`."""
+    function = inspect.unwrap(function)
+    while isinstance(function, functools.partial):
+        function = inspect.unwrap(function.func)
+    return function
+
+
+def called_function(function: Any) -> Any:
+    """Return the function that is called with the arguments: of a class its ``__init__``, of an object ``__call__``."""
+    target = unwrapped(function)
+    if inspect.isroutine(target):
+        return target
+    return target.__init__ if inspect.isclass(target) else type(target).__call__
+
+
 def type_hints(function: Callable[..., Any], title: str) -> dict[str, Any]:
     """Return the annotations of a function, or of the object or class that is called, with ``Annotated``.
 
     Raises:
         TypeError: an annotation cannot be evaluated.
     """
-    target: Any = inspect.unwrap(function)
-    while hasattr(target, "func"):  # functools.partial
-        target = inspect.unwrap(target.func)
-    if inspect.isclass(target):
-        target = target.__init__
-    elif not inspect.isroutine(target):
-        target = type(target).__call__
     try:
-        return get_type_hints(target, include_extras=True)
+        return get_type_hints(called_function(function), include_extras=True)
     except NameError as error:
         raise TypeError(
             f"an annotation of {title} has the unknown name {error.name!r}: import it at run time, not below 'if "
@@ -207,7 +216,7 @@ def _source_by_type(name: str, parameter: inspect.Parameter, kind: Any, title: s
 
 
 def given_kind(kind: type) -> str | None:
-    """Return what a parameter of a type gets, such as ``"client"``, or None if it is none of these."""
+    """Return the kind of the argument for a parameter of a type, such as ``"client"``, or None for other types."""
     return _BY_TYPE.get(kind) or ("server" if issubclass(kind, Server) else None)
 
 

@@ -14,7 +14,7 @@ from asyncapy_core.logs import Mistake
 from asyncapy_core.routing.filter import returns_coroutine
 from asyncapy_core.routing.handler import name_of
 from asyncapy_typed.errors import invalid
-from asyncapy_typed.parameters import Dependency, Found, Given, Modelled, Source, parameters_of, sources_of
+from asyncapy_typed.parameters import Dependency, Found, Given, Modelled, Source, parameters_of, sources_of, unwrapped
 
 if TYPE_CHECKING:
     from asyncapy_core import Client, Packet
@@ -352,9 +352,7 @@ def _constant(value: object) -> Reader:
 
 
 def _kind_of(function: Callable[..., Any]) -> _Kind:
-    target = inspect.unwrap(function)
-    while hasattr(target, "func"):  # functools.partial
-        target = inspect.unwrap(target.func)
+    target = unwrapped(function)
     for each in (target, getattr(target, "__call__", None)):  # noqa: B004  # the method itself is wanted
         if inspect.isasyncgenfunction(each):
             return _Kind.ASYNC_GENERATOR

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, get_args, get_origin
 
 from asyncapy_core.routing.filter import returns_coroutine
@@ -15,6 +15,7 @@ from asyncapy_typed.parameters import (
     Given,
     Modelled,
     Source,
+    called_function,
     given_kind,
     optional_model,
     parameters_of,
@@ -58,7 +59,11 @@ class Signature:
         self.iterates: bool = inspect.isasyncgenfunction(inspect.unwrap(function))
         if not self.iterates and not returns_coroutine(function):
             raise TypeError(f"{self.title} must be asynchronous: write 'async def {name_of(function)}(...)'")
-        self.sources: dict[str, Source] = sources_of(function, self.title)
+        parameters = parameters_of(function)
+        is_standard = len(parameters) == len(_STANDARD) and _is_standard(function, parameters)
+        self.sources: dict[str, Source] = (
+            _standard_sources(parameters) if is_standard else sources_of(function, self.title)
+        )
         self.request: type[Request[Any] | StreamRequest[Any]] | None = self._request_of(route)
         hint = type_hints(function, self.title).get("return", inspect.Signature.empty)
         item = _item_of(hint)
@@ -181,12 +186,7 @@ def _returns_model(hint: Any) -> bool:
 
 
 def _annotations(function: Any) -> Mapping[str, Any]:
-    target: Any = inspect.unwrap(function)
-    while hasattr(target, "func"):  # functools.partial
-        target = inspect.unwrap(target.func)
-    if not inspect.isroutine(target):
-        target = target.__init__ if inspect.isclass(target) else type(target).__call__
-    return getattr(target, "__annotations__", {})
+    return getattr(called_function(function), "__annotations__", {})
 
 
 def _is_standard(function: Callable[..., Any], parameters: Mapping[str, inspect.Parameter]) -> bool:
@@ -210,9 +210,9 @@ def _may_be(hint: Any, kind: str, names: Sequence[str]) -> bool:
     return str(hint).strip("'\"").rpartition(".")[2] in (*names, "Any", "object")
 
 
-def standard_sources(function: Callable[..., Any]) -> dict[str, Source]:
-    """Return the sources of a function of a client and a packet, whatever their names are."""
-    return {name: Given(kind) for name, (kind, _) in zip(parameters_of(function), _STANDARD, strict=False)}
+def _standard_sources(parameters: Iterable[str]) -> dict[str, Source]:
+    """Return the sources of a client and a packet, by the names of the two parameters."""
+    return {name: Given(kind) for name, (kind, _) in zip(parameters, _STANDARD, strict=True)}
 
 
 def _item_of(hint: Any) -> Any:
