@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from asyncapy_core.client.failures import failure
+from asyncapy_core.client.streaming import ClosingIterator
 from asyncapy_core.errors import InvalidReply
 from asyncapy_core.logs import escape_for_log, safe_str
 
@@ -52,7 +52,7 @@ class TypedStreamRequest(Protocol[T_co]):
         """
 
 
-class TypedStream(Generic[T]):
+class TypedStream(ClosingIterator, Generic[T]):
     """The answers to one request as objects: ``async for book in client.stream_call(ListBooks())``.
 
     The request is sent when the first answer is asked for. It is cancelled if the loop ends before the last answer.
@@ -66,9 +66,6 @@ class TypedStream(Generic[T]):
         self._parts = parts
         self._read = read
 
-    def __aiter__(self) -> Self:
-        return self
-
     async def __anext__(self) -> T:
         fields = await anext(self._parts)
         try:
@@ -77,17 +74,8 @@ class TypedStream(Generic[T]):
             await self._parts.aclose()
             raise
 
-    async def aclose(self) -> None:
-        """Cancel the request, unless it has ended."""
-        await self._parts.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._parts.__aexit__(kind, error, trace)
+    def _close(self) -> None:
+        self._parts._close()  # noqa: SLF001  # of the same base
 
 
 class TypedCalls(ABC):
