@@ -17,7 +17,15 @@ from typing_extensions import TypedDict
 
 from asyncapy import Client, Failure, Packet, Router, Server
 from asyncapy.core import Session
-from asyncapy.errors import FailureReply, HandlerFailed, InvalidFields, InvalidReply, NoHandlerFound, Unauthorized
+from asyncapy.errors import (
+    FailureReply,
+    HandlerFailed,
+    InvalidFields,
+    InvalidReply,
+    NoHandlerFound,
+    PluginError,
+    Unauthorized,
+)
 from asyncapy.filters import Filter, Filters
 from asyncapy.typed import Binary, FromContext, Request, StreamRequest, invalid
 from asyncapy.util import APIKeyFactory
@@ -399,6 +407,42 @@ async def test_fields_for_filters_are_none_of_a_model_that_forbids_others() -> N
         with pytest.raises(InvalidFields, match="ERR_INVALID"):
             await client.call(Strict(id=7), extra={"key": key, "token": 1, "other": 2})
         assert await client.request({"op": "exact", "id": 1, "key": key}) == {"status": "success"}
+
+
+async def test_fields_for_combined_filters_are_none_of_a_model_that_forbids_others() -> None:
+    server, keys = Server(port=0), APIKeyFactory()
+    key = keys.issue()
+
+    @server.operation(Strict, Filters.APIFactory(keys, "key") & (Filters.HasFields(a=None) | Filters.HasFields(b=None)))
+    async def strict(request: Strict) -> Book:
+        return Book(id=request.id, title="")
+
+    async with serving(server) as running, running.client() as client:
+        assert (await client.call(Strict(id=7), extra={"key": key, "a": 1, "b": 2})).id == 7
+        with pytest.raises(InvalidFields, match="ERR_INVALID"):
+            await client.call(Strict(id=7), extra={"key": key, "a": 1, "c": 2})
+
+
+class Undescribed(Filter):
+    def check(self, c: Client, p: Packet) -> bool:
+        return True
+
+    def schema(self) -> Mapping[str, Any]:
+        raise ZeroDivisionError("no schema")
+
+    def __repr__(self) -> str:
+        return "Undescribed()"
+
+
+def test_a_filter_whose_schema_raises_is_named_where_a_handler_with_models_is_registered() -> None:
+    server = Server(port=0)
+    with pytest.raises(
+        PluginError, match=r"schema\(\) of the filter Undescribed\(\) raised ZeroDivisionError: no schema"
+    ):
+
+        @server.operation(Strict, Undescribed())
+        async def strict(request: Strict) -> Book:
+            raise AssertionError
 
 
 class ExactId(BaseModel):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import os
-from collections.abc import AsyncIterable, Callable, Iterable
+from collections.abc import AsyncIterable, Callable
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -16,6 +16,7 @@ from asyncapy_core.logs import Mistake
 from asyncapy_core.protocol.wire import NUMBERED_VERSION
 from asyncapy_typed.answers import dump_any
 from asyncapy_typed.errors import too_old
+from asyncapy_typed.filter_schemas import fields_of
 from asyncapy_typed.parameters import Given
 from asyncapy_typed.plans import Hidden, Overrides, Plan
 from asyncapy_typed.signatures import Signature, is_typed
@@ -214,22 +215,17 @@ def _hidden_fields(server: ServerInterface, route: Route) -> Hidden:
 
     Guards may be registered after the handler.
     """
-    of_route = _fields_of(route.filters) | ({route.field} if route.operation is not None else set())
+    of_route = fields_of(route.filters) | ({route.field} if route.operation is not None else set())
     known: tuple[Any, frozenset[str]] = (None, frozenset())
 
     def hidden() -> frozenset[str]:
         nonlocal known
         guards = server.guards
         if guards is not known[0]:
-            known = guards, of_route.union(*(_fields_of(guard.filters) for guard in guards))
+            known = guards, of_route.union(*(fields_of(guard.filters) for guard in guards))
         return known[1]
 
     return hidden
-
-
-def _fields_of(filters: Iterable[Any]) -> frozenset[str]:
-    schemas = [filter.schema() for filter in filters]
-    return frozenset(name for schema in schemas if schema is not None for name in schema.get("properties", ()))
 
 
 _NO_RESULTS: list[Any] = []

@@ -11,6 +11,8 @@ from asyncapy_core.errors import ErrorCode
 from asyncapy_core.logs import reason_of
 from asyncapy_core.routing.router import Operation, Route
 from asyncapy_typed.answers import NONE, AnswerType
+from asyncapy_typed.errors import VERSION_TOO_OLD
+from asyncapy_typed.filter_schemas import schema_of_filter
 from asyncapy_typed.model_types import ModelType
 from asyncapy_typed.packet_schemas import alternatives, errors, joined, secrets, without_extensions
 from asyncapy_typed.plans import Plan
@@ -77,7 +79,7 @@ class DescribedHandler:
         models: list[ModelType] = []
         if signature is not None:
             models = Plan(signature.function, signature.title, frozenset, sources=signature.sources).models
-        filters = [_schema_of_filter(filter) for filter in (*guards, *route.filters)]
+        filters = [schema_of_filter(filter) for filter in (*guards, *route.filters)]
         known = [schema for schema in filters if schema is not None]
         self.name: str = route.operation or route.name
         self.operation: tuple[str, str] | None = None if route.operation is None else (route.field, route.operation)
@@ -97,6 +99,8 @@ class DescribedHandler:
         self.has_all_codes: bool = signature is not None and signature.request is not None
         if signature is not None and signature.request is not None:
             codes += signature.request.__asyncapy_errors__
+        if signature is not None and signature.streams:
+            codes.append(VERSION_TOO_OLD)
         self.codes: list[str] = list(dict.fromkeys(codes))
 
     def request(self) -> Schema:
@@ -201,16 +205,6 @@ def camel_case(name: str) -> str:
     """Return a name such as ``books.read`` as ``BooksRead``."""
     words = re.findall(r"[A-Za-z0-9]+", name)
     return "".join(word[0].upper() + word[1:] for word in words)
-
-
-def _schema_of_filter(filter: Filter) -> Mapping[str, Any] | None:
-    try:
-        schema = filter.schema()
-    except Exception as error:  # a filter may raise anything
-        raise TypeError(f"schema() of the filter {filter!r} raised {reason_of(error)}") from error
-    if schema is None or isinstance(schema, Mapping):
-        return schema
-    raise TypeError(f"schema() of the filter {filter!r} returned {schema!r}; return a mapping or None")
 
 
 def _schema_of(model: ModelType, *, of_answer: bool) -> tuple[Schema, dict[str, Any]]:

@@ -20,6 +20,9 @@ MAX_TEXT: Final = 200
 MAX_CHARACTERS: Final = 4000
 """Characters of all places and reasons; each has at most six bytes, and the header may allow 65,535 for an answer."""
 
+VERSION_TOO_OLD: Final = "ERR_VERSION_TOO_OLD"
+"""The code of the answer to a request of version 22 for a stream of answers."""
+
 Problem = tuple[Sequence[object], str]
 """A place, such as ``("books", 0, "title")``, and a reason."""
 
@@ -45,7 +48,7 @@ def invalid(*problems: Problem) -> Failure:
 
 def too_old() -> Failure:
     """Return the failure for a request of version 22 that has any number of answers."""
-    return Failure("ERR_VERSION_TOO_OLD", detail="a stream of answers needs version 23 of the protocol")
+    return Failure(VERSION_TOO_OLD, detail="a stream of answers needs version 23 of the protocol")
 
 
 def describe_problems(problems: Iterable[Problem]) -> str:

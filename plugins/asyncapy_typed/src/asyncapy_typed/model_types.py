@@ -73,7 +73,7 @@ class ModelType(ABC):
     def field_names(self) -> frozenset[str]:
         """The names of its fields in a packet."""
         schema, definitions = self.schema(of_answer=False, reference="{model}")
-        return frozenset(_property_names(schema, definitions))
+        return frozenset(property_names(schema, definitions))
 
     @property
     def name(self) -> str:
@@ -143,10 +143,11 @@ def no_fields(kind: Any, form: str) -> TypeError:
     )
 
 
-def _property_names(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Iterable[str]:
+def property_names(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Iterable[str]:
+    """Yield the names of the properties of a JSON Schema, and of the schemas that it combines."""
     yield from schema.get("properties", ())
     if "$ref" in schema:
-        yield from _property_names(definitions[schema["$ref"]], definitions)
+        yield from property_names(definitions[schema["$ref"]], definitions)
     for combination in ("anyOf", "allOf", "oneOf"):
         for each in schema.get(combination, ()):
-            yield from _property_names(each, definitions)
+            yield from property_names(each, definitions)
